@@ -1,0 +1,65 @@
+"""Render samples in parallel into a folder: ``samples.jsonl`` beside ``images/``.
+
+A renderer is a function of the sample's index alone, seeded from it, so that the same command makes the same bytes
+with any number of processes, and a longer run begins with the samples of a shorter one.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from varytoy.samples import parse_sample
+
+Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
+"""index -> the picture and the rows about it; a row is a sample without ``images``, which the writer fills in."""
+
+
+def generator(seed: int, *names: object) -> random.Random:
+    """A random generator that depends on all the arguments and on nothing else."""
+    text = ":".join(str(part) for part in (seed, *names))
+    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+
+
+def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:
+    """Render ``count`` pictures into ``out``. Returns the number of rows written.
+
+    Raises:
+        FileExistsError: ``out`` already holds samples and ``overwrite`` is off.
+    """
+    target = out / "samples.jsonl"
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists: choose another folder or add --overwrite")
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    workers = workers or os.cpu_count() or 1
+    one = partial(_write_one, out, render)
+    unfinished = target.with_suffix(".part")
+    rows = 0
+    with unfinished.open("w", encoding="utf-8") as lines, multiprocessing.Pool(workers) as pool:
+        results = pool.imap(one, range(count), chunksize=8) if workers > 1 else map(one, range(count))
+        for made in tqdm(results, total=count, unit="picture", desc=out.name):
+            for row in made:
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                rows += 1
+    unfinished.replace(target)
+    return rows
+
+
+def _write_one(out: Path, render: Renderer, index: int) -> list[dict]:
+    image, rows = render(index)
+    name = f"images/{index // 1000:03d}/{index:06d}.png"
+    (out / name).parent.mkdir(exist_ok=True)
+    image.save(out / name, compress_level=1)
+    finished = []
+    for row in rows:
+        row = {**row, "images": [name]}
+        parse_sample(row, out, f"sample {row.get('id', index)}")
+        finished.append(row)
+    return finished

@@ -1,0 +1,92 @@
+"""What every task is: one object that prompts, writes training answers, parses model text, draws and scores."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageDraw, ImageFont
+
+from varytoy.boxes import Box
+from varytoy.samples import Sample
+
+_COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#6e7781")
+
+
+@dataclass
+class Answer:
+    """What a user gets. ``boxes`` are ``(label, (x1, y1, x2, y2))`` in pixels of the file."""
+
+    text: str
+    boxes: list[tuple[str, tuple[int, int, int, int]]] = field(default_factory=list)
+    markdown: str | None = None
+    confidence: float | None = None
+    stop_reason: str = "end"
+
+
+class Task:
+    """Base of all tasks; a subclass names its prompts and overrides what differs.
+
+    Attributes:
+        name: what the command line, samples and the demo call it.
+        prompts: ways to ask; the first is the standard one. ``{}`` stands for the argument, if the task takes one.
+        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, made small).
+        metric: name of what ``score`` returns.
+        takes: what the argument is, in a user's words, or None.
+    """
+
+    name: str
+    prompts: Sequence[str]
+    view: str = "picture"
+    metric: str
+    takes: str | None = None
+
+    def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
+        """The standard prompt, or with ``rng`` any paraphrase.
+
+        Raises:
+            ValueError: the task needs an argument and got none.
+        """
+        argument = argument.strip()
+        if self.takes and not argument:
+            raise ValueError(f"the task '{self.name}' needs {self.takes}: give it as the prompt")
+        form = rng.choice(list(self.prompts)) if rng else self.prompts[0]
+        return form.format(argument) if self.takes else form
+
+    def answer(self, truth) -> str:
+        """The text a model should write for ``truth``; here the truth is the text."""
+        return truth
+
+    def parse(self, text: str, size: tuple[int, int], argument: str = "") -> Answer:
+        """Model text -> Answer; ``size`` is (width, height) of the file in pixels."""
+        return Answer(text.strip())
+
+    def draw(self, image: Image.Image, answer: Answer) -> Image.Image:
+        """A copy of ``image`` with the answer's boxes on it."""
+        return draw_boxes(image, answer.boxes)
+
+    def score(self, predictions: Sequence[str], samples: Sequence[Sample]) -> float:
+        """The task's metric of raw model texts against their samples, over the whole set."""
+        raise NotImplementedError(f"the task '{self.name}' has no metric")
+
+
+def pixel_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> list[tuple[str, tuple[int, int, int, int]]]:
+    return [(box.label, box.to_pixels(*size)) for box in boxes]
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[tuple[str, tuple[int, int, int, int]]]) -> Image.Image:
+    """Outline each box in its label's colour and write the label on it."""
+    drawn = image.convert("RGB").copy()
+    pen = ImageDraw.Draw(drawn)
+    thick = max(2, round(max(drawn.size) / 250))
+    font = ImageFont.load_default(size=max(11, round(max(drawn.size) / 40)))
+    labels = list(dict.fromkeys(label for label, _ in boxes))
+    for label, (x1, y1, x2, y2) in boxes:
+        colour = _COLOURS[labels.index(label) % len(_COLOURS)]
+        pen.rectangle((x1, y1, x2, y2), outline=colour, width=thick)
+        if label:
+            left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+            height, width = bottom - top + 4, right - left + 6
+            y = y1 - height if y1 >= height else y1
+            pen.rectangle((x1, y, x1 + width, y + height), fill=colour)
+            pen.text((x1 + 3, y + 2 - top), label, fill="white", font=font)
+    return drawn

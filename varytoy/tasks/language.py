@@ -1,0 +1,42 @@
+"""Captions, questions about a picture, and plain conversation."""
+
+from varytoy import metrics
+from varytoy.tasks.base import Task
+
+
+class Caption(Task):
+    name = "caption"
+    metric = "objects named"
+    prompts = (
+        "Describe the content of this image in a sentence.",
+        "Describe the image with one saying.",
+        "What is in this picture?",
+        "Write a caption for this image.",
+    )
+
+    def score(self, predictions, samples):
+        """Recall of ``facts["objects"]`` (class names) in the captions."""
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.names_found(text, sample.facts["objects"]) for text, sample in pairs)
+
+
+class Vqa(Task):
+    name = "vqa"
+    metric = "exact match"
+    takes = "a question"
+    prompts = ("{} Answer using a single word or phrase.",)
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
+
+
+class Chat(Task):
+    name = "chat"
+    metric = "exact match"
+    takes = "something to say"
+    prompts = ("{}",)
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)

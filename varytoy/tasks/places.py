@@ -1,0 +1,55 @@
+"""Detection (all objects, or named classes) and grounding (the one object that a phrase means)."""
+
+from varytoy import metrics
+from varytoy.boxes import format_box, format_boxes, parse_boxes
+from varytoy.tasks.base import Answer, Task, pixel_boxes
+
+
+class Detection(Task):
+    name = "detect"
+    metric = "F1 at IoU 0.5"
+    prompts = (
+        "Detect all objects in this image.",
+        "Find every object in this image.",
+        "Where are the objects in this picture?",
+        "List the objects with their boxes.",
+    )
+    class_prompt = "Detect {} in this image."
+
+    def prompt(self, argument="", rng=None):
+        """With an argument (``cat, car``) only those classes are asked for."""
+        return self.class_prompt.format(argument.strip()) if argument.strip() else super().prompt("", rng)
+
+    def answer(self, truth):
+        """``truth``: a list of Box."""
+        return format_boxes(truth) or "None."
+
+    def parse(self, text, size, argument=""):
+        return Answer(text.strip(), pixel_boxes(parse_boxes(text), size))
+
+    def score(self, predictions, samples):
+        return metrics.detection_f1([parse_boxes(text) for text in predictions], [sample.boxes for sample in samples])
+
+
+class Grounding(Task):
+    name = "ground"
+    metric = "accuracy at IoU 0.5"
+    takes = "a phrase that names the object"
+    prompts = (
+        "Detect an object: {}.",
+        "Where is {}?",
+        "Find {}.",
+        "Give the box of {}.",
+    )
+
+    def answer(self, truth):
+        """``truth``: the one Box."""
+        return format_box(truth.xyxy)
+
+    def parse(self, text, size, argument=""):
+        boxes = [(argument.strip() or label, xyxy) for label, xyxy in pixel_boxes(parse_boxes(text)[:1], size)]
+        return Answer(text.strip(), boxes)
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.box_hit(parse_boxes(text)[:1], sample.boxes[0]) for text, sample in pairs)

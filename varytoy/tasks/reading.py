@@ -1,0 +1,40 @@
+"""OCR and markdown: the text of a picture, plain or formatted."""
+
+from varytoy import metrics
+from varytoy.tasks.base import Answer, Task
+
+
+class Ocr(Task):
+    name = "ocr"
+    view = "text"
+    metric = "character error rate"
+    prompts = (
+        "Provide the OCR results of this image.",
+        "Read the text in this image.",
+        "What does this image say?",
+        "Write out all the text you see.",
+        "Transcribe this image.",
+        "OCR this image.",
+    )
+
+    def score(self, predictions, samples):
+        return metrics.character_error_rate(predictions, [sample.answer for sample in samples])
+
+
+class Markdown(Task):
+    name = "markdown"
+    view = "text"
+    metric = "markdown tree similarity"
+    prompts = (
+        "Convert the image to markdown format.",
+        "Write this image as markdown.",
+        "Give the text with its formatting in markdown.",
+        "Transcribe this image to markdown.",
+    )
+
+    def parse(self, text, size, argument=""):
+        return Answer(text.strip(), markdown=text.strip())
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.markdown_tree_similarity(text, sample.answer) for text, sample in pairs)
