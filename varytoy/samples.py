@@ -13,7 +13,7 @@ form, for metrics) are optional. LLaVA's ``conversations`` is accepted at the do
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,11 +104,11 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
     return Sample(messages, images, str(row.get("id", "")), str(row.get("task", "chat")), boxes, facts, folder)
 
 
-def read_samples(path: str | Path) -> Iterator[Sample]:
+def read_samples(path: str | Path, on_error: Callable[[SampleError], None] | None = None) -> Iterator[Sample]:
     """Samples of a ``.jsonl`` file, or of ``samples.jsonl`` in a folder, in order.
 
     Raises:
-        SampleError: at the first line that breaks the schema.
+        SampleError: at the first line that breaks the schema, unless ``on_error`` takes it.
         FileNotFoundError: with the path that was looked for.
     """
     path = Path(path)
@@ -120,15 +120,23 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            where = f"{path} line {number}"
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise SampleError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-            sample = parse_sample(row, path.parent, where)
-            if not sample.id:
-                sample.id = f"{path.stem}:{number}"
+                sample = _parse_line(line, path.parent, f"{path} line {number}")
+            except SampleError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+                continue
+            sample.id = sample.id or f"{path.stem}:{number}"
             yield sample
+
+
+def _parse_line(line: str, folder: Path, where: str) -> Sample:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise SampleError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    return parse_sample(row, folder, where)
 
 
 def _messages(messages: object, where: str) -> list[dict[str, str]]:

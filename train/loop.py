@@ -1,0 +1,131 @@
+"""One loop for every stage and size: transformers' Trainer with our data, losses and records."""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from train.data import BadSamples, Collator, SampleDataset, SizeSampler
+from train.model import VaryForTraining, build, freeze
+from train.recipe import Recipe, RecipeError, to_yaml
+
+
+def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
+    """Train as the recipe says. Returns the folder of the finished model.
+
+    Raises:
+        RecipeError, SampleError: what is wrong and how to mend it.
+    """
+    output = Path(recipe.output)
+    checkpoint = _resume_point(output, resume)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    torch.manual_seed(recipe.train.seed)
+    model, processor, message = build(recipe.model)
+    say(f"stage {recipe.stage}: {message}")
+    if recipe.ctc.warmup_steps or recipe.ctc.weight:
+        model.add_ctc(recipe.ctc)
+    say(freeze(model, recipe.freeze))
+    bad = BadSamples(say)
+    data = SampleDataset(recipe.data, recipe.train.seed, bad)
+    for path, count in data.counts.items():
+        say(f"  {count:>9,} samples from {path}")
+    characters = recipe.ctc.characters if hasattr(model, "ctc_head") else ""
+    with_clip = model.clip is not None
+    collator = Collator(processor, recipe.train.max_length, bad, characters, with_clip)
+    trainer = VaryTrainer(
+        model=model,
+        args=training_arguments(recipe),
+        train_dataset=data,
+        data_collator=collator,
+        sizes=data.sizes() if recipe.train.group_by_size else None,
+        callbacks=[Records(output / "metrics.jsonl", bad), CtcSwitch(recipe.ctc.warmup_steps)],
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(output))
+    processor.save_pretrained(output)
+    say(f"{bad.count} bad samples; the model is in {output}")
+    return output
+
+
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    settings = recipe.train
+    return TrainingArguments(
+        output_dir=recipe.output,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type=settings.schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip_norm,
+        optim=settings.optimizer,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        deepspeed=settings.deepspeed or None,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        dataloader_num_workers=settings.workers,
+        seed=settings.seed,
+        save_steps=settings.save_steps,
+        save_total_limit=settings.keep,
+        logging_steps=settings.log_steps,
+        report_to=["tensorboard"],
+        remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _resume_point(output: Path, resume: bool) -> str | None:
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if resume and last is None:
+        raise RecipeError(f"--resume: {output} holds no checkpoint")
+    if not resume and last is not None:
+        raise RecipeError(f"{output} holds a run: continue it with --resume or choose another output=FOLDER")
+    return last if resume else None
+
+
+class VaryTrainer(Trainer):
+    """The Trainer with batches of like-sized pictures."""
+
+    def __init__(self, sizes: list[int] | None = None, **kwargs):
+        self.sizes = sizes
+        super().__init__(**kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.sizes is None:
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
+        return SizeSampler(self.sizes, batch, self.args.seed)
+
+
+class CtcSwitch(TrainerCallback):
+    """Lets the decoder join when the CTC warm-up is over; counts optimizer steps, so that resuming is exact."""
+
+    def __init__(self, warmup_steps: int):
+        self.warmup_steps = warmup_steps
+
+    def on_step_begin(self, args, state, control, model: VaryForTraining, **kwargs):
+        if hasattr(model, "ctc_head"):
+            model.ctc_only = state.global_step < self.warmup_steps
+
+
+class Records(TrainerCallback):
+    """Every log as a JSON line, with the seconds since the start and the bad samples so far."""
+
+    def __init__(self, path: Path, bad: BadSamples):
+        self.path, self.bad, self.start = path, bad, time.time()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
+        row["bad_samples"] = self.bad.count
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")

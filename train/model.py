@@ -1,0 +1,158 @@
+"""The model as it is trained: with a CTC head beside it, which is never saved, and with parts frozen."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig
+
+from train.recipe import PARTS, CtcSettings, ModelSettings, RecipeError
+from varytoy.config import VaryConfig
+from varytoy.model import VaryForConditionalGeneration, VaryOutput
+from varytoy.processing import VaryProcessor
+
+
+class VaryForTraining(VaryForConditionalGeneration):
+    """Adds a CTC loss over the vision vocabulary's tokens, read row by row.
+
+    A line of text runs over a whole row of tokens, so the rows joined in reading order are one long line: the encoder
+    learns to write each line in one of the rows that it covers and blanks in the others. Single lines come first.
+    """
+
+    def add_ctc(self, settings: CtcSettings) -> None:
+        self.ctc_frames = settings.frames
+        self.ctc_weight = settings.weight
+        self.ctc_only = settings.warmup_steps > 0
+        width = self.config.vocabulary_config.output_size
+        self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
+
+    def forward(self, ctc_targets: Tensor | None = None, ctc_lengths: Tensor | None = None, **inputs) -> VaryOutput:
+        """As the model's; ctc_targets are the symbols of all images one after another, ctc_lengths [I]."""
+        if ctc_targets is None or not hasattr(self, "ctc_head"):
+            return super().forward(**inputs)
+        if self.ctc_only:
+            features = self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])
+            return VaryOutput(loss=self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths))
+        output = super().forward(**inputs)
+        if self.ctc_weight:
+            extra = self.ctc_loss(output.vocabulary_features, inputs["image_sizes"], ctc_targets, ctc_lengths)
+            output.loss = output.loss + self.ctc_weight * extra
+        output.vocabulary_features = None
+        return output
+
+    def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Mean loss a character over the images that have a target; features [I, h, w, D]."""
+        wanted = lengths > 0
+        if not bool(wanted.any()):
+            return features.sum() * 0.0
+        mask = self.token_mask(sizes, features.shape[1], features.shape[2])
+        frames = [self.ctc_head(image[keep]) for image, keep, use in zip(features, mask, wanted, strict=True) if use]
+        frames = [scores.reshape(scores.shape[0] * self.ctc_frames, -1).float() for scores in frames]
+        padded = nn.utils.rnn.pad_sequence(frames).log_softmax(-1)
+        frame_lengths = torch.tensor([scores.shape[0] for scores in frames])
+        losses = F.ctc_loss(padded, targets, frame_lengths, lengths[wanted], reduction="none", zero_infinity=True)
+        return losses.sum() / lengths.sum()
+
+    def save_pretrained(self, folder, state_dict: dict | None = None, **kwargs) -> None:
+        """Saves the stock model: the CTC head stays here, and the class in the config is the public one."""
+        state = state_dict if state_dict is not None else self.state_dict()
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("ctc_head.")}
+        super().save_pretrained(folder, state_dict=state, **kwargs)
+        config = VaryConfig.from_pretrained(folder)
+        config.architectures = ["VaryForConditionalGeneration"]
+        config.save_pretrained(folder)
+
+
+def build(settings: ModelSettings) -> tuple[VaryForTraining, VaryProcessor, str]:
+    """Model and processor of a recipe, and one sentence on where the weights came from.
+
+    Raises:
+        RecipeError: ``init`` is no checkpoint, or no tokenizer is to be had.
+    """
+    source = Path(settings.init) if settings.init else None
+    if source and not (source / "config.json").is_file():
+        raise RecipeError(f"model.init: {source} holds no config.json: give the folder of a saved model")
+    if settings.preset:
+        config = VaryConfig.preset(settings.preset)
+    elif source:
+        config = VaryConfig.from_pretrained(source)
+    else:
+        raise RecipeError("model: name a preset or a checkpoint to begin from (init)")
+    processor = _processor(settings, source)
+    if not settings.clip:
+        config.clip_config = None
+        config.clip_projection_size = 0
+    if settings.decoder == "opt":
+        config.text_config = opt_shape(config.text_config)
+    model = VaryForTraining(config)
+    message = f"random weights in the shape '{settings.preset}'"
+    if source:
+        taken, left = load_stage(model, source)
+        message = f"{taken} tensors from {source}, {left} of the model's start from random weights"
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return model, processor, message
+
+
+def _processor(settings: ModelSettings, source: Path | None) -> VaryProcessor:
+    if settings.tokenizer:
+        from transformers import AutoTokenizer
+
+        return VaryProcessor.preset(settings.preset, AutoTokenizer.from_pretrained(settings.tokenizer))
+    if source and (source / "processor_config.json").is_file():
+        return VaryProcessor.from_pretrained(source)
+    try:
+        return VaryProcessor.preset(settings.preset)
+    except ValueError as error:
+        raise RecipeError(f"model: {error} (model.tokenizer=FOLDER)") from error
+
+
+def opt_shape(text):
+    """An OPT decoder of the width, depth and vocabulary of another decoder's configuration."""
+    return AutoConfig.for_model(
+        "opt",
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        word_embed_proj_dim=text.hidden_size,
+        ffn_dim=4 * text.hidden_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        max_position_embeddings=text.max_position_embeddings,
+        pad_token_id=text.pad_token_id,
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        dropout=0.0,
+        tie_word_embeddings=True,
+    )
+
+
+@torch.no_grad()
+def load_stage(model: nn.Module, folder: Path) -> tuple[int, int]:
+    """Copy every tensor of a checkpoint whose name and shape the model shares. Returns (taken, left random)."""
+    state = model.state_dict()
+    taken = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                if name in state and state[name].shape == tuple(file.get_slice(name).get_shape()):
+                    state[name].copy_(file.get_tensor(name))
+                    taken.add(name)
+    storages = {state[name].data_ptr() for name in taken}
+    left = [name for name in state if name not in taken and state[name].data_ptr() not in storages]
+    return len(taken), len([name for name in left if not name.startswith("ctc_head.")])
+
+
+def freeze(model: VaryForTraining, parts: list[str]) -> str:
+    """Freeze the named parts; returns a table of what is trained."""
+    rows = []
+    for part in PARTS:
+        module = getattr(model, part, None)
+        if module is None:
+            continue
+        frozen = part in parts
+        module.requires_grad_(not frozen)
+        count = sum(parameter.numel() for parameter in module.parameters())
+        rows.append(f"  {part:<18} {count:>13,}  {'frozen' if frozen else 'trained'}")
+    return "\n".join(rows)

@@ -1,0 +1,195 @@
+"""Recipes: typed settings of a training run, filled from YAML and ``key=value`` on the command line."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+STAGES = ("vocabulary", "pretrain", "sft")
+PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot run; the message names the file and the key."""
+
+
+@dataclass
+class ModelSettings:
+    preset: str = "nano"
+    """Shape of the model, where ``init`` does not bring one."""
+    init: str = ""
+    """Checkpoint whose weights are taken over, tensor by tensor where name and shape agree."""
+    tokenizer: str = ""
+    """Folder of a tokenizer; empty where the preset or ``init`` brings one."""
+    decoder: str = ""
+    """``opt`` exchanges the preset's decoder for an OPT-shaped one of the same width (the vocabulary stage)."""
+    clip: bool = True
+    """False leaves the CLIP branch out of this stage."""
+
+
+@dataclass
+class DataSettings:
+    path: str = ""
+    share: float = 1.0
+    """How often its samples are seen in an epoch: 0.5 every other one, 2 each twice."""
+    tasks: list[str] = field(default_factory=list)
+    """Only samples of these tasks; empty for all."""
+
+
+@dataclass
+class CtcSettings:
+    warmup_steps: int = 0
+    """Steps on the CTC loss alone before the decoder joins."""
+    weight: float = 0.0
+    """Weight of the CTC loss beside the decoder's afterwards; 0 drops it."""
+    frames: int = 3
+    """CTC frames a token, left to right."""
+    characters: str = "".join(chr(code) for code in range(33, 127)) + " "
+
+
+@dataclass
+class TrainSettings:
+    epochs: float = 1.0
+    max_steps: int = -1
+    batch_size: int = 8
+    accumulation: int = 1
+    learning_rate: float = 5e-5
+    warmup: float = 0.03
+    """Warm-up: a share of all steps below 1, else steps."""
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    optimizer: str = "adamw_torch"
+    """Any of the Trainer's, e.g. adamw_torch, adamw_bnb_8bit."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    precision: str = "fp32"
+    """fp32, bf16 or fp16 (autocast)."""
+    deepspeed: str = ""
+    """A DeepSpeed JSON file, looked for beside the recipe too."""
+    gradient_checkpointing: bool = False
+    max_length: int = 4096
+    """Longest sample in tokens; longer ones are counted as bad."""
+    workers: int = 0
+    seed: int = 0
+    save_steps: int = 500
+    keep: int = 2
+    log_steps: int = 20
+    group_by_size: bool = True
+    """Pictures of like size share a batch."""
+
+
+@dataclass
+class Recipe:
+    stage: str = "vocabulary"
+    output: str = "runs/run"
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: list[DataSettings] = field(default_factory=list)
+    freeze: list[str] = field(default_factory=list)
+    ctc: CtcSettings = field(default_factory=CtcSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+    def check(self) -> None:
+        """Raises RecipeError for settings that make no sense, or not together."""
+        _one_of("stage", self.stage, STAGES)
+        _one_of("train.precision", self.train.precision, ("fp32", "bf16", "fp16"))
+        _one_of("model.decoder", self.model.decoder, ("", "opt"))
+        for part in self.freeze:
+            _one_of("freeze", part, PARTS)
+        if not self.data or not all(entry.path for entry in self.data):
+            raise RecipeError("data: name at least one folder of samples, e.g. data.0.path=data/blocks")
+        if (self.ctc.warmup_steps or self.ctc.weight) and "vision_vocabulary" in self.freeze:
+            raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
+        if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
+            raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
+
+
+def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply ``a.b=value`` overrides (values are YAML; list entries by number).
+
+    Raises:
+        RecipeError: unknown keys, wrong types, settings that do not go together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}; the recipes are in train/recipes")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise RecipeError(f"'{override}' is no override: write key=value, e.g. train.batch_size=4")
+        _assign(tree, key.split("."), yaml.safe_load(value), override)
+    recipe = _fill(Recipe, tree, str(path), "")
+    recipe.check()
+    if recipe.train.deepspeed and not Path(recipe.train.deepspeed).is_file():
+        beside = path.parent / recipe.train.deepspeed
+        if not beside.is_file():
+            raise RecipeError(f"{path}: train.deepspeed: no file {recipe.train.deepspeed}")
+        recipe.train.deepspeed = str(beside)
+    return recipe
+
+
+def _one_of(key: str, value: str, allowed: typing.Sequence[str]) -> None:
+    if value not in allowed:
+        raise RecipeError(f"{key}: '{value}' is not one of {', '.join(name or 'nothing' for name in allowed)}")
+
+
+def _assign(tree, keys: list[str], value, override: str) -> None:
+    for key in keys[:-1]:
+        if isinstance(tree, list):
+            if not key.isdigit() or int(key) > len(tree):
+                raise RecipeError(f"'{override}': '{key}' is no entry of a list of {len(tree)}")
+            if int(key) == len(tree):
+                tree.append({})
+            tree = tree[int(key)]
+        else:
+            following = keys[keys.index(key) + 1]
+            tree = tree.setdefault(key, [] if following.isdigit() else {})
+    if isinstance(tree, list):
+        if not keys[-1].isdigit() or int(keys[-1]) >= len(tree):
+            raise RecipeError(f"'{override}': '{keys[-1]}' is no entry of a list of {len(tree)}")
+        tree[int(keys[-1])] = value
+    else:
+        tree[keys[-1]] = value
+
+
+def _fill(kind: type, tree: object, where: str, prefix: str):
+    """A dataclass from a mapping, recursively, with checked keys and types."""
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be a mapping")
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        if key not in fields:
+            raise RecipeError(f"{where}: unknown key '{prefix}{key}'; known are {', '.join(fields)}")
+        values[key] = _convert(hints[key], value, where, f"{prefix}{key}")
+    return kind(**values)
+
+
+def _convert(hint, value, where: str, key: str):
+    if dataclasses.is_dataclass(hint):
+        return _fill(hint, value, where, key + ".")
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: {key} must be a list")
+        inner = typing.get_args(hint)[0]
+        return [_convert(inner, entry, where, f"{key}.{number}") for number, entry in enumerate(value)]
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif hint is str and value is None:
+        return ""
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise RecipeError(f"{where}: {key} must be {hint.__name__}, not {value!r}")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)

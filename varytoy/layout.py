@@ -1,0 +1,540 @@
+"""Page layout without a model: where the text stands, how large it is, and in which order it is read.
+
+Ink is what differs from the local paper, darker or lighter. Its connected components are linked into line segments,
+and a recursive cut by white space turns segments into columns, paragraphs and blocks of a few lines. Every text size
+here is the height of the letter x, in pixels. Numpy and pillow only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+WORK_PIXELS = 4_200_000  # a larger page is analysed reduced to this
+CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
+SMALLEST = 2.5  # an x lower than this (pixels) cannot be read by anything
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of text lines, or a picture.
+
+    ``box``: xyxy in pixels of the page. ``text_size``: height of x in the same pixels, 0 for a picture. ``skew``:
+    degrees by which the lines fall to the right. ``paragraph_start``: false where a paragraph was split only because
+    it has too many lines.
+    """
+
+    box: tuple[int, int, int, int]
+    text_size: float
+    lines: int
+    paragraph_start: bool = True
+    kind: str = "text"
+    skew: float = 0.0
+
+
+@dataclass
+class _Segment:
+    """A run of letters on one line, straightened: x range, baseline and x-height in working pixels."""
+
+    x0: float
+    x1: float
+    base: float
+    size: float
+    letters: int
+    box: np.ndarray  # xyxy in the unstraightened working picture
+    top: float = field(init=False)
+
+    def __post_init__(self):
+        self.top = self.base - self.size
+
+    @property
+    def picture(self) -> bool:
+        return self.letters == 0
+
+
+@dataclass
+class _Analysis:
+    scale: float  # working pixels per page pixel
+    skew: float  # tangent
+    segments: list[_Segment]
+    pictures: np.ndarray  # [n, 4]
+
+
+# ---- ink ------------------------------------------------------------------------------------------------------------
+
+
+def _tiles(values: np.ndarray, side: int) -> np.ndarray:
+    """[H, W] -> [rows, columns, side * side], edges repeated."""
+    rows, columns = -(-values.shape[0] // side), -(-values.shape[1] // side)
+    pad = ((0, rows * side - values.shape[0]), (0, columns * side - values.shape[1]))
+    padded = np.pad(values, pad, mode="edge").reshape(rows, side, columns, side)
+    return padded.swapaxes(1, 2).reshape(rows, columns, side * side)
+
+
+def _spread(grid: np.ndarray, side: int, shape: tuple[int, int]) -> np.ndarray:
+    """A value per tile -> a smooth value per pixel."""
+    size = (grid.shape[1] * side, grid.shape[0] * side)
+    return np.asarray(Image.fromarray(grid.astype(np.float32)).resize(size, Image.BILINEAR))[: shape[0], : shape[1]]
+
+
+def _ink(grey: np.ndarray) -> np.ndarray:
+    """[H, W] uint8 -> bool: pixels that differ from the local paper by 0.4 of the local contrast and by the noise."""
+    values = grey.astype(np.float32)
+    paper = _spread(np.median(_tiles(grey[::2, ::2], 48), axis=2), 96, grey.shape)
+    contrast = np.abs(values - paper)
+    steps = np.abs(np.diff(grey[::3].astype(np.int16), axis=1)) if grey.shape[1] > 1 else np.zeros(1)
+    noise = float(np.median(steps)) / 0.6745 / 2**0.5
+    strongest = _tiles(contrast, 32).max(axis=2)
+    around = np.pad(strongest, 1, mode="edge")
+    around = np.maximum.reduce([around[i : i + strongest.shape[0]] for i in range(3)])
+    strongest = np.maximum.reduce([around[:, i : i + strongest.shape[1]] for i in range(3)])
+    return contrast > np.maximum(0.4 * _spread(strongest, 32, grey.shape), max(26.0, 4.5 * noise))
+
+
+def _working(image: Image.Image) -> tuple[np.ndarray, float]:
+    """Grey [H, W] at the size of analysis, and that size over the page's: tiny letters need more pixels to part."""
+    grey = image.convert("L")
+    pixels = grey.width * grey.height
+    scale = 2.0 if pixels < 800_000 else min(1.0, (WORK_PIXELS / pixels) ** 0.5)
+    if scale != 1.0:
+        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
+        grey = grey.resize(size, Image.BICUBIC if scale > 1 else Image.BOX)
+    return np.asarray(grey), scale
+
+
+def text_mask(image: Image.Image) -> np.ndarray:
+    """Bool [H, W], true where there is ink; nothing on blank paper, even noisy or unevenly lit."""
+    return _ink(np.asarray(image.convert("L")))
+
+
+# ---- components -----------------------------------------------------------------------------------------------------
+
+
+def _joined(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Labels 0.. of the connected sets of ``count`` items under the edges a-b."""
+    parent = np.arange(count)
+    while len(a):
+        low, high = np.minimum(parent[a], parent[b]), np.maximum(parent[a], parent[b])
+        apart = low != high
+        a, b = a[apart], b[apart]
+        np.minimum.at(parent, high[apart], low[apart])
+        while not np.array_equal(parent, above := parent[parent]):
+            parent = above
+    return (np.cumsum(parent == np.arange(count)) - 1)[parent]
+
+
+def _expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs (i, j) with start[i] <= j < stop[i]."""
+    number = np.maximum(stop - start, 0)
+    first = np.repeat(np.arange(len(start)), number)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(number) - number, number)
+    return first, start[first] + within
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Runs [R, 3] (row, x0, x1), component of each run [R], component boxes [C, 4] xyxy, areas [C]."""
+    width = mask.shape[1] + 2
+    flat = np.pad(mask, ((0, 0), (1, 1))).ravel().view(np.int8)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts, stops = edges[::2], edges[1::2]
+    rows = starts // width
+    pairs = _expand(np.searchsorted(stops, starts - width), np.searchsorted(starts, stops - width, "right"))
+    label = _joined(len(starts), *pairs)
+    runs = np.stack([rows, starts - rows * width - 1, stops - rows * width - 1], axis=1)
+    count = int(label.max()) + 1 if len(label) else 0
+    boxes = np.tile(np.array([mask.shape[1], mask.shape[0], 0, 0]), (count, 1))
+    np.minimum.at(boxes[:, 0], label, runs[:, 1])
+    np.minimum.at(boxes[:, 1], label, runs[:, 0])
+    np.maximum.at(boxes[:, 2], label, runs[:, 2])
+    np.maximum.at(boxes[:, 3], label, runs[:, 0] + 1)
+    return runs, label, boxes, np.bincount(label, runs[:, 2] - runs[:, 1], count)
+
+
+def _middle(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
+    """Median of ``values`` per label, every label being there."""
+    order = np.lexsort((values, label))
+    number = np.bincount(label, minlength=count)
+    return values[order][np.cumsum(number) - number + (number - 1) // 2]
+
+
+def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
+    """Median height of what may be letters; dots and specks are too many on some pages to be counted."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    dot = (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
+    letter = (height >= 4) & (width >= 2) & ~dot & (width < 40 * height)
+    return float(np.median(height[letter])) if letter.any() else None
+
+
+def _tilt(boxes: np.ndarray, size: float) -> float:
+    """Tangent of the skew: the slope at which the letters' bottoms fall into the fewest rows."""
+    if len(boxes) < 12:
+        return 0.0
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3].astype(float)
+    cell = max(1.0, size / 5)
+
+    def sharpness(slope: float) -> float:
+        place = (y - x * slope) / cell
+        place -= place.min()
+        low = place.astype(int)
+        part = place - low
+        rows = np.bincount(low, 1 - part, low.max() + 2) + np.bincount(low + 1, part, low.max() + 2)
+        return float((rows**2).sum())
+
+    coarse = np.arange(-35, 36) * 0.001
+    best = coarse[int(np.argmax([sharpness(s) for s in coarse]))]
+    fine = best + np.arange(-8, 9) * 0.000125
+    best = float(fine[int(np.argmax([sharpness(s) for s in fine]))])
+    flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * sharpness(0.0)
+    return 0.0 if flat else best
+
+
+# ---- text size ------------------------------------------------------------------------------------------------------
+
+
+def _band(profile: np.ndarray) -> tuple[float, float, bool]:
+    """Ink per row of one line -> top and bottom of the band of the x, and whether nothing stands out of it."""
+    level = 0.42 * np.median(profile[profile > 0.25 * profile.max()])
+    middle = int(np.argmax(np.convolve(profile, np.ones(3), "same") * (profile >= level)))
+    low = np.pad(profile < level, 1, constant_values=True)
+    first = middle - int(np.argmax(low[middle + 1 :: -1])) + 1
+    last = middle + int(np.argmax(low[middle + 1 :])) - 1
+    padded = np.pad(profile, 1)
+    above, upper, lower, below = padded[first], padded[first + 1], padded[last + 1], padded[last + 2]
+    top = first - 0.5 + (level - above) / max(upper - above, 1e-6)
+    bottom = last + 0.5 + (lower - level) / max(lower - below, 1e-6)
+    outside = profile[:first].sum() + profile[last + 1 :].sum()
+    return float(top), float(bottom), bool(outside < 0.03 * profile.sum())
+
+
+def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float) -> list[_Segment]:
+    """Letters that stand side by side, linked. ``owner``: component of each run; ``height``: a typical letter's."""
+    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    drop = np.round((boxes[:, 0] + boxes[:, 2]) / 2 * slope).astype(int)
+    y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
+    letter = (tall >= 0.55 * height) | ((tall >= 0.35 * height) & (width >= 0.6 * height))
+    order = np.argsort(boxes[:, 0], kind="stable")
+    x0 = boxes[order, 0]
+    reach = boxes[order, 2] + np.clip(1.4 * tall[order], 1.5 * height, 8 * height)
+    i, j = _expand(np.arange(1, len(order) + 1), np.searchsorted(x0, reach, "right"))
+    i, j = order[i], order[j]
+    least = np.minimum(tall[i], tall[j])
+    gap = boxes[j, 0] - boxes[i, 2]
+    shared = np.minimum(y1[i], y1[j]) - np.maximum(y0[i], y0[j])
+    alike = np.maximum(tall[i], tall[j]) < 3.2 * least
+    beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (gap <= np.maximum(1.3 * least, 1.2 * height))
+    near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
+    sizes = np.flatnonzero(letter)
+    position = np.cumsum(letter) - 1
+    label = np.full(len(boxes), -1)
+    label[sizes] = _joined(len(sizes), position[i[beside]], position[j[beside]])
+    count = int(label.max()) + 1
+
+    # Points, accents and hyphens belong to the nearest letter; they count for the box, not for the line.
+    i, j, gap = i[near], j[near], gap[near]
+    small, large = np.where(letter[i], j, i), np.where(letter[i], i, j)
+    centre = (y0[small] + y1[small]) / 2
+    inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
+    small, large, gap = small[inside], large[inside], gap[inside]
+    closest = np.lexsort((-gap,))
+    label[small[closest]] = label[large[closest]]
+
+    return _measure(boxes, runs, owner, label, letter, drop, count)
+
+
+def _measure(boxes, runs, owner, label, letter, drop, count: int) -> list[_Segment]:
+    """Box, baseline and x-height of each labelled set of components."""
+    known = np.flatnonzero(label >= 0)
+    extent = np.tile(np.array([2**30, 2**30, 0, 0]), (count, 1))
+    for side, pick in ((0, np.minimum), (1, np.minimum), (2, np.maximum), (3, np.maximum)):
+        pick.at(extent[:, side], label[known], boxes[known, side])
+    letters = np.flatnonzero(letter)
+    number = np.bincount(label[letters], minlength=count)
+    top, bottom = np.full(count, 2**30), np.full(count, -(2**30))
+    np.minimum.at(top, label[letters], boxes[letters, 1] - drop[letters])
+    np.maximum.at(bottom, label[letters], boxes[letters, 3] - drop[letters])
+    wide, high = (_middle((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
+    start = np.concatenate([[0], np.cumsum(bottom - top + 1)])
+    of_letter = letter[owner]
+    row, segment = runs[of_letter, 0] - drop[owner[of_letter]], label[owner[of_letter]]
+    ink = np.bincount(start[segment] + row - top[segment], runs[of_letter, 2] - runs[of_letter, 1], start[-1])
+    found = []
+    for index in range(count):
+        upper, lower, level = _band(ink[start[index] : start[index + 1]])
+        size = lower - upper
+        if size < 0.4 * high[index]:  # one stroke of few glyphs outweighs the rest, as the foot of 2
+            size, level = high[index], True
+        if level and (number[index] > 5 or wide[index] < 0.77 * size):
+            size *= CAPITAL
+        x0, _, x1, _ = extent[index]
+        found.append(_Segment(x0, x1, top[index] + lower, size, int(number[index]), extent[index]))
+    return found
+
+
+def _pictures(grey: np.ndarray, boxes: np.ndarray, areas: np.ndarray, height: float):
+    """Component kinds [C] (0 keep, 1 drop) and picture boxes [n, 4]; frames and rules are dropped alone."""
+    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    rule = ((tall < 0.5 * height) & (width > 5 * height)) | ((width < 0.5 * height) & (tall > 5 * height))
+    fill = areas / (width * tall)
+    big = (tall > 6 * height) & (width > 6 * height)
+    frame = big & (fill < 0.15)
+    return rule | frame, boxes[big & ~frame]
+
+
+def _analyse(image: Image.Image) -> _Analysis | None:
+    """Everything that is measured on the picture; None where there is no text."""
+    grey, scale = _working(image)
+    runs, owner, boxes, areas = _components(_ink(grey))
+    height = _typical_height(boxes, areas) if len(boxes) else None
+    if height is None:
+        return None
+    drop, pictures = _pictures(grey, boxes, areas, height)
+    keep = ~drop & (boxes[:, 3] - boxes[:, 1] >= 2)
+    for x0, y0, x1, y1 in pictures:
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        keep &= ~((middle >= [x0, y0]) & (middle <= [x1, y1])).all(axis=1)
+    number = np.cumsum(keep) - 1
+    runs, owner = runs[keep[owner]], number[owner[keep[owner]]]
+    boxes, areas = boxes[keep], areas[keep]
+    if not len(boxes):
+        return _Analysis(scale, 0.0, [], pictures)
+    likely = (boxes[:, 3] - boxes[:, 1] > 0.55 * height) & (boxes[:, 3] - boxes[:, 1] < 3 * height)
+    slope = _tilt(boxes[likely], height)
+    segments = _segments(boxes, runs, owner, height, slope)
+    return _Analysis(scale, slope, [s for s in segments if s.size >= SMALLEST], pictures)
+
+
+def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    order = np.argsort(values)
+    share = np.cumsum(np.asarray(weights, float)[order])
+    return float(np.asarray(values)[order][np.searchsorted(share, share[-1] / 2)])
+
+
+def estimate_text_size(image: Image.Image) -> float | None:
+    """Height of the letter x in pixels, the median over the letters; None where there is no text."""
+    analysis = _analyse(image)
+    if analysis is None or not analysis.segments:
+        return None
+    return _text_size(analysis.segments) / analysis.scale
+
+
+def _text_size(segments: Sequence[_Segment]) -> float:
+    return _weighted_median([s.size for s in segments], [s.letters for s in segments])
+
+
+# ---- the cut --------------------------------------------------------------------------------------------------------
+
+Line = list[_Segment]
+
+
+def _lines(segments: Sequence[_Segment]) -> list[Line]:
+    """Segments that share a row, from top to bottom; within a line from left to right."""
+    lines: list[Line] = []
+    for segment in sorted(segments, key=lambda s: s.base - s.size / 2):
+        middle = segment.base - segment.size / 2
+        lead = max(lines[-1], key=lambda s: s.x1 - s.x0) if lines else None
+        if lead and not (segment.picture or lead.picture) and lead.top < middle + 0.2 * segment.size < lead.base:
+            lines[-1].append(segment)
+        else:
+            lines.append([segment])
+    return [sorted(line, key=lambda s: s.x0) for line in lines]
+
+
+def _span(line: Line) -> tuple[float, float]:
+    return min(s.x0 for s in line), max(s.x1 for s in line)
+
+
+def _are_columns(left: list[_Segment], right: list[_Segment], unit: float) -> bool:
+    """Whether two sides of a gutter are read one after the other (columns) and not row by row (table, contents)."""
+    sides = [_lines(side) for side in (left, right)]
+    if any(s.picture and s.base - s.top > 6 * unit for s in left + right):
+        return True
+    few, many = sorted(len(side) for side in sides)
+    if many < 3:
+        return False
+    fills, widths = [], []
+    for side in sides:
+        spans = np.array([_span(line) for line in side])
+        extent = spans[:, 1].max() - spans[:, 0].min()
+        width = float(np.median([sum(s.x1 - s.x0 for s in line) for line in side]))
+        fills.append(width / extent)
+        widths.append(width)
+    bases = [np.array([max(line, key=lambda s: s.letters).base for line in side]) for side in sides]
+    low, high = max(b.min() for b in bases), min(b.max() for b in bases)
+    shorter = bases[0] if len(bases[0]) <= len(bases[1]) else bases[1]
+    longer = bases[1] if shorter is bases[0] else bases[0]
+    shorter = shorter[(shorter >= low - unit) & (shorter <= high + unit)]
+    aligned = float((np.abs(shorter[:, None] - longer).min(axis=1) < 0.4 * unit).mean()) if len(shorter) else 0.0
+    if aligned < 0.5 and few >= 2:
+        return min(widths) > 4 * unit
+    return min(widths) > 13 * unit and min(fills) > 0.55 and (few >= 3 or many >= 5)
+
+
+def _stretches(segments: list[_Segment], x: float) -> list[tuple[list, list, list]]:
+    """From top to bottom: the (left, right) segments of a gutter at ``x`` and the ones across it that end them."""
+    parts: list[tuple[list, list, list]] = [([], [], [])]
+    for segment in sorted(segments, key=lambda s: s.base - s.size / 2):
+        across = segment.x0 < x < segment.x1
+        if not across and parts[-1][2]:
+            parts.append(([], [], []))
+        parts[-1][2 if across else int(segment.x0 >= x)].append(segment)
+    return parts
+
+
+def _gutters(segments: list[_Segment], unit: float) -> list[float]:
+    """Middles of the x ranges that few segments cross."""
+    edges = np.array([[s.x0, s.x1] for s in segments])
+    low, high = edges[:, 0].min() + 2 * unit, edges[:, 1].max() - 2 * unit
+    places = np.arange(low, high, 0.25 * unit)
+    if len(places) < 3:
+        return []
+    crossed = ((edges[:, :1] < places) & (places < edges[:, 1:])).sum(axis=0)
+    valley = (crossed[1:-1] <= crossed[:-2]) & (crossed[1:-1] <= crossed[2:]) & (crossed[1:-1] <= 0.4 * crossed.max())
+    least = np.pad(valley, 2)
+    turns = np.flatnonzero(least[1:] != least[:-1])
+    return [float(places[(a + b) // 2]) for a, b in zip(turns[::2], turns[1::2], strict=True)]
+
+
+def _columns(segments: list[_Segment], unit: float) -> list[list[_Segment]]:
+    """Groups in reading order; within a group nothing but rows."""
+    best, best_x = 0, 0.0
+    for x in _gutters(segments, unit):
+        good = sum(len(a) + len(b) for a, b, _ in _stretches(segments, x) if a and b and _are_columns(a, b, unit))
+        if good > best:
+            best, best_x = good, x
+    if not best:
+        return [segments]
+    groups: list[list[_Segment]] = []
+    rest: list[_Segment] = []
+    for left, right, across in _stretches(segments, best_x):
+        if left and right and _are_columns(left, right, unit):
+            if rest:
+                groups += _columns(rest, unit)
+            groups += _columns(left, unit) + _columns(right, unit)
+            rest = list(across)
+        else:
+            rest += left + right + across
+    return groups + (_columns(rest, unit) if rest else [])
+
+
+def _size_of(line: Line) -> float:
+    return _text_size(line) if sum(s.letters for s in line) else 0.0
+
+
+def _paragraphs(group: list[_Segment], pitch: float, unit: float) -> list[list[Line]]:
+    """Lines of one column, parted at wider gaps, at another text size, at indents and at pictures."""
+    lines = _lines(group)
+    spans = np.array([_span(line) for line in lines])
+    sizes = np.array([_size_of(line) for line in lines])
+    bases = np.array([max(line, key=lambda s: s.letters).base for line in lines])
+    steps = np.diff(bases)
+    usual = steps[(steps > 0) & (steps < 7 * sizes[1:]) & (np.abs(np.diff(sizes)) < 0.15 * sizes[1:])]
+    pitch = float(np.median(usual)) if len(usual) >= 3 else pitch
+    edge, width = spans[:, 0].min(), spans[:, 1].max() - spans[:, 0].min()
+    paragraphs = [[lines[0]]]
+    for i in range(1, len(lines)):
+        a, b = sizes[i - 1], sizes[i]
+        letters = [sum(s.letters for s in line) for line in (lines[i - 1], lines[i])]
+        other = max(a, b) > 1.25 * min(a, b) and min(letters) >= 3
+        gap = steps[i - 1] > 1.33 * pitch * max(1.0, min(a, b) / unit)
+        apart = min(spans[i, 1], spans[i - 1, 1]) < max(spans[i, 0], spans[i - 1, 0])
+        here = spans[i, 0] - edge
+        indent = 0.8 * unit < here < 5 * unit and spans[i, 1] - edge > 0.85 * width
+        indent &= spans[i - 1, 0] - edge < 0.5 * unit and i + 1 < len(lines) and spans[i + 1, 0] - edge < 0.5 * unit
+        if other or gap or apart or indent or min(letters) == 0:
+            paragraphs.append([])
+        paragraphs[-1].append(lines[i])
+    return paragraphs
+
+
+def _pitch(lines: list[Line], unit: float) -> float:
+    """The usual distance of baselines on the page."""
+    steps = []
+    for above, below in zip(lines, lines[1:], strict=False):
+        step = below[0].base - above[0].base
+        if 1.4 * unit < step < 4.5 * unit:
+            steps.append(step)
+    return float(np.median(steps)) if len(steps) >= 2 else 2.6 * unit
+
+
+def _block(lines: list[Line], analysis: _Analysis, start: bool, size: tuple[int, int]) -> Block:
+    parts = [segment for line in lines for segment in line]
+    boxes = np.stack([s.box for s in parts])
+    low, high = boxes[:, :2].min(axis=0) / analysis.scale, boxes[:, 2:].max(axis=0) / analysis.scale
+    x0, y0 = (max(0, int(v)) for v in low)
+    x1, y1 = (min(limit, int(np.ceil(v))) for v, limit in zip(high, size, strict=True))
+    if parts[0].picture:
+        return Block((x0, y0, x1, y1), 0.0, 0, True, "picture")
+    skew = float(np.degrees(np.arctan(analysis.skew)))
+    return Block((x0, y0, x1, y1), _text_size(parts) / analysis.scale, len(lines), start, "text", skew)
+
+
+def cut_blocks(image: Image.Image, max_lines: int = 8) -> list[Block]:
+    """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
+    if max_lines < 1:
+        raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
+    analysis = _analyse(image)
+    if analysis is None:
+        return []
+    segments = list(analysis.segments)
+    unit = _text_size(segments) if segments else 10.0
+    for box in analysis.pictures:
+        drop = (box[0] + box[2]) / 2 * analysis.skew
+        segments.append(_Segment(box[0], box[2], box[3] - drop, box[3] - box[1], 0, box))
+    blocks = []
+    groups = _columns(segments, unit) if segments else []
+    pitch = _pitch([line for group in groups for line in _lines(group)], unit)
+    for group in groups:
+        for paragraph in _paragraphs(group, pitch, unit):
+            count = -(-len(paragraph) // max_lines)
+            cuts = [round(k * len(paragraph) / count) for k in range(count + 1)]
+            for a, b in zip(cuts, cuts[1:], strict=False):
+                blocks.append(_block(paragraph[a:b], analysis, a == 0, image.size))
+    return blocks
+
+
+# ---- what a reader does with blocks ---------------------------------------------------------------------------------
+
+
+def estimate_skew(image: Image.Image) -> float:
+    """Degrees, within +-2, by which the lines fall to the right: ``image.rotate(estimate_skew(image))`` is straight."""
+    analysis = _analyse(image)
+    return 0.0 if analysis is None else float(np.degrees(np.arctan(analysis.skew)))
+
+
+def crop_block(image: Image.Image, block: Block, text_size: float = 8.0, margin: int = 6) -> Image.Image:
+    """The block, straightened, with letters of x-height ``text_size`` and ``margin`` pixels of paper around.
+
+    It is enlarged 4 times at most; a picture keeps its size.
+    """
+    scale = min(4.0, text_size / block.text_size) if block.text_size else 1.0
+    x0, y0, x1, y1 = block.box
+    around = 1 if block.text_size < 8 else 2
+    box = (max(0, x0 - around), max(0, y0 - around), min(image.width, x1 + around), min(image.height, y1 + around))
+    crop = image.crop(box).convert("RGB")
+    pixels = np.asarray(crop)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    paper = tuple(int(v) for v in np.median(border, axis=0))
+    if abs(block.skew) > 0.15:
+        crop = _straight(crop, block.skew, paper)
+    size = (max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
+    framed = Image.new("RGB", (size[0] + 2 * margin, size[1] + 2 * margin), paper)
+    framed.paste(crop.resize(size, Image.LANCZOS), (margin, margin))
+    return framed
+
+
+def _straight(crop: Image.Image, skew: float, paper: tuple[int, int, int]) -> Image.Image:
+    """Turned level; the triangles above and below, where neighbouring lines show, are cut off."""
+    lost = abs(np.tan(np.radians(skew))) * crop.width
+    turned = crop.rotate(skew, Image.BICUBIC, fillcolor=paper)
+    cut = min(int(lost / 2), crop.height // 3)
+    return turned.crop((0, cut, crop.width, crop.height - cut))
+
+
+def join_blocks(texts: Sequence[str], blocks: Sequence[Block]) -> str:
+    """One text: a blank line before each paragraph, none where a block goes on; empty texts are left out."""
+    joined = ""
+    for text, block in zip(texts, blocks, strict=True):
+        if text.strip():
+            joined += ("\n\n" if block.paragraph_start else "\n") * bool(joined) + text.strip("\n")
+    return joined

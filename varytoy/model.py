@@ -1,0 +1,183 @@
+"""VaryForConditionalGeneration: two vision branches, a connector and any causal language model of transformers.
+
+Shapes: B batch, I images in the batch, H W pixels, h w token grid, N image tokens of the batch, T text, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+
+from varytoy.clip import ClipBranch, initialise_clip
+from varytoy.config import VaryConfig
+from varytoy.connector import Connector
+from varytoy.vocabulary import Attention, StemConv, VisionVocabulary
+
+
+@dataclass
+class VaryOutput(ModelOutput):
+    """``vocabulary_features`` [I, h, w, D1] are the reading branch's tokens, when images were given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: object | None = None
+    hidden_states: tuple | None = None
+    attentions: tuple | None = None
+    vocabulary_features: Tensor | None = None
+
+
+class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    config_class = VaryConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block", "Qwen2DecoderLayer", "OPTDecoderLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: VaryConfig):
+        super().__init__(config)
+        self.vision_vocabulary = VisionVocabulary(config.vocabulary_config)
+        self.clip = ClipBranch(config.clip_config) if config.clip_config is not None else None
+        self.connector = Connector(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def encode_images(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, clip_pixel_values: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images to language-model rows.
+
+        Args:
+            pixel_values: [I, 3, H, W] for the vision vocabulary, smaller images padded at the right and bottom.
+            image_sizes: [I, 2] pixels (height, width) of each; None when none is padded.
+            clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off (zeros in its channels).
+
+        Returns:
+            The rows of all images, padding left out, in reading order of the grid [N, D], and the vision
+            vocabulary's tokens [I, h, w, D1].
+        """
+        vocabulary = self.vision_vocabulary(pixel_values, image_sizes)
+        clip = None
+        if self.clip is not None and clip_pixel_values is not None:
+            clip = self.clip(clip_pixel_values)
+        rows = self.connector(vocabulary, clip)
+        if image_sizes is None:
+            return rows.flatten(0, 2), vocabulary
+        return rows[self.token_mask(image_sizes, rows.shape[1], rows.shape[2])], vocabulary
+
+    def token_mask(self, image_sizes: Tensor, height: int, width: int) -> Tensor:
+        """[I, 2] pixels -> [I, h, w], True where a token belongs to the image and not to padding."""
+        down, across = self.config.vocabulary_config.stride
+        rows = torch.arange(height, device=image_sizes.device)[None, :, None] < image_sizes[:, 0, None, None] // down
+        columns = torch.arange(width, device=image_sizes.device)[None, None] < image_sizes[:, 1, None, None] // across
+        return rows & columns
+
+    def fuse(self, input_ids: Tensor, rows: Tensor) -> Tensor:
+        """Put the image rows [N, D] in place of the ``<imgpad>`` tokens of input_ids [B, T].
+
+        Raises:
+            ValueError: when there are not exactly N of them.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)
+        places = input_ids == self.config.image_token_id
+        if int(places.sum()) != rows.shape[0]:
+            raise ValueError(
+                f"{int(places.sum())} <imgpad> tokens but {rows.shape[0]} image tokens: "
+                "prompt and pixels must come from the same VaryProcessor call"
+            )
+        return embeddings.masked_scatter(places[..., None], rows.to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        clip_pixel_values: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: object | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs,
+    ) -> VaryOutput:
+        """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken."""
+        features = None
+        if inputs_embeds is None:
+            if pixel_values is None:
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+            else:
+                rows, features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
+                inputs_embeds = self.fuse(input_ids, rows)
+        items = kwargs.pop("num_items_in_batch", None)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=outputs.logits,
+                labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=items,
+            )
+        return VaryOutput(
+            loss=loss,
+            logits=outputs.logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            vocabulary_features=features,
+        )
+
+    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
+        """The pictures are looked at once, with the prompt; later steps find them in the KV cache."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in ("pixel_values", "image_sizes", "clip_pixel_values"):
+                inputs.pop(name, None)
+        return inputs
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, VisionVocabulary):
+            if hasattr(module, "pos_embed"):
+                init.normal_(module.pos_embed, std=0.02)
+        elif isinstance(module, Attention):
+            if module.relative:
+                init.zeros_(module.rel_pos_h)
+                init.zeros_(module.rel_pos_w)
+        elif isinstance(module, StemConv):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif self.clip is None or not initialise_clip(module):
+            super()._init_weights(module)
+
+
+def count_parameters(config: VaryConfig) -> int:
+    """Parameters of a model of this configuration, counted on the meta device (tied weights once)."""
+    with torch.device("meta"):
+        model = VaryForConditionalGeneration(config)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())

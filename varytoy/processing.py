@@ -1,0 +1,268 @@
+"""VaryProcessor: pictures and conversation -> tensors; labels are made here, together with the tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from varytoy.config import VaryConfig, read_preset
+from varytoy.samples import IMAGE_PLACEHOLDER
+from varytoy.tokenizer import character_tokenizer
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IGNORED = -100
+Message = dict[str, str]
+
+
+class VaryImageProcessor(BaseImageProcessor):
+    """Pictures for both branches.
+
+    Args:
+        mode: ``"squash"`` resizes to ``size`` whatever the shape (the published models); ``"fit"`` keeps the shape.
+        size: (height, width) for ``"squash"``.
+        stride: pixels a token, (vertical, horizontal); sizes are brought to multiples of it.
+        max_pixels: ``"fit"``: a text picture with more is made smaller.
+        picture_side: ``"fit"``: the longer side of a scene.
+        clip_size: side for the CLIP branch; 0 when there is none.
+        clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
+        mean, std: normalisation of the vision vocabulary's pixels; the CLIP branch has CLIP's.
+    """
+
+    model_input_names = ["pixel_values", "image_sizes", "clip_pixel_values"]
+
+    def __init__(
+        self,
+        mode: str = "squash",
+        size: Sequence[int] = (1024, 1024),
+        stride: Sequence[int] = (64, 64),
+        max_pixels: int = 1024 * 1024,
+        picture_side: int = 224,
+        clip_size: int = 224,
+        clip_mode: str = "crop",
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
+        self.max_pixels, self.picture_side = max_pixels, picture_side
+        self.clip_size, self.clip_mode = clip_size, clip_mode
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, images: Sequence[Image.Image], views: Sequence[str]) -> BatchFeature:
+        """``views``: ``"text"`` or ``"picture"`` for each image. Returns pixel_values [I, 3, H, W] padded to the
+        largest, image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]."""
+        images = [image.convert("RGB") for image in images]
+        arrays = [self._vocabulary_pixels(image, view) for image, view in zip(images, views, strict=True)]
+        sizes = torch.tensor([array.shape[:2] for array in arrays])
+        height, width = sizes.amax(0).tolist()
+        pixels = torch.zeros(len(arrays), 3, height, width)
+        for row, array in zip(pixels, arrays, strict=True):
+            row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
+        found = {"pixel_values": pixels, "image_sizes": sizes}
+        if self.clip_size:
+            clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
+            found["clip_pixel_values"] = torch.stack(clip)
+        return BatchFeature(found)
+
+    def token_counts(self, sizes: torch.Tensor) -> list[int]:
+        """Tokens of each image from ``image_sizes``."""
+        return [(height // self.stride[0]) * (width // self.stride[1]) for height, width in sizes.tolist()]
+
+    def _vocabulary_pixels(self, image: Image.Image, view: str) -> np.ndarray:
+        if self.mode == "squash":
+            return np.asarray(image.resize((self.size[1], self.size[0]), Image.BICUBIC))
+        down, across = self.stride
+        if view == "picture":
+            scale = self.picture_side / max(image.size)
+            width = max(round(image.width * scale / across), 1) * across
+            height = max(round(image.height * scale / down), 1) * down
+            return np.asarray(image.resize((width, height), Image.BICUBIC))
+        if image.width * image.height > self.max_pixels:
+            scale = (self.max_pixels / (image.width * image.height)) ** 0.5
+            image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)), Image.LANCZOS)
+        array = np.asarray(image)
+        return np.pad(array, ((0, -array.shape[0] % down), (0, -array.shape[1] % across), (0, 0)), mode="edge")
+
+    def _clip_image(self, image: Image.Image) -> Image.Image:
+        side = self.clip_size
+        if self.clip_mode == "squash":
+            return image.resize((side, side), Image.BICUBIC)
+        scale = side / min(image.size)
+        image = image.resize((max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+
+
+class VaryProcessor(ProcessorMixin):
+    """Image processor, tokenizer and prompt template of one checkpoint.
+
+    Args:
+        template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``) or ``"vicuna"`` (the OPT vocabulary stage).
+        system: the system text; empty for none.
+    """
+
+    def __init__(self, image_processor=None, tokenizer=None, template: str = "chatml", system: str = "", **kwargs):
+        self.template, self.system = template, system
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def preset(cls, name: str, tokenizer=None) -> "VaryProcessor":
+        """The processor of a preset. Those without a character set need their family's tokenizer.
+
+        Raises:
+            ValueError: the preset is unknown, or needs a tokenizer and got none.
+        """
+        chosen = dict(read_preset(name)["processor"])
+        characters = chosen.pop("characters", None)
+        if tokenizer is None:
+            if characters is None:
+                raise ValueError(f"the preset '{name}' needs a tokenizer: give the folder of one")
+            tokenizer = character_tokenizer(characters, VaryConfig.preset(name).text_config.vocab_size)
+        return cls(VaryImageProcessor(**chosen.pop("image_processor")), tokenizer, **chosen)
+
+    @staticmethod
+    def get_possibly_dynamic_module(module_name: str):
+        """Name -> class; transformers 5.23 cannot look up an image processor that was registered from outside."""
+        if module_name == VaryImageProcessor.__name__:
+            return VaryImageProcessor
+        return ProcessorMixin.get_possibly_dynamic_module(module_name)
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[Message]],
+        images: Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]] | None = None,
+        view: str | Sequence[str] = "text",
+        train: bool = False,
+        **kwargs,
+    ) -> BatchFeature:
+        """A batch of conversations.
+
+        Args:
+            text: a prompt, or a list of prompts, or a list of conversations (lists of messages). A prompt that holds
+                no ``<image>`` is given its images in front.
+            images: one image, or one for each prompt, or a list of images for each conversation.
+            view: ``"text"`` or ``"picture"``, one for all or one for each conversation.
+            train: make ``labels`` and pad right; otherwise open the assistant's turn and pad left.
+
+        Raises:
+            ValueError: placeholders and images do not match.
+        """
+        conversations, pictures = _conversations(text, images)
+        views = [view] * len(conversations) if isinstance(view, str) else list(view)
+        flat = [picture for group in pictures for picture in group]
+        found, counts = BatchFeature(), []
+        if flat:
+            flat_views = [view for view, group in zip(views, pictures, strict=True) for _ in group]
+            found = self.image_processor(flat, flat_views)
+            counts = self.image_processor.token_counts(found["image_sizes"])
+        rows, start = [], 0
+        for messages, group in zip(conversations, pictures, strict=True):
+            rows.append(self.encode(messages, counts[start : start + len(group)], train))
+            start += len(group)
+        found.update(self._pad(rows, train))
+        return found
+
+    def encode(self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool) -> tuple[list, list]:
+        """One conversation -> (ids, labels), equally long; labels are -100 outside the assistant's words."""
+        ids: list[int] = []
+        labels: list[int] = []
+        counts = iter(image_tokens)
+        for piece, target in self._pieces(messages, train):
+            new: list[int] = []
+            for number, part in enumerate(piece.split(IMAGE_PLACEHOLDER) if not target else [piece]):
+                if number:
+                    count = next(counts, None)
+                    if count is None:
+                        raise ValueError(f"more '{IMAGE_PLACEHOLDER}' in the messages than images")
+                    new += self._special("<img>") + self._special("<imgpad>") * count + self._special("</img>")
+                new += self._plain(part) if not part.startswith("\0") else self._special(part[1:])
+            ids += new
+            labels += new if target else [IGNORED] * len(new)
+        if next(counts, None) is not None:
+            raise ValueError(f"more images than '{IMAGE_PLACEHOLDER}' in the messages")
+        return ids, labels
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Generated ids -> text, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _pieces(self, messages: Sequence[Message], train: bool):
+        """(text, is it a target) in order; a piece ``\\0NAME`` stands for the special token NAME."""
+        if self.template == "vicuna":
+            for message in messages:
+                if message["role"] == "assistant":
+                    yield " ASSISTANT: ", False
+                    yield message["content"], True
+                    yield "\0" + self.tokenizer.eos_token, True
+                else:
+                    yield ("USER: " if message["role"] == "user" else "") + message["content"], False
+            if not train:
+                yield " ASSISTANT: ", False
+            return
+        if self.system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.system}, *messages]
+        for message in messages:
+            target = message["role"] == "assistant"
+            yield "\0<|im_start|>", False
+            yield message["role"] + "\n", False
+            yield message["content"], target
+            yield "\0<|im_end|>", target
+        if not train:
+            yield "\0<|im_start|>", False
+            yield "assistant\n", False
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of somebody's words: special tokens in them are plain characters."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
+
+    def _special(self, token: str) -> list[int]:
+        number = self.tokenizer.convert_tokens_to_ids(token)
+        if number is None or number == self.tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no token {token}")
+        return [number]
+
+    def _pad(self, rows: Sequence[tuple[list, list]], train: bool) -> dict[str, torch.Tensor]:
+        longest = max(len(ids) for ids, _ in rows)
+        found = {
+            "input_ids": torch.full((len(rows), longest), self.tokenizer.pad_token_id),
+            "attention_mask": torch.zeros(len(rows), longest, dtype=torch.long),
+        }
+        if train:
+            found["labels"] = torch.full((len(rows), longest), IGNORED)
+        for number, (ids, labels) in enumerate(rows):
+            place = slice(0, len(ids)) if train else slice(longest - len(ids), longest)
+            found["input_ids"][number, place] = torch.tensor(ids)
+            found["attention_mask"][number, place] = 1
+            if train:
+                found["labels"][number, place] = torch.tensor(labels)
+        return found
+
+
+def _normalise(array: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """[H, W, 3] bytes -> [3, H, W] floats."""
+    scaled = (np.asarray(array, np.float32) / 255.0 - np.float32(mean)) / np.float32(std)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.Image]]]:
+    """Bring every accepted form to lists of conversations and of image lists."""
+    if isinstance(text, str):
+        text, images = [text], [images] if images is not None else None
+    groups = [[]] * len(text) if images is None else [
+        [group] if isinstance(group, Image.Image) else list(group) for group in images
+    ]
+    if len(groups) != len(text):
+        raise ValueError(f"{len(text)} prompts but images for {len(groups)}")
+    conversations = []
+    for entry, group in zip(text, groups, strict=True):
+        if isinstance(entry, str):
+            if IMAGE_PLACEHOLDER not in entry:
+                entry = f"{IMAGE_PLACEHOLDER}\n" * len(group) + entry
+            entry = [{"role": "user", "content": entry}]
+        conversations.append(list(entry))
+    return conversations, groups
