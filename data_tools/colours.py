@@ -17,7 +17,8 @@ CONFUSABLE = frozenset(
 
 _WORDS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "unnamed")
 _NEUTRAL = 3  # the first three words have no hue
-_HUES = ((12, 3), (40, 4), (68, 5), (160, 6), (190, 11), (250, 7), (295, 8), (335, 9), (361, 3))
+_HUES = ((12, 3), (40, 4), (60, 5), (75, 11), (160, 6), (190, 11), (250, 7), (295, 8), (335, 9), (345, 11), (361, 3))
+"""Upper end of each range of hues (degrees) and its word; between neighbours that people mix up lies an unnamed one."""
 _SIDE = 48  # a measurement needs no more pixels than this along the longer side
 
 CHROMATIC_SHARE = 0.35
@@ -82,6 +83,8 @@ def _classify(pixels: np.ndarray) -> np.ndarray:
     words[reddish & (saturation < 0.55) & (value > 0.75)] = _WORDS.index("pink")
     words[earthy & (saturation < 0.45) & (value >= 0.8)] = _WORDS.index("unnamed")
     words[earthy & ((value < 0.65) | ((saturation < 0.5) & (value < 0.8)))] = _WORDS.index("brown")
+    words[(hue >= 200) & (hue < 330) & (saturation < 0.45) & (value < 0.5)] = _WORDS.index("unnamed")
+    words[(hue >= 40) & (hue < 60) & (value < 0.6)] = _WORDS.index("unnamed")
     words[saturation < 0.15] = _WORDS.index("gray")
     words[(saturation < 0.12) & (value > 0.85)] = _WORDS.index("white")
     words[(value < 0.22) | ((value < 0.35) & (saturation < 0.25))] = _WORDS.index("black")

@@ -90,8 +90,9 @@ class Font:
     path: str
 
     @property
-    def bold(self) -> bool:
-        return "bold" in self.style
+    def upright(self) -> bool:
+        """Neither bold nor slanted: a face that its bold stands out from."""
+        return self.style in ("regular", "book", "roman")
 
 
 def fetch(directory: Path) -> None:
@@ -111,6 +112,13 @@ def fetch(directory: Path) -> None:
                 line for path in sorted(root.glob(source.pattern)) for line in _prose(path) if _usable(line)
             )
         (directory / "texts" / f"{source.package}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def licences() -> str:
+    """A table of the packages that fonts and texts come from."""
+    rows = [f"{source.package:<24} text   {source.licence}" + " (held out)" * source.held_out for source in TEXTS]
+    rows += [f"{package:<24} fonts  {licence}" for package, licence in FONTS.items()]
+    return "\n".join([*rows, f"held-out font families: {', '.join(HELD_OUT_FONTS)}"])
 
 
 class _unpacked:

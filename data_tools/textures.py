@@ -54,7 +54,8 @@ def _grain(width: int, height: int, random: np.random.Generator) -> np.ndarray:
 def _plain(width, height, random):
     name = str(random.choice(list(PLAIN)))
     shade = smooth_noise(width, height, 2, 2, random) - 0.5
-    return _tone(random, *PLAIN[name], spread=10) + 16 * shade, f"on {'an' if name[0] in 'o' else 'a'} {name} background"
+    words = f"on {'an' if name == 'orange' else 'a'} {name} background"
+    return _tone(random, *PLAIN[name], spread=10) + 16 * shade, words
 
 
 def _gradient(width, height, random):
@@ -71,8 +72,9 @@ def _noise(width, height, random):
 def _sky(width, height, random):
     air = _mix(_tone(random, 85, 145, 215), _tone(random, 170, 205, 240), _down(height))
     cells = int(random.integers(3, 6))
-    clouds = smooth_noise(width, height, cells, cells * 2, random) * 0.7 + 0.3 * smooth_noise(width, height, 14, 20, random)
-    return _mix(air, _tone(random, 245, 245, 248, spread=4), np.clip(clouds * 3 - 1.4, 0, 1)), "against a blue sky"
+    large, small = smooth_noise(width, height, cells, cells * 2, random), smooth_noise(width, height, 14, 20, random)
+    clouds = np.clip(2.1 * large + 0.9 * small - 1.4, 0, 1)
+    return _mix(air, _tone(random, 245, 245, 248, spread=4), clouds), "against a blue sky"
 
 
 def _sand(width, height, random):

@@ -74,7 +74,7 @@ class SampleDataset(Dataset):
                 try:
                     with Image.open(path) as image:
                         pixels += image.width * image.height
-                except (OSError, ValueError):
+                except (OSError, ValueError, SyntaxError):  # Pillow raises the last for a damaged PNG chunk
                     continue  # counted when the sample is used
             found.append(pixels // 128 + len(sample.answer))
         return found

@@ -24,6 +24,7 @@ class VaryForTraining(VaryForConditionalGeneration):
     def add_ctc(self, settings: CtcSettings) -> None:
         self.ctc_frames = settings.frames
         self.ctc_weight = settings.weight
+        self.ctc_single_lines = settings.single_lines
         self.ctc_only = settings.warmup_steps > 0
         width = self.config.vocabulary_config.output_size
         self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
@@ -47,9 +48,12 @@ class VaryForTraining(VaryForConditionalGeneration):
         wanted = lengths > 0
         if not bool(wanted.any()):
             return features.sum() * 0.0
-        mask = self.token_mask(sizes, features.shape[1], features.shape[2])
-        frames = [self.ctc_head(image[keep]) for image, keep, use in zip(features, mask, wanted, strict=True) if use]
-        frames = [scores.reshape(scores.shape[0] * self.ctc_frames, -1).float() for scores in frames]
+        down, across = self.config.vocabulary_config.stride
+        frames = []
+        for image, (height, width) in zip(features[wanted], sizes[wanted].tolist(), strict=True):
+            scores = self.ctc_head(image[: height // down, : width // across]).float()
+            rows = scores.mean(0) if self.ctc_single_lines else scores.flatten(0, 1)
+            frames.append(rows.reshape(rows.shape[0] * self.ctc_frames, -1))
         padded = nn.utils.rnn.pad_sequence(frames).log_softmax(-1)
         frame_lengths = torch.tensor([scores.shape[0] for scores in frames])
         losses = F.ctc_loss(padded, targets, frame_lengths, lengths[wanted], reduction="none", zero_infinity=True)

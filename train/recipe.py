@@ -46,6 +46,8 @@ class CtcSettings:
     """Weight of the CTC loss beside the decoder's afterwards; 0 drops it."""
     frames: int = 3
     """CTC frames a token, left to right."""
+    single_lines: bool = False
+    """The pictures hold one line each: the rows of tokens are averaged, so that letters emerge before row order."""
     characters: str = "".join(chr(code) for code in range(33, 127)) + " "
 
 
@@ -94,6 +96,8 @@ class Recipe:
         """Raises RecipeError for settings that make no sense, or not together."""
         _one_of("stage", self.stage, STAGES)
         _one_of("train.precision", self.train.precision, ("fp32", "bf16", "fp16"))
+        if len(self.train.betas) != 2:
+            raise RecipeError(f"train.betas: two numbers, not {self.train.betas}")
         _one_of("model.decoder", self.model.decoder, ("", "opt"))
         for part in self.freeze:
             _one_of("freeze", part, PARTS)
@@ -122,7 +126,11 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         key, equals, value = override.partition("=")
         if not equals:
             raise RecipeError(f"'{override}' is no override: write key=value, e.g. train.batch_size=4")
-        _assign(tree, key.split("."), yaml.safe_load(value), override)
+        try:
+            found = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"'{override}': the value is not YAML: {' '.join(str(error).split())}") from error
+        _assign(tree, key.split("."), found, override)
     recipe = _fill(Recipe, tree, str(path), "")
     recipe.check()
     if recipe.train.deepspeed and not Path(recipe.train.deepspeed).is_file():
@@ -139,7 +147,9 @@ def _one_of(key: str, value: str, allowed: typing.Sequence[str]) -> None:
 
 
 def _assign(tree, keys: list[str], value, override: str) -> None:
-    for key in keys[:-1]:
+    for place, key in enumerate(keys[:-1]):
+        if not isinstance(tree, (list, dict)):
+            raise RecipeError(f"'{override}': there are no settings below '{'.'.join(keys[:place])}'")
         if isinstance(tree, list):
             if not key.isdigit() or int(key) > len(tree):
                 raise RecipeError(f"'{override}': '{key}' is no entry of a list of {len(tree)}")
@@ -147,8 +157,10 @@ def _assign(tree, keys: list[str], value, override: str) -> None:
                 tree.append({})
             tree = tree[int(key)]
         else:
-            following = keys[keys.index(key) + 1]
+            following = keys[place + 1]
             tree = tree.setdefault(key, [] if following.isdigit() else {})
+    if not isinstance(tree, (list, dict)):
+        raise RecipeError(f"'{override}': there are no settings below '{'.'.join(keys[:-1])}'")
     if isinstance(tree, list):
         if not keys[-1].isdigit() or int(keys[-1]) >= len(tree):
             raise RecipeError(f"'{override}': '{keys[-1]}' is no entry of a list of {len(tree)}")

@@ -6,7 +6,7 @@ here is the height of the letter x, in pixels. Numpy and pillow only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -41,12 +41,17 @@ class _Segment:
     x1: float
     base: float
     size: float
-    letters: int
+    letters: int  # 0: a picture
     box: np.ndarray  # xyxy in the unstraightened working picture
-    top: float = field(init=False)
+    level: float = 0.0  # the letters' height where all have the same, capitals or not; else 0
 
-    def __post_init__(self):
-        self.top = self.base - self.size
+    @property
+    def top(self) -> float:
+        return self.base - self.size
+
+    @property
+    def middle(self) -> float:
+        return self.base - self.size / 2
 
     @property
     def picture(self) -> bool:
@@ -81,7 +86,10 @@ def _spread(grid: np.ndarray, side: int, shape: tuple[int, int]) -> np.ndarray:
 def _ink(grey: np.ndarray) -> np.ndarray:
     """[H, W] uint8 -> bool: pixels that differ from the local paper by 0.4 of the local contrast and by the noise."""
     values = grey.astype(np.float32)
-    paper = _spread(np.median(_tiles(grey[::2, ::2], 48), axis=2), 96, grey.shape)
+    grid = np.median(_tiles(grey[::2, ::2], 48), axis=2)
+    paper = _spread(grid, 96, grey.shape)
+    nearest = grid.repeat(96, axis=0).repeat(96, axis=1)[: grey.shape[0], : grey.shape[1]]
+    paper = np.where(np.abs(paper - nearest) < 24, paper, nearest)  # light changes slowly, a photograph's edge does not
     contrast = np.abs(values - paper)
     steps = np.abs(np.diff(grey[::3].astype(np.int16), axis=1)) if grey.shape[1] > 1 else np.zeros(1)
     noise = float(np.median(steps)) / 0.6745 / 2**0.5
@@ -152,10 +160,10 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def _middle(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
-    """Median of ``values`` per label, every label being there."""
+    """Median of ``values`` per label; anything for a label without values."""
     order = np.lexsort((values, label))
     number = np.bincount(label, minlength=count)
-    return values[order][np.cumsum(number) - number + (number - 1) // 2]
+    return values[order][np.maximum(np.cumsum(number) - number + (number - 1) // 2, 0)]
 
 
 def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
@@ -218,31 +226,37 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     reach = boxes[order, 2] + np.clip(1.4 * tall[order], 1.5 * height, 8 * height)
     i, j = _expand(np.arange(1, len(order) + 1), np.searchsorted(x0, reach, "right"))
     i, j = order[i], order[j]
-    least = np.minimum(tall[i], tall[j])
+    # Points, quotes and hyphens belong to the nearest letter: they widen it, but a line is not known by them.
     gap = boxes[j, 0] - boxes[i, 2]
+    near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
+    small, large, away = np.where(letter[i], j, i)[near], np.where(letter[i], i, j)[near], gap[near]
+    centre = (y0[small] + y1[small]) / 2
+    inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
+    small, large, away = small[inside], large[inside], away[inside]
+    close = away <= 0.8 * height
+    from_x, to_x = boxes[:, 0].copy(), boxes[:, 2].copy()
+    np.minimum.at(from_x, large[close], boxes[small[close], 0])
+    np.maximum.at(to_x, large[close], boxes[small[close], 2])
+
+    least = np.minimum(tall[i], tall[j])
     shared = np.minimum(y1[i], y1[j]) - np.maximum(y0[i], y0[j])
     alike = np.maximum(tall[i], tall[j]) < 3.2 * least
-    beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (gap <= np.maximum(1.3 * least, 1.2 * height))
-    near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
+    # Wider than a stretched word space, narrower than a gutter; headings have larger spaces.
+    space = np.where(least < 1.8 * height, 1.65 * height, 1.3 * least)
+    beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (from_x[j] - to_x[i] <= space)
     sizes = np.flatnonzero(letter)
     position = np.cumsum(letter) - 1
     label = np.full(len(boxes), -1)
     label[sizes] = _joined(len(sizes), position[i[beside]], position[j[beside]])
-    count = int(label.max()) + 1
-
-    # Points, accents and hyphens belong to the nearest letter; they count for the box, not for the line.
-    i, j, gap = i[near], j[near], gap[near]
-    small, large = np.where(letter[i], j, i), np.where(letter[i], i, j)
-    centre = (y0[small] + y1[small]) / 2
-    inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
-    small, large, gap = small[inside], large[inside], gap[inside]
-    closest = np.lexsort((-gap,))
+    count = int(label.max(initial=-1)) + 1
+    if not count:
+        return []
+    closest = np.argsort(-away)
     label[small[closest]] = label[large[closest]]
+    return _measure(boxes, runs, owner, label, letter, drop, count, slope)
 
-    return _measure(boxes, runs, owner, label, letter, drop, count)
 
-
-def _measure(boxes, runs, owner, label, letter, drop, count: int) -> list[_Segment]:
+def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) -> list[_Segment]:
     """Box, baseline and x-height of each labelled set of components."""
     known = np.flatnonzero(label >= 0)
     extent = np.tile(np.array([2**30, 2**30, 0, 0]), (count, 1))
@@ -253,55 +267,114 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int) -> list[_Segme
     top, bottom = np.full(count, 2**30), np.full(count, -(2**30))
     np.minimum.at(top, label[letters], boxes[letters, 1] - drop[letters])
     np.maximum.at(bottom, label[letters], boxes[letters, 3] - drop[letters])
+    foot = _middle((boxes[:, 3] - drop)[letters], label[letters], count)
     wide, high = (_middle((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
     start = np.concatenate([[0], np.cumsum(bottom - top + 1)])
     of_letter = letter[owner]
     row, segment = runs[of_letter, 0] - drop[owner[of_letter]], label[owner[of_letter]]
     ink = np.bincount(start[segment] + row - top[segment], runs[of_letter, 2] - runs[of_letter, 1], start[-1])
-    found = []
-    for index in range(count):
-        upper, lower, level = _band(ink[start[index] : start[index + 1]])
-        size = lower - upper
-        if size < 0.4 * high[index]:  # one stroke of few glyphs outweighs the rest, as the foot of 2
-            size, level = high[index], True
-        if level and (number[index] > 5 or wide[index] < 0.77 * size):
-            size *= CAPITAL
-        x0, _, x1, _ = extent[index]
-        found.append(_Segment(x0, x1, top[index] + lower, size, int(number[index]), extent[index]))
-    return found
+    bands = [_band(ink[a : b]) for a, b in zip(start, start[1:], strict=False)]
+    upper, lower, level = (np.array(column) for column in zip(*bands, strict=True))
+    size, base = lower - upper, top + lower
+    stroke = size < 0.4 * high  # one stroke of few glyphs outweighs the rest, as the foot of 2
+    stroke |= (size < 0.62 * high) & (number < 4) & (wide < 1.2 * high)
+    size, base, level = np.where(stroke, high, size), np.where(stroke, foot, base), level | stroke
+    # Among many capitals and ascenders the band is theirs; the letters clearly lower than it are the x.
+    tall = (boxes[:, 3] - boxes[:, 1])[letters]
+    band, below = size[label[letters]], base[label[letters]] - (boxes[:, 3] - drop)[letters]
+    low = (tall < 0.82 * band) & (tall > 0.6 * band) & (np.abs(below) < 0.15 * band + 1)
+    enough = np.bincount(label[letters[low]], minlength=count) >= np.maximum(2, 0.2 * number)
+    low &= enough[label[letters]]
+    if low.any():
+        size[enough] = _middle(tall[low], label[letters[low]], count)[enough]
+        level &= ~enough
+    # Brackets, digits and capitals may be most of a line of code: letters as low as the page's x tell it from a heading.
+    page = _weighted_median(size, number)
+    usual = (np.abs(tall - page) < 0.1 * page) & (np.abs(below) < 0.2 * page)
+    usual = np.bincount(label[letters[usual]], minlength=count) >= np.maximum(2, 0.05 * number)
+    size = np.where((size > 1.15 * page) & (size < 1.6 * page) & usual, page, size)
+    capitals = level & ((number > 3) | (wide < 0.77 * size))
+    return [
+        _Segment(
+            extent[k, 0] + top[k] * slope, extent[k, 2] + top[k] * slope, float(base[k]),
+            float(size[k]) * (CAPITAL if capitals[k] else 1), int(number[k]), extent[k], float(size[k]) * level[k],
+        )
+        for k in range(count)
+    ]  # fmt: skip
 
 
-def _pictures(grey: np.ndarray, boxes: np.ndarray, areas: np.ndarray, height: float):
-    """Component kinds [C] (0 keep, 1 drop) and picture boxes [n, 4]; frames and rules are dropped alone."""
+def _settle(segments: list[_Segment]) -> list[_Segment]:
+    """Decides between capitals and small letters, where a segment alone does not, by its row, else by the page."""
+    sure = [s for s in segments if not s.level]
+    if sum(s.letters for s in sure) < 8:
+        return segments
+    page = _text_size(sure)
+    bases, sizes = np.array([s.base for s in sure]), np.array([s.size for s in sure])
+    for segment in segments:
+        if segment.level:
+            beside = sizes[np.abs(bases - segment.base) < 0.25 * segment.level]
+            usual = np.median(beside) if len(beside) else page
+            segment.size = segment.level * (CAPITAL if segment.level > usual * CAPITAL**-0.5 else 1)
+    return segments
+
+
+def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: np.ndarray, height: float) -> bool:
+    """Takes solid areas for paper of another colour, or a photograph, and corrects the ink in them; whether any was."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    rule = ((tall < 0.5 * height) & (width > 5 * height)) | ((width < 0.5 * height) & (tall > 5 * height))
+    solid = (width > 6 * height) & (tall > 1.3 * height) | (tall > 6 * height) & (width > 4 * height)
+    big = (width > 6 * height) & (tall > 6 * height)
+    solid &= areas > np.where(big, 0.15, 0.4) * width * tall
+    page = np.median(grey[::7, ::7])
+    for k in np.flatnonzero(solid)[np.argsort(-areas[solid])][:40]:
+        x0, y0, x1, y1 = boxes[k]
+        part, ink = grey[y0:y1, x0:x1].astype(np.float32), mask[y0:y1, x0:x1]
+        own = np.median(part[ink]) if ink.any() else page
+        paper = own if (np.abs(part[ink] - own) < 14).mean() > 0.6 else page
+        away = np.abs(part - paper)
+        mask[y0:y1, x0:x1] = away > max(30.0, 0.4 * float(np.quantile(away[::2, ::2], 0.995)))
+    return bool(solid.any())
+
+
+def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """Components [C] to leave out (rules, bars, frames, what lies in pictures) and the picture boxes [n, 4]."""
+    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    short, long = np.minimum(width, tall), np.maximum(width, tall)
     fill = areas / (width * tall)
+    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.8) & (long > 8 * short)))
+    rule |= (tall > 3 * height) & (width < 0.25 * tall)
     big = (tall > 6 * height) & (width > 6 * height)
-    frame = big & (fill < 0.15)
-    return rule | frame, boxes[big & ~frame]
+    pictures = boxes[big & (fill >= 0.15)]
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = np.zeros(len(boxes), bool)
+    for box in pictures:
+        inside |= ((middle >= box[:2]) & (middle <= box[2:])).all(axis=1)
+    outer = [
+        k for k, a in enumerate(pictures)
+        if not any(n != k and (b[:2] <= a[:2]).all() and (b[2:] >= a[2:]).all() and (n < k or (a != b).any())
+                   for n, b in enumerate(pictures))
+    ]  # fmt: skip
+    return rule | big | inside | (tall < 2), pictures[outer]
 
 
 def _analyse(image: Image.Image) -> _Analysis | None:
     """Everything that is measured on the picture; None where there is no text."""
     grey, scale = _working(image)
-    runs, owner, boxes, areas = _components(_ink(grey))
-    height = _typical_height(boxes, areas) if len(boxes) else None
+    mask = _ink(grey)
+    runs, owner, boxes, areas = _components(mask)
+    height = _typical_height(boxes, areas)
     if height is None:
         return None
-    drop, pictures = _pictures(grey, boxes, areas, height)
-    keep = ~drop & (boxes[:, 3] - boxes[:, 1] >= 2)
-    for x0, y0, x1, y1 in pictures:
-        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        keep &= ~((middle >= [x0, y0]) & (middle <= [x1, y1])).all(axis=1)
-    number = np.cumsum(keep) - 1
-    runs, owner = runs[keep[owner]], number[owner[keep[owner]]]
-    boxes, areas = boxes[keep], areas[keep]
-    if not len(boxes):
-        return _Analysis(scale, 0.0, [], pictures)
-    likely = (boxes[:, 3] - boxes[:, 1] > 0.55 * height) & (boxes[:, 3] - boxes[:, 1] < 3 * height)
-    slope = _tilt(boxes[likely], height)
+    if _look_inside(grey, mask, boxes, areas, height):
+        runs, owner, boxes, areas = _components(mask)
+        height = _typical_height(boxes, areas) or height
+    drop, pictures = _not_text(boxes, areas, height)
+    number = np.cumsum(~drop) - 1
+    kept = ~drop[owner]
+    runs, owner, boxes = runs[kept], number[owner[kept]], boxes[~drop]
+    tall = boxes[:, 3] - boxes[:, 1]
+    slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
     segments = _segments(boxes, runs, owner, height, slope)
-    return _Analysis(scale, slope, [s for s in segments if s.size >= SMALLEST], pictures)
+    return _Analysis(scale, slope, [s for s in _settle(segments) if s.size >= SMALLEST], pictures)
 
 
 def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
@@ -330,14 +403,25 @@ Line = list[_Segment]
 def _lines(segments: Sequence[_Segment]) -> list[Line]:
     """Segments that share a row, from top to bottom; within a line from left to right."""
     lines: list[Line] = []
-    for segment in sorted(segments, key=lambda s: s.base - s.size / 2):
-        middle = segment.base - segment.size / 2
-        lead = max(lines[-1], key=lambda s: s.x1 - s.x0) if lines else None
-        if lead and not (segment.picture or lead.picture) and lead.top < middle + 0.2 * segment.size < lead.base:
-            lines[-1].append(segment)
+    leads: list[_Segment] = []  # the longest segment of each line
+    # Long ones first: a quotation mark or a raised number says little about where its line is.
+    for segment in sorted(segments, key=lambda s: (0 < s.letters < 6, s.middle)):
+        middle = segment.middle
+        reach = 1.0 if segment.letters < 6 else 0.3
+        fits = [
+            abs(lead.middle - middle) if lead.top - reach * lead.size < middle < lead.base + 0.3 * lead.size
+            and not (lead.picture or segment.picture) else np.inf
+            for lead in leads
+        ]
+        nearest = int(np.argmin(fits)) if fits else 0
+        if fits and fits[nearest] < np.inf:
+            lines[nearest].append(segment)
+            leads[nearest] = max(lines[nearest], key=lambda s: s.x1 - s.x0)
         else:
             lines.append([segment])
-    return [sorted(line, key=lambda s: s.x0) for line in lines]
+            leads.append(segment)
+    order = sorted(range(len(lines)), key=lambda k: leads[k].middle)
+    return [sorted(lines[k], key=lambda s: s.x0) for k in order]
 
 
 def _span(line: Line) -> tuple[float, float]:
@@ -360,21 +444,24 @@ def _are_columns(left: list[_Segment], right: list[_Segment], unit: float) -> bo
         fills.append(width / extent)
         widths.append(width)
     bases = [np.array([max(line, key=lambda s: s.letters).base for line in side]) for side in sides]
-    low, high = max(b.min() for b in bases), min(b.max() for b in bases)
-    shorter = bases[0] if len(bases[0]) <= len(bases[1]) else bases[1]
-    longer = bases[1] if shorter is bases[0] else bases[0]
-    shorter = shorter[(shorter >= low - unit) & (shorter <= high + unit)]
+    low, high = max(b.min() for b in bases) - unit, min(b.max() for b in bases) + unit
+    shorter, longer = sorted((b[(b >= low) & (b <= high)] for b in bases), key=len)
     aligned = float((np.abs(shorter[:, None] - longer).min(axis=1) < 0.4 * unit).mean()) if len(shorter) else 0.0
     if aligned < 0.5 and few >= 2:
         return min(widths) > 4 * unit
-    return min(widths) > 13 * unit and min(fills) > 0.55 and (few >= 3 or many >= 5)
+    as_dense = len(shorter) > 0.55 * len(longer)
+    return min(widths) > 13 * unit and min(fills) > 0.55 and as_dense and (few >= 3 or (few == 2 and many >= 5))
 
 
 def _stretches(segments: list[_Segment], x: float) -> list[tuple[list, list, list]]:
     """From top to bottom: the (left, right) segments of a gutter at ``x`` and the ones across it that end them."""
     parts: list[tuple[list, list, list]] = [([], [], [])]
-    for segment in sorted(segments, key=lambda s: s.base - s.size / 2):
+    for segment in sorted(segments, key=lambda s: s.middle):
         across = segment.x0 < x < segment.x1
+        if parts[-1][2] and not across:
+            last = parts[-1][2][-1]  # the short last line of a paragraph that goes across
+            across = segment.base - last.base < 3.4 * last.size and abs(segment.x0 - last.x0) < last.size
+            across &= 0.85 < segment.size / last.size < 1.18
         if not across and parts[-1][2]:
             parts.append(([], [], []))
         parts[-1][2 if across else int(segment.x0 >= x)].append(segment)

@@ -75,8 +75,10 @@ def same_answer(predicted: str, truth: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    words = re.sub(r"[^\w\s]", " ", normalise(text).casefold()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    text = normalise(text).casefold().replace('"', " ")
+    words = [word.strip(".,;:!?'()[]") for word in text.split()]
+    words = [word for word in words if word]
+    return " ".join(word for word in words if word not in ("a", "an", "the")) or " ".join(words)
 
 
 def markdown_tree_similarity(predicted: str, truth: str) -> float:
@@ -129,10 +131,14 @@ def _markdown_tree(text: str) -> _Node:
                 stack.append(stack[-1].children[-1])
             elif token.nesting == -1:
                 stack.pop()
-            elif token.children is not None:
+            elif token.type == "inline":
                 walk(token.children)
             else:
-                stack[-1].children.extend(_Node(word, True) for word in normalise(token.content).split())
+                node = stack[-1]
+                if token.tag not in ("", "br"):  # code, hr, img: marks that open and close in one
+                    node = _Node(token.tag)
+                    stack[-1].children.append(node)
+                node.children.extend(_Node(word, True) for word in normalise(token.content).split())
 
     walk(MarkdownIt("commonmark").parse(text))
     return root

@@ -74,7 +74,10 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         clip = None
         if self.clip is not None and clip_pixel_values is not None:
             clip = self.clip(clip_pixel_values)
-        rows = self.connector(vocabulary, clip)
+        grids = None
+        if image_sizes is not None:
+            grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
+        rows = self.connector(vocabulary, clip, grids)
         if image_sizes is None:
             return rows.flatten(0, 2), vocabulary
         return rows[self.token_mask(image_sizes, rows.shape[1], rows.shape[2])], vocabulary
@@ -150,14 +153,6 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             vocabulary_features=features,
         )
-
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration=False, **kwargs):
-        """The pictures are looked at once, with the prompt; later steps find them in the KV cache."""
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in ("pixel_values", "image_sizes", "clip_pixel_values"):
-                inputs.pop(name, None)
-        return inputs
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -18,6 +18,10 @@ IGNORED = -100
 Message = dict[str, str]
 
 
+class _Special(str):
+    """A special token between the pieces of somebody's words."""
+
+
 class VaryImageProcessor(BaseImageProcessor):
     """Pictures for both branches.
 
@@ -27,6 +31,7 @@ class VaryImageProcessor(BaseImageProcessor):
         stride: pixels a token, (vertical, horizontal); sizes are brought to multiples of it.
         max_pixels: ``"fit"``: a text picture with more is made smaller.
         picture_side: ``"fit"``: the longer side of a scene.
+        text_size: ``"fit"``: the height of an x, in pixels, at which the model reads best.
         clip_size: side for the CLIP branch; 0 when there is none.
         clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
         mean, std: normalisation of the vision vocabulary's pixels; the CLIP branch has CLIP's.
@@ -41,6 +46,7 @@ class VaryImageProcessor(BaseImageProcessor):
         stride: Sequence[int] = (64, 64),
         max_pixels: int = 1024 * 1024,
         picture_side: int = 224,
+        text_size: float = 8.0,
         clip_size: int = 224,
         clip_mode: str = "crop",
         mean: Sequence[float] = CLIP_MEAN,
@@ -50,6 +56,7 @@ class VaryImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
         self.max_pixels, self.picture_side = max_pixels, picture_side
+        self.text_size = text_size
         self.clip_size, self.clip_mode = clip_size, clip_mode
         self.mean, self.std = tuple(mean), tuple(std)
 
@@ -174,13 +181,14 @@ class VaryProcessor(ProcessorMixin):
         counts = iter(image_tokens)
         for piece, target in self._pieces(messages, train):
             new: list[int] = []
-            for number, part in enumerate(piece.split(IMAGE_PLACEHOLDER) if not target else [piece]):
+            whole = target or isinstance(piece, _Special)
+            for number, part in enumerate([piece] if whole else piece.split(IMAGE_PLACEHOLDER)):
                 if number:
                     count = next(counts, None)
                     if count is None:
                         raise ValueError(f"more '{IMAGE_PLACEHOLDER}' in the messages than images")
                     new += self._special("<img>") + self._special("<imgpad>") * count + self._special("</img>")
-                new += self._plain(part) if not part.startswith("\0") else self._special(part[1:])
+                new += self._special(part) if isinstance(part, _Special) else self._plain(part)
             ids += new
             labels += new if target else [IGNORED] * len(new)
         if next(counts, None) is not None:
@@ -192,15 +200,16 @@ class VaryProcessor(ProcessorMixin):
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _pieces(self, messages: Sequence[Message], train: bool):
-        """(text, is it a target) in order; a piece ``\\0NAME`` stands for the special token NAME."""
+        """(text, is it a target) in order; a special token is a ``_Special``, which no user can type."""
         if self.template == "vicuna":
             for message in messages:
                 if message["role"] == "assistant":
                     yield " ASSISTANT: ", False
                     yield message["content"], True
-                    yield "\0" + self.tokenizer.eos_token, True
+                    yield _Special(self.tokenizer.eos_token), True
                 else:
-                    yield ("USER: " if message["role"] == "user" else "") + message["content"], False
+                    user = message["role"] == "user"
+                    yield f"USER: {message['content']}" if user else f"{message['content']} ", False
             if not train:
                 yield " ASSISTANT: ", False
             return
@@ -208,12 +217,12 @@ class VaryProcessor(ProcessorMixin):
             messages = [{"role": "system", "content": self.system}, *messages]
         for message in messages:
             target = message["role"] == "assistant"
-            yield "\0<|im_start|>", False
+            yield _Special("<|im_start|>"), False
             yield message["role"] + "\n", False
             yield message["content"], target
-            yield "\0<|im_end|>", target
+            yield _Special("<|im_end|>"), target
         if not train:
-            yield "\0<|im_start|>", False
+            yield _Special("<|im_start|>"), False
             yield "assistant\n", False
 
     def _plain(self, text: str) -> list[int]:

@@ -63,7 +63,7 @@ class Sample:
             try:
                 with Image.open(path) as image:
                     opened.append(image.convert("RGB"))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise SampleError(f"sample '{self.id}': cannot read the image {path}: {error}") from error
         return opened
 
@@ -97,7 +97,10 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
             f"{where}: {placeholders} '{IMAGE_PLACEHOLDER}' in the messages but {len(images)} in 'images'; "
             "write one placeholder for each image"
         )
-    boxes = [_box(entry, where) for entry in row.get("boxes", [])]
+    boxes = row.get("boxes", [])
+    if not isinstance(boxes, list):
+        raise SampleError(f"{where}: 'boxes' must be a list")
+    boxes = [_box(entry, where) for entry in boxes]
     facts = row.get("facts", {})
     if not isinstance(facts, dict):
         raise SampleError(f"{where}: 'facts' must be an object")
@@ -116,7 +119,7 @@ def read_samples(path: str | Path, on_error: Callable[[SampleError], None] | Non
         path = path / "samples.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"no samples at {path}: make some with `python -m data_tools` or give a .jsonl file")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -131,11 +134,13 @@ def read_samples(path: str | Path, on_error: Callable[[SampleError], None] | Non
             yield sample
 
 
-def _parse_line(line: str, folder: Path, where: str) -> Sample:
+def _parse_line(line: bytes, folder: Path, where: str) -> Sample:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise SampleError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise SampleError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from error
     return parse_sample(row, folder, where)
 
 
@@ -150,19 +155,21 @@ def _messages(messages: object, where: str) -> list[dict[str, str]]:
     turns = [message["role"] for message in messages if message["role"] != "system"]
     if turns != ["user", "assistant"] * (len(turns) // 2) or not turns:
         raise SampleError(f"{where}: turns must alternate user, assistant and end with the assistant")
+    if any(IMAGE_PLACEHOLDER in message["content"] for message in messages if message["role"] == "assistant"):
+        raise SampleError(f"{where}: '{IMAGE_PLACEHOLDER}' stands in an assistant turn; pictures belong to the user's")
     return messages
 
 
 def _check_inside(name: str, folder: Path, where: str) -> None:
     base = folder.resolve()
-    if Path(name).is_absolute() or not (base / name).resolve().is_relative_to(base):
+    if "\0" in name or Path(name).is_absolute() or not (base / name).resolve().is_relative_to(base):
         raise SampleError(f"{where}: the image path '{name}' leaves the sample folder; keep images inside it")
 
 
 def _box(entry: object, where: str) -> Box:
     try:
         return Box(str(entry["label"]), tuple(int(value) for value in entry["box"]))
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise SampleError(f"{where}: bad entry in 'boxes' ({error}); write {{'label': …, 'box': [x1, y1, x2, y2]}}") from error
 
 

@@ -50,7 +50,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = LayerNorm2d(width)
+        self.norm = nn.BatchNorm2d(width)
         self.conv1 = StemConv(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
@@ -60,14 +60,19 @@ class ConvBlock(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Convolutions down to the token grid: one stage per (width, vertical stride, horizontal stride, blocks)."""
+    """Convolutions down to the token grid: one stage per (width, vertical stride, horizontal stride, blocks).
+
+    Batch norm, because with layer norm the CTC warm-up of vary-nano stayed on its plateau (see train/LOG.md).
+    """
 
     def __init__(self, config: VisionVocabularyConfig):
         super().__init__()
-        self.downs, self.blocks, self.strides = nn.ModuleList(), nn.ModuleList(), []
+        self.downs, self.norms, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.strides = []
         before = 3
         for width, down, across, depth in config.stem_stages:
             self.downs.append(StemConv(before, width, 3, (down, across), padding=1))
+            self.norms.append(nn.BatchNorm2d(width))
             self.blocks.append(nn.ModuleList(ConvBlock(width) for _ in range(depth)))
             self.strides.append((down, across))
             before = width
@@ -75,10 +80,9 @@ class ConvStem(nn.Module):
 
     def forward(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
         x = pixels.contiguous(memory_format=torch.channels_last)
-        for index, (conv, blocks, (down, across)) in enumerate(zip(self.downs, self.blocks, self.strides, strict=True)):
-            x = conv(x)
-            if index + 1 < len(self.downs):
-                x = F.gelu(x)
+        stages = zip(self.downs, self.norms, self.blocks, self.strides, strict=True)
+        for conv, norm, blocks, (down, across) in stages:
+            x = F.gelu(norm(conv(x)))
             if mask is not None:
                 mask = mask[:, :, ::down, ::across]
             x = _masked(x, mask)

@@ -1,0 +1,84 @@
+"""Small models and pictures. Everything runs on a CPU without network."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for train, which the installed package does not hold
+
+import varytoy  # noqa: E402, F401  (first: it repairs mismatched torchvision builds)
+from train.model import opt_shape  # noqa: E402
+from varytoy.config import VaryConfig, read_preset  # noqa: E402
+from varytoy.model import VaryForConditionalGeneration  # noqa: E402
+from varytoy.processing import VaryProcessor  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+def tiny_config(opt: bool = False, **changes) -> VaryConfig:
+    """The preset nano, made much smaller; weights so large that pictures and words change what is generated."""
+    tree = {key: value for key, value in read_preset("nano").items() if key != "processor"}
+    tree["vocabulary_config"] |= {
+        "stem_stages": [[8, 2, 2, 0], [8, 2, 2, 1], [16, 2, 2, 1], [16, 2, 1, 0]],
+        "hidden_size": 32,
+        "num_heads": 2,
+    }
+    tree["clip_config"] |= {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2}
+    tree["clip_projection_size"] = 16
+    tree["text_config"] |= {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.2,
+    }
+    config = VaryConfig(**tree, **changes)
+    if opt:
+        config.text_config = opt_shape(config.text_config)
+        config.text_config.init_std = 0.2
+    return config
+
+
+def tiny_model(config: VaryConfig) -> VaryForConditionalGeneration:
+    torch.manual_seed(0)
+    return VaryForConditionalGeneration(config).eval()
+
+
+@pytest.fixture
+def model() -> VaryForConditionalGeneration:
+    return tiny_model(tiny_config())
+
+
+@pytest.fixture
+def opt_model() -> VaryForConditionalGeneration:
+    return tiny_model(tiny_config(opt=True))
+
+
+@pytest.fixture
+def processor() -> VaryProcessor:
+    """Nano's processor for the tiny model, whose CLIP branch takes 32 px."""
+    processor = VaryProcessor.preset("nano")
+    processor.image_processor.clip_size = 32
+    return processor
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture in which every pixel matters."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def pictures() -> list[Image.Image]:
+    """Two pictures of which neither holds the other: wide and low, narrow and high."""
+    return [noise(120, 32, 1), noise(60, 70, 2)]

@@ -1,0 +1,159 @@
+"""The rules of the house: what an import drags in, who may import whom, the size of a file, what a wheel holds."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from setuptools import find_packages
+
+LATE = ("gradio", "deepspeed", "bitsandbytes", "open_clip", "pypdfium2")
+ROOMS = ("varytoy", "train", "data_tools", "demo", "tests")
+FORBIDDEN = {
+    "varytoy": {"train", "data_tools", "demo", "tests"},
+    "train": {"demo", "tests"},
+    "data_tools": {"train", "demo", "tests"},
+    "demo": {"train", "data_tools", "tests"},
+}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def fresh(code: str, *paths: Path) -> dict:
+    """Run Python code in a new process; its last line of output is JSON."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in paths)}
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def test_import_is_light():
+    found = fresh(
+        f"""
+        import json, sys
+        import varytoy
+        print(json.dumps([name for name in {LATE} if name in sys.modules]))
+        """,
+        ROOT,
+    )
+    assert found == []
+
+
+def imported(path: Path) -> set[str]:
+    """First names of all modules that a file imports, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_imports_run_one_way(room):
+    assert sources(room)
+    wrong = {str(path.relative_to(ROOT)): sorted(imported(path) & FORBIDDEN[room]) for path in sources(room)}
+    assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_no_file_is_longer_than_500_lines():
+    paths = [path for room in ROOMS for path in sources(room)]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert {path: length for path, length in lengths.items() if length > 500} == {}
+
+
+def test_no_unpickling_and_no_evaluated_text():
+    """Nothing evaluates text as code; nothing unpickles what a stranger wrote."""
+    for path in [path for room in FORBIDDEN for path in sources(room)]:
+        where = str(path.relative_to(ROOT))
+        assert not imported(path) & {"pickle", "marshal", "shelve"}, where
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), f"{where}:{node.lineno}"
+
+
+MISMATCHED = """
+import torch
+torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: None)
+torch.library.register_fake("torchvision::qnms")(lambda dets, scores, iou_threshold: None)
+"""
+LOAD = """
+import importlib.util, json
+spec = importlib.util.spec_from_file_location("repair", {path!r})
+repair = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(repair)
+"""
+
+
+def test_mismatched_torchvision_is_repaired_once(tmp_path):
+    """A torchvision whose import dies with 'operator torchvision::nms does not exist', as the real one does."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(MISMATCHED)
+    load = LOAD.format(path=str(ROOT / "varytoy" / "_torchvision.py"))
+    assert fresh(load + "print(json.dumps([repair.ensure_torchvision(), repair.ensure_torchvision()]))", tmp_path) == [
+        True,
+        False,
+    ]
+
+
+def test_other_failures_of_torchvision_are_not_hidden(tmp_path):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('the disk is full')")
+    load = LOAD.format(path=str(ROOT / "varytoy" / "_torchvision.py"))
+    attempt = """
+try:
+    repair.ensure_torchvision()
+except RuntimeError as error:
+    print(json.dumps(str(error)))
+"""
+    assert fresh(load + attempt, tmp_path) == "the disk is full"
+
+
+def test_torchvision_is_usable_here():
+    import torchvision.transforms
+
+    assert torchvision.transforms.InterpolationMode.BICUBIC
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_wheel_holds_the_library_alone(project):
+    chosen = project["tool"]["setuptools"]["packages"]["find"]
+    packages = find_packages(str(ROOT), include=chosen["include"], exclude=chosen.get("exclude", ()))
+    assert "varytoy" in packages and "varytoy.tasks" in packages
+    assert {name.split(".")[0] for name in packages} == {"varytoy"}
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in sources("varytoy")}
+    assert folders == set(packages), "a folder with Python files lacks its __init__.py"
+
+
+def test_wheel_holds_every_file_of_the_library(project):
+    """Presets, weights and pages lie beside the code and travel with it."""
+    patterns = project["tool"]["setuptools"]["package-data"]["varytoy"]
+    held = {path for pattern in patterns for path in (ROOT / "varytoy").glob(pattern)}
+    others = {
+        path
+        for path in (ROOT / "varytoy").rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert ROOT / "varytoy" / "presets" / "nano.json" in held
+    assert sorted(str(path.relative_to(ROOT)) for path in others - held) == []
+
+
+def test_programs_named_in_the_project_file_exist(project):
+    for target in project["project"]["scripts"].values():
+        module, function = target.split(":")
+        tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -1,0 +1,170 @@
+"""Recipes: every one that is shipped loads, and every mistake is one sentence."""
+
+import dataclasses
+import re
+
+import pytest
+from conftest import ROOT
+
+from train.recipe import Recipe, RecipeError, load_recipe, to_yaml
+
+SHIPPED = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe of these lines below one source of data and gives its path."""
+
+    def write(*lines: str):
+        path = tmp_path / "recipe.yaml"
+        path.write_text("\n".join(["data: [{path: data/blocks}]", *lines]), encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_recipes_are_shipped():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipe_loads_and_begins_with_how_to_run_it(path):
+    recipe = load_recipe(path)
+    assert isinstance(recipe, Recipe)
+    assert recipe.data and recipe.output
+    head = path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    comment = [line for line in head if line.startswith("#")]
+    assert head[0].startswith("#")
+    assert any(f"train run train/recipes/{path.name}" in line for line in comment)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_recipe_written_into_the_run_says_the_same(path, tmp_path):
+    recipe = load_recipe(path)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_overrides(recipe):
+    path = recipe("train: {batch_size: 8, learning_rate: 1.0e-3}", "model: {clip: false}")
+    loaded = load_recipe(
+        path,
+        [
+            "train.batch_size=4",
+            "train.learning_rate=2e-5",
+            "data.0.share=0.5",
+            "data.1.path=data/more",
+            "model.clip=true",
+            "freeze=[clip]",
+            "output=runs/other",
+            "model.init=",
+            "train.betas=[0.9, 0.98]",
+        ],
+    )
+    assert loaded.train.batch_size == 4
+    assert loaded.train.learning_rate == pytest.approx(2e-5)
+    assert [(source.path, source.share) for source in loaded.data] == [("data/blocks", 0.5), ("data/more", 1.0)]
+    assert loaded.model.clip is True
+    assert loaded.model.init == ""
+    assert loaded.freeze == ["clip"]
+    assert loaded.output == "runs/other"
+    assert loaded.train.betas == [0.9, 0.98]
+
+
+def test_overrides_without_any_in_the_file(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    assert load_recipe(path, ["data.0.path=data/blocks"]).data[0].path == "data/blocks"
+
+
+def test_unknown_key_names_the_file_and_the_known_ones(recipe):
+    message = refusal(recipe("train: {batchsize: 4}"))
+    assert "recipe.yaml: unknown key 'train.batchsize'; known are " in message and "batch_size" in message
+    assert "unknown key 'trian'" in refusal(recipe(), "trian.batch_size=4")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=four", "train.batch_size must be int, not 'four'"),
+        ("train.batch_size=1.5", "train.batch_size must be int, not 1.5"),
+        ("train.batch_size=true", "train.batch_size must be int, not True"),
+        ("train.learning_rate=fast", "train.learning_rate must be float, not 'fast'"),
+        ("model.clip=1", "model.clip must be bool, not 1"),
+        ("model.preset=[nano]", "model.preset must be str"),
+        ("freeze=clip", "freeze must be a list"),
+        ("train=5", "train.* must be a mapping"),
+        ("data.0.tasks=[1]", "data.0.tasks.0 must be str"),
+        ("train.betas=[0.9]", "train.betas"),
+    ],
+)
+def test_wrong_type(recipe, override, message):
+    assert re.search(message, refusal(recipe(), override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.batch_size",
+        "=4",
+        "stage.deeper=4",
+        "data.path=x",
+        "data.7.path=x",
+        "data.first.path=x",
+        "model.preset={",
+        "freeze.0=clip.",
+        "output.0=x",
+    ],
+)
+def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
+    assert refusal(recipe("stage: vocabulary", "output: runs/x"), override)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["stage: training"], "stage: 'training' is not one of vocabulary, pretrain, sft"),
+        (["train: {precision: int8}"], "train.precision: 'int8' is not one of fp32, bf16, fp16"),
+        (["model: {decoder: gpt}"], "model.decoder: 'gpt' is not one of"),
+        (["freeze: [vision]", "stage: sft"], "freeze: 'vision' is not one of vision_vocabulary, clip"),
+        (["freeze: [vision_vocabulary]"], "the vocabulary stage trains the vision vocabulary: take it out of freeze"),
+        (["stage: sft", "freeze: [vision_vocabulary]", "ctc: {weight: 0.3}"], "ctc trains the vision vocabulary, but"),
+        (["train: {deepspeed: nowhere.json}"], "train.deepspeed: no file nowhere.json"),
+    ],
+)
+def test_settings_that_do_not_go_together(recipe, lines, message):
+    assert message in refusal(recipe(*lines))
+
+
+def test_recipe_without_data(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("stage: sft\n")
+    assert "data: name at least one folder of samples" in refusal(path)
+
+
+@pytest.mark.parametrize("text", ["stage: [", "- a list", "just words"])
+def test_file_that_is_no_recipe(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    assert "recipe.yaml" in refusal(path)
+
+
+def test_missing_recipe_says_where_they_are(tmp_path):
+    assert "the recipes are in train/recipes" in refusal(tmp_path / "none.yaml")
+
+
+def test_deepspeed_file_beside_the_recipe_is_found(recipe, tmp_path):
+    (tmp_path / "zero.json").write_text("{}")
+    assert load_recipe(recipe("train: {deepspeed: zero.json}")).train.deepspeed == str(tmp_path / "zero.json")
+
+
+def test_every_setting_has_a_default():
+    assert dataclasses.asdict(Recipe())["train"]["batch_size"] > 0

@@ -1,0 +1,139 @@
+"""The table of a model's abilities, measured on freshly rendered samples that share nothing with training."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.scenes import SceneRenderer
+from data_tools.writer import Renderer, write_samples
+from varytoy import metrics
+from varytoy.generation import Generated
+from varytoy.reader import Reader
+from varytoy.samples import Sample, read_samples
+from varytoy.tasks import TASKS
+
+BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
+
+
+class Evaluator:
+    """Renders test samples once and asks the model about them, in batches of like-sized pictures."""
+
+    def __init__(self, reader: Reader, text_source: Path, picture_source: Path | None, count: int, seed: int):
+        self.reader, self.count, self.seed = reader, count, seed
+        self.text_source, self.picture_source = text_source, picture_source
+
+    def table(self) -> dict[str, float]:
+        """Metric -> value, in the order of the README."""
+        found: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            found |= self._reading(Path(folder) / "blocks")
+            if self.picture_source is not None:
+                found |= self._pictures(Path(folder) / "scenes")
+        return found
+
+    def _reading(self, folder: Path) -> dict[str, float]:
+        samples = self._render(folder, BlockRenderer(self.text_source, self.seed, "test", BLOCKS))
+        found = {}
+        for task, name in (("ocr", "block CER"), ("markdown", "markdown tree similarity")):
+            chosen = [sample for sample in samples if sample.task == task]
+            answers = self.answers(chosen)
+            found[name] = TASKS[task].score([answer.text for answer in answers], chosen)
+            if task == "ocr":
+                found["blocks ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in answers)
+        blank = BlockRenderer(self.text_source, self.seed + 1, "test", BlockOptions(blank=1.0))
+        samples = self._render(folder.with_name("blank"), blank, max(self.count // 8, 8))
+        found["blank pages left empty"] = metrics.mean(not answer.text.strip() for answer in self.answers(samples))
+        return found
+
+    def _pictures(self, folder: Path) -> dict[str, float]:
+        samples = self._render(folder, SceneRenderer(self.picture_source, self.seed, "test"))
+        names = {
+            "detect": "detection F1 at IoU 0.5",
+            "ground": "grounding accuracy at IoU 0.5",
+            "vqa": "questions right",
+            "caption": "captions: objects named",
+        }
+        found = {}
+        for task, name in names.items():
+            chosen = [sample for sample in samples if sample.task == task]
+            if task == "caption":
+                chosen = [sample for sample in chosen if sample.facts.get("objects")]
+            if task == "ground":
+                chosen = [sample for sample in chosen if sample.boxes]
+            found[name] = self._score(task, chosen)
+            if task in ("vqa", "caption"):
+                found[f"{name}, CLIP off"] = self._score(task, chosen, clip=False)
+            if task == "vqa":
+                found[f"{name}, blank picture"] = self._score(task, chosen, blank=True)
+        return found
+
+    def _score(self, task: str, samples: Sequence[Sample], **changes) -> float:
+        return TASKS[task].score([answer.text for answer in self.answers(samples, **changes)], samples)
+
+    def _render(self, folder: Path, renderer: Renderer, count: int | None = None) -> list[Sample]:
+        write_samples(folder, count or self.count, renderer)
+        return list(read_samples(folder))
+
+    def answers(self, samples: Sequence[Sample], clip: bool = True, blank: bool = False, batch: int = 8) -> list[Generated]:
+        """The model's raw answers, each picture read whole in one pass; in the order of ``samples``."""
+        views = [self._view(sample, blank) for sample in samples]
+        order = sorted(range(len(samples)), key=lambda number: views[number].width * views[number].height)
+        found: dict[int, Generated] = {}
+        branch = self.reader.model.clip
+        try:
+            if not clip:
+                self.reader.model.clip = None
+            for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
+                part = order[start : start + batch]
+                questions = [samples[number].messages[:-1] for number in part]
+                task = TASKS[samples[part[0]].task]
+                found |= zip(part, self.reader.generate(questions, [views[n] for n in part], task), strict=True)
+        finally:
+            self.reader.model.clip = branch
+        return [found[number] for number in range(len(samples))]
+
+    def _view(self, sample: Sample, blank: bool) -> Image.Image:
+        image = sample.open_images()[0]
+        if blank:
+            return Image.new("RGB", image.size, "white")
+        return self.reader.fit_text(image) if TASKS[sample.task].view == "text" else image
+
+
+def read_blocks(reader: Reader, folder: Path) -> float:
+    """Mean normalised edit distance on a folder of ``NAME.png`` with ``NAME.txt``, each read whole in one pass."""
+    paths = sorted(folder.glob("*.png"))
+    if not paths:
+        raise FileNotFoundError(f"no PNG files in {folder}")
+    distances = []
+    views = [reader.fit_text(Image.open(path)) for path in paths]
+    order = sorted(range(len(paths)), key=lambda number: views[number].width * views[number].height)
+    question = [{"role": "user", "content": "<image>\n" + TASKS["ocr"].prompt()}]
+    for start in tqdm(range(0, len(order), 8), unit="batch", leave=False):
+        part = order[start : start + 8]
+        answers = reader.generate([question] * len(part), [views[number] for number in part], TASKS["ocr"])
+        for number, answer in zip(part, answers, strict=True):
+            truth = paths[number].with_suffix(".txt").read_text(encoding="utf-8")
+            distances.append(metrics.normalised_edit_distance(answer.text, truth))
+    return metrics.mean(distances)
+
+
+def evaluate(
+    model: str, text_source: Path, picture_source: Path | None, count: int, seed: int, blocks: Path | None = None
+) -> dict[str, float]:
+    """All figures of a model. ``blocks``: a folder of block pictures with their texts, to report on as well."""
+    torch.manual_seed(seed)
+    reader = Reader.from_pretrained(model)
+    found = Evaluator(reader, text_source, picture_source, count, seed).table()
+    if blocks is not None:
+        found["print/blocks edit distance"] = read_blocks(reader, blocks)
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def write_table(found: dict[str, float], target: Path) -> None:
+    target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

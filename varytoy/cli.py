@@ -1,0 +1,89 @@
+"""``varytoy read FILE…``: the command line."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from varytoy.documents import DocumentError, Page, open_pages
+from varytoy.reader import ModelError, Reader
+from varytoy.tasks import TASKS, Answer
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="varytoy", description="Small vision-language models that read.")
+    programs = parser.add_subparsers(dest="program", required=True, metavar="COMMAND")
+    read = programs.add_parser("read", help="read pictures and PDF files, or ask about them")
+    read.add_argument("files", nargs="+", metavar="FILE")
+    read.add_argument("--page", type=int, help="only this page, counted from 1 (default: all)")
+    read.add_argument("--task", choices=list(TASKS), help="what to do (default: ocr, or chat with --prompt)")
+    read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
+    read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
+    read.add_argument("--device", default="auto", help="auto, cpu, cuda …")
+    read.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer to one picture or block")
+    read.add_argument("--json", action="store_true", help="one JSON object a line")
+    read.set_defaults(run=read_files)
+    return parser
+
+
+def read_files(options: argparse.Namespace) -> int:
+    """Read every file; what goes wrong with one does not stop the others. Returns the exit code."""
+    task = TASKS[options.task or ("chat" if options.prompt else "ocr")]
+    try:
+        task.prompt(options.prompt)
+        reader = Reader.from_pretrained(options.model, options.device)
+    except ValueError as error:
+        return _complain(str(error))
+    failed = False
+    for name in options.files:
+        try:
+            for page in open_pages(Path(name), [options.page] if options.page is not None else None):
+                _read_page(reader, name, page, task.name, options)
+        except (DocumentError, ModelError) as error:
+            failed = True
+            _complain(str(error))
+            if options.json:
+                print(json.dumps({"file": name, "error": str(error)}, ensure_ascii=False), flush=True)
+    return 2 if failed else 0
+
+
+def _read_page(reader: Reader, name: str, page: Page, task: str, options: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    answer = reader.ask(page.image, task, options.prompt, max_new_tokens=options.max_new_tokens)
+    seconds = time.perf_counter() - start
+    if options.json:
+        print(json.dumps(_row(reader, name, page, answer, seconds), ensure_ascii=False), flush=True)
+        return
+    print(answer.text, flush=True)
+    if answer.stop_reason == "loop":
+        _complain(f"{name} page {page.number}: the model began to repeat itself and was stopped")
+    elif answer.stop_reason == "length":
+        _complain(f"{name} page {page.number}: the answer was cut; give a larger --max-new-tokens")
+
+
+def _row(reader: Reader, name: str, page: Page, answer: Answer, seconds: float) -> dict:
+    return {
+        "file": name,
+        "page": page.number,
+        "text": answer.text,
+        "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],
+        "stop_reason": answer.stop_reason,
+        "confidence": None if answer.confidence is None else round(answer.confidence, 4),
+        "seconds": round(seconds, 3),
+        "model": reader.name,
+    }
+
+
+def _complain(sentence: str) -> int:
+    print(f"varytoy: {sentence}", file=sys.stderr)
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = build_parser().parse_args(arguments)
+    return options.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Decoding: greedy, batched, streamed, with a guard against endless repetition, a confidence and a stop reason."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from varytoy.model import VaryForConditionalGeneration
+from varytoy.processing import VaryProcessor
+
+
+@dataclass
+class Generated:
+    """One answer. ``stop_reason``: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was
+    stopped) or ``stopped`` (by the user). ``confidence``: geometric mean of the chosen tokens' probabilities."""
+
+    text: str
+    stop_reason: str
+    confidence: float
+    tokens: int
+
+
+def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, times: int = 4) -> int:
+    """Period of the repetition at the end of ``ids``, or 0.
+
+    A tail counts when a period of up to ``longest`` tokens stands there ``times`` times or more and covers at least
+    ``least`` tokens; leaders such as ``.....`` in tables of contents stay below that.
+    """
+    for period in range(1, min(longest, len(ids) // times) + 1):
+        need = max(least, period * times)
+        if need <= len(ids) and all(ids[-place] == ids[-place - period] for place in range(1, need - period + 1)):
+            return period
+    return 0
+
+
+class LoopGuard(StoppingCriteria):
+    """Stops each row of a batch by itself once its tail repeats; ``looping`` remembers the periods."""
+
+    def __init__(self, start: int, every: int = 8):
+        self.start, self.every, self.looping = start, every, {}
+
+    def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
+        done = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        if (input_ids.shape[1] - self.start) % self.every == 0:
+            for number, row in enumerate(input_ids[:, self.start :].tolist()):
+                period = repeated_tail(row) if number not in self.looping else 0
+                if period:
+                    self.looping[number] = (len(row), period)
+        for number in self.looping:
+            done[number] = True
+        return done
+
+
+class Cancelled(StoppingCriteria):
+    """Stops everything when the event is set."""
+
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
+        return torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device)
+
+
+class Confidence(LogitsProcessor):
+    """Records the log-probability of the best token of each step, [B] a step; changes nothing."""
+
+    def __init__(self):
+        self.best: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.best.append(scores.amax(-1).float() - torch.logsumexp(scores.float(), -1))
+        return scores
+
+
+class _Streamer(BaseStreamer):
+    """Hands the whole text so far to a callback, for a batch of one; unfinished UTF-8 waits for its last byte."""
+
+    def __init__(self, processor: VaryProcessor, show: Callable[[str], None]):
+        self.processor, self.show, self.ids, self.prompt = processor, show, [], True
+
+    def put(self, value: Tensor) -> None:
+        if self.prompt:
+            self.prompt = False
+            return
+        self.ids += value.flatten().tolist()
+        text = self.processor.decode_text(self.ids)
+        if not text.endswith("\ufffd"):
+            self.show(text)
+
+    def end(self) -> None:
+        pass
+
+
+@torch.inference_mode()
+def generate(
+    model: VaryForConditionalGeneration,
+    processor: VaryProcessor,
+    inputs: BatchFeature,
+    max_new_tokens: int = 1024,
+    show: Callable[[str], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> list[Generated]:
+    """Greedy answers to a batch from ``processor(…)``.
+
+    Args:
+        show: called with the text so far, for a batch of one.
+        cancel: set it from another thread to stop early.
+    """
+    inputs = {name: value.to(model.device) for name, value in inputs.items()}
+    for name in ("pixel_values", "clip_pixel_values"):
+        if name in inputs:
+            inputs[name] = inputs[name].to(model.dtype)
+    start = inputs["input_ids"].shape[1]
+    guard, confidence = LoopGuard(start), Confidence()
+    criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
+    streamer = _Streamer(processor, show) if show and inputs["input_ids"].shape[0] == 1 else None
+    found = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        logits_processor=[confidence],
+        stopping_criteria=criteria,
+        streamer=streamer,
+    )[:, start:].tolist()
+    best = torch.stack(confidence.best, 1).tolist()
+    stopped = cancel is not None and cancel.is_set()
+    return [_finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in enumerate(found)]
+
+
+def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Generated:
+    end = processor.tokenizer.eos_token_id
+    reason = "stopped" if stopped else "length"
+    if end in ids:
+        ids, reason = ids[: ids.index(end) + 1], "end"
+    if loop is not None:
+        length, period = loop
+        ids, reason = _without_loop(ids[:length], period), "loop"
+    chosen = best[: len(ids)]
+    confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
+    return Generated(processor.decode_text(ids), reason, confidence, len(ids))
+
+
+def _without_loop(ids: list[int], period: int) -> list[int]:
+    """Keep the repeated stretch once."""
+    stop = len(ids)
+    while stop - 2 * period >= 0 and ids[stop - period : stop] == ids[stop - 2 * period : stop - period]:
+        stop -= period
+    return ids[:stop]
