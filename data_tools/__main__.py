@@ -7,6 +7,7 @@ from pathlib import Path
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools import pictures, sources
 from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.dialogue import write_dialogues
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from varytoy.samples import read_samples
@@ -45,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
     common.add_argument("--count", type=int, default=1000, help="pictures to make")
     common.add_argument("--seed", type=int, default=0)
-    common.add_argument("--split", choices=("train", "test"), default="train", help="test uses what training never shows")
+    common.add_argument(
+        "--split", choices=("train", "test"), default="train", help="test uses what training never shows"
+    )
     common.add_argument("--workers", type=int, help="processes (default: all cores)")
     common.add_argument("--overwrite", action="store_true")
 
@@ -58,9 +61,18 @@ def build_parser() -> argparse.ArgumentParser:
     blocks.add_argument("--plain", action="store_true", help="no headings, lists and bold")
     blocks.set_defaults(run=_blocks)
 
-    scenes = programs.add_parser("scenes", parents=[common], help="render scenes (detection, grounding, captions, questions)")
+    scenes = programs.add_parser(
+        "scenes", parents=[common], help="render scenes (detection, grounding, captions, questions)"
+    )
     scenes.add_argument("--size", type=int, default=224, help="longer side in pixels")
     scenes.set_defaults(run=_scenes)
+
+    dialogue = programs.add_parser("dialogue", help="write text-only conversation")
+    dialogue.add_argument("out", type=Path)
+    dialogue.add_argument("--count", type=int, default=1000)
+    dialogue.add_argument("--seed", type=int, default=0)
+    dialogue.add_argument("--overwrite", action="store_true")
+    dialogue.set_defaults(run=lambda chosen: write_dialogues(chosen.out, chosen.count, chosen.seed, chosen.overwrite))
 
     check = programs.add_parser("check", help="validate a samples file")
     check.add_argument("samples", type=Path)

@@ -5,6 +5,7 @@ because that is the size to which a reader brings every block. Formatted blocks 
 """
 
 import io
+import math
 import random
 import re
 from collections import OrderedDict
@@ -19,6 +20,8 @@ from data_tools.writer import generator
 from varytoy.tasks import TASKS
 
 READING_SIZE = 8.0
+Letter = tuple[str, float, float]
+"""A letter and the pixel at its middle."""
 _FORMS = ("plain", "plain", "plain", "words", "symbols", "formatted", "formatted")
 
 
@@ -68,8 +71,10 @@ class _Block:
                 tight = line.prefix[:1] in "-123456789" and line.prefix and rows[-1][:1] in "-123456789 "
                 if not tight:
                     rows.append("")
-            body = "".join(f"**{text.strip()}**" + " " * text.endswith(" ") if bold and line.prefix[:1] != "#" else text
-                           for text, bold in line.pieces)
+            body = "".join(
+                f"**{text.strip()}**" + " " * text.endswith(" ") if bold and line.prefix[:1] != "#" else text
+                for text, bold in line.pieces
+            )
             if line.prefix and not line.prefix.startswith("#"):
                 body = re.sub(r"^(\u2022|-|\d+\.) ?", "", body)
             rows.append((line.prefix if line.starts else " " * len(line.prefix)) + body.strip())
@@ -90,16 +95,23 @@ class BlockRenderer:
         name = f"blocks-{self.split}-{self.seed}-{index}"
         if rng.random() < self.options.blank:
             image = _paper(rng, noise, rng.randint(80, 600), rng.randint(24, 160))[0]
-            return _degrade(image, rng, noise), [_row(name, "ocr", "", rng, lines=0)]
+            return _degrade(image, rng, noise, []), [_row(name, "ocr", "", rng, lines=0)]
         block = self._block(rng)
+        letters: list[Letter] = []
         font = rng.choice([font for font in self._fonts() if font.upright or not block.formatted])
         x_height = rng.uniform(*self.options.x_height)
         if self.options.font_size:
             x_height = rng.uniform(*self.options.font_size) * _x_ratio(font.path)
-        image = _print(block, font, self._bold(font), x_height, rng, noise)
+        image = _print(block, font, self._bold(font), x_height, rng, noise, letters)
         if rng.random() < self.options.degrade:
-            image = _degrade(image, rng, noise)
-        facts = {"lines": len(block.lines), "font": font.family, "x_height": round(x_height, 1)}
+            image = _degrade(image, rng, noise, letters)
+        facts = {
+            "lines": len(block.lines),
+            "font": font.family,
+            "x_height": round(x_height, 1),
+            "letters": "".join(letter for letter, _, _ in letters),
+            "at": [round(value) for _, x, y in letters for value in (x, y)],
+        }
         if block.formatted and rng.random() < 0.6:
             return image, [_row(name, "markdown", block.markdown(), rng, printed=block.printed(), **facts)]
         return image, [_row(name, "ocr", block.printed(), rng, **facts)]
@@ -187,9 +199,14 @@ def _symbols(rng: random.Random, length: int) -> str:
     for _ in range(length // 5 + 2):
         kind = rng.random()
         if kind < 0.35:
-            words.append(rng.choice(("", "$", "(", "-", "#")) + f"{rng.uniform(0, 10 ** rng.randint(1, 6)):,.{rng.randint(0, 2)}f}")
+            words.append(
+                rng.choice(("", "$", "(", "-", "#"))
+                + f"{rng.uniform(0, 10 ** rng.randint(1, 6)):,.{rng.randint(0, 2)}f}"
+            )
         elif kind < 0.5:
-            words.append(f"{rng.randint(1, 31)}{rng.choice('/-.')}{rng.randint(1, 12)}{rng.choice('/-.')}{rng.randint(1950, 2030)}")
+            words.append(
+                rng.choice("/-.").join(str(rng.randint(*limits)) for limits in ((1, 31), (1, 12), (1950, 2030)))
+            )
         elif kind < 0.75:
             words.append("".join(rng.choice(printed) for _ in range(rng.randint(1, 8))))
         else:
@@ -275,9 +292,19 @@ def _x_ratio(path: str) -> float:
     return max((box[3] - box[1]) / 100, 0.3)
 
 
-def _print(block: _Block, font: sources.Font, bold: sources.Font, x_height: float, rng: random.Random,
-           noise: np.random.Generator) -> Image.Image:
-    """Draw at a size of its own, then bring the letters to ``x_height`` as a reader would."""
+def _print(
+    block: _Block,
+    font: sources.Font,
+    bold: sources.Font,
+    x_height: float,
+    rng: random.Random,
+    noise: np.random.Generator,
+    letters: list[Letter],
+) -> Image.Image:
+    """Draw at a size of its own, then bring the letters to ``x_height`` as a reader would.
+
+    ``letters`` is filled with every letter and the pixel of the finished picture at its middle.
+    """
     zoom = 1.0 if rng.random() < 0.55 else rng.uniform(0.75, 2.2)
     size = x_height * zoom / _x_ratio(font.path)
     pitch = size * rng.uniform(1.08, 1.6)
@@ -298,20 +325,33 @@ def _print(block: _Block, font: sources.Font, bold: sources.Font, x_height: floa
             x = pad[0] + (right - width) / 2
         last = number + 1 == len(layout) or layout[number + 1][0].starts
         stretch = (right - line.indent * size * 0.5 - width) if justified and not last and not block.formatted else 0.0
-        _draw_line(pen, faces, x, base, ink, stretch if stretch < 0.25 * width else 0.0)
+        drawn = _draw_line(pen, faces, x, base, ink, stretch if stretch < 0.25 * width else 0.0)
+        middle = base - 0.5 * x_height * zoom * line.scale
+        letters += [(letter, place / zoom, middle / zoom) for letter, place in drawn]
     if zoom != 1.0:
         box = (max(round(paper.width / zoom), 8), max(round(paper.height / zoom), 8))
         paper = paper.resize(box, rng.choice((Image.LANCZOS, Image.BICUBIC, Image.BILINEAR)))
     return paper
 
 
-def _draw_line(pen: ImageDraw.ImageDraw, faces: list, x: float, base: float, ink, stretch: float) -> None:
-    """Print the pieces of one line from ``x`` on the base line, spreading ``stretch`` pixels over its spaces."""
+def _draw_line(pen: ImageDraw.ImageDraw, faces: list, x: float, base: float, ink, stretch: float) -> list:
+    """Print the pieces of one line from ``x`` on the base line, spreading ``stretch`` pixels over its spaces.
+
+    Returns (letter, x of its middle) of all but the spaces.
+    """
+    drawn = []
     spaces = sum(text.count(" ") for text, _ in faces)
     for text, face in faces:
         for part in re.split("(?<= )", text) if stretch and spaces else [text]:
             pen.text((x, base), part, fill=ink, font=face, anchor="ls")
+            edges = [face.getlength(part[:end]) for end in range(len(part) + 1)]
+            drawn += [
+                (letter, x + (edges[place] + edges[place + 1]) / 2)
+                for place, letter in enumerate(part)
+                if letter != " "
+            ]
             x += face.getlength(part) + (stretch / spaces if part.endswith(" ") and stretch and spaces else 0.0)
+    return drawn
 
 
 def _paper(rng: random.Random, noise: np.random.Generator, width: int, height: int) -> tuple[Image.Image, tuple]:
@@ -327,18 +367,25 @@ def _paper(rng: random.Random, noise: np.random.Generator, width: int, height: i
         ink = tuple(rng.randint(185, 255) for _ in range(3))
     image = Image.new("RGB", (width, height), paper)
     if rng.random() < 0.2:
-        ramp = np.linspace(1.0, rng.uniform(0.8, 1.0), width)[None, :] * np.linspace(1.0, rng.uniform(0.8, 1.0), height)[:, None]
+        ramp = (
+            np.linspace(1.0, rng.uniform(0.8, 1.0), width)[None, :]
+            * np.linspace(1.0, rng.uniform(0.8, 1.0), height)[:, None]
+        )
         if rng.random() < 0.5:
             ramp = ramp[::-1, ::-1]
         image = Image.fromarray((np.asarray(image) * ramp[..., None]).astype(np.uint8))
     return image, ink
 
 
-def _degrade(image: Image.Image, rng: random.Random, noise: np.random.Generator) -> Image.Image:
-    """Light wear: a small turn, blur, noise, JPEG."""
+def _degrade(image: Image.Image, rng: random.Random, noise: np.random.Generator, letters: list[Letter]) -> Image.Image:
+    """Light wear: a small turn (``letters`` turn with it), blur, noise, JPEG."""
     if rng.random() < 0.2:
-        colour = image.getpixel((0, 0))
-        image = image.rotate(rng.uniform(-0.7, 0.7), Image.BICUBIC, fillcolor=colour)
+        degrees = rng.uniform(-0.7, 0.7)
+        colour, slope = image.getpixel((0, 0)), math.radians(degrees)
+        image = image.rotate(degrees, Image.BICUBIC, fillcolor=colour)
+        letters[:] = [
+            (letter, x + slope * (y - image.height / 2), y - slope * (x - image.width / 2)) for letter, x, y in letters
+        ]
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.75)))
     if rng.random() < 0.3:

@@ -96,9 +96,11 @@ class Font:
 
 
 def fetch(directory: Path) -> None:
-    """Download and lay out fonts and texts. Raises SourceError with apt's last words when a package is not to be had."""
+    """Download and lay out fonts and texts. Raises SourceError with apt's last words."""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise SourceError("fetching needs apt-get and dpkg (Debian or Ubuntu); elsewhere fill fonts/ and texts/ by hand")
+        raise SourceError(
+            "fetching needs apt-get and dpkg (Debian or Ubuntu); elsewhere fill fonts/ and texts/ by hand"
+        )
     (directory / "fonts").mkdir(parents=True, exist_ok=True)
     (directory / "texts").mkdir(exist_ok=True)
     for package in FONTS:
@@ -193,7 +195,9 @@ def _usable(line: str) -> bool:
 
 
 PRINTED = frozenset(
-    "".join(chr(code) for code in range(32, 127)) + "\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u2022\u00a9\u00ae\u00b0\u00a7\u00a3\u20ac\u00e9\u00e8\u00fc\u00f6\u00e4\u00f1\u00e7\u00d7\u00b1"
+    "".join(chr(code) for code in range(32, 127))
+    + "\u2018\u2019\u201c\u201d\u2013\u2014\u2022\u00a9\u00ae\u00b0\u00a7\u00a3\u20ac"
+    + "\u00e9\u00e8\u00fc\u00f6\u00e4\u00f1\u00e7\u00d7\u00b1"
 )
 """The characters that the renderers print and the small models are taught."""
 

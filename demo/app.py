@@ -244,8 +244,9 @@ def main(words: list[str] | None = None) -> int:
         print(f"Open http://{chosen.host}:{chosen.port} in a browser; Ctrl+C ends.", flush=True)
         try:
             demo.launch(chosen.host, chosen.port)
-        except OSError as error:
-            print(f"cannot serve on {chosen.host}:{chosen.port}: {error}", file=sys.stderr)
+        except OSError:
+            reason = "the port is taken or the address is not this machine's; choose another with --port or --host"
+            print(f"cannot serve on {chosen.host}:{chosen.port}: {reason}", file=sys.stderr)
             return 2
     return 0
 

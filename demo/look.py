@@ -83,7 +83,10 @@ CSS = """
   border-bottom: 1px solid var(--border-color-primary) !important; }
 .vt-markdown th { font-weight: 600; color: var(--body-text-color-subdued); }
 #source textarea { font-family: var(--font-mono); font-size: 14px; border: 0; box-shadow: none; padding: 0; }
-#source, #source label { padding: 0; border: 0; background: none; }
+#source, #source :is(label, .block, .input-container) { padding: 0; border: 0 !important; background: none !important; }
+#answers .form { background: none; border: 0; }
+#source label > span { position: absolute; opacity: 0; }
+#source textarea { border: 0 !important; background: none !important; }
 
 .vt-status { margin: 0; font-size: 13.5px; color: var(--body-text-color-subdued); display: flex; flex-wrap: wrap;
   gap: 4px 10px; align-items: center; }

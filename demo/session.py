@@ -154,6 +154,8 @@ def sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
     if isinstance(error, ValueError):
-        return reason[:1].upper() + reason[1:].rstrip(".") + "."
+        # A file's name keeps its first letter.
+        start = reason[:1].upper() if reason.split()[0].isalpha() else reason[:1]
+        return start + reason[1:].rstrip(".") + "."
     logging.getLogger("varytoy.demo").error("while answering", exc_info=error)
     return f"The model could not answer: {reason.rstrip('.')}."

@@ -97,11 +97,13 @@ def page(browser, stub):
 def visit(browser, address):
     """A page on the demo; no request may leave this machine."""
     opened = browser.new_page(viewport={"width": 1280, "height": 800})
-    opened.set_default_timeout(15000)
+    opened.set_default_timeout(30000)
     requests = []
     opened.on("request", lambda request: requests.append(request.url))
     opened.goto(address)
     opened.wait_for_selector("#file input[type=file]", state="attached")
+    opened.wait_for_selector("#answer .vt-empty")
+    opened.wait_for_selector("#examples img >> nth=-1")
     yield opened
     outside = [url for url in requests if not re.match(r"(https?|ws)://127\.0\.0\.1[:/]|(data|blob):", url)]
     assert len(requests) > 5 and not outside
@@ -154,7 +156,7 @@ def picture(page) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def run(page, task: str, prompt: str = "", timeout: int = 15000) -> str:
+def run(page, task: str, prompt: str = "", timeout: int = 30000) -> str:
     """Choose, type, press Run, wait; the text of the answer."""
     page.check(f"#task input[value={task}]", force=True)
     page.fill("#prompt textarea", prompt)
@@ -164,7 +166,7 @@ def run(page, task: str, prompt: str = "", timeout: int = 15000) -> str:
     return finished(page, timeout)
 
 
-def finished(page, timeout: int = 15000) -> str:
+def finished(page, timeout: int = 30000) -> str:
     page.wait_for_selector("#status .vt-status:not(.old, :has(.vt-dot)), #status .vt-error:not(.old)", timeout=timeout)
     page.wait_for_selector("#run", timeout=timeout)
     return page.inner_text("#answer")
@@ -315,6 +317,7 @@ def test_phone(browser, stub):
     opened.close()
 
 
+@pytest.mark.slow
 def test_embedded_model(browser, tmp_path):
     """``python demo/app.py``: the words of a PNG and of a PDF, and a drawn box."""
     if not (files("varytoy") / "nano" / "model.safetensors").is_file():
@@ -415,6 +418,8 @@ def test_stream_cancels_when_nobody_listens():
 
 def test_sentence():
     assert sentence(ValueError("the file is empty")) == "The file is empty."
+    assert sentence(ValueError("a.png is empty.")) == "a.png is empty."
+    assert sentence(ValueError("")) == "ValueError."
     assert sentence(RuntimeError("")) == "The model could not answer: RuntimeError."
 
 

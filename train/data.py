@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from train.recipe import DataSettings
-from varytoy.processing import VaryProcessor
+from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.samples import Sample, SampleError, read_samples
 from varytoy.tasks import TASKS
 
@@ -65,18 +65,19 @@ class SampleDataset(Dataset):
             self.bad(error)
             return None
 
-    def sizes(self) -> list[int]:
-        """Rough cost of each sample: pixels / 128 + characters. Only image headers are read."""
+    def shapes(self, stride: tuple[int, int]) -> list[tuple[int, int]]:
+        """Token rows and tokens a row of each sample's pictures; only image headers are read. (0, letters) without."""
         found = []
         for sample in self.samples:
-            pixels = 0
+            rows = columns = 0
             for path in sample.image_paths():
                 try:
                     with Image.open(path) as image:
-                        pixels += image.width * image.height
+                        rows = max(rows, -(-image.height // stride[0]))
+                        columns += -(-image.width // stride[1])
                 except (OSError, ValueError, SyntaxError):  # Pillow raises the last for a damaged PNG chunk
                     continue  # counted when the sample is used
-            found.append(pixels // 128 + len(sample.answer))
+            found.append((rows, columns or len(sample.answer)))
         return found
 
 
@@ -88,8 +89,18 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
 class Collator:
     """Samples -> tensors. With ``characters``, CTC targets of the printed text of each image as well."""
 
-    def __init__(self, processor: VaryProcessor, max_length: int, bad: BadSamples, characters: str = "", clip: bool = True):
+    def __init__(
+        self,
+        processor: VaryProcessor,
+        max_length: int,
+        bad: BadSamples,
+        characters: str = "",
+        frames: int = 0,
+        clip: bool = True,
+    ):
+        """``frames``: CTC frames a token where letters are taught by their place, else 0."""
         self.processor, self.max_length, self.bad, self.clip = processor, max_length, bad, clip
+        self.frames = frames
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
 
     def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
@@ -106,6 +117,8 @@ class Collator:
             batch.pop("clip_pixel_values", None)
         if self.symbols and "pixel_values" in batch:
             targets = [self._target(sample) for sample, images in items for _ in images]
+            if self.frames:
+                batch["letter_targets"] = self._letters([sample for sample, images in items for _ in images], batch)
             batch["ctc_lengths"] = torch.tensor([len(target) for target in targets])
             batch["ctc_targets"] = torch.tensor([symbol for target in targets for symbol in target], dtype=torch.long)
         return dict(batch)
@@ -118,12 +131,33 @@ class Collator:
             sample.messages,
             self.processor.image_processor.token_counts(
                 self.processor.image_processor(images, ["text"] * len(images))["image_sizes"]
-            ) if images else [],
+            )
+            if images
+            else [],
             True,
         )
         if len(ids) > self.max_length:
             self.bad(SampleError(f"sample '{sample.id}': {len(ids)} tokens, over train.max_length={self.max_length}"))
         return len(ids) <= self.max_length
+
+    def _letters(self, samples: Sequence[Sample], batch: dict[str, Tensor]) -> Tensor:
+        """What each frame shows, [I, h, w * frames]: a symbol at a letter's middle, -100 beside it, else 0 (blank)."""
+        down, across = self.processor.image_processor.stride
+        height, width = batch["pixel_values"].shape[-2:]
+        targets = torch.full((len(samples), height // down, width // across * self.frames), IGNORED)
+        for target, sample, (tall, wide) in zip(targets, samples, batch["image_sizes"].tolist(), strict=True):
+            places = sample.facts.get("at", [])
+            if not places and sample.answer:
+                continue
+            grid = target[: tall // down, : wide // across * self.frames]
+            grid.fill_(0)
+            rows = [min(max(y // down, 0), grid.shape[0] - 1) for y in places[1::2]]
+            columns = [min(max(x * self.frames // across, 0), grid.shape[1] - 1) for x in places[0::2]]
+            for row, column in zip(rows, columns, strict=True):
+                grid[row, max(column - 1, 0) : column + 2] = IGNORED
+            for letter, row, column in zip(sample.facts.get("letters", ""), rows, columns, strict=True):
+                grid[row, column] = self.symbols.get(letter, IGNORED)
+        return targets
 
     def _target(self, sample: Sample) -> list[int]:
         """Symbols of the printed text, line breaks left out; empty for samples that are not about reading."""
@@ -134,9 +168,9 @@ class Collator:
 
 
 class SizeSampler(Sampler[int]):
-    """Shuffled batches of like-sized samples: batches of a window are cut from its samples sorted by size."""
+    """Shuffled batches of like-shaped samples: batches of a window are cut from its samples sorted by shape."""
 
-    def __init__(self, sizes: Sequence[int], batch: int, seed: int, window: int = 32):
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch: int, seed: int, window: int = 32):
         self.sizes, self.batch, self.seed, self.window, self.epoch = list(sizes), batch, seed, window, 0
 
     def __len__(self) -> int:

@@ -80,7 +80,9 @@ class Evaluator:
         write_samples(folder, count or self.count, renderer)
         return list(read_samples(folder))
 
-    def answers(self, samples: Sequence[Sample], clip: bool = True, blank: bool = False, batch: int = 8) -> list[Generated]:
+    def answers(
+        self, samples: Sequence[Sample], clip: bool = True, blank: bool = False, batch: int = 8
+    ) -> list[Generated]:
         """The model's raw answers, each picture read whole in one pass; in the order of ``samples``."""
         views = [self._view(sample, blank) for sample in samples]
         order = sorted(range(len(samples)), key=lambda number: views[number].width * views[number].height)

@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from train.data import BadSamples, Collator, SampleDataset, SizeSampler
-from train.model import VaryForTraining, build, freeze
+from train.model import VaryForTraining, build, freeze, load_stage
 from train.recipe import Recipe, RecipeError, to_yaml
 
 
@@ -24,24 +24,22 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
-    model, processor, message = build(recipe.model)
+    model, processor, message = build(recipe)
     say(f"stage {recipe.stage}: {message}")
-    if recipe.ctc.warmup_steps or recipe.ctc.weight:
-        model.add_ctc(recipe.ctc)
     say(freeze(model, recipe.freeze))
     bad = BadSamples(say)
     data = SampleDataset(recipe.data, recipe.train.seed, bad)
     for path, count in data.counts.items():
         say(f"  {count:>9,} samples from {path}")
     characters = recipe.ctc.characters if hasattr(model, "ctc_head") else ""
-    with_clip = model.clip is not None
-    collator = Collator(processor, recipe.train.max_length, bad, characters, with_clip)
+    frames = recipe.ctc.frames if recipe.ctc.aligned else 0
+    collator = Collator(processor, recipe.train.max_length, bad, characters, frames, model.clip is not None)
     trainer = VaryTrainer(
         model=model,
         args=training_arguments(recipe),
         train_dataset=data,
         data_collator=collator,
-        sizes=data.sizes() if recipe.train.group_by_size else None,
+        sizes=data.shapes(model.config.vocabulary_config.stride) if recipe.train.group_by_size else None,
         callbacks=[Records(output / "metrics.jsonl", bad), CtcSwitch(recipe.ctc.warmup_steps)],
     )
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -94,9 +92,14 @@ def _resume_point(output: Path, resume: bool) -> str | None:
 class VaryTrainer(Trainer):
     """The Trainer with batches of like-sized pictures."""
 
-    def __init__(self, sizes: list[int] | None = None, **kwargs):
+    def __init__(self, sizes: list[tuple[int, int]] | None = None, **kwargs):
         self.sizes = sizes
         super().__init__(**kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """The stock weights, and the CTC head from its own file."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_stage(model or self.model, Path(resume_from_checkpoint))
 
     def _get_train_sampler(self, train_dataset=None):
         if self.sizes is None:

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig
 
-from train.recipe import PARTS, CtcSettings, ModelSettings, RecipeError
+from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
-from varytoy.processing import VaryProcessor
+from varytoy.processing import IGNORED, VaryProcessor
 
 
 class VaryForTraining(VaryForConditionalGeneration):
@@ -24,24 +25,44 @@ class VaryForTraining(VaryForConditionalGeneration):
     def add_ctc(self, settings: CtcSettings) -> None:
         self.ctc_frames = settings.frames
         self.ctc_weight = settings.weight
-        self.ctc_single_lines = settings.single_lines
         self.ctc_only = settings.warmup_steps > 0
         width = self.config.vocabulary_config.output_size
         self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
 
-    def forward(self, ctc_targets: Tensor | None = None, ctc_lengths: Tensor | None = None, **inputs) -> VaryOutput:
-        """As the model's; ctc_targets are the symbols of all images one after another, ctc_lengths [I]."""
+    def forward(
+        self,
+        ctc_targets: Tensor | None = None,
+        ctc_lengths: Tensor | None = None,
+        letter_targets: Tensor | None = None,
+        **inputs,
+    ) -> VaryOutput:
+        """As the model's; ctc_targets are the symbols of all images one after another, ctc_lengths [I];
+        letter_targets [I, h, w * frames] take the place of both."""
         if ctc_targets is None or not hasattr(self, "ctc_head"):
             return super().forward(**inputs)
+
+        def head_loss(features: Tensor) -> Tensor:
+            if letter_targets is not None:
+                return self.letter_loss(features, letter_targets)
+            return self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths)
+
         if self.ctc_only:
-            features = self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])
-            return VaryOutput(loss=self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths))
+            return VaryOutput(loss=head_loss(self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])))
         output = super().forward(**inputs)
         if self.ctc_weight:
-            extra = self.ctc_loss(output.vocabulary_features, inputs["image_sizes"], ctc_targets, ctc_lengths)
-            output.loss = output.loss + self.ctc_weight * extra
+            output.loss = output.loss + self.ctc_weight * head_loss(output.vocabulary_features)
         output.vocabulary_features = None
         return output
+
+    def letter_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the frames against their letters, features [I, h, w, D], targets [I, h, w * frames].
+
+        Blank frames, most of them, weigh as much as the letters together.
+        """
+        scores = self.ctc_head(features).float().reshape(targets.numel(), -1)
+        losses = F.cross_entropy(scores, targets.flatten(), ignore_index=IGNORED, reduction="none")
+        letters, blanks = targets.flatten() > 0, targets.flatten() == 0
+        return losses[letters].sum() / letters.sum().clamp(min=1) + losses[blanks].sum() / blanks.sum().clamp(min=1)
 
     def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         """Mean loss a character over the images that have a target; features [I, h, w, D]."""
@@ -52,61 +73,69 @@ class VaryForTraining(VaryForConditionalGeneration):
         frames = []
         for image, (height, width) in zip(features[wanted], sizes[wanted].tolist(), strict=True):
             scores = self.ctc_head(image[: height // down, : width // across]).float()
-            rows = scores.mean(0) if self.ctc_single_lines else scores.flatten(0, 1)
-            frames.append(rows.reshape(rows.shape[0] * self.ctc_frames, -1))
+            frames.append(scores.reshape(scores.shape[0] * scores.shape[1] * self.ctc_frames, -1))
         padded = nn.utils.rnn.pad_sequence(frames).log_softmax(-1)
         frame_lengths = torch.tensor([scores.shape[0] for scores in frames])
         losses = F.ctc_loss(padded, targets, frame_lengths, lengths[wanted], reduction="none", zero_infinity=True)
         return losses.sum() / lengths.sum()
 
     def save_pretrained(self, folder, state_dict: dict | None = None, **kwargs) -> None:
-        """Saves the stock model: the CTC head stays here, and the class in the config is the public one."""
+        """Saves the stock model under its public class; the CTC head goes to a file of its own, for the next stage."""
         state = state_dict if state_dict is not None else self.state_dict()
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("ctc_head.")}
+        head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith("ctc_head.")}
+        state = {name: tensor for name, tensor in state.items() if name not in head}
+        if head:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            save_file(head, Path(folder) / "ctc_head.safetensors")
         super().save_pretrained(folder, state_dict=state, **kwargs)
         config = VaryConfig.from_pretrained(folder)
         config.architectures = ["VaryForConditionalGeneration"]
         config.save_pretrained(folder)
 
 
-def build(settings: ModelSettings) -> tuple[VaryForTraining, VaryProcessor, str]:
+def build(recipe: Recipe) -> tuple[VaryForTraining, VaryProcessor, str]:
     """Model and processor of a recipe, and one sentence on where the weights came from.
 
     Raises:
         RecipeError: ``init`` is no checkpoint, or no tokenizer is to be had.
     """
-    source = Path(settings.init) if settings.init else None
-    if source and not (source / "config.json").is_file():
-        raise RecipeError(f"model.init: {source} holds no config.json: give the folder of a saved model")
+    settings = recipe.model
+    folders = [Path(name) for name in settings.init]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise RecipeError(f"model.init: {folder} holds no config.json: give the folder of a saved model")
     if settings.preset:
         config = VaryConfig.preset(settings.preset)
-    elif source:
-        config = VaryConfig.from_pretrained(source)
+    elif folders:
+        config = VaryConfig.from_pretrained(folders[-1])
     else:
         raise RecipeError("model: name a preset or a checkpoint to begin from (init)")
-    processor = _processor(settings, source)
+    processor = _processor(settings, folders)
     if not settings.clip:
         config.clip_config = None
         config.clip_projection_size = 0
     if settings.decoder == "opt":
         config.text_config = opt_shape(config.text_config)
     model = VaryForTraining(config)
-    message = f"random weights in the shape '{settings.preset}'"
-    if source:
-        taken, left = load_stage(model, source)
-        message = f"{taken} tensors from {source}, {left} of the model's start from random weights"
+    if recipe.ctc.warmup_steps or recipe.ctc.weight:
+        model.add_ctc(recipe.ctc)
+    messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
+    for folder in folders:
+        taken, left = load_stage(model, folder)
+        messages.append(f"{taken} tensors from {folder} ({left} are not in it)")
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    return model, processor, message
+    return model, processor, ", then ".join(messages)
 
 
-def _processor(settings: ModelSettings, source: Path | None) -> VaryProcessor:
+def _processor(settings: ModelSettings, folders: list[Path]) -> VaryProcessor:
     if settings.tokenizer:
         from transformers import AutoTokenizer
 
         return VaryProcessor.preset(settings.preset, AutoTokenizer.from_pretrained(settings.tokenizer))
-    if source and (source / "processor_config.json").is_file():
-        return VaryProcessor.from_pretrained(source)
+    for folder in reversed(folders):
+        if not settings.preset and (folder / "processor_config.json").is_file():
+            return VaryProcessor.from_pretrained(folder)
     try:
         return VaryProcessor.preset(settings.preset)
     except ValueError as error:
@@ -145,7 +174,7 @@ def load_stage(model: nn.Module, folder: Path) -> tuple[int, int]:
                     taken.add(name)
     storages = {state[name].data_ptr() for name in taken}
     left = [name for name in state if name not in taken and state[name].data_ptr() not in storages]
-    return len(taken), len([name for name in left if not name.startswith("ctc_head.")])
+    return len(taken), len(left)
 
 
 def freeze(model: VaryForTraining, parts: list[str]) -> str:

@@ -19,8 +19,8 @@ class RecipeError(ValueError):
 class ModelSettings:
     preset: str = "nano"
     """Shape of the model, where ``init`` does not bring one."""
-    init: str = ""
-    """Checkpoint whose weights are taken over, tensor by tensor where name and shape agree."""
+    init: list[str] = field(default_factory=list)
+    """Checkpoints whose weights are taken over in turn, tensor by tensor where name and shape agree."""
     tokenizer: str = ""
     """Folder of a tokenizer; empty where the preset or ``init`` brings one."""
     decoder: str = ""
@@ -46,8 +46,8 @@ class CtcSettings:
     """Weight of the CTC loss beside the decoder's afterwards; 0 drops it."""
     frames: int = 3
     """CTC frames a token, left to right."""
-    single_lines: bool = False
-    """The pictures hold one line each: the rows of tokens are averaged, so that letters emerge before row order."""
+    aligned: bool = False
+    """Teach the head each letter at its place, which our renderers write down, instead of the CTC loss."""
     characters: str = "".join(chr(code) for code in range(33, 127)) + " "
 
 

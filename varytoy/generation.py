@@ -131,7 +131,9 @@ def generate(
     )[:, start:].tolist()
     best = torch.stack(confidence.best, 1).tolist()
     stopped = cancel is not None and cancel.is_set()
-    return [_finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in enumerate(found)]
+    return [
+        _finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in enumerate(found)
+    ]
 
 
 def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Generated:

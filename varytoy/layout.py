@@ -221,11 +221,12 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     drop = np.round((boxes[:, 0] + boxes[:, 2]) / 2 * slope).astype(int)
     y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
     letter = (tall >= 0.55 * height) | ((tall >= 0.35 * height) & (width >= 0.6 * height))
+    letter &= (tall >= 0.8 * height) | (width >= 0.6 * tall)  # else a quotation mark
     order = np.argsort(boxes[:, 0], kind="stable")
     x0 = boxes[order, 0]
     reach = boxes[order, 2] + np.clip(1.4 * tall[order], 1.5 * height, 8 * height)
     i, j = _expand(np.arange(1, len(order) + 1), np.searchsorted(x0, reach, "right"))
-    i, j = order[i], order[j]
+    i, j = order[i], order[j]  # j stands right of i
     # Points, quotes and hyphens belong to the nearest letter: they widen it, but a line is not known by them.
     gap = boxes[j, 0] - boxes[i, 2]
     near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
@@ -244,14 +245,20 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     # Wider than a stretched word space, narrower than a gutter; headings have larger spaces.
     space = np.where(least < 1.8 * height, 1.65 * height, 1.3 * least)
     beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (from_x[j] - to_x[i] <= space)
-    sizes = np.flatnonzero(letter)
-    position = np.cumsum(letter) - 1
-    label = np.full(len(boxes), -1)
-    label[sizes] = _joined(len(sizes), position[i[beside]], position[j[beside]])
-    count = int(label.max(initial=-1)) + 1
-    if not count:
+    if not letter.any():
         return []
+    level = np.abs(y1[i] - y1[j]) < 0.3 * height
+    dots = ~letter[i] & ~letter[j] & level & (gap <= 1.6 * height)
+    chain = _joined(len(boxes), i[dots], j[dots])
+    leader = ~letter & (np.bincount(chain)[chain] >= 4)  # the dots of a table of contents tie its row together
+    tied = ((leader[i] & letter[j]) | (letter[i] & leader[j])) & level & (gap <= 2.2 * height)
+    edge = beside | tied | (dots & leader[i])
+    label = _joined(len(boxes), i[edge], j[edge])
+    has_letter = np.bincount(label, letter) > 0
+    label = np.where(has_letter[label], np.cumsum(has_letter)[label] - 1, -1)
+    count = int(has_letter.sum())
     closest = np.argsort(-away)
+    closest = closest[label[small[closest]] < 0]
     label[small[closest]] = label[large[closest]]
     return _measure(boxes, runs, owner, label, letter, drop, count, slope)
 
@@ -273,14 +280,18 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     of_letter = letter[owner]
     row, segment = runs[of_letter, 0] - drop[owner[of_letter]], label[owner[of_letter]]
     ink = np.bincount(start[segment] + row - top[segment], runs[of_letter, 2] - runs[of_letter, 1], start[-1])
-    bands = [_band(ink[a : b]) for a, b in zip(start, start[1:], strict=False)]
+    bands = [_band(ink[a:b]) for a, b in zip(start, start[1:], strict=False)]
     upper, lower, level = (np.array(column) for column in zip(*bands, strict=True))
     size, base = lower - upper, top + lower
     stroke = size < 0.4 * high  # one stroke of few glyphs outweighs the rest, as the foot of 2
     stroke |= (size < 0.62 * high) & (number < 4) & (wide < 1.2 * high)
     size, base, level = np.where(stroke, high, size), np.where(stroke, foot, base), level | stroke
-    # Among many capitals and ascenders the band is theirs; the letters clearly lower than it are the x.
     tall = (boxes[:, 3] - boxes[:, 1])[letters]
+    odd = np.abs(tall - high[label[letters]]) > 0.12 * high[label[letters]]
+    same = np.bincount(label[letters[odd]], minlength=count) <= 0.1 * number
+    same &= (size > 0.6 * high) & (wide < 1.3 * high)
+    size, base, level = np.where(same, high, size), np.where(same, foot, base), level | same
+    # Among many capitals and ascenders the band is theirs; the letters clearly lower than it are the x.
     band, below = size[label[letters]], base[label[letters]] - (boxes[:, 3] - drop)[letters]
     low = (tall < 0.82 * band) & (tall > 0.6 * band) & (np.abs(below) < 0.15 * band + 1)
     enough = np.bincount(label[letters[low]], minlength=count) >= np.maximum(2, 0.2 * number)
@@ -288,11 +299,13 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     if low.any():
         size[enough] = _middle(tall[low], label[letters[low]], count)[enough]
         level &= ~enough
-    # Brackets, digits and capitals may be most of a line of code: letters as low as the page's x tell it from a heading.
+    # Brackets and capitals may be most of a line of code: letters as low as the page's x tell it from a heading.
     page = _weighted_median(size, number)
-    usual = (np.abs(tall - page) < 0.1 * page) & (np.abs(below) < 0.2 * page)
+    off = np.minimum(np.abs(below), np.abs(foot[label[letters]] - (boxes[:, 3] - drop)[letters]))
+    usual = (np.abs(tall - page) < 0.1 * page) & (off < 0.2 * page)
     usual = np.bincount(label[letters[usual]], minlength=count) >= np.maximum(2, 0.05 * number)
-    size = np.where((size > 1.15 * page) & (size < 1.6 * page) & usual, page, size)
+    usual &= (size > 1.15 * page) & (size < 2 * page)
+    size, level = np.where(usual, page, size), level & ~usual
     capitals = level & ((number > 3) | (wide < 0.77 * size))
     return [
         _Segment(
@@ -323,11 +336,13 @@ def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: n
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     solid = (width > 6 * height) & (tall > 1.3 * height) | (tall > 6 * height) & (width > 4 * height)
     big = (width > 6 * height) & (tall > 6 * height)
-    solid &= areas > np.where(big, 0.15, 0.4) * width * tall
+    solid &= big | (areas > 0.4 * width * tall)
     page = np.median(grey[::7, ::7])
     for k in np.flatnonzero(solid)[np.argsort(-areas[solid])][:40]:
         x0, y0, x1, y1 = boxes[k]
         part, ink = grey[y0:y1, x0:x1].astype(np.float32), mask[y0:y1, x0:x1]
+        if areas[k] < 0.4 * width[k] * tall[k] and (np.abs(part[::2, ::2] - page) > 40).mean() < 0.35:
+            continue  # a frame or a drawing, not a photograph
         own = np.median(part[ink]) if ink.any() else page
         paper = own if (np.abs(part[ink] - own) < 14).mean() > 0.6 else page
         away = np.abs(part - paper)
@@ -340,14 +355,14 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     short, long = np.minimum(width, tall), np.maximum(width, tall)
     fill = areas / (width * tall)
-    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.8) & (long > 8 * short)))
+    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.45) & (long > 8 * short)))
     rule |= (tall > 3 * height) & (width < 0.25 * tall)
     big = (tall > 6 * height) & (width > 6 * height)
     pictures = boxes[big & (fill >= 0.15)]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     inside = np.zeros(len(boxes), bool)
     for box in pictures:
-        inside |= ((middle >= box[:2]) & (middle <= box[2:])).all(axis=1)
+        inside |= ((middle >= box[:2] - 0.7 * height) & (middle <= box[2:] + 0.7 * height)).all(axis=1)
     outer = [
         k for k, a in enumerate(pictures)
         if not any(n != k and (b[:2] <= a[:2]).all() and (b[2:] >= a[2:]).all() and (n < k or (a != b).any())
@@ -400,19 +415,21 @@ def _text_size(segments: Sequence[_Segment]) -> float:
 Line = list[_Segment]
 
 
+def _same_row(lead: _Segment, other: _Segment) -> bool:
+    """Whether a segment belongs to the line of a longer one."""
+    if lead.picture or other.picture:
+        return False
+    reach = 1.0 if other.x1 - other.x0 < 4 * lead.size else 0.3  # short ones may be raised
+    return lead.top - reach * lead.size < other.middle < lead.base + 0.3 * lead.size
+
+
 def _lines(segments: Sequence[_Segment]) -> list[Line]:
     """Segments that share a row, from top to bottom; within a line from left to right."""
     lines: list[Line] = []
     leads: list[_Segment] = []  # the longest segment of each line
     # Long ones first: a quotation mark or a raised number says little about where its line is.
-    for segment in sorted(segments, key=lambda s: (0 < s.letters < 6, s.middle)):
-        middle = segment.middle
-        reach = 1.0 if segment.letters < 6 else 0.3
-        fits = [
-            abs(lead.middle - middle) if lead.top - reach * lead.size < middle < lead.base + 0.3 * lead.size
-            and not (lead.picture or segment.picture) else np.inf
-            for lead in leads
-        ]
+    for segment in sorted(segments, key=lambda s: s.x0 - s.x1):
+        fits = [abs(lead.middle - segment.middle) if _same_row(lead, segment) else np.inf for lead in leads]
         nearest = int(np.argmin(fits)) if fits else 0
         if fits and fits[nearest] < np.inf:
             lines[nearest].append(segment)
@@ -434,30 +451,36 @@ def _are_columns(left: list[_Segment], right: list[_Segment], unit: float) -> bo
     if any(s.picture and s.base - s.top > 6 * unit for s in left + right):
         return True
     few, many = sorted(len(side) for side in sides)
+    gutter = min(s.x0 for s in right) - max(s.x1 for s in left)
     if many < 3:
         return False
     fills, widths = [], []
     for side in sides:
         spans = np.array([_span(line) for line in side])
         extent = spans[:, 1].max() - spans[:, 0].min()
-        width = float(np.median([sum(s.x1 - s.x0 for s in line) for line in side]))
+        width = float(np.quantile([sum(s.x1 - s.x0 for s in line) for line in side], 0.65))
         fills.append(width / extent)
         widths.append(width)
     bases = [np.array([max(line, key=lambda s: s.letters).base for line in side]) for side in sides]
+    if any(len(b) > 1 and np.median(np.diff(b)) > 7 * unit for b in bases):
+        return False
     low, high = max(b.min() for b in bases) - unit, min(b.max() for b in bases) + unit
     shorter, longer = sorted((b[(b >= low) & (b <= high)] for b in bases), key=len)
     aligned = float((np.abs(shorter[:, None] - longer).min(axis=1) < 0.4 * unit).mean()) if len(shorter) else 0.0
-    if aligned < 0.5 and few >= 2:
+    if aligned < 0.5 and len(shorter) >= 2:
         return min(widths) > 4 * unit
-    as_dense = len(shorter) > 0.55 * len(longer)
-    return min(widths) > 13 * unit and min(fills) > 0.55 and as_dense and (few >= 3 or (few == 2 and many >= 5))
+    enough = few >= 4 or (few >= 2 and many >= 6 and gutter > 2.2 * unit)
+    return enough and min(widths) > 13 * unit and min(fills) > 0.55 and len(shorter) > 0.55 * len(longer)
 
 
 def _stretches(segments: list[_Segment], x: float) -> list[tuple[list, list, list]]:
-    """From top to bottom: the (left, right) segments of a gutter at ``x`` and the ones across it that end them."""
+    """From top to bottom: the (left, right) segments of a gutter at ``x`` and the rows across it that end them."""
     parts: list[tuple[list, list, list]] = [([], [], [])]
+    over = [s for s in segments if s.x0 < x < s.x1]
+    middles, reach = np.array([s.middle for s in over]), np.array([0.6 * s.size for s in over])
     for segment in sorted(segments, key=lambda s: s.middle):
-        across = segment.x0 < x < segment.x1
+        across = bool((np.abs(middles - segment.middle) <= reach).any()) and not segment.picture
+        across |= segment.x0 < x < segment.x1
         if parts[-1][2] and not across:
             last = parts[-1][2][-1]  # the short last line of a paragraph that goes across
             across = segment.base - last.base < 3.4 * last.size and abs(segment.x0 - last.x0) < last.size
@@ -515,16 +538,16 @@ def _paragraphs(group: list[_Segment], pitch: float, unit: float) -> list[list[L
     sizes = np.array([_size_of(line) for line in lines])
     bases = np.array([max(line, key=lambda s: s.letters).base for line in lines])
     steps = np.diff(bases)
-    usual = steps[(steps > 0) & (steps < 7 * sizes[1:]) & (np.abs(np.diff(sizes)) < 0.15 * sizes[1:])]
-    pitch = float(np.median(usual)) if len(usual) >= 3 else pitch
+    usual = steps[(steps > 1.9 * unit) & (steps < 7 * sizes[1:]) & (np.abs(np.diff(sizes)) < 0.15 * sizes[1:])]
+    pitch = float(np.quantile(usual, 0.15)) if len(usual) >= 3 else pitch
     edge, width = spans[:, 0].min(), spans[:, 1].max() - spans[:, 0].min()
     paragraphs = [[lines[0]]]
     for i in range(1, len(lines)):
         a, b = sizes[i - 1], sizes[i]
         letters = [sum(s.letters for s in line) for line in (lines[i - 1], lines[i])]
         other = max(a, b) > 1.25 * min(a, b) and min(letters) >= 3
-        gap = steps[i - 1] > 1.33 * pitch * max(1.0, min(a, b) / unit)
-        apart = min(spans[i, 1], spans[i - 1, 1]) < max(spans[i, 0], spans[i - 1, 0])
+        gap = steps[i - 1] > 1.25 * pitch * max(1.0, min(a, b) / unit)
+        apart = min(spans[i, 1], spans[i - 1, 1]) + 6 * unit < max(spans[i, 0], spans[i - 1, 0])
         here = spans[i, 0] - edge
         indent = 0.8 * unit < here < 5 * unit and spans[i, 1] - edge > 0.85 * width
         indent &= spans[i - 1, 0] - edge < 0.5 * unit and i + 1 < len(lines) and spans[i + 1, 0] - edge < 0.5 * unit

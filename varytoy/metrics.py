@@ -42,7 +42,9 @@ def character_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> f
     return edits / max(length, 1)
 
 
-def detection_f1(predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]], threshold: float = 0.5) -> float:
+def detection_f1(
+    predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]], threshold: float = 0.5
+) -> float:
     """F1 over the whole set; a box counts when its label is right and it pairs one to one at IoU >= threshold."""
     hits = found = wanted = 0
     for predicted, true in zip(predictions, truths, strict=True):

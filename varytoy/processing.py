@@ -100,7 +100,9 @@ class VaryImageProcessor(BaseImageProcessor):
         if self.clip_mode == "squash":
             return image.resize((side, side), Image.BICUBIC)
         scale = side / min(image.size)
-        image = image.resize((max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC)
+        image = image.resize(
+            (max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC
+        )
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return image.crop((left, top, left + side, top + side))
 
@@ -262,9 +264,11 @@ def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.I
     """Bring every accepted form to lists of conversations and of image lists."""
     if isinstance(text, str):
         text, images = [text], [images] if images is not None else None
-    groups = [[]] * len(text) if images is None else [
-        [group] if isinstance(group, Image.Image) else list(group) for group in images
-    ]
+    groups = (
+        [[]] * len(text)
+        if images is None
+        else [[group] if isinstance(group, Image.Image) else list(group) for group in images]
+    )
     if len(groups) != len(text):
         raise ValueError(f"{len(text)} prompts but images for {len(groups)}")
     conversations = []

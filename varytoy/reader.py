@@ -1,7 +1,7 @@
 """Reader: what a user holds. ``Reader.from_pretrained("nano").ocr(image)``."""
 
+import re
 import threading
-import time
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,6 +17,7 @@ from varytoy.processing import Message, VaryProcessor
 from varytoy.tasks import Answer, Task, get_task
 
 Show = Callable[[str], None]
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _MOST_ENLARGED = 4.0
 _MOST_LINES = 8
 
@@ -33,7 +34,9 @@ class Reader:
         batch_size: blocks of a page that are read together.
     """
 
-    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, name: str = "", batch_size: int = 12):
+    def __init__(
+        self, model: VaryForConditionalGeneration, processor: VaryProcessor, name: str = "", batch_size: int = 12
+    ):
         self.model, self.processor, self.name, self.batch_size = model.eval(), processor, name, batch_size
 
     @classmethod
@@ -47,6 +50,8 @@ class Reader:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "nano":
             with as_file(files("varytoy") / "nano") as folder:
+                if not (folder / "model.safetensors").is_file():
+                    raise ModelError("this installation lacks the embedded model; name another with --model")
                 return cls(*_load(str(folder)), name="vary-nano").to(device)
         return cls(*_load(name), name=name).to(device)
 
@@ -126,7 +131,9 @@ class Reader:
         for start in range(0, len(blocks), self.batch_size):
             part = blocks[start : start + self.batch_size]
             crops = [layout.crop_block(image, block, self.processor.image_processor.text_size) for block in part]
-            live = _prefixed(show, layout.join_blocks([row.text for row in done], blocks[: len(done)])) if show else None
+            live = (
+                _prefixed(show, layout.join_blocks([row.text for row in done], blocks[: len(done)])) if show else None
+            )
             done += self.generate([messages] * len(part), crops, chosen, max_new_tokens, live, cancel)
             if show:
                 show(layout.join_blocks([row.text for row in done], blocks[: len(done)]))
@@ -176,24 +183,22 @@ class Reader:
         return generate(self.model, self.processor, inputs, max_new_tokens, show, cancel)
 
 
-def timed(call: Callable[[], Answer]) -> tuple[Answer, float]:
-    """The answer and the seconds it took."""
-    start = time.perf_counter()
-    return call(), time.perf_counter() - start
-
-
 def _prefixed(show: Show, before: str) -> Show:
     return lambda text: show(f"{before}\n\n{text}" if before else text)
 
 
 def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     folder = Path(name)
-    if folder.exists():
-        missing = [entry for entry in ("config.json", "processor_config.json", "tokenizer.json") if not (folder / entry).is_file()]
+    if folder.exists() or not _HUB_ID.fullmatch(name):
+        missing = [
+            entry
+            for entry in ("config.json", "processor_config.json", "tokenizer.json")
+            if not (folder / entry).is_file()
+        ]
         if not list(folder.glob("*.safetensors")):
             missing.append("model.safetensors")
         if missing:
-            raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
+            raise ModelError(f"{name} is no folder of a varytoy model: it lacks {', '.join(missing)}")
     try:
         model = VaryForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(name)

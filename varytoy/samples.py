@@ -170,7 +170,9 @@ def _box(entry: object, where: str) -> Box:
     try:
         return Box(str(entry["label"]), tuple(int(value) for value in entry["box"]))
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise SampleError(f"{where}: bad entry in 'boxes' ({error}); write {{'label': …, 'box': [x1, y1, x2, y2]}}") from error
+        raise SampleError(
+            f"{where}: bad entry in 'boxes' ({error}); write {{'label': …, 'box': [x1, y1, x2, y2]}}"
+        ) from error
 
 
 def _from_llava(row: dict, where: str) -> dict:

@@ -1,0 +1,65 @@
+"""Text-only conversation, so that a model trained on pictures still answers words: templates, seeded."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_tools.writer import generator
+from varytoy.samples import parse_sample
+
+_GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
+_WELCOMES = ("Hello! Give me a picture and I will read it.", "Hello! How can I help?")
+_ABOUT = {
+    "Who are you?": "I am vary-nano, a small model that reads pictures.",
+    "What can you do?": "I read text, find objects, describe pictures and answer questions about them.",
+    "Can you see?": "I can look at a picture that you give me.",
+    "Are you a person?": "No, I am a small language model.",
+    "How large are you?": "I have about ten million parameters.",
+    "Do you make mistakes?": "Yes. Please check what I read.",
+    "Thank you!": "You are welcome.",
+    "Goodbye.": "Goodbye!",
+}
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORDS = "apple river stone window garden paper yellow seven bread music winter table orange light metal".split()
+
+
+def dialogues(count: int, seed: int) -> Iterator[dict]:
+    """``count`` sample rows without images, of one to three turns."""
+    for index in range(count):
+        rng = generator(seed, "dialogue", index)
+        messages = []
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            question, answer = _turn(rng)
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        yield {"id": f"dialogue-{seed}-{index}", "task": "chat", "messages": messages, "images": []}
+
+
+def _turn(rng: random.Random) -> tuple[str, str]:
+    kind = rng.randrange(6)
+    if kind == 0:
+        return rng.choice(_GREETINGS), rng.choice(_WELCOMES)
+    if kind == 1:
+        return rng.choice(list(_ABOUT.items()))
+    if kind == 2:
+        first, second = rng.randint(0, 10), rng.randint(0, 10)
+        return f"What is {first} plus {second}?", str(first + second)
+    if kind == 3:
+        number = rng.randint(0, 10)
+        return f"Write {number} as a word.", _NUMBERS[number]
+    word = rng.choice(_WORDS)
+    if kind == 4:
+        return f"Repeat this word: {word}", word
+    return f"Spell the word {word}.", " ".join(word)
+
+
+def write_dialogues(out: Path, count: int, seed: int, overwrite: bool = False) -> None:
+    """Write ``samples.jsonl`` into ``out``. Raises FileExistsError as the picture writer does."""
+    target = out / "samples.jsonl"
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists: choose another folder or add --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    with target.open("w", encoding="utf-8") as lines:
+        for row in dialogues(count, seed):
+            parse_sample(row, out, row["id"])
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,219 @@
+"""Opening files: what comes out, and the one sentence for everything that is wrong."""
+
+import io
+import random
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from varytoy import documents
+from varytoy.documents import DocumentError, open_pages
+
+
+def make_pdf(*texts: str, box: tuple[int, int] = (300, 200), trailer: bytes = b"") -> bytes:
+    """A PDF with one line of text a page."""
+    kids = b" ".join(b"%d 0 R" % (4 + 2 * k) for k in range(len(texts)))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(texts)),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for k, text in enumerate(texts):
+        drawing = b"BT /F1 24 Tf 20 100 Td (%s) Tj ET" % text.encode()
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Contents %d 0 R"
+            b" /Resources << /Font << /F1 3 0 R >> >> >>" % (*box, 5 + 2 * k)
+        )
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawing), drawing))
+    data, offsets = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    data_end = b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF" % (size, trailer, len(data))
+    return data + b"xref\n0 %d\n0000000000 65535 f \n" % size + table + data_end
+
+
+def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def only(source, **options) -> documents.Page:
+    (page,) = open_pages(source, **options)
+    return page
+
+
+def message(source, **options) -> str:
+    with pytest.raises(DocumentError) as caught:
+        list(open_pages(source, **options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixels."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
+    chunk = b"IHDR" + header
+    data = zlib.compress(b"")
+    tail = len(data).to_bytes(4, "big") + b"IDAT" + data + zlib.crc32(b"IDAT" + data).to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + tail
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_path_bytes_and_picture_give_the_same_page(tmp_path):
+    picture = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
+    path = tmp_path / "no_suffix"
+    path.write_bytes(encoded(picture, "PNG"))
+    for source in (path, str(path), path.read_bytes(), picture):
+        page = only(source)
+        assert (page.number, page.of, page.text, page.image.mode) == (1, 1, None, "RGB")
+        assert page.image.tobytes() == picture.tobytes()
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    assert only(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).image.size == (20, 40)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_becomes_white(mode):
+    assert only(encoded(Image.new(mode, (4, 4)), "PNG")).image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_palette_with_a_transparent_colour_becomes_white():
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 200, 10, 10])
+    picture.putpixel((0, 0), 0)
+    image = only(encoded(picture, "PNG", transparency=0)).image
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((1, 1)) == (200, 10, 10)
+
+
+def test_sixteen_bits_keep_their_greys():
+    values = np.array([[0, 32768, 65535]] * 3, np.uint16)
+    grey = np.asarray(only(encoded(Image.fromarray(values), "PNG")).image)[0, :, 0]
+    assert grey.tolist() == [0, 128, 255]
+
+
+def test_frames_of_a_tiff_are_pages():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    pages = list(open_pages(data))
+    assert [(page.number, page.of) for page in pages] == [(1, 3), (2, 3), (3, 3)]
+    assert [page.image.getpixel((0, 0)) for page in pages] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert only(data, pages=[2]).image.getpixel((0, 0)) == (0, 255, 0)
+
+
+# ---- PDFs -----------------------------------------------------------------------------------------------------------
+
+
+def test_pdf_is_known_by_its_content_and_gives_picture_and_text(tmp_path):
+    path = tmp_path / "scan.png"
+    path.write_bytes(b"junk before the header\n" + make_pdf("First page", "Second page"))
+    pages = list(open_pages(path, dpi=72))
+    assert [(page.number, page.of, page.text.strip()) for page in pages] == [
+        (1, 2, "First page"),
+        (2, 2, "Second page"),
+    ]
+    assert pages[0].image.size == (300, 200)
+    assert np.asarray(pages[0].image).min() < 100
+    assert only(make_pdf("x"), dpi=144).image.size == (600, 400)
+
+
+def test_pdf_pages_come_in_the_wanted_order_and_without_text_layer_as_none():
+    assert [page.number for page in open_pages(make_pdf("a", "b", "c"), pages=[3, 1])] == [3, 1]
+    assert only(make_pdf("")).text is None
+
+
+def test_huge_pdf_page_is_rendered_smaller(monkeypatch):
+    monkeypatch.setattr(documents, "MOST_PIXELS", 250_000)
+    image = only(make_pdf("x", box=(14_400, 14_400)), dpi=300).image
+    assert 200_000 < image.width * image.height <= 250_000
+
+
+def test_threads_may_read_pdfs_together():
+    data, found = make_pdf("one", "two", "three"), []
+
+    def read():
+        found.append([page.text.strip() for page in open_pages(data, dpi=36)])
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [["one", "two", "three"]] * 4
+
+
+# ---- what is wrong --------------------------------------------------------------------------------------------------
+
+
+def test_missing_file_folder_and_empty_file(tmp_path):
+    (tmp_path / "empty.pdf").write_bytes(b"")
+    assert "no such file" in message(tmp_path / "none.png")
+    assert "folder" in message(tmp_path)
+    assert "empty" in message(tmp_path / "empty.pdf")
+    assert "empty" in message(b"")
+    assert "cannot be read" in message("a\0b.png")
+
+
+def test_a_page_that_is_not_there():
+    assert "has 3 pages, page 7 was asked for" in message(make_pdf("a", "b", "c"), pages=[7])
+    assert "has 1 page, page 0 was asked for" in message(Image.new("RGB", (4, 4)), pages=[0])
+
+
+def test_errors_of_the_whole_file_come_with_the_call():
+    with pytest.raises(DocumentError):
+        open_pages(b"neither")
+
+
+def test_neither_picture_nor_pdf():
+    assert "not an image or PDF" in message(b"just some text" * 50)
+    assert "not an image or PDF" in message(bytes(5000))
+
+
+def test_broken_and_protected_pdf():
+    assert "broken PDF" in message(b"%PDF-1.7\n" + bytes(3000))
+    lock = b"/Encrypt << /Filter /Standard /V 1 /R 2 /O <%s> /U <%s> /P -4 >> /ID [<00><00>]" % (b"11" * 32, b"22" * 32)
+    assert "password" in message(make_pdf("secret", trailer=lock))
+
+
+def test_limits_are_checked_before_pixels_are_decoded():
+    assert "80 megapixels" in message(png_header(30_000, 3_000))
+    assert "80 megapixels" in message(png_header(60_000, 60_000))
+    assert "20:1" in message(png_header(4_100, 200))
+    assert "20:1" in message(make_pdf("x", box=(5000, 100)))
+    assert "truncated" in message(png_header(4_000, 200))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PDF"])
+def test_malformed_files_end_in_a_sentence(kind):
+    """Truncated or overwritten at random: a page or a DocumentError, nothing else."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    whole = make_pdf("Some text", "More") if kind == "PDF" else encoded(noise, kind)
+    chance = random.Random(1)
+    failed = 0
+    for trial in range(60):
+        data = bytearray(whole)
+        if trial % 2:
+            del data[chance.randrange(len(data)) :]
+        else:
+            for _ in range(8):
+                data[chance.randrange(min(len(data), 600))] = chance.randrange(256)
+        try:
+            for page in open_pages(bytes(data), dpi=40):
+                assert page.image.mode == "RGB"
+                assert page.text is None or isinstance(page.text, str)
+        except DocumentError as error:
+            failed += 1
+            assert "\n" not in str(error)
+    assert failed

@@ -1,0 +1,340 @@
+"""Text size, blocks and their order, on pages drawn here."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from varytoy.layout import Block, crop_block, cut_blocks, estimate_skew, estimate_text_size, join_blocks, text_mask
+
+WORDS = (
+    "The committee met on Tuesday; its members (all seven) agreed that 14 of the 20 proposals, including yours, "
+    "should be dropped. Quickly jumping zebras vex the lazy judge in Oxford Hall"
+).split()
+FONTS = [None] + [
+    path
+    for path in ("liberation/LiberationSerif-Regular.ttf", "dejavu/DejaVuSansMono.ttf", "dejavu/DejaVuSans-Bold.ttf")
+    if (Path("/usr/share/fonts/truetype") / path).exists()
+]
+
+
+def font(size: float, path: str | None = None):
+    return ImageFont.truetype(f"/usr/share/fonts/truetype/{path}", size) if path else ImageFont.load_default(size)
+
+
+def x_height(size: float, path: str | None = None) -> float:
+    """Without the rounding of small sizes."""
+    return -font(400, path).getbbox("x", anchor="ls")[1] * size / 400
+
+
+class Sheet:
+    """A page to write on; ``line`` and ``paragraph`` return the y below."""
+
+    def __init__(self, width: int = 900, height: int = 700, paper="white", ink="black"):
+        self.image = Image.new("RGB", (width, height), paper)
+        self.draw, self.ink, self.word = ImageDraw.Draw(self.image), ink, 0
+
+    def line(self, x: float, y: float, text: str, size: float = 20, path: str | None = None) -> float:
+        self.draw.text((x, y), text, font=font(size, path), fill=self.ink)
+        return y + 1.3 * size
+
+    def paragraph(self, x, y, width, lines, size=20, path=None, indent=0) -> float:
+        """Justified but for its last line."""
+        face = font(size, path)
+        for number in range(lines):
+            start, room = (x + indent, width - indent) if number == 0 else (x, width)
+            words: list[str] = []
+            while face.getlength(" ".join([*words, WORDS[self.word % len(WORDS)]])) <= room:
+                words.append(WORDS[self.word % len(WORDS)])
+                self.word += 1
+            space = face.getlength(" ")
+            if number == lines - 1:
+                words = words[: max(2, len(words) // 2)]
+            elif len(words) > 1:
+                space = (room - sum(face.getlength(word) for word in words)) / (len(words) - 1)
+            for word in words:
+                self.draw.text((start, y), word, font=face, fill=self.ink)
+                start += face.getlength(word) + space
+            y += 1.3 * size
+        return y
+
+
+def text_sheet(size: float, path: str | None = None, lines: int = 6, **colours) -> Image.Image:
+    sheet = Sheet(int(size * 24) + 40, int(size * 1.3 * lines) + 50, **colours)
+    sheet.paragraph(20, 20, size * 24, lines, size, path)
+    return sheet.image
+
+
+def spoilt(image: Image.Image, noise: float = 7, blur: float = 0.7) -> Image.Image:
+    """A photograph of the page: blurred, unevenly lit, noisy."""
+    values = np.asarray(image.filter(ImageFilter.GaussianBlur(blur))).astype(float)
+    light = np.linspace(1, 0.55, values.shape[1])[None, :, None] * np.linspace(0.8, 1, values.shape[0])[:, None, None]
+    values = values * light + np.random.default_rng(0).normal(0, noise, values.shape)
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def two_columns(offset: int = 0) -> Image.Image:
+    """Title across, two columns of 14 and 9 lines, page number."""
+    sheet = Sheet(1000, 800)
+    sheet.line(250, 30, "A title across the columns", 36)
+    sheet.paragraph(60, 120, 420, 14)
+    sheet.paragraph(525, 120 + offset, 420, 9)
+    sheet.line(490, 740, "17")
+    return sheet.image
+
+
+# ---- text size ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FONTS)
+@pytest.mark.parametrize("size", [10, 12, 16, 24, 36, 48])
+def test_text_size_follows_the_height_of_x(size, path):
+    found = estimate_text_size(text_sheet(size, path))
+    assert abs(found - x_height(size, path)) < max(0.15 * x_height(size, path), 1)
+
+
+@pytest.mark.parametrize("colours", [("#101830", "#f0f0e8"), ("#ead8b0", "#602818"), ("#ffffff", "#a0a0a0")])
+def test_text_size_on_other_papers(colours):
+    found = estimate_text_size(text_sheet(20, paper=colours[0], ink=colours[1]))
+    assert found == pytest.approx(x_height(20), rel=0.15)
+
+
+def test_text_size_of_a_spoilt_photograph():
+    assert estimate_text_size(spoilt(text_sheet(24))) == pytest.approx(x_height(24), rel=0.15)
+
+
+@pytest.mark.parametrize("text", ["proposals", "1984", "CHAPTER TWO", "met by fog"])
+def test_text_size_of_one_short_line(text):
+    sheet = Sheet(500, 70)
+    sheet.line(20, 15, text, 32)
+    assert estimate_text_size(sheet.image) == pytest.approx(x_height(32), rel=0.18)
+
+
+def test_a_heading_does_not_change_the_text_size():
+    sheet = Sheet()
+    y = sheet.line(40, 20, "A large heading", 48)
+    sheet.paragraph(40, y + 30, 800, 6)
+    assert estimate_text_size(sheet.image) == pytest.approx(x_height(20), rel=0.15)
+
+
+# ---- ink ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "paper", [Image.new("RGB", (300, 200), "white"), spoilt(Image.new("RGB", (400, 300), "white"))]
+)
+def test_blank_paper_holds_nothing(paper):
+    assert text_mask(paper).mean() < 1e-3
+    assert cut_blocks(paper) == []
+    assert estimate_text_size(paper) is None
+    assert estimate_skew(paper) == 0
+
+
+def test_ink_is_found_on_dark_and_light_parts_of_one_page():
+    image = Image.new("L", (600, 200), 250)
+    image.paste(30, (300, 0, 600, 200))
+    image.paste(30, (100, 90, 110, 110))
+    image.paste(250, (500, 90, 510, 110))
+    mask = text_mask(image)
+    assert mask[90:110, 100:110].all() and mask[90:110, 500:510].all()
+    assert mask[:, :280].sum() == mask[:, 320:].sum() == 200  # not at the seam, where no tile has one paper
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2), (17, 5)])
+def test_pictures_of_few_pixels(size):
+    assert cut_blocks(Image.effect_noise(size, 90)) is not None
+
+
+# ---- blocks ---------------------------------------------------------------------------------------------------------
+
+
+def left_to_right(blocks: list[Block]) -> list[int]:
+    return [block.box[0] for block in blocks]
+
+
+@pytest.mark.parametrize("offset", [0, 11])
+def test_columns_are_read_one_after_the_other(offset):
+    blocks = cut_blocks(two_columns(offset))
+    assert [block.lines for block in blocks] == [1, 7, 7, 4, 5, 1]
+    assert [block.paragraph_start for block in blocks] == [True, True, False, True, False, True]
+    assert all(box[2] < 500 for box in (blocks[1].box, blocks[2].box))
+    assert all(box[0] > 500 for box in (blocks[3].box, blocks[4].box))
+    assert blocks[0].text_size > 1.6 * blocks[1].text_size
+
+
+def test_three_columns():
+    sheet = Sheet(1200, 500)
+    for x in (40, 430, 820):
+        sheet.paragraph(x, 40, 340, 8)
+    blocks = cut_blocks(sheet.image)
+    assert [block.lines for block in blocks] == [8, 8, 8]
+    assert left_to_right(blocks) == sorted(left_to_right(blocks))
+
+
+def test_contents_with_leaders_are_read_row_by_row():
+    sheet = Sheet(800, 420)
+    y = sheet.line(40, 20, "Contents", 36)
+    for number, title in enumerate(["Introduction", "How pages are cut", "Rows", "Columns and their gutters", "Notes"]):
+        width = font(20).getlength(f"{number + 1}  {title} ")
+        dots = "." * int((680 - width) / font(20).getlength("."))
+        sheet.line(40, y, f"{number + 1}  {title} {dots}")
+        y = sheet.line(730, y, str(7 + 9 * number))
+    blocks = cut_blocks(sheet.image)
+    assert [block.lines for block in blocks] == [1, 5]
+    assert blocks[1].box[2] > 740
+
+
+def test_a_table_is_read_row_by_row():
+    sheet = Sheet(900, 400)
+    for row in range(7):
+        for column, x in enumerate((40, 280, 500, 720)):
+            sheet.line(x, 30 + 32 * row, [WORDS[row], f"{row * 37}.5", WORDS[row + 9], f"{row * 91}"][column])
+    (block,) = cut_blocks(sheet.image)
+    assert block.lines == 7 and block.box[0] < 60 and block.box[2] > 730
+
+
+def test_terms_stay_beside_their_definitions():
+    sheet = Sheet()
+    y = 30
+    for term in ("Skew", "Gutter", "Leader", "Block"):
+        sheet.line(40, y, term)
+        y = sheet.paragraph(260, y, 600, 3) + 16
+    blocks = cut_blocks(sheet.image)
+    assert [block.lines for block in blocks] == [3] * 4
+    assert all(block.box[0] < 60 for block in blocks)
+
+
+@pytest.mark.parametrize("most, expected", [(8, [7, 7, 6]), (20, [20]), (1, [1] * 20)])
+def test_no_block_has_more_lines_than_asked_for(most, expected):
+    blocks = cut_blocks(text_sheet(16, lines=20), max_lines=most)
+    assert sorted((block.lines for block in blocks), reverse=True) == expected
+    assert [block.paragraph_start for block in blocks] == [True] + [False] * (len(blocks) - 1)
+
+
+def test_paragraphs_part_at_gaps_and_at_indents():
+    sheet = Sheet()
+    y = sheet.paragraph(40, 30, 800, 3)
+    y = sheet.paragraph(40, y + 14, 800, 4)
+    sheet.paragraph(40, y, 800, 5, indent=28)
+    assert [block.lines for block in cut_blocks(sheet.image)] == [3, 4, 5]
+
+
+def test_indented_code_is_one_block():
+    sheet = Sheet(500, 300)
+    for number, text in enumerate(["def cut(page):", "    if page:", "        return [page]", "    return []", "end"]):
+        sheet.line(30 + 24 * (len(text) - len(text.lstrip())) // 2, 20 + 26 * number, text.lstrip())
+    assert [block.lines for block in cut_blocks(sheet.image)] == [5]
+
+
+def test_boxes_hold_the_ink_of_their_lines():
+    image = text_sheet(20)
+    (block,) = cut_blocks(image)
+    rows, columns = np.nonzero(np.asarray(image.convert("L")) < 128)
+    x0, y0, x1, y1 = block.box
+    assert x0 <= columns.min() and y0 <= rows.min() and x1 > columns.max() and y1 > rows.max()
+    assert x0 > columns.min() - 4 and y0 > rows.min() - 4
+
+
+def test_rules_and_frames_are_not_text():
+    sheet = Sheet()
+    sheet.draw.rectangle((20, 20, 880, 300), outline="black", width=2)
+    sheet.paragraph(50, 40, 780, 5)
+    sheet.draw.line((50, 330, 850, 330), fill="black", width=3)
+    sheet.paragraph(50, 360, 780, 4)
+    assert [(block.kind, block.lines) for block in cut_blocks(sheet.image)] == [("text", 5), ("text", 4)]
+
+
+def test_a_picture_is_marked_and_its_caption_read():
+    sheet = Sheet(900, 900)
+    y = int(sheet.paragraph(40, 30, 800, 4))
+    noise = Image.effect_noise((400, 330), 140).filter(ImageFilter.GaussianBlur(6))
+    noise = Image.fromarray(((np.asarray(noise).astype(float) - 128) * 8 + 90).clip(0, 200).astype(np.uint8))
+    sheet.image.paste(noise.convert("RGB"), (230, y + 30))
+    sheet.line(300, y + 385, "Figure 1: a cloud of noise")
+    sheet.paragraph(40, y + 450, 800, 4)
+    blocks = cut_blocks(sheet.image)
+    assert [(block.kind, block.lines) for block in blocks] == [("text", 4), ("picture", 0), ("text", 1), ("text", 4)]
+    x0, y0, x1, y1 = blocks[1].box
+    assert abs(x0 - 230) < 25 and abs(x1 - 630) < 25 and abs(y0 - y - 30) < 25 and abs(y1 - y - 360) < 25
+
+
+def test_light_text_on_a_dark_banner():
+    sheet = Sheet()
+    sheet.draw.rectangle((0, 0, 900, 90), fill="#182850")
+    sheet.ink = "white"
+    sheet.line(50, 25, "Welcome to the Show", 36)
+    sheet.ink = "black"
+    sheet.paragraph(50, 150, 780, 4)
+    blocks = [block for block in cut_blocks(sheet.image) if block.kind == "text"]
+    assert [block.lines for block in blocks] == [1, 4]
+    assert blocks[0].box[0] > 40 and blocks[0].box[2] < 600
+
+
+def test_a_spoilt_page_has_the_blocks_of_the_clean_one():
+    clean, photograph = cut_blocks(two_columns()), cut_blocks(spoilt(two_columns()))
+    assert [block.lines for block in photograph] == [block.lines for block in clean]
+
+
+def test_max_lines_must_be_positive():
+    with pytest.raises(ValueError, match="max_lines"):
+        cut_blocks(text_sheet(16), max_lines=0)
+
+
+def test_a_page_takes_a_moment():
+    sheet = Sheet(1240, 1754)
+    for x in (80, 650):
+        y = 60
+        for _ in range(5):
+            y = sheet.paragraph(x, y, 510, 11) + 20
+    cut_blocks(sheet.image.crop((0, 0, 300, 300)))
+    start = time.process_time()
+    cut_blocks(sheet.image)
+    assert time.process_time() - start < 1.5  # about 0.2 alone on one core
+
+
+# ---- skew -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("angle", [-1.0, -0.4, 0.0, 0.7])
+def test_skew_is_measured_and_does_not_change_the_blocks(angle):
+    page = two_columns().rotate(-angle, Image.BICUBIC, fillcolor="white")
+    assert estimate_skew(page) == pytest.approx(angle, abs=0.06)
+    assert [block.lines for block in cut_blocks(page)] == [1, 7, 7, 4, 5, 1]
+
+
+def test_crop_is_straight():
+    page = text_sheet(20, lines=5).rotate(-0.9, Image.BICUBIC, fillcolor="white", expand=True)
+    (block,) = cut_blocks(page)
+    assert block.skew == pytest.approx(0.9, abs=0.08)
+    assert abs(estimate_skew(crop_block(page, block, text_size=16))) < 0.1
+
+
+# ---- crop and join --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [14, 30, 60])
+def test_crop_brings_letters_to_the_wanted_size(size):
+    page = text_sheet(size, lines=3)
+    (block,) = cut_blocks(page)
+    crop = crop_block(page, block, text_size=8)
+    assert crop.mode == "RGB"
+    assert estimate_text_size(crop) == pytest.approx(8, rel=0.12)
+
+
+def test_crop_has_a_margin_of_paper_and_grows_four_times_at_most():
+    page = text_sheet(20, lines=2, paper="#ead8b0")
+    (block,) = cut_blocks(page)
+    crop = crop_block(page, block, text_size=100, margin=9)
+    assert abs(crop.width - 18 - 4 * (block.box[2] - block.box[0])) <= 20
+    assert (np.asarray(crop)[:9] == (0xEA, 0xD8, 0xB0)).all()
+
+
+def test_join_parts_paragraphs_and_goes_on_within_them():
+    blocks = [Block((0, 0, 9, 9), 8.0, 1, start) for start in (True, True, False, True)]
+    assert join_blocks(["Title", "one\ntwo-", "three", "four"], blocks) == "Title\n\none\ntwo-\nthree\n\nfour"
+    assert join_blocks(["a", " ", "b", ""], blocks) == "a\nb"
+    assert join_blocks([], []) == ""
+    with pytest.raises(ValueError):
+        join_blocks(["a"], blocks)
