@@ -260,6 +260,12 @@ def test_a_picture_is_marked_and_its_caption_read():
     assert abs(x0 - 230) < 25 and abs(x1 - 630) < 25 and abs(y0 - y - 30) < 25 and abs(y1 - y - 360) < 25
 
 
+def test_a_texture_is_no_page_of_text():
+    rough = np.asarray(Image.effect_noise((900, 700), 150).filter(ImageFilter.GaussianBlur(2))).astype(float)
+    texture = Image.fromarray(((rough - 128) * 5 + 128).clip(0, 255).astype(np.uint8))
+    assert sum(block.lines for block in cut_blocks(texture)) <= 6
+
+
 def test_light_text_on_a_dark_banner():
     sheet = Sheet()
     sheet.draw.rectangle((0, 0, 900, 90), fill="#182850")

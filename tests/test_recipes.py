@@ -73,7 +73,7 @@ def test_overrides(recipe):
     assert loaded.train.learning_rate == pytest.approx(2e-5)
     assert [(source.path, source.share) for source in loaded.data] == [("data/blocks", 0.5), ("data/more", 1.0)]
     assert loaded.model.clip is True
-    assert loaded.model.init == ""
+    assert loaded.model.init == []
     assert loaded.freeze == ["clip"]
     assert loaded.output == "runs/other"
     assert loaded.train.betas == [0.9, 0.98]

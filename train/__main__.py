@@ -1,10 +1,13 @@
-"""``python -m train run RECIPE.yaml [key=value …] [--resume]``"""
+"""``python -m train run RECIPE.yaml [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a model."""
 
 import argparse
 import sys
+from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
+from data_tools.sources import SourceError
 from train.recipe import RecipeError, load_recipe
+from varytoy.reader import ModelError
 from varytoy.samples import SampleError
 
 
@@ -17,7 +20,40 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
     run.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     run.set_defaults(run=_run)
+
+    table = programs.add_parser("evaluate", help="print a model's table, on freshly rendered samples")
+    table.add_argument("--model", default="nano", help="nano, a folder or a hub id")
+    table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
+    table.add_argument("--count", type=int, default=200, help="pictures of each kind")
+    table.add_argument("--seed", type=int, default=1001)
+    table.add_argument("--blocks", type=Path, help="also a folder of NAME.png with NAME.txt, to report on")
+    table.add_argument("--text-only", action="store_true", help="leave the scenes out")
+    table.add_argument("--write", type=Path, help="save the table as JSON")
+    table.set_defaults(run=_evaluate)
+
+    pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
+    pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
+    pages.add_argument("--model", default="nano")
+    pages.add_argument("--limit", type=int, help="only the first so many")
+    pages.set_defaults(run=_pages)
     return parser
+
+
+def _evaluate(options) -> None:
+    from train.evaluate import evaluate, write_table
+
+    pictures = None if options.text_only else options.source
+    found = evaluate(options.model, options.source, pictures, options.count, options.seed, options.blocks)
+    for name, value in found.items():
+        print(f"{name:<40} {value:.4f}")
+    if options.write:
+        write_table(found, options.write)
+
+
+def _pages(options) -> None:
+    from train.pages import report
+
+    report(options.model, options.folder, options.limit)
 
 
 def _run(options) -> None:
@@ -30,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
-    except (RecipeError, SampleError, FileNotFoundError) as error:
+    except (RecipeError, SampleError, SourceError, ModelError, FileNotFoundError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     return 0

@@ -46,7 +46,8 @@ class SampleDataset(Dataset):
             found = [
                 sample
                 for sample in read_samples(source.path, on_error=bad)
-                if not source.tasks or sample.task in source.tasks
+                if (not source.tasks or sample.task in source.tasks)
+                and (not source.longest or len(sample.answer) <= source.longest)
             ]
             chosen = _share(found, source.share, random.Random(f"{seed}:{number}"))
             if not chosen:
@@ -66,18 +67,19 @@ class SampleDataset(Dataset):
             return None
 
     def shapes(self, stride: tuple[int, int]) -> list[tuple[int, int]]:
-        """Token rows and tokens a row of each sample's pictures; only image headers are read. (0, letters) without."""
+        """Half the token rows, and the tokens, of each sample: what should be alike in a batch, so that neither pixels
+        nor tokens are mostly padding. Only image headers are read."""
         found = []
         for sample in self.samples:
-            rows = columns = 0
+            rows = tokens = 0
             for path in sample.image_paths():
                 try:
                     with Image.open(path) as image:
-                        rows = max(rows, -(-image.height // stride[0]))
-                        columns += -(-image.width // stride[1])
+                        high, wide = -(-image.height // stride[0]), -(-image.width // stride[1])
+                        rows, tokens = max(rows, high), tokens + high * wide
                 except (OSError, ValueError, SyntaxError):  # Pillow raises the last for a damaged PNG chunk
                     continue  # counted when the sample is used
-            found.append((rows, columns or len(sample.answer)))
+            found.append((rows // 2, tokens + len(sample.answer)))
         return found
 
 
@@ -170,7 +172,7 @@ class Collator:
 class SizeSampler(Sampler[int]):
     """Shuffled batches of like-shaped samples: batches of a window are cut from its samples sorted by shape."""
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch: int, seed: int, window: int = 32):
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch: int, seed: int, window: int = 64):
         self.sizes, self.batch, self.seed, self.window, self.epoch = list(sizes), batch, seed, window, 0
 
     def __len__(self) -> int:

@@ -1,6 +1,8 @@
 """One loop for every stage and size: transformers' Trainer with our data, losses and records."""
 
 import json
+import os
+import socket
 import time
 from pathlib import Path
 
@@ -19,6 +21,8 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     Raises:
         RecipeError, SampleError: what is wrong and how to mend it.
     """
+    if recipe.train.deepspeed:
+        _distributed_defaults()
     output = Path(recipe.output)
     checkpoint = _resume_point(output, resume)
     output.mkdir(parents=True, exist_ok=True)
@@ -43,10 +47,36 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         callbacks=[Records(output / "metrics.jsonl", bad), CtcSwitch(recipe.ctc.warmup_steps)],
     )
     trainer.train(resume_from_checkpoint=checkpoint)
+    say(describe_optimizer(trainer))
     trainer.save_model(str(output))
     processor.save_pretrained(output)
     say(f"{bad.count} bad samples; the model is in {output}")
+    if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
     return output
+
+
+def describe_optimizer(trainer: Trainer) -> str:
+    """Class and state types of the optimizer that really stepped, whatever wraps it."""
+    optimizer = getattr(trainer.model_wrapped, "optimizer", None) or trainer.optimizer
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    states = {str(value.dtype).removeprefix("torch.") for state in optimizer.state.values()
+              for value in state.values() if torch.is_tensor(value) and value.numel() > 1}
+    return f"optimizer: {type(optimizer).__name__}, state in {', '.join(sorted(states)) or 'nothing'}"
+
+
+def _distributed_defaults() -> None:
+    """DeepSpeed wants to be told its rank; a plain ``python -m train run`` is a group of one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    defaults = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if "RANK" not in os.environ:
+        os.environ.update({name: str(value) for name, value in defaults.items()})
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:

@@ -36,6 +36,8 @@ class DataSettings:
     """How often its samples are seen in an epoch: 0.5 every other one, 2 each twice."""
     tasks: list[str] = field(default_factory=list)
     """Only samples of these tasks; empty for all."""
+    longest: int = 0
+    """Only samples whose answer has at most so many characters; 0 for all."""
 
 
 @dataclass
@@ -187,9 +189,11 @@ def _convert(hint, value, where: str, key: str):
     if dataclasses.is_dataclass(hint):
         return _fill(hint, value, where, key + ".")
     if typing.get_origin(hint) is list:
+        inner = typing.get_args(hint)[0]
+        if inner is str and (value is None or isinstance(value, str)):
+            value = [value] if value else []  # model.init=FOLDER, model.init=
         if not isinstance(value, list):
             raise RecipeError(f"{where}: {key} must be a list")
-        inner = typing.get_args(hint)[0]
         return [_convert(inner, entry, where, f"{key}.{number}") for number, entry in enumerate(value)]
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:

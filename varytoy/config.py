@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 from math import prod
+from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -113,8 +114,8 @@ class VaryConfig(PretrainedConfig):
 
 
 def read_preset(name: str) -> dict:
-    """The JSON of a preset; ``processor`` in it holds what VaryProcessor needs."""
-    path = files("varytoy") / "presets" / f"{name}.json"
+    """The JSON of a preset, by its name or the path of a ``.json`` file; ``processor`` holds what VaryProcessor needs."""
+    path = Path(name) if name.endswith(".json") else files("varytoy") / "presets" / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"no preset '{name}'; the presets are {', '.join(VaryConfig.presets())}")
     return json.loads(path.read_text())

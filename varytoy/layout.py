@@ -331,6 +331,17 @@ def _settle(segments: list[_Segment]) -> list[_Segment]:
     return segments
 
 
+def _credible(segments: list[_Segment]) -> list[_Segment]:
+    """Without the scraps of a photograph: where hardly two sizes agree, only what looks like a word counts."""
+    if not segments:
+        return segments
+    sizes, letters = np.array([s.size for s in segments]), np.array([s.letters for s in segments])
+    alike = np.abs(np.log(sizes / _text_size(segments))) < 0.4
+    if letters[alike].sum() > 0.5 * letters.sum():
+        return segments
+    return [s for s in segments if s.letters >= 4]
+
+
 def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: np.ndarray, height: float) -> bool:
     """Takes solid areas for paper of another colour, or a photograph, and corrects the ink in them; whether any was."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -389,7 +400,7 @@ def _analyse(image: Image.Image) -> _Analysis | None:
     tall = boxes[:, 3] - boxes[:, 1]
     slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
     segments = _segments(boxes, runs, owner, height, slope)
-    return _Analysis(scale, slope, [s for s in _settle(segments) if s.size >= SMALLEST], pictures)
+    return _Analysis(scale, slope, _credible([s for s in _settle(segments) if s.size >= SMALLEST]), pictures)
 
 
 def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -1,0 +1,161 @@
+"""Generation, Reader and the command line, with a tiny model of random weights."""
+
+import json
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from varytoy import cli, generation
+from varytoy.generation import LoopGuard, generate, repeated_tail
+from varytoy.reader import ModelError, Reader
+from varytoy.tasks import Answer
+
+
+@pytest.fixture
+def reader(model, processor) -> Reader:
+    return Reader(model, processor, "tiny")
+
+
+@pytest.fixture
+def folder(model, processor, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def page(lines: int = 3, size: int = 16) -> Image.Image:
+    image = Image.new("RGB", (360, 30 + lines * (size + 10)), "white")
+    font = ImageFont.load_default(size=size)
+    for number in range(lines):
+        ImageDraw.Draw(image).text((12, 12 + number * (size + 10)), f"line {number} of a page", "black", font)
+    return image
+
+
+def test_a_repetition_is_found_and_leaders_are_not():
+    assert repeated_tail([7, 8, 9] * 30) == 3
+    assert repeated_tail(list(range(50)) + [5] * 80) == 1
+    assert repeated_tail(list(range(50)) + [5] * 40) == 0
+    assert repeated_tail(list(range(200))) == 0
+
+
+def test_a_loop_is_stopped_cut_and_said(model, processor, monkeypatch):
+    """A model that only ever writes one letter."""
+    letter = processor.tokenizer.convert_tokens_to_ids("a")
+    plain = type(model).forward
+
+    def stuck(self, *arguments, **options):
+        output = plain(self, *arguments, **options)
+        output.logits[..., letter] = 1e4
+        return output
+
+    monkeypatch.setattr(type(model), "forward", stuck)
+    found = generate(model, processor, processor("hi"), max_new_tokens=500)[0]
+    assert (found.stop_reason, found.text) == ("loop", "a")
+
+
+def test_each_row_of_a_batch_loops_by_itself():
+    guard = LoopGuard(start=0, every=1)
+    rows = torch.tensor([[1, 2] * 40, list(range(80))])
+    assert guard(rows, None).tolist() == [True, False]
+
+
+def test_length_confidence_stream_and_cancel(model, processor):
+    shown = []
+    found = generate(model, processor, processor("hi"), max_new_tokens=5, show=shown.append)[0]
+    assert found.stop_reason in ("length", "end") and 0 < found.confidence <= 1
+    assert found.stop_reason == "end" or found.tokens == 5
+    assert not shown or shown[-1].strip() == found.text.strip()
+    event = threading.Event()
+    event.set()
+    assert generate(model, processor, processor("hi"), max_new_tokens=50, cancel=event)[0].tokens == 1
+
+
+def test_an_empty_page_has_no_text(reader):
+    answer = reader.read_page(Image.new("RGB", (600, 800), "white"))
+    assert (answer.text, answer.stop_reason) == ("", "end")
+
+
+def test_a_page_is_read_block_by_block_in_order(reader, monkeypatch):
+    """The model is replaced by one that says which crop it was given; what is tested is the way of the blocks."""
+    image = Image.new("RGB", (1000, 700), "white")
+    font = ImageFont.load_default(size=20)
+    for column in range(2):
+        for line in range(20):
+            words = f"column {column} line {line} of words"
+            ImageDraw.Draw(image).text((40 + column * 500, 40 + line * 30), words, "black", font)
+    sizes = []
+
+    def fake(self, conversations, images, task, *rest):
+        sizes.extend(picture.size for picture in images)
+        return [SimpleNamespace(text=f"<{len(sizes) - len(images) + n}>", stop_reason="end", confidence=1.0, tokens=3)
+                for n in range(len(images))]
+
+    monkeypatch.setattr(Reader, "generate", fake)
+    text = reader.read_page(image).text
+    assert len(sizes) >= 6
+    assert [int(part) for part in text.replace("<", " ").replace(">", " ").split()] == list(range(len(sizes)))
+
+
+def test_a_large_picture_goes_through_the_page(reader, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Reader, "read_page", lambda self, *rest: seen.append("page") or Answer(""))
+    one = SimpleNamespace(text="x", stop_reason="end", confidence=1.0, tokens=1)
+    monkeypatch.setattr(Reader, "generate", lambda self, *rest: seen.append("block") or [one])
+    reader.ocr(page(3))
+    reader.ocr(page(14))
+    assert seen == ["block", "page"]
+
+
+def test_text_is_brought_to_the_size_the_model_reads(reader):
+    small, large = reader.fit_text(page(3, 12)), reader.fit_text(page(3, 36))
+    assert abs(small.height / 114 * 12 - large.height / 168 * 36) < 0.3 * 16
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: None, "lacks config.json"),
+        (lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{}")), "lacks processor_config.json"),
+    ],
+)
+def test_a_folder_without_a_model_is_said(tmp_path, make, words):
+    make(tmp_path / "no model")
+    with pytest.raises(ModelError, match=words):
+        Reader.from_pretrained(str(tmp_path / "no model"), "cpu")
+
+
+def test_read_prints_json_and_goes_on_after_bad_files(folder, tmp_path, capsys):
+    page().save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "empty.pdf").write_bytes(b"")
+    names = [str(tmp_path / name) for name in ("bad.png", "good.png", "empty.pdf", "missing.png")]
+    code = cli.main(["read", *names, "--json", "--model", str(folder), "--max-new-tokens", "4"])
+    streams = capsys.readouterr()
+    rows = [json.loads(line) for line in streams.out.splitlines()]
+    assert code == 2
+    assert [row["file"] for row in rows] == names
+    assert set(rows[1]) >= {"file", "page", "text", "boxes", "stop_reason", "seconds", "model"}
+    assert all(set(row) == {"file", "error"} for row in (rows[0], rows[2], rows[3]))
+    said = [line for line in streams.err.splitlines() if line.startswith("varytoy:")]
+    assert len(said) >= 3 and "Traceback" not in streams.err
+
+
+def test_read_refuses_what_cannot_be(folder, tmp_path, capsys):
+    page().save(tmp_path / "good.png")
+    assert cli.main(["read", str(tmp_path / "good.png"), "--page", "3", "--model", str(folder)]) == 2
+    assert "page 3" in capsys.readouterr().err
+    assert cli.main(["read", str(tmp_path / "good.png"), "--task", "ground", "--model", str(folder)]) == 2
+    assert "needs a phrase" in capsys.readouterr().err
+    assert cli.main(["read", str(tmp_path / "good.png"), "--model", str(tmp_path)]) == 2
+    assert "lacks config.json" in capsys.readouterr().err
+
+
+def test_boxes_of_an_answer_are_pixels_of_the_file(reader, monkeypatch):
+    said = SimpleNamespace(text="[100, 200, 500, 1000]", stop_reason="end", confidence=1.0, tokens=9)
+    monkeypatch.setattr(generation, "generate", None)
+    monkeypatch.setattr(Reader, "generate", lambda self, *rest: [said])
+    answer = reader.ground(Image.new("RGB", (640, 480)), "the cat")
+    assert answer.boxes == [("the cat", (64, 96, 320, 480))]

@@ -1,0 +1,179 @@
+"""The training program, end to end on the CPU with a tiny model: reading emerges, options really run, nothing is lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.writer import write_samples
+from train.__main__ import main
+from train.loop import run
+from train.recipe import CtcSettings, DataSettings, ModelSettings, Recipe, TrainSettings
+from varytoy import metrics
+from varytoy.reader import Reader
+from varytoy.samples import read_samples
+from varytoy.tasks import TASKS
+
+TINY = str(Path(__file__).with_name("tiny.json"))
+TEXT = "The quick brown fox jumps over the lazy dog while seven wizards brew strong coffee at noon.\n"
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    """A source folder as `data_tools fetch` lays it out, from what the test dependencies bring."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "fonts").mkdir()
+    (folder / "texts").mkdir()
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"):
+        shutil.copyfile(fonts / name, folder / "fonts" / name)
+    (folder / "texts" / "python3.11-doc.txt").write_text(TEXT, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ten(source, tmp_path_factory) -> Path:
+    """Ten clean little pages of two lines."""
+    folder = tmp_path_factory.mktemp("ten")
+    options = BlockOptions((2, 2), (8, 12), (7.0, 8.0), formatted=False, blank=0.0, degrade=0.0)
+    write_samples(folder, 10, BlockRenderer(source, 5, "train", options), workers=1)
+    return folder
+
+
+def recipe(data: Path, output: Path, ctc: CtcSettings | None = None, init: tuple = (), clip: bool = False, **train) -> Recipe:
+    settings = {"batch_size": 5, "log_steps": 1, "save_steps": 1000, "learning_rate": 1e-3, **train}
+    return Recipe(
+        stage="pretrain",
+        output=str(output),
+        model=ModelSettings(preset=TINY, clip=clip, init=list(init)),
+        data=[DataSettings(str(data))],
+        ctc=ctc or CtcSettings(),
+        train=TrainSettings(**settings),
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def read_all(folder: Path, samples) -> list[str]:
+    reader = Reader.from_pretrained(str(folder), "cpu")
+    questions = [sample.messages[:-1] for sample in samples]
+    images = [sample.open_images()[0] for sample in samples]
+    return [row.text for row in reader.generate(questions, images, TASKS["ocr"], 64)]
+
+
+@pytest.mark.slow
+def test_ten_pages_are_read_from_their_pictures(ten, tmp_path):
+    """From random weights to reading; and it is the picture that is read, not the prompt or the order."""
+    ctc = CtcSettings(warmup_steps=60, weight=0.2, aligned=True)
+    run(recipe(ten, tmp_path / "run", ctc, max_steps=420, learning_rate=2e-3, warmup=20, batch_size=10))
+    samples = list(read_samples(ten))
+    texts = read_all(tmp_path / "run", samples)
+    truths = [sample.answer for sample in samples]
+    assert metrics.character_error_rate(texts, truths) <= 0.02
+    swapped = truths[1:] + truths[:1]
+    assert metrics.character_error_rate(texts, swapped) > 0.3
+
+
+def test_ctc_loss_falls_and_the_head_goes_along_to_the_next_stage(ten, tmp_path):
+    run(recipe(ten, tmp_path / "one", CtcSettings(warmup_steps=100), max_steps=20, batch_size=10, learning_rate=3e-3))
+    found = losses(tmp_path / "one")
+    assert found[-1] < 0.5 * found[0]
+    assert not any(name.startswith("ctc") for name in load_file(tmp_path / "one" / "model.safetensors"))
+    said = []
+    following = recipe(ten, tmp_path / "two", CtcSettings(warmup_steps=100), (str(tmp_path / "one"),), max_steps=1)
+    run(following, say=said.append)
+    assert losses(tmp_path / "two")[0] < 1.5 * found[-1]
+    assert "(0 are not in it)" in said[0]
+
+
+def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):
+    run(recipe(ten, tmp_path / "one", clip=True, max_steps=1))
+    chosen = recipe(ten, tmp_path / "two", init=(str(tmp_path / "one"),), clip=True, max_steps=2)
+    chosen.freeze = ["vision_vocabulary", "clip"]
+    said = []
+    run(chosen, say=said.append)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert moved - {"vision_vocabulary"} == {"connector", "language_model"}
+    # Batch norm's running statistics follow the data even where its weights are frozen.
+    assert all("running" in name or "batches" in name for name in before
+               if name.startswith("vision") and name not in still)
+    assert "vision_vocabulary" in said[1] and "frozen" in said[1] and "trained" in said[1]
+
+
+def test_resume_gives_the_weights_of_an_unbroken_run(ten, tmp_path):
+    run(recipe(ten, tmp_path / "whole", max_steps=6, schedule="constant"))
+    run(recipe(ten, tmp_path / "broken", max_steps=3, save_steps=3, schedule="constant"))
+    run(recipe(ten, tmp_path / "broken", max_steps=6, schedule="constant"), resume=True)
+    whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_a_run_is_not_overwritten(ten, tmp_path, capsys):
+    run(recipe(ten, tmp_path / "run", max_steps=1, save_steps=1))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output: {tmp_path / 'run'}\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
+    assert main(["run", str(path)]) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+
+
+def test_bad_samples_are_counted_and_said(ten, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(ten, folder)
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    lines[3] = "{broken"
+    (folder / "images" / "000" / "000001.png").write_bytes(b"no picture")
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    said = []
+    run(recipe(folder, tmp_path / "run", max_steps=2), say=said.append)
+    text = "\n".join(said)
+    assert "samples.jsonl line 4: not JSON" in text
+    assert "000001.png" in text
+    assert said[-1].startswith("2 bad samples")
+
+
+def launch(path: Path, *overrides: str) -> str:
+    """Run a recipe in its own process, as a user does; DeepSpeed wants a fresh one."""
+    command = [sys.executable, "-m", "train", "run", str(path), *overrides]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "deepspeed"),
+    [("adamw_bnb_8bit", ""), ("adamw_torch", "zero2.json"), ("adamw_bnb_8bit", "zero2.json"), ("adamw_torch", "zero3.json")],
+)
+def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
+    """Real bitsandbytes and real DeepSpeed, alone and together: the loss falls and the optimizer is the asked one."""
+    output = tmp_path / "run"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"stage: pretrain\noutput: {output}\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
+    zero = [f"train.deepspeed={ROOT / 'train' / 'recipes' / deepspeed}"] if deepspeed else []
+    said = launch(
+        path, f"train.optimizer={optimizer}", "train.max_steps=8", "train.batch_size=5", "train.learning_rate=2e-3",
+        "train.log_steps=1", "train.save_steps=8", *zero,
+    )
+    found = losses(output)
+    assert found[-1] < found[0]
+    assert (output / "model.safetensors").is_file()
+    name = "AdamW8bit" if "8bit" in optimizer else "AdamW"
+    assert f"optimizer: {name}" in said
+    assert ("uint8" in said) == ("8bit" in optimizer)

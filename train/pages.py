@@ -1,0 +1,60 @@
+"""Whole pages: the model beside Tesseract, on a folder of ``NAME.pdf`` with ``NAME.txt``."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from varytoy import metrics
+from varytoy.documents import open_pages
+from varytoy.reader import Reader
+
+
+@dataclass
+class PageScore:
+    name: str
+    ours: float
+    seconds: float
+    tesseract: float | None
+
+
+def tesseract(image: Image.Image) -> str:
+    """Tesseract's text of a page. Raises FileNotFoundError when it is not installed."""
+    if not shutil.which("tesseract"):
+        raise FileNotFoundError("tesseract is not installed: install the package tesseract-ocr")
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        image.save(file.name)
+        command = ["tesseract", file.name, "stdout", "--dpi", "150"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def score_pages(reader: Reader, files: Sequence[Path], dpi: int = 150, beside: bool = True):
+    """Yield the normalised edit distance of each page to its ``.txt``, ours and Tesseract's."""
+    for path in files:
+        truth = path.with_suffix(".txt").read_text(encoding="utf-8")
+        image = next(iter(open_pages(path, [1], dpi))).image
+        start = time.perf_counter()
+        ours = metrics.normalised_edit_distance(reader.read_page(image).text, truth)
+        seconds = time.perf_counter() - start
+        other = metrics.normalised_edit_distance(tesseract(image), truth) if beside else None
+        yield PageScore(path.stem, ours, seconds, other)
+
+
+def report(model: str, folder: Path, limit: int | None = None) -> None:
+    """Print a line a page and the means."""
+    files = sorted(folder.glob("*.pdf"))[:limit]
+    if not files:
+        raise FileNotFoundError(f"no PDF files in {folder}")
+    scores = []
+    print(f"{'page':<24} {'vary':>6} {'Tesseract':>9} {'s':>6}")
+    for score in score_pages(Reader.from_pretrained(model), files):
+        scores.append(score)
+        print(f"{score.name:<24} {score.ours:6.3f} {score.tesseract:9.3f} {score.seconds:6.1f}", flush=True)
+    ours = metrics.mean(score.ours for score in scores)
+    other = metrics.mean(score.tesseract for score in scores)
+    print(f"{'mean of ' + str(len(scores)):<24} {ours:6.3f} {other:9.3f} {metrics.mean(s.seconds for s in scores):6.1f}")
