@@ -90,8 +90,10 @@ def test_a_page_is_read_block_by_block_in_order(reader, monkeypatch):
 
     def fake(self, conversations, images, task, *rest):
         sizes.extend(picture.size for picture in images)
-        return [SimpleNamespace(text=f"<{len(sizes) - len(images) + n}>", stop_reason="end", confidence=1.0, tokens=3)
-                for n in range(len(images))]
+        return [
+            SimpleNamespace(text=f"<{len(sizes) - len(images) + n}>", stop_reason="end", confidence=1.0, tokens=3)
+            for n in range(len(images))
+        ]
 
     monkeypatch.setattr(Reader, "generate", fake)
     text = reader.read_page(image).text

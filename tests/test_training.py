@@ -49,7 +49,9 @@ def ten(source, tmp_path_factory) -> Path:
     return folder
 
 
-def recipe(data: Path, output: Path, ctc: CtcSettings | None = None, init: tuple = (), clip: bool = False, **train) -> Recipe:
+def recipe(
+    data: Path, output: Path, ctc: CtcSettings | None = None, init: tuple = (), clip: bool = False, **train
+) -> Recipe:
     settings = {"batch_size": 5, "log_steps": 1, "save_steps": 1000, "learning_rate": 1e-3, **train}
     return Recipe(
         stage="pretrain",
@@ -109,8 +111,9 @@ def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):
     still = [name for name in before if torch.equal(before[name], after[name])]
     assert moved - {"vision_vocabulary"} == {"connector", "language_model"}
     # Batch norm's running statistics follow the data even where its weights are frozen.
-    assert all("running" in name or "batches" in name for name in before
-               if name.startswith("vision") and name not in still)
+    assert all(
+        "running" in name or "batches" in name for name in before if name.startswith("vision") and name not in still
+    )
     assert "vision_vocabulary" in said[1] and "frozen" in said[1] and "trained" in said[1]
 
 
@@ -154,12 +157,15 @@ def launch(path: Path, *overrides: str) -> str:
     return done.stdout
 
 
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "deepspeed"),
-    [("adamw_bnb_8bit", ""), ("adamw_torch", "zero2.json"), ("adamw_bnb_8bit", "zero2.json"), ("adamw_torch", "zero3.json")],
+    [
+        ("adamw_bnb_8bit", ""),
+        ("adamw_torch", "zero2.json"),
+        ("adamw_bnb_8bit", "zero2.json"),
+        ("adamw_torch", "zero3.json"),
+    ],
 )
 def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
     """Real bitsandbytes and real DeepSpeed, alone and together: the loss falls and the optimizer is the asked one."""
@@ -168,8 +174,14 @@ def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
     path.write_text(f"stage: pretrain\noutput: {output}\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
     zero = [f"train.deepspeed={ROOT / 'train' / 'recipes' / deepspeed}"] if deepspeed else []
     said = launch(
-        path, f"train.optimizer={optimizer}", "train.max_steps=8", "train.batch_size=5", "train.learning_rate=2e-3",
-        "train.log_steps=1", "train.save_steps=8", *zero,
+        path,
+        f"train.optimizer={optimizer}",
+        "train.max_steps=8",
+        "train.batch_size=5",
+        "train.learning_rate=2e-3",
+        "train.log_steps=1",
+        "train.save_steps=8",
+        *zero,
     )
     found = losses(output)
     assert found[-1] < found[0]

@@ -114,7 +114,7 @@ class VaryConfig(PretrainedConfig):
 
 
 def read_preset(name: str) -> dict:
-    """The JSON of a preset, by its name or the path of a ``.json`` file; ``processor`` holds what VaryProcessor needs."""
+    """The JSON of a preset, by name or by the path of a ``.json`` file; ``processor`` is for VaryProcessor."""
     path = Path(name) if name.endswith(".json") else files("varytoy") / "presets" / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"no preset '{name}'; the presets are {', '.join(VaryConfig.presets())}")

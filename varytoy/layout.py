@@ -1,8 +1,5 @@
-"""Page layout without a model: where the text stands, how large it is, and in which order it is read.
-
-Ink is what differs from the local paper, darker or lighter. Its connected components are linked into line segments,
-and a recursive cut by white space turns segments into columns, paragraphs and blocks of a few lines. Every text size
-here is the height of the letter x, in pixels. Numpy and pillow only.
+"""Page layout without a model: a recursive cut by white space turns segments of lines into columns, paragraphs and
+blocks of a few lines, in reading order.
 """
 
 from collections.abc import Sequence
@@ -11,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-WORK_PIXELS = 4_200_000  # a larger page is analysed reduced to this
-CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
-SMALLEST = 2.5  # an x lower than this (pixels) cannot be read by anything
+from varytoy.ink import Analysis, Segment, analyse, estimate_text_size, segments_size, text_mask
+
+__all__ = ["Block", "crop_block", "cut_blocks", "estimate_skew", "estimate_text_size", "join_blocks", "text_mask"]
 
 
 @dataclass(frozen=True)
@@ -33,400 +30,10 @@ class Block:
     skew: float = 0.0
 
 
-@dataclass
-class _Segment:
-    """A run of letters on one line, straightened: x range, baseline and x-height in working pixels."""
+Line = list[Segment]
 
-    x0: float
-    x1: float
-    base: float
-    size: float
-    letters: int  # 0: a picture
-    box: np.ndarray  # xyxy in the unstraightened working picture
-    level: float = 0.0  # the letters' height where all have the same, capitals or not; else 0
 
-    @property
-    def top(self) -> float:
-        return self.base - self.size
-
-    @property
-    def middle(self) -> float:
-        return self.base - self.size / 2
-
-    @property
-    def picture(self) -> bool:
-        return self.letters == 0
-
-
-@dataclass
-class _Analysis:
-    scale: float  # working pixels per page pixel
-    skew: float  # tangent
-    segments: list[_Segment]
-    pictures: np.ndarray  # [n, 4]
-
-
-# ---- ink ------------------------------------------------------------------------------------------------------------
-
-
-def _tiles(values: np.ndarray, side: int) -> np.ndarray:
-    """[H, W] -> [rows, columns, side * side], edges repeated."""
-    rows, columns = -(-values.shape[0] // side), -(-values.shape[1] // side)
-    pad = ((0, rows * side - values.shape[0]), (0, columns * side - values.shape[1]))
-    padded = np.pad(values, pad, mode="edge").reshape(rows, side, columns, side)
-    return padded.swapaxes(1, 2).reshape(rows, columns, side * side)
-
-
-def _spread(grid: np.ndarray, side: int, shape: tuple[int, int]) -> np.ndarray:
-    """A value per tile -> a smooth value per pixel."""
-    size = (grid.shape[1] * side, grid.shape[0] * side)
-    return np.asarray(Image.fromarray(grid.astype(np.float32)).resize(size, Image.BILINEAR))[: shape[0], : shape[1]]
-
-
-def _ink(grey: np.ndarray) -> np.ndarray:
-    """[H, W] uint8 -> bool: pixels that differ from the local paper by 0.4 of the local contrast and by the noise."""
-    values = grey.astype(np.float32)
-    grid = np.median(_tiles(grey[::2, ::2], 48), axis=2)
-    paper = _spread(grid, 96, grey.shape)
-    nearest = grid.repeat(96, axis=0).repeat(96, axis=1)[: grey.shape[0], : grey.shape[1]]
-    paper = np.where(np.abs(paper - nearest) < 24, paper, nearest)  # light changes slowly, a photograph's edge does not
-    contrast = np.abs(values - paper)
-    steps = np.abs(np.diff(grey[::3].astype(np.int16), axis=1)) if grey.shape[1] > 1 else np.zeros(1)
-    noise = float(np.median(steps)) / 0.6745 / 2**0.5
-    strongest = _tiles(contrast, 32).max(axis=2)
-    around = np.pad(strongest, 1, mode="edge")
-    around = np.maximum.reduce([around[i : i + strongest.shape[0]] for i in range(3)])
-    strongest = np.maximum.reduce([around[:, i : i + strongest.shape[1]] for i in range(3)])
-    return contrast > np.maximum(0.4 * _spread(strongest, 32, grey.shape), max(26.0, 4.5 * noise))
-
-
-def _working(image: Image.Image) -> tuple[np.ndarray, float]:
-    """Grey [H, W] at the size of analysis, and that size over the page's: tiny letters need more pixels to part."""
-    grey = image.convert("L")
-    pixels = grey.width * grey.height
-    scale = 2.0 if pixels < 800_000 else min(1.0, (WORK_PIXELS / pixels) ** 0.5)
-    if scale != 1.0:
-        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        grey = grey.resize(size, Image.BICUBIC if scale > 1 else Image.BOX)
-    return np.asarray(grey), scale
-
-
-def text_mask(image: Image.Image) -> np.ndarray:
-    """Bool [H, W], true where there is ink; nothing on blank paper, even noisy or unevenly lit."""
-    return _ink(np.asarray(image.convert("L")))
-
-
-# ---- components -----------------------------------------------------------------------------------------------------
-
-
-def _joined(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Labels 0.. of the connected sets of ``count`` items under the edges a-b."""
-    parent = np.arange(count)
-    while len(a):
-        low, high = np.minimum(parent[a], parent[b]), np.maximum(parent[a], parent[b])
-        apart = low != high
-        a, b = a[apart], b[apart]
-        np.minimum.at(parent, high[apart], low[apart])
-        while not np.array_equal(parent, above := parent[parent]):
-            parent = above
-    return (np.cumsum(parent == np.arange(count)) - 1)[parent]
-
-
-def _expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (i, j) with start[i] <= j < stop[i]."""
-    number = np.maximum(stop - start, 0)
-    first = np.repeat(np.arange(len(start)), number)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(number) - number, number)
-    return first, start[first] + within
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs [R, 3] (row, x0, x1), component of each run [R], component boxes [C, 4] xyxy, areas [C]."""
-    width = mask.shape[1] + 2
-    flat = np.pad(mask, ((0, 0), (1, 1))).ravel().view(np.int8)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, stops = edges[::2], edges[1::2]
-    rows = starts // width
-    pairs = _expand(np.searchsorted(stops, starts - width), np.searchsorted(starts, stops - width, "right"))
-    label = _joined(len(starts), *pairs)
-    runs = np.stack([rows, starts - rows * width - 1, stops - rows * width - 1], axis=1)
-    count = int(label.max()) + 1 if len(label) else 0
-    boxes = np.tile(np.array([mask.shape[1], mask.shape[0], 0, 0]), (count, 1))
-    np.minimum.at(boxes[:, 0], label, runs[:, 1])
-    np.minimum.at(boxes[:, 1], label, runs[:, 0])
-    np.maximum.at(boxes[:, 2], label, runs[:, 2])
-    np.maximum.at(boxes[:, 3], label, runs[:, 0] + 1)
-    return runs, label, boxes, np.bincount(label, runs[:, 2] - runs[:, 1], count)
-
-
-def _middle(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
-    """Median of ``values`` per label; anything for a label without values."""
-    order = np.lexsort((values, label))
-    number = np.bincount(label, minlength=count)
-    return values[order][np.maximum(np.cumsum(number) - number + (number - 1) // 2, 0)]
-
-
-def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
-    """Median height of what may be letters; dots and specks are too many on some pages to be counted."""
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    dot = (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
-    letter = (height >= 4) & (width >= 2) & ~dot & (width < 40 * height)
-    return float(np.median(height[letter])) if letter.any() else None
-
-
-def _tilt(boxes: np.ndarray, size: float) -> float:
-    """Tangent of the skew: the slope at which the letters' bottoms fall into the fewest rows."""
-    if len(boxes) < 12:
-        return 0.0
-    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3].astype(float)
-    cell = max(1.0, size / 5)
-
-    def sharpness(slope: float) -> float:
-        place = (y - x * slope) / cell
-        place -= place.min()
-        low = place.astype(int)
-        part = place - low
-        rows = np.bincount(low, 1 - part, low.max() + 2) + np.bincount(low + 1, part, low.max() + 2)
-        return float((rows**2).sum())
-
-    coarse = np.arange(-35, 36) * 0.001
-    best = coarse[int(np.argmax([sharpness(s) for s in coarse]))]
-    fine = best + np.arange(-8, 9) * 0.000125
-    best = float(fine[int(np.argmax([sharpness(s) for s in fine]))])
-    flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * sharpness(0.0)
-    return 0.0 if flat else best
-
-
-# ---- text size ------------------------------------------------------------------------------------------------------
-
-
-def _band(profile: np.ndarray) -> tuple[float, float, bool]:
-    """Ink per row of one line -> top and bottom of the band of the x, and whether nothing stands out of it."""
-    level = 0.42 * np.median(profile[profile > 0.25 * profile.max()])
-    middle = int(np.argmax(np.convolve(profile, np.ones(3), "same") * (profile >= level)))
-    low = np.pad(profile < level, 1, constant_values=True)
-    first = middle - int(np.argmax(low[middle + 1 :: -1])) + 1
-    last = middle + int(np.argmax(low[middle + 1 :])) - 1
-    padded = np.pad(profile, 1)
-    above, upper, lower, below = padded[first], padded[first + 1], padded[last + 1], padded[last + 2]
-    top = first - 0.5 + (level - above) / max(upper - above, 1e-6)
-    bottom = last + 0.5 + (lower - level) / max(lower - below, 1e-6)
-    outside = profile[:first].sum() + profile[last + 1 :].sum()
-    return float(top), float(bottom), bool(outside < 0.03 * profile.sum())
-
-
-def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float) -> list[_Segment]:
-    """Letters that stand side by side, linked. ``owner``: component of each run; ``height``: a typical letter's."""
-    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    drop = np.round((boxes[:, 0] + boxes[:, 2]) / 2 * slope).astype(int)
-    y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
-    letter = (tall >= 0.55 * height) | ((tall >= 0.35 * height) & (width >= 0.6 * height))
-    letter &= (tall >= 0.8 * height) | (width >= 0.6 * tall)  # else a quotation mark
-    order = np.argsort(boxes[:, 0], kind="stable")
-    x0 = boxes[order, 0]
-    reach = boxes[order, 2] + np.clip(1.4 * tall[order], 1.5 * height, 8 * height)
-    i, j = _expand(np.arange(1, len(order) + 1), np.searchsorted(x0, reach, "right"))
-    i, j = order[i], order[j]  # j stands right of i
-    # Points, quotes and hyphens belong to the nearest letter: they widen it, but a line is not known by them.
-    gap = boxes[j, 0] - boxes[i, 2]
-    near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
-    small, large, away = np.where(letter[i], j, i)[near], np.where(letter[i], i, j)[near], gap[near]
-    centre = (y0[small] + y1[small]) / 2
-    inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
-    small, large, away = small[inside], large[inside], away[inside]
-    close = away <= 0.8 * height
-    from_x, to_x = boxes[:, 0].copy(), boxes[:, 2].copy()
-    np.minimum.at(from_x, large[close], boxes[small[close], 0])
-    np.maximum.at(to_x, large[close], boxes[small[close], 2])
-
-    least = np.minimum(tall[i], tall[j])
-    shared = np.minimum(y1[i], y1[j]) - np.maximum(y0[i], y0[j])
-    alike = np.maximum(tall[i], tall[j]) < 3.2 * least
-    # Wider than a stretched word space, narrower than a gutter; headings have larger spaces.
-    space = np.where(least < 1.8 * height, 1.65 * height, 1.3 * least)
-    beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (from_x[j] - to_x[i] <= space)
-    if not letter.any():
-        return []
-    level = np.abs(y1[i] - y1[j]) < 0.3 * height
-    dots = ~letter[i] & ~letter[j] & level & (gap <= 1.6 * height)
-    chain = _joined(len(boxes), i[dots], j[dots])
-    leader = ~letter & (np.bincount(chain)[chain] >= 4)  # the dots of a table of contents tie its row together
-    tied = ((leader[i] & letter[j]) | (letter[i] & leader[j])) & level & (gap <= 2.2 * height)
-    edge = beside | tied | (dots & leader[i])
-    label = _joined(len(boxes), i[edge], j[edge])
-    has_letter = np.bincount(label, letter) > 0
-    label = np.where(has_letter[label], np.cumsum(has_letter)[label] - 1, -1)
-    count = int(has_letter.sum())
-    closest = np.argsort(-away)
-    closest = closest[label[small[closest]] < 0]
-    label[small[closest]] = label[large[closest]]
-    return _measure(boxes, runs, owner, label, letter, drop, count, slope)
-
-
-def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) -> list[_Segment]:
-    """Box, baseline and x-height of each labelled set of components."""
-    known = np.flatnonzero(label >= 0)
-    extent = np.tile(np.array([2**30, 2**30, 0, 0]), (count, 1))
-    for side, pick in ((0, np.minimum), (1, np.minimum), (2, np.maximum), (3, np.maximum)):
-        pick.at(extent[:, side], label[known], boxes[known, side])
-    letters = np.flatnonzero(letter)
-    number = np.bincount(label[letters], minlength=count)
-    top, bottom = np.full(count, 2**30), np.full(count, -(2**30))
-    np.minimum.at(top, label[letters], boxes[letters, 1] - drop[letters])
-    np.maximum.at(bottom, label[letters], boxes[letters, 3] - drop[letters])
-    foot = _middle((boxes[:, 3] - drop)[letters], label[letters], count)
-    wide, high = (_middle((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
-    start = np.concatenate([[0], np.cumsum(bottom - top + 1)])
-    of_letter = letter[owner]
-    row, segment = runs[of_letter, 0] - drop[owner[of_letter]], label[owner[of_letter]]
-    ink = np.bincount(start[segment] + row - top[segment], runs[of_letter, 2] - runs[of_letter, 1], start[-1])
-    bands = [_band(ink[a:b]) for a, b in zip(start, start[1:], strict=False)]
-    upper, lower, level = (np.array(column) for column in zip(*bands, strict=True))
-    size, base = lower - upper, top + lower
-    stroke = size < 0.4 * high  # one stroke of few glyphs outweighs the rest, as the foot of 2
-    stroke |= (size < 0.62 * high) & (number < 4) & (wide < 1.2 * high)
-    size, base, level = np.where(stroke, high, size), np.where(stroke, foot, base), level | stroke
-    tall = (boxes[:, 3] - boxes[:, 1])[letters]
-    odd = np.abs(tall - high[label[letters]]) > 0.12 * high[label[letters]]
-    same = np.bincount(label[letters[odd]], minlength=count) <= 0.1 * number
-    same &= (size > 0.6 * high) & (wide < 1.3 * high)
-    size, base, level = np.where(same, high, size), np.where(same, foot, base), level | same
-    # Among many capitals and ascenders the band is theirs; the letters clearly lower than it are the x.
-    band, below = size[label[letters]], base[label[letters]] - (boxes[:, 3] - drop)[letters]
-    low = (tall < 0.82 * band) & (tall > 0.6 * band) & (np.abs(below) < 0.15 * band + 1)
-    enough = np.bincount(label[letters[low]], minlength=count) >= np.maximum(2, 0.2 * number)
-    low &= enough[label[letters]]
-    if low.any():
-        size[enough] = _middle(tall[low], label[letters[low]], count)[enough]
-        level &= ~enough
-    # Brackets and capitals may be most of a line of code: letters as low as the page's x tell it from a heading.
-    page = _weighted_median(size, number)
-    off = np.minimum(np.abs(below), np.abs(foot[label[letters]] - (boxes[:, 3] - drop)[letters]))
-    usual = (np.abs(tall - page) < 0.1 * page) & (off < 0.2 * page)
-    usual = np.bincount(label[letters[usual]], minlength=count) >= np.maximum(2, 0.05 * number)
-    usual &= (size > 1.15 * page) & (size < 2 * page)
-    size, level = np.where(usual, page, size), level & ~usual
-    capitals = level & ((number > 3) | (wide < 0.77 * size))
-    return [
-        _Segment(
-            extent[k, 0] + top[k] * slope, extent[k, 2] + top[k] * slope, float(base[k]),
-            float(size[k]) * (CAPITAL if capitals[k] else 1), int(number[k]), extent[k], float(size[k]) * level[k],
-        )
-        for k in range(count)
-    ]  # fmt: skip
-
-
-def _settle(segments: list[_Segment]) -> list[_Segment]:
-    """Decides between capitals and small letters, where a segment alone does not, by its row, else by the page."""
-    sure = [s for s in segments if not s.level]
-    if sum(s.letters for s in sure) < 8:
-        return segments
-    page = _text_size(sure)
-    bases, sizes = np.array([s.base for s in sure]), np.array([s.size for s in sure])
-    for segment in segments:
-        if segment.level:
-            beside = sizes[np.abs(bases - segment.base) < 0.25 * segment.level]
-            usual = np.median(beside) if len(beside) else page
-            segment.size = segment.level * (CAPITAL if segment.level > usual * CAPITAL**-0.5 else 1)
-    return segments
-
-
-def _credible(segments: list[_Segment]) -> list[_Segment]:
-    """Without the scraps of a photograph: where hardly two sizes agree, only what looks like a word counts."""
-    if not segments:
-        return segments
-    sizes, letters = np.array([s.size for s in segments]), np.array([s.letters for s in segments])
-    alike = np.abs(np.log(sizes / _text_size(segments))) < 0.4
-    if letters[alike].sum() > 0.5 * letters.sum():
-        return segments
-    return [s for s in segments if s.letters >= 4]
-
-
-def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: np.ndarray, height: float) -> bool:
-    """Takes solid areas for paper of another colour, or a photograph, and corrects the ink in them; whether any was."""
-    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    solid = (width > 6 * height) & (tall > 1.3 * height) | (tall > 6 * height) & (width > 4 * height)
-    big = (width > 6 * height) & (tall > 6 * height)
-    solid &= big | (areas > 0.4 * width * tall)
-    page = np.median(grey[::7, ::7])
-    for k in np.flatnonzero(solid)[np.argsort(-areas[solid])][:40]:
-        x0, y0, x1, y1 = boxes[k]
-        part, ink = grey[y0:y1, x0:x1].astype(np.float32), mask[y0:y1, x0:x1]
-        if areas[k] < 0.4 * width[k] * tall[k] and (np.abs(part[::2, ::2] - page) > 40).mean() < 0.35:
-            continue  # a frame or a drawing, not a photograph
-        own = np.median(part[ink]) if ink.any() else page
-        paper = own if (np.abs(part[ink] - own) < 14).mean() > 0.6 else page
-        away = np.abs(part - paper)
-        mask[y0:y1, x0:x1] = away > max(30.0, 0.4 * float(np.quantile(away[::2, ::2], 0.995)))
-    return bool(solid.any())
-
-
-def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Components [C] to leave out (rules, bars, frames, what lies in pictures) and the picture boxes [n, 4]."""
-    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    short, long = np.minimum(width, tall), np.maximum(width, tall)
-    fill = areas / (width * tall)
-    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.45) & (long > 8 * short)))
-    rule |= (tall > 3 * height) & (width < 0.25 * tall)
-    big = (tall > 6 * height) & (width > 6 * height)
-    pictures = boxes[big & (fill >= 0.15)]
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = np.zeros(len(boxes), bool)
-    for box in pictures:
-        inside |= ((middle >= box[:2] - 0.7 * height) & (middle <= box[2:] + 0.7 * height)).all(axis=1)
-    outer = [
-        k for k, a in enumerate(pictures)
-        if not any(n != k and (b[:2] <= a[:2]).all() and (b[2:] >= a[2:]).all() and (n < k or (a != b).any())
-                   for n, b in enumerate(pictures))
-    ]  # fmt: skip
-    return rule | big | inside | (tall < 2), pictures[outer]
-
-
-def _analyse(image: Image.Image) -> _Analysis | None:
-    """Everything that is measured on the picture; None where there is no text."""
-    grey, scale = _working(image)
-    mask = _ink(grey)
-    runs, owner, boxes, areas = _components(mask)
-    height = _typical_height(boxes, areas)
-    if height is None:
-        return None
-    if _look_inside(grey, mask, boxes, areas, height):
-        runs, owner, boxes, areas = _components(mask)
-        height = _typical_height(boxes, areas) or height
-    drop, pictures = _not_text(boxes, areas, height)
-    number = np.cumsum(~drop) - 1
-    kept = ~drop[owner]
-    runs, owner, boxes = runs[kept], number[owner[kept]], boxes[~drop]
-    tall = boxes[:, 3] - boxes[:, 1]
-    slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
-    segments = _segments(boxes, runs, owner, height, slope)
-    return _Analysis(scale, slope, _credible([s for s in _settle(segments) if s.size >= SMALLEST]), pictures)
-
-
-def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
-    order = np.argsort(values)
-    share = np.cumsum(np.asarray(weights, float)[order])
-    return float(np.asarray(values)[order][np.searchsorted(share, share[-1] / 2)])
-
-
-def estimate_text_size(image: Image.Image) -> float | None:
-    """Height of the letter x in pixels, the median over the letters; None where there is no text."""
-    analysis = _analyse(image)
-    if analysis is None or not analysis.segments:
-        return None
-    return _text_size(analysis.segments) / analysis.scale
-
-
-def _text_size(segments: Sequence[_Segment]) -> float:
-    return _weighted_median([s.size for s in segments], [s.letters for s in segments])
-
-
-# ---- the cut --------------------------------------------------------------------------------------------------------
-
-Line = list[_Segment]
-
-
-def _same_row(lead: _Segment, other: _Segment) -> bool:
+def _same_row(lead: Segment, other: Segment) -> bool:
     """Whether a segment belongs to the line of a longer one."""
     if lead.picture or other.picture:
         return False
@@ -434,10 +41,10 @@ def _same_row(lead: _Segment, other: _Segment) -> bool:
     return lead.top - reach * lead.size < other.middle < lead.base + 0.3 * lead.size
 
 
-def _lines(segments: Sequence[_Segment]) -> list[Line]:
+def _lines(segments: Sequence[Segment]) -> list[Line]:
     """Segments that share a row, from top to bottom; within a line from left to right."""
     lines: list[Line] = []
-    leads: list[_Segment] = []  # the longest segment of each line
+    leads: list[Segment] = []  # the longest segment of each line
     # Long ones first: a quotation mark or a raised number says little about where its line is.
     for segment in sorted(segments, key=lambda s: s.x0 - s.x1):
         fits = [abs(lead.middle - segment.middle) if _same_row(lead, segment) else np.inf for lead in leads]
@@ -456,7 +63,7 @@ def _span(line: Line) -> tuple[float, float]:
     return min(s.x0 for s in line), max(s.x1 for s in line)
 
 
-def _are_columns(left: list[_Segment], right: list[_Segment], unit: float) -> bool:
+def _are_columns(left: list[Segment], right: list[Segment], unit: float) -> bool:
     """Whether two sides of a gutter are read one after the other (columns) and not row by row (table, contents)."""
     sides = [_lines(side) for side in (left, right)]
     if any(s.picture and s.base - s.top > 6 * unit for s in left + right):
@@ -484,7 +91,7 @@ def _are_columns(left: list[_Segment], right: list[_Segment], unit: float) -> bo
     return enough and min(widths) > 13 * unit and min(fills) > 0.55 and len(shorter) > 0.55 * len(longer)
 
 
-def _stretches(segments: list[_Segment], x: float) -> list[tuple[list, list, list]]:
+def _stretches(segments: list[Segment], x: float) -> list[tuple[list, list, list]]:
     """From top to bottom: the (left, right) segments of a gutter at ``x`` and the rows across it that end them."""
     parts: list[tuple[list, list, list]] = [([], [], [])]
     over = [s for s in segments if s.x0 < x < s.x1]
@@ -502,7 +109,7 @@ def _stretches(segments: list[_Segment], x: float) -> list[tuple[list, list, lis
     return parts
 
 
-def _gutters(segments: list[_Segment], unit: float) -> list[float]:
+def _gutters(segments: list[Segment], unit: float) -> list[float]:
     """Middles of the x ranges that few segments cross."""
     edges = np.array([[s.x0, s.x1] for s in segments])
     low, high = edges[:, 0].min() + 2 * unit, edges[:, 1].max() - 2 * unit
@@ -516,7 +123,7 @@ def _gutters(segments: list[_Segment], unit: float) -> list[float]:
     return [float(places[(a + b) // 2]) for a, b in zip(turns[::2], turns[1::2], strict=True)]
 
 
-def _columns(segments: list[_Segment], unit: float) -> list[list[_Segment]]:
+def _columns(segments: list[Segment], unit: float) -> list[list[Segment]]:
     """Groups in reading order; within a group nothing but rows."""
     best, best_x = 0, 0.0
     for x in _gutters(segments, unit):
@@ -525,8 +132,8 @@ def _columns(segments: list[_Segment], unit: float) -> list[list[_Segment]]:
             best, best_x = good, x
     if not best:
         return [segments]
-    groups: list[list[_Segment]] = []
-    rest: list[_Segment] = []
+    groups: list[list[Segment]] = []
+    rest: list[Segment] = []
     for left, right, across in _stretches(segments, best_x):
         if left and right and _are_columns(left, right, unit):
             if rest:
@@ -539,10 +146,10 @@ def _columns(segments: list[_Segment], unit: float) -> list[list[_Segment]]:
 
 
 def _size_of(line: Line) -> float:
-    return _text_size(line) if sum(s.letters for s in line) else 0.0
+    return segments_size(line) if sum(s.letters for s in line) else 0.0
 
 
-def _paragraphs(group: list[_Segment], pitch: float, unit: float) -> list[list[Line]]:
+def _paragraphs(group: list[Segment], pitch: float, unit: float) -> list[list[Line]]:
     """Lines of one column, parted at wider gaps, at another text size, at indents and at pictures."""
     lines = _lines(group)
     spans = np.array([_span(line) for line in lines])
@@ -578,7 +185,7 @@ def _pitch(lines: list[Line], unit: float) -> float:
     return float(np.median(steps)) if len(steps) >= 2 else 2.6 * unit
 
 
-def _block(lines: list[Line], analysis: _Analysis, start: bool, size: tuple[int, int]) -> Block:
+def _block(lines: list[Line], analysis: Analysis, start: bool, size: tuple[int, int]) -> Block:
     parts = [segment for line in lines for segment in line]
     boxes = np.stack([s.box for s in parts])
     low, high = boxes[:, :2].min(axis=0) / analysis.scale, boxes[:, 2:].max(axis=0) / analysis.scale
@@ -587,21 +194,21 @@ def _block(lines: list[Line], analysis: _Analysis, start: bool, size: tuple[int,
     if parts[0].picture:
         return Block((x0, y0, x1, y1), 0.0, 0, True, "picture")
     skew = float(np.degrees(np.arctan(analysis.skew)))
-    return Block((x0, y0, x1, y1), _text_size(parts) / analysis.scale, len(lines), start, "text", skew)
+    return Block((x0, y0, x1, y1), segments_size(parts) / analysis.scale, len(lines), start, "text", skew)
 
 
 def cut_blocks(image: Image.Image, max_lines: int = 8) -> list[Block]:
     """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
     if max_lines < 1:
         raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
-    analysis = _analyse(image)
+    analysis = analyse(image)
     if analysis is None:
         return []
     segments = list(analysis.segments)
-    unit = _text_size(segments) if segments else 10.0
+    unit = segments_size(segments) if segments else 10.0
     for box in analysis.pictures:
         drop = (box[0] + box[2]) / 2 * analysis.skew
-        segments.append(_Segment(box[0], box[2], box[3] - drop, box[3] - box[1], 0, box))
+        segments.append(Segment(box[0], box[2], box[3] - drop, box[3] - box[1], 0, box))
     blocks = []
     groups = _columns(segments, unit) if segments else []
     pitch = _pitch([line for group in groups for line in _lines(group)], unit)
@@ -619,7 +226,7 @@ def cut_blocks(image: Image.Image, max_lines: int = 8) -> list[Block]:
 
 def estimate_skew(image: Image.Image) -> float:
     """Degrees, within +-2, by which the lines fall to the right: ``image.rotate(estimate_skew(image))`` is straight."""
-    analysis = _analyse(image)
+    analysis = analyse(image)
     return 0.0 if analysis is None else float(np.degrees(np.arctan(analysis.skew)))
 
 
