@@ -62,9 +62,14 @@ def describe_optimizer(trainer: Trainer) -> str:
     optimizer = getattr(trainer.model_wrapped, "optimizer", None) or trainer.optimizer
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
-    states = {str(value.dtype).removeprefix("torch.") for state in optimizer.state.values()
-              for value in state.values() if torch.is_tensor(value) and value.numel() > 1}
-    return f"optimizer: {type(optimizer).__name__}, state in {', '.join(sorted(states)) or 'nothing'}"
+    states = {
+        str(value.dtype).removeprefix("torch.")
+        for state in optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value) and value.numel() > 1
+    }
+    name = f"{type(optimizer).__module__.split('.')[0]}.{type(optimizer).__name__}"
+    return f"optimizer: {name}, state in {', '.join(sorted(states)) or 'nothing'}"
 
 
 def _distributed_defaults() -> None:

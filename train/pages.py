@@ -57,4 +57,6 @@ def report(model: str, folder: Path, limit: int | None = None) -> None:
         print(f"{score.name:<24} {score.ours:6.3f} {score.tesseract:9.3f} {score.seconds:6.1f}", flush=True)
     ours = metrics.mean(score.ours for score in scores)
     other = metrics.mean(score.tesseract for score in scores)
-    print(f"{'mean of ' + str(len(scores)):<24} {ours:6.3f} {other:9.3f} {metrics.mean(s.seconds for s in scores):6.1f}")
+    print(
+        f"{'mean of ' + str(len(scores)):<24} {ours:6.3f} {other:9.3f} {metrics.mean(s.seconds for s in scores):6.1f}"
+    )
