@@ -100,7 +100,7 @@ def test_unknown_key_names_the_file_and_the_known_ones(recipe):
         ("train.learning_rate=fast", "train.learning_rate must be float, not 'fast'"),
         ("model.clip=1", "model.clip must be bool, not 1"),
         ("model.preset=[nano]", "model.preset must be str"),
-        ("freeze=clip", "freeze must be a list"),
+        ("freeze=3", "freeze must be a list"),
         ("train=5", "train.* must be a mapping"),
         ("data.0.tasks=[1]", "data.0.tasks.0 must be str"),
         ("train.betas=[0.9]", "train.betas"),

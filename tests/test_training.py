@@ -1,4 +1,4 @@
-"""The training program, end to end on the CPU with a tiny model: reading emerges, options really run, nothing is lost."""
+"""The training program end to end on the CPU, tiny: reading emerges, options really run, nothing is lost."""
 
 import json
 import os

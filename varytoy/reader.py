@@ -198,7 +198,7 @@ def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
         if not list(folder.glob("*.safetensors")):
             missing.append("model.safetensors")
         if missing:
-            raise ModelError(f"{name} is no folder of a varytoy model: it lacks {', '.join(missing)}")
+            raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
     try:
         model = VaryForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
         processor = AutoProcessor.from_pretrained(name)
