@@ -28,6 +28,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
+    torch.set_flush_denormal(True)  # tiny optimizer states slow a CPU down
     model, processor, message = build(recipe)
     say(f"stage {recipe.stage}: {message}")
     say(freeze(model, recipe.freeze))
@@ -160,10 +161,11 @@ class Records(TrainerCallback):
     def __init__(self, path: Path, bad: BadSamples):
         self.path, self.bad, self.start = path, bad, time.time()
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if not state.is_world_process_zero:
             return
         row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
+        row |= getattr(model, "loss_parts", {})  # of the last batch alone
         row["bad_samples"] = self.bad.count
         with self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")

@@ -26,6 +26,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         self.ctc_frames = settings.frames
         self.ctc_weight = settings.weight
         self.ctc_only = settings.warmup_steps > 0
+        self.loss_parts: dict[str, float] = {}
         width = self.config.vocabulary_config.output_size
         self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
 
@@ -50,7 +51,9 @@ class VaryForTraining(VaryForConditionalGeneration):
             return VaryOutput(loss=head_loss(self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])))
         output = super().forward(**inputs)
         if self.ctc_weight:
-            output.loss = output.loss + self.ctc_weight * head_loss(output.vocabulary_features)
+            extra = head_loss(output.vocabulary_features)
+            self.loss_parts = {"loss_text": output.loss.item(), "loss_letters": extra.item()}
+            output.loss = output.loss + self.ctc_weight * extra
         output.vocabulary_features = None
         return output
 
