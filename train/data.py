@@ -3,7 +3,6 @@
 import multiprocessing
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -112,7 +111,7 @@ class Collator:
         batch = self.processor(
             [sample.messages for sample, _ in items],
             [images for _, images in items],
-            [TASKS[sample.task].view if sample.task in TASKS else "picture" for sample, _ in items],
+            [_view(sample) for sample, _ in items],
             train=True,
         )
         if not self.clip:
@@ -120,41 +119,35 @@ class Collator:
         if self.symbols and "pixel_values" in batch:
             targets = [self._target(sample) for sample, images in items for _ in images]
             if self.frames:
-                batch["letter_targets"] = self._letters([sample for sample, images in items for _ in images], batch)
+                pictures = [(sample, image) for sample, images in items for image in images]
+                batch["letter_targets"] = self._letters(pictures, batch)
             batch["ctc_lengths"] = torch.tensor([len(target) for target in targets])
             batch["ctc_targets"] = torch.tensor([symbol for target in targets for symbol in target], dtype=torch.long)
         return dict(batch)
 
     def _fits(self, sample: Sample, images: list) -> bool:
-        characters = sum(len(message["content"]) for message in sample.messages)
-        if characters <= self.max_length // 2:
-            return True
-        ids, _ = self.processor.encode(
-            sample.messages,
-            self.processor.image_processor.token_counts(
-                self.processor.image_processor(images, ["text"] * len(images))["image_sizes"]
-            )
-            if images
-            else [],
-            True,
-        )
-        if len(ids) > self.max_length:
-            self.bad(SampleError(f"sample '{sample.id}': {len(ids)} tokens, over train.max_length={self.max_length}"))
-        return len(ids) <= self.max_length
+        """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
+        tokens = [self.processor.image_processor.tokens(image.size, _view(sample)) for image in images]
+        length = len(self.processor.encode(sample.messages, tokens, True)[0])
+        if length > self.max_length:
+            self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
+        return length <= self.max_length
 
-    def _letters(self, samples: Sequence[Sample], batch: dict[str, Tensor]) -> Tensor:
+    def _letters(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict[str, Tensor]) -> Tensor:
         """What each frame shows, [I, h, w * frames]: a symbol at a letter's middle, -100 beside it, else 0 (blank)."""
         down, across = self.processor.image_processor.stride
         height, width = batch["pixel_values"].shape[-2:]
-        targets = torch.full((len(samples), height // down, width // across * self.frames), IGNORED)
-        for target, sample, (tall, wide) in zip(targets, samples, batch["image_sizes"].tolist(), strict=True):
+        targets = torch.full((len(pictures), height // down, width // across * self.frames), IGNORED)
+        for target, (sample, image), (tall, wide) in zip(targets, pictures, batch["image_sizes"].tolist(), strict=True):
             places = sample.facts.get("at", [])
             if not places and sample.answer:
                 continue
+            scaled = self.processor.image_processor.scaled_size(image.size, _view(sample))
+            x_scale, y_scale = scaled[0] / image.width * self.frames / across, scaled[1] / image.height / down
             grid = target[: tall // down, : wide // across * self.frames]
             grid.fill_(0)
-            rows = [min(max(y // down, 0), grid.shape[0] - 1) for y in places[1::2]]
-            columns = [min(max(x * self.frames // across, 0), grid.shape[1] - 1) for x in places[0::2]]
+            rows = [min(max(int(y * y_scale), 0), grid.shape[0] - 1) for y in places[1::2]]
+            columns = [min(max(int(x * x_scale), 0), grid.shape[1] - 1) for x in places[0::2]]
             for row, column in zip(rows, columns, strict=True):
                 grid[row, max(column - 1, 0) : column + 2] = IGNORED
             for letter, row, column in zip(sample.facts.get("letters", ""), rows, columns, strict=True):
@@ -197,5 +190,5 @@ class SizeSampler(Sampler[int]):
             yield from batch
 
 
-def sample_folders(sources: Sequence[DataSettings]) -> list[Path]:
-    return [Path(source.path) for source in sources]
+def _view(sample: Sample) -> str:
+    return TASKS[sample.task].view if sample.task in TASKS else "picture"

@@ -76,24 +76,36 @@ class VaryImageProcessor(BaseImageProcessor):
             found["clip_pixel_values"] = torch.stack(clip)
         return BatchFeature(found)
 
+    def scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
+        """(width, height) to which a picture of ``size`` is resized for the vision vocabulary, before any padding."""
+        width, height = size
+        if self.mode == "squash":
+            return self.size[1], self.size[0]
+        if view == "picture":
+            down, across = self.stride
+            scale = self.picture_side / max(size)
+            return max(round(width * scale / across), 1) * across, max(round(height * scale / down), 1) * down
+        scale = min((self.max_pixels / (width * height)) ** 0.5, 1.0)
+        return (width, height) if scale == 1.0 else (max(int(width * scale), 1), max(int(height * scale), 1))
+
+    def tokens(self, size: tuple[int, int], view: str) -> int:
+        """Image tokens of a picture of ``size`` (width, height)."""
+        width, height = self.scaled_size(size, view)
+        return -(-height // self.stride[0]) * -(-width // self.stride[1])
+
     def token_counts(self, sizes: torch.Tensor) -> list[int]:
         """Tokens of each image from ``image_sizes``."""
         return [(height // self.stride[0]) * (width // self.stride[1]) for height, width in sizes.tolist()]
 
     def _vocabulary_pixels(self, image: Image.Image, view: str) -> np.ndarray:
-        if self.mode == "squash":
-            return np.asarray(image.resize((self.size[1], self.size[0]), Image.BICUBIC))
-        down, across = self.stride
-        if view == "picture":
-            scale = self.picture_side / max(image.size)
-            width = max(round(image.width * scale / across), 1) * across
-            height = max(round(image.height * scale / down), 1) * down
-            return np.asarray(image.resize((width, height), Image.BICUBIC))
-        if image.width * image.height > self.max_pixels:
-            scale = (self.max_pixels / (image.width * image.height)) ** 0.5
-            image = image.resize((max(int(image.width * scale), 1), max(int(image.height * scale), 1)), Image.LANCZOS)
+        """[H, W, 3] bytes; what is short of a multiple of the stride is filled with the edge's colour."""
+        size = self.scaled_size(image.size, view)
+        if size != image.size:
+            shrinks = self.mode == "fit" and view == "text"
+            image = image.resize(size, Image.LANCZOS if shrinks else Image.BICUBIC)
         array = np.asarray(image)
-        return np.pad(array, ((0, -array.shape[0] % down), (0, -array.shape[1] % across), (0, 0)), mode="edge")
+        below, beside = -array.shape[0] % self.stride[0], -array.shape[1] % self.stride[1]
+        return np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge")
 
     def _clip_image(self, image: Image.Image) -> Image.Image:
         side = self.clip_size
