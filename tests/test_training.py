@@ -148,6 +148,17 @@ def test_bad_samples_are_counted_and_said(ten, tmp_path):
     assert said[-1].startswith("2 bad samples")
 
 
+def test_export_halves_the_weights_and_still_loads(ten, tmp_path, capsys):
+    run(recipe(ten, tmp_path / "run", max_steps=1))
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    assert "MiB" in capsys.readouterr().out
+    whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "out"))
+    assert whole.keys() == half.keys()
+    assert {tensor.dtype for name, tensor in half.items() if "running" not in name} == {torch.float16, torch.int64}
+    samples = list(read_samples(ten))[:2]
+    assert len(read_all(tmp_path / "out", samples)) == 2
+
+
 def launch(path: Path, *overrides: str) -> str:
     """Run a recipe in its own process, as a user does; DeepSpeed wants a fresh one."""
     command = [sys.executable, "-m", "train", "run", str(path), *overrides]

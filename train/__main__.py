@@ -31,6 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--write", type=Path, help="save the table as JSON")
     table.set_defaults(run=_evaluate)
 
+    export = programs.add_parser("export", help="write a finished run as a folder to share, in 16 bits")
+    export.add_argument("source", metavar="RUN")
+    export.add_argument("out", type=Path)
+    export.set_defaults(run=_export)
+
     pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
     pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
     pages.add_argument("--model", default="nano")
@@ -48,6 +53,12 @@ def _evaluate(options) -> None:
         print(f"{name:<40} {value:.4f}")
     if options.write:
         write_table(found, options.write)
+
+
+def _export(options) -> None:
+    from train.model import export
+
+    print(f"{export(options.source, options.out) / 2**20:.1f} MiB in {options.out}")
 
 
 def _pages(options) -> None:

@@ -13,6 +13,7 @@ from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
+from varytoy.reader import Reader
 
 
 class VaryForTraining(VaryForConditionalGeneration):
@@ -192,3 +193,16 @@ def freeze(model: VaryForTraining, parts: list[str]) -> str:
         count = sum(parameter.numel() for parameter in module.parameters())
         rows.append(f"  {part:<18} {count:>13,}  {'frozen' if frozen else 'trained'}")
     return "\n".join(rows)
+
+
+def export(run: str, out: Path) -> int:
+    """Write a run's model and processor to ``out`` with 16-bit weights. Returns the bytes of the weights.
+
+    Batch norm's running statistics stay 32-bit: small variances do not fit into 16.
+    """
+    reader = Reader.from_pretrained(run, "cpu")
+    for parameter in reader.model.parameters():
+        parameter.data = parameter.data.half()
+    reader.model.save_pretrained(out)
+    reader.processor.save_pretrained(out)
+    return (out / "model.safetensors").stat().st_size

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageFont
 
+from varytoy import metrics
 from varytoy.boxes import Box
 from varytoy.samples import Sample
 
@@ -37,7 +38,7 @@ class Task:
     name: str
     prompts: Sequence[str]
     view: str = "picture"
-    metric: str
+    metric: str = "exact match"
     takes: str | None = None
 
     def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
@@ -65,8 +66,10 @@ class Task:
         return draw_boxes(image, answer.boxes)
 
     def score(self, predictions: Sequence[str], samples: Sequence[Sample]) -> float:
-        """The task's metric of raw model texts against their samples, over the whole set."""
-        raise NotImplementedError(f"the task '{self.name}' has no metric")
+        """The task's metric of raw model texts against their samples, over the whole set; here the share of answers
+        that are the same words."""
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
 
 
 def pixel_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> list[tuple[str, tuple[int, int, int, int]]]:

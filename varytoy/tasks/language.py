@@ -22,21 +22,11 @@ class Caption(Task):
 
 class Vqa(Task):
     name = "vqa"
-    metric = "exact match"
     takes = "a question"
     prompts = ("{} Answer using a single word or phrase.",)
-
-    def score(self, predictions, samples):
-        pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
 
 
 class Chat(Task):
     name = "chat"
-    metric = "exact match"
     takes = "something to say"
     prompts = ("{}",)
-
-    def score(self, predictions, samples):
-        pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
