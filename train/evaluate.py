@@ -14,9 +14,10 @@ from data_tools.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
 from varytoy import metrics
 from varytoy.generation import Generated
+from varytoy.processing import Message
 from varytoy.reader import Reader
 from varytoy.samples import Sample, read_samples
-from varytoy.tasks import TASKS
+from varytoy.tasks import TASKS, Task
 
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
 
@@ -85,20 +86,14 @@ class Evaluator:
     ) -> list[Generated]:
         """The model's raw answers, each picture read whole in one pass; in the order of ``samples``."""
         views = [self._view(sample, blank) for sample in samples]
-        order = sorted(range(len(samples)), key=lambda number: views[number].width * views[number].height)
-        found: dict[int, Generated] = {}
+        questions = [sample.messages[:-1] for sample in samples]
         branch = self.reader.model.clip
         try:
             if not clip:
                 self.reader.model.clip = None
-            for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
-                part = order[start : start + batch]
-                questions = [samples[number].messages[:-1] for number in part]
-                task = TASKS[samples[part[0]].task]
-                found |= zip(part, self.reader.generate(questions, [views[n] for n in part], task), strict=True)
+            return answer_all(self.reader, questions, views, TASKS[samples[0].task], batch) if samples else []
         finally:
             self.reader.model.clip = branch
-        return [found[number] for number in range(len(samples))]
 
     def _view(self, sample: Sample, blank: bool) -> Image.Image:
         image = sample.open_images()[0]
@@ -107,22 +102,31 @@ class Evaluator:
         return self.reader.fit_text(image) if TASKS[sample.task].view == "text" else image
 
 
+def answer_all(
+    reader: Reader, questions: Sequence[Sequence[Message]], views: Sequence[Image.Image], task: Task, batch: int = 8
+) -> list[Generated]:
+    """Raw answers, one picture a question, in batches of like-sized pictures; in the order given."""
+    order = sorted(range(len(views)), key=lambda number: views[number].width * views[number].height)
+    found: dict[int, Generated] = {}
+    for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
+        part = order[start : start + batch]
+        answers = reader.generate([questions[n] for n in part], [views[n] for n in part], task)
+        found |= zip(part, answers, strict=True)
+    return [found[number] for number in range(len(views))]
+
+
 def read_blocks(reader: Reader, folder: Path) -> float:
     """Mean normalised edit distance on a folder of ``NAME.png`` with ``NAME.txt``, each read whole in one pass."""
     paths = sorted(folder.glob("*.png"))
     if not paths:
         raise FileNotFoundError(f"no PNG files in {folder}")
-    distances = []
     views = [reader.fit_text(Image.open(path)) for path in paths]
-    order = sorted(range(len(paths)), key=lambda number: views[number].width * views[number].height)
     question = [{"role": "user", "content": "<image>\n" + TASKS["ocr"].prompt()}]
-    for start in tqdm(range(0, len(order), 8), unit="batch", leave=False):
-        part = order[start : start + 8]
-        answers = reader.generate([question] * len(part), [views[number] for number in part], TASKS["ocr"])
-        for number, answer in zip(part, answers, strict=True):
-            truth = paths[number].with_suffix(".txt").read_text(encoding="utf-8")
-            distances.append(metrics.normalised_edit_distance(answer.text, truth))
-    return metrics.mean(distances)
+    answers = answer_all(reader, [question] * len(paths), views, TASKS["ocr"])
+    truths = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in paths]
+    return metrics.mean(
+        metrics.normalised_edit_distance(answer.text, truth) for answer, truth in zip(answers, truths, strict=True)
+    )
 
 
 def evaluate(

@@ -128,18 +128,17 @@ class Reader:
             return Answer("", markdown="" if task == "markdown" else None, confidence=1.0)
         messages = [{"role": "user", "content": f"<image>\n{chosen.prompt()}"}]
         done: list[Generated] = []
+        text = ""
         for start in range(0, len(blocks), self.batch_size):
             part = blocks[start : start + self.batch_size]
             crops = [layout.crop_block(image, block, self.processor.image_processor.text_size) for block in part]
-            live = (
-                _prefixed(show, layout.join_blocks([row.text for row in done], blocks[: len(done)])) if show else None
-            )
+            live = _prefixed(show, text) if show else None
             done += self.generate([messages] * len(part), crops, chosen, max_new_tokens, live, cancel)
+            text = layout.join_blocks([row.text for row in done], blocks[: len(done)])
             if show:
-                show(layout.join_blocks([row.text for row in done], blocks[: len(done)]))
+                show(text)
             if cancel is not None and cancel.is_set():
                 break
-        text = layout.join_blocks([row.text for row in done], blocks[: len(done)])
         answer = chosen.parse(text, image.size)
         answer.stop_reason = next((row.stop_reason for row in done if row.stop_reason != "end"), "end")
         tokens = sum(row.tokens for row in done)
