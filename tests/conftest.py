@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for train, which the installed package does not hold
@@ -18,6 +18,9 @@ from varytoy.model import VaryForConditionalGeneration  # noqa: E402
 from varytoy.processing import VaryProcessor  # noqa: E402
 
 torch.set_num_threads(1)
+
+RGB = {"red": (220, 25, 25), "green": (40, 170, 60), "blue": (40, 80, 220), "yellow": (245, 215, 30)}
+CLASSES = ("apple", "bus", "car", "cat", "umbrella")
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +85,17 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 def pictures() -> list[Image.Image]:
     """Two pictures of which neither holds the other: wide and low, narrow and high."""
     return [noise(120, 32, 1), noise(60, 70, 2)]
+
+
+def picture_source(root: Path) -> Path:
+    """Fill ``root`` as ``fetch`` does: four coloured shapes for each of five classes, two backgrounds."""
+    for name in CLASSES:
+        (root / "cutouts" / name).mkdir(parents=True)
+        for colour, rgb in RGB.items():
+            image = Image.new("RGBA", (90, 70))
+            ImageDraw.Draw(image).ellipse((5, 8, 80, 60), fill=(*rgb, 255))
+            image.save(root / "cutouts" / name / f"{colour}.png")
+    (root / "backgrounds" / "on grass").mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (300, 260), (90, 150, 60)).save(root / "backgrounds" / "on grass" / f"{number}.png")
+    return root

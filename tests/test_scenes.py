@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from conftest import CLASSES, RGB, picture_source
+from PIL import Image
 
 from data_tools import pictures, scenes, textures
 from data_tools.colours import PAINTS, colour_word, paint
@@ -15,25 +16,13 @@ from data_tools.sources import SourceError
 from varytoy.boxes import parse_boxes
 from varytoy.samples import parse_sample
 
-RGB = {"red": (220, 25, 25), "green": (40, 170, 60), "blue": (40, 80, 220), "yellow": (245, 215, 30)}
-CLASSES = ("apple", "bus", "car", "cat", "umbrella")
 SCENES = range(100)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """Four coloured shapes for each of five classes, two backgrounds, in the layout of ``fetch``."""
-    root = tmp_path_factory.mktemp("pictures")
-    for name in CLASSES:
-        (root / "cutouts" / name).mkdir(parents=True)
-        for colour, rgb in RGB.items():
-            image = Image.new("RGBA", (90, 70))
-            ImageDraw.Draw(image).ellipse((5, 8, 80, 60), fill=(*rgb, 255))
-            image.save(root / "cutouts" / name / f"{colour}.png")
-    (root / "backgrounds" / "on grass").mkdir(parents=True)
-    for number in range(2):
-        Image.new("RGB", (300, 260), (90, 150, 60)).save(root / "backgrounds" / "on grass" / f"{number}.png")
-    return root
+    return picture_source(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -10,17 +11,21 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, picture_source, tiny_config
 from safetensors.torch import load_file
+from transformers import OPTForCausalLM
 
 from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
+from train.data import converse, looks
 from train.loop import run
-from train.recipe import CtcSettings, DataSettings, ModelSettings, Recipe, TrainSettings
+from train.model import VaryForTraining, load_stage, opt_shape
+from train.recipe import CtcSettings, DataSettings, GuideSettings, ModelSettings, ObjectSettings, Recipe, TrainSettings
 from varytoy import metrics
 from varytoy.reader import Reader
-from varytoy.samples import read_samples
+from varytoy.samples import Sample, parse_sample, read_samples
 from varytoy.tasks import TASKS
 
 TINY = str(Path(__file__).with_name("tiny.json"))
@@ -98,6 +103,71 @@ def test_ctc_loss_falls_and_the_head_goes_along_to_the_next_stage(ten, tmp_path)
     run(following, say=said.append)
     assert losses(tmp_path / "two")[0] < 1.5 * found[-1]
     assert "(0 are not in it)" in said[0]
+
+
+def test_guided_heads_learn_where_to_look_and_object_heads_what_is_there(tmp_path):
+    renderer = SceneRenderer(picture_source(tmp_path / "pictures"), 3)
+    write_samples(tmp_path / "scenes", 6, renderer, workers=1)
+    chosen = recipe(tmp_path / "scenes", tmp_path / "run", clip=True, max_steps=30, learning_rate=3e-3, warmup=2)
+    chosen.data[0].turns = 8
+    chosen.guide, chosen.objects = GuideSettings(1.0, [0, 1], 1), ObjectSettings(1.0)
+    run(chosen)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "loss_guide" in row]
+    for name in ("loss_guide", "loss_objects", "loss_clip_objects"):
+        assert rows[-1][name] < 0.8 * rows[0][name], name
+    assert not any("object" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
+
+
+def test_where_to_look(ten):
+    """The letters of the answer at the letters of the picture, the numbers of a box at its corners."""
+    sample = next(read_samples(ten))
+    found = looks(sample, sample.answer, sample.open_images()[0].size)
+    assert [sample.answer[place] for place, _, _ in found] == list("".join(sample.answer.split()))
+    lines = [[x for place, x, _ in found if sample.answer[:place].count("\n") == line] for line in (0, 1)]
+    assert all(line == sorted(line) and len(line) > 3 for line in lines)
+    assert max(y for place, _, y in found if place < sample.answer.index("\n")) < min(
+        y for place, _, y in found if place > sample.answer.index("\n")
+    )
+    scene = Sample(messages=[], task="detect")
+    answer = "red ball: [100, 200, 300, 400];"
+    places = {answer[place:][:3]: (x, y) for place, x, y in looks(scene, answer, (50, 50))}
+    assert places["100"] == places["200"] == (0.1, 0.2) and places["300"] == places["400"] == (0.3, 0.4)
+    assert places["red"] == (0.2, pytest.approx(0.3))
+
+
+def test_samples_of_one_picture_become_a_conversation():
+    def row(task: str, picture: str) -> Sample:
+        content = f"<image>\nask {task}"
+        messages = [{"role": "user", "content": content}, {"role": "assistant", "content": f"{task} of {picture}"}]
+        return Sample(messages, [picture], task, task)
+
+    tasks = ("detect", "ground", "caption", "vqa")
+    made = converse([row(task, picture) for picture in "ab" for task in tasks], 8, random.Random(0))
+    assert [sample.images for sample in made] == [["a"], ["b"]]
+    for sample in made:
+        answers = [message["content"].split()[0] for message in sample.messages if message["role"] == "assistant"]
+        assert sorted(answers) == sorted(tasks) and answers[-2:] == ["caption", "detect"]
+        assert [message["content"].count("<image>") for message in sample.messages[::2]] == [1, 0, 0, 0]
+        parse_sample(sample.to_json(), Path("."))
+
+
+def test_a_bare_opt_goes_into_the_decoder_with_more_positions(tmp_path):
+    """From 16 positions to 32: the ends and OPT's two reserved rows stay, the rest is in between."""
+    shape = opt_shape(tiny_config().text_config)
+    shape.max_position_embeddings = 16
+    before = OPTForCausalLM(shape)
+    before.save_pretrained(tmp_path)
+    config = tiny_config(opt=True)
+    config.text_config.max_position_embeddings = 32
+    model = VaryForTraining(config)
+    load_stage(model, tmp_path)
+    old, new = (decoder.model.decoder.embed_positions.weight for decoder in (before, model.language_model))
+    assert old.shape[0] == 18 and new.shape[0] == 34
+    assert torch.equal(new[:3], old[:3]) and torch.allclose(new[-1], old[-1])
+    between = old[2] + (old[3] - old[2]) * 15 / 31
+    assert torch.allclose(new[3], between, atol=1e-6)
+    assert torch.equal(model.language_model.model.decoder.embed_tokens.weight, before.model.decoder.embed_tokens.weight)
 
 
 def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):

@@ -1,7 +1,9 @@
 """Samples into batches: mixing, encoding, counting of bad samples, batches of like size."""
 
+import itertools
 import multiprocessing
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from train.recipe import DataSettings
+from varytoy.boxes import SCALE
 from varytoy.processing import IGNORED, VaryProcessor
-from varytoy.samples import Sample, SampleError, read_samples
+from varytoy.samples import IMAGE_PLACEHOLDER, Sample, SampleError, read_samples
 from varytoy.tasks import TASKS
 
 
@@ -48,6 +51,8 @@ class SampleDataset(Dataset):
                 if (not source.tasks or sample.task in source.tasks)
                 and (not source.longest or len(sample.answer) <= source.longest)
             ]
+            if source.turns > 1:
+                found = converse(found, source.turns, random.Random(f"turns:{seed}:{number}"))
             chosen = _share(found, source.share, random.Random(f"{seed}:{number}"))
             if not chosen:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
@@ -65,6 +70,10 @@ class SampleDataset(Dataset):
             self.bad(error)
             return None
 
+    def labels(self) -> list[str]:
+        """The names of all boxes, sorted."""
+        return sorted({box.label for sample in self.samples for box in sample.boxes})
+
     def shapes(self, stride: tuple[int, int]) -> list[tuple[int, int]]:
         """Half the token rows, and the tokens, of each sample: what should be alike in a batch, so that neither pixels
         nor tokens are mostly padding. Only image headers are read."""
@@ -78,7 +87,7 @@ class SampleDataset(Dataset):
                         rows, tokens = max(rows, high), tokens + high * wide
                 except (OSError, ValueError, SyntaxError):  # Pillow raises the last for a damaged PNG chunk
                     continue  # counted when the sample is used
-            found.append((rows // 2, tokens + len(sample.answer)))
+            found.append((rows // 2, tokens + sum(len(message["content"]) for message in sample.messages)))
         return found
 
 
@@ -97,11 +106,17 @@ class Collator:
         bad: BadSamples,
         characters: str = "",
         frames: int = 0,
-        clip: bool = True,
+        clip: tuple[int, int] | None = None,
+        guide: bool = False,
+        objects: Sequence[str] = (),
     ):
-        """``frames``: CTC frames a token where letters are taught by their place, else 0."""
+        """``frames``: CTC frames a token where letters are taught by their place, else 0; ``guide``: also say where to
+        look for each token of an answer; ``objects``: names that the object heads know;
+        ``clip``: the CLIP branch's rows and columns of tokens, None without it."""
         self.processor, self.max_length, self.bad, self.clip = processor, max_length, bad, clip
-        self.frames = frames
+        self.frames, self.guide = frames, guide
+        self.objects = {name: number for number, name in enumerate(objects, 1)}
+        self.image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
 
     def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
@@ -114,6 +129,7 @@ class Collator:
             [_view(sample) for sample, _ in items],
             train=True,
         )
+        batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
             batch.pop("clip_pixel_values", None)
         if self.symbols and "pixel_values" in batch:
@@ -123,6 +139,17 @@ class Collator:
                 batch["letter_targets"] = self._letters(pictures, batch)
             batch["ctc_lengths"] = torch.tensor([len(target) for target in targets])
             batch["ctc_targets"] = torch.tensor([symbol for target in targets for symbol in target], dtype=torch.long)
+        if self.objects and "pixel_values" in batch:
+            pictures = [(sample, image) for sample, images in items for image in images]
+            down, across = self.processor.image_processor.stride
+            height, width = batch["pixel_values"].shape[-2:]
+            grids = [self.processor.image_processor.grid(image.size, _view(sample))[::-1] for sample, image in pictures]
+            batch["object_targets"] = self._things(pictures, grids, (height // down, width // across))
+            if self.clip:
+                batch["clip_object_targets"] = self._things(pictures, [self.clip] * len(pictures), self.clip)
+        if self.guide and "pixel_values" in batch:
+            rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
+            batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
         return dict(batch)
 
     def _fits(self, sample: Sample, images: list) -> bool:
@@ -132,6 +159,50 @@ class Collator:
         if length > self.max_length:
             self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
+
+    def _places(self, sample: Sample, images: list, ids: Tensor, labels: Tensor) -> Tensor:
+        """Where to look before each token of the answers is written, [T]: the position in ``ids`` of the image token
+        that shows it, at the position whose next token it is; else -100."""
+        places = torch.full_like(ids, IGNORED)
+        if len(images) != 1:
+            return places
+        first = int((ids == self.image_token).nonzero()[0])
+        processor = self.processor.image_processor
+        width, height = processor.grid(images[0].size, _view(sample))
+        scaled = processor.scaled_size(images[0].size, _view(sample))  # the grid may end a little beyond the picture
+        taught = labels != IGNORED
+        starts = (taught & ~taught.roll(1)).nonzero().flatten().tolist()
+        answers = [message["content"] for message in sample.messages if message["role"] == "assistant"]
+        for start, answer in zip(starts, answers, strict=True):
+            encoded = self.processor.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+            token_of = {begin: number for number, (begin, _) in reversed([*enumerate(encoded["offset_mapping"])])}
+            for character, x, y in looks(sample, answer, images[0].size):
+                if character in token_of:
+                    row = min(int(y * scaled[1] / processor.stride[0]), height - 1)
+                    column = min(int(x * scaled[0] / processor.stride[1]), width - 1)
+                    places[start + token_of[character] - 1] = first + row * width + column
+        return places
+
+    def _things(
+        self, pictures: Sequence[tuple[Sample, Image.Image]], grids: Sequence, whole: tuple[int, int]
+    ) -> Tensor:
+        """What stands at each token of ``grids`` (rows, columns), [I, *whole]: the number of the object, 0 for none,
+        -100 where that is not known (near the edges of a box, padding, pictures without boxes)."""
+        targets = torch.full((len(pictures), *whole), IGNORED)
+        for target, (sample, _), (height, width) in zip(targets, pictures, grids, strict=True):
+            if not _complete(sample):
+                continue
+            x = (torch.arange(width) + 0.5)[None] / width * SCALE
+            y = (torch.arange(height) + 0.5)[:, None] / height * SCALE
+            grid = target[:height, :width]
+            grid.fill_(0)
+            for shrink, inner in ((0.0, False), (0.15, True)):
+                for box in sample.boxes:
+                    x1, y1, x2, y2 = box.xyxy
+                    dx, dy = shrink * (x2 - x1), shrink * (y2 - y1)
+                    inside = (x > x1 + dx) & (x < x2 - dx) & (y > y1 + dy) & (y < y2 - dy)
+                    grid[inside] = self.objects.get(box.label, IGNORED) if inner else IGNORED
+        return targets
 
     def _letters(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict[str, Tensor]) -> Tensor:
         """What each frame shows, [I, h, w * frames]: a symbol at a letter's middle, -100 beside it, else 0 (blank)."""
@@ -160,6 +231,80 @@ class Collator:
             return []
         text = sample.facts.get("printed", sample.answer)
         return [self.symbols[character] for character in text if character in self.symbols]
+
+
+_WRITTEN_BOX = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
+_LABEL = re.compile(r"([\w' -]+): \[(\d+), (\d+), (\d+), (\d+)\]")
+
+
+def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
+    """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
+
+    A printed letter stands where the renderer put it; x1 and y1 of a box are seen at its first corner, x2 and y2 at its
+    last, a label at the middle of the first box that bears it.
+    """
+    found = []
+    at = sample.facts.get("at", [])
+    if at:
+        for character, letter in _matches(answer, sample.facts["letters"]):
+            x, y = at[2 * letter] / size[0], at[2 * letter + 1] / size[1]
+            found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
+    for match in _WRITTEN_BOX.finditer(answer):
+        corners = [int(group) / SCALE for group in match.groups()]
+        for number in range(4):
+            x, y = corners[number // 2 * 2 : number // 2 * 2 + 2]
+            found += [(place, x, y) for place in range(match.start(number + 1), match.end(number + 1))]
+    for match in _LABEL.finditer(answer):
+        x1, y1, x2, y2 = (int(group) / SCALE for group in match.groups()[1:])
+        found += [(place, (x1 + x2) / 2, (y1 + y2) / 2) for place in range(match.start(1), match.end(1))]
+    return found
+
+
+def converse(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
+    """Neighbours with the same picture become conversations of up to ``turns`` samples.
+
+    Their order is shuffled, but what tells most about the picture stands last, or the rest could be read off it.
+    """
+    made = []
+    for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images, sample.images == [])):
+        group = list(group)
+        if len(group[0].images) != 1:
+            made += group
+            continue
+        rng.shuffle(group)
+        parts = [group[start : start + turns] for start in range(0, len(group), turns)]
+        made += [_conversation(sorted(part, key=lambda sample: _TELLING.get(sample.task, 0))) for part in parts]
+    return made
+
+
+_TELLING = {"caption": 1, "detect": 2}
+
+
+def _conversation(samples: Sequence[Sample]) -> Sample:
+    first, *rest = samples
+    messages = list(first.messages)
+    for sample in rest:
+        opening, *others = sample.messages
+        text = opening["content"].replace(IMAGE_PLACEHOLDER, "").lstrip()
+        messages += [{"role": opening["role"], "content": text}, *others]
+    whole = [sample for sample in samples if _complete(sample)]
+    facts = {"everything": True} if whole else {}
+    return Sample(messages, first.images, first.id, first.task, whole[0].boxes if whole else [], facts, first.folder)
+
+
+def _complete(sample: Sample) -> bool:
+    """Whether the sample's boxes are those of all objects in the picture."""
+    return sample.facts.get("everything", False) or (sample.task == "detect" and not sample.facts.get("asked"))
+
+
+def _matches(answer: str, letters: str) -> list[tuple[int, int]]:
+    """(place in the answer, number of the printed letter) of what both share in order: signs of markdown are not
+    printed, and spaces are not in ``letters``."""
+    from rapidfuzz.distance import Levenshtein
+
+    written = [place for place, character in enumerate(answer) if not character.isspace()]
+    blocks = Levenshtein.editops("".join(answer[place] for place in written), letters).as_matching_blocks()
+    return [(written[block.a + step], block.b + step) for block in blocks for step in range(block.size)]
 
 
 class SizeSampler(Sampler[int]):

@@ -29,16 +29,19 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     (output / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
     torch.set_flush_denormal(True)  # tiny optimizer states slow a CPU down
-    model, processor, message = build(recipe)
-    say(f"stage {recipe.stage}: {message}")
-    say(freeze(model, recipe.freeze))
     bad = BadSamples(say)
     data = SampleDataset(recipe.data, recipe.train.seed, bad)
+    objects = data.labels() if recipe.objects.weight else []
+    model, processor, message = build(recipe, objects)
+    say(f"stage {recipe.stage}: {message}")
+    say(freeze(model, recipe.freeze))
     for path, count in data.counts.items():
         say(f"  {count:>9,} samples from {path}")
     characters = recipe.ctc.characters if hasattr(model, "ctc_head") else ""
     frames = recipe.ctc.frames if recipe.ctc.aligned else 0
-    collator = Collator(processor, recipe.train.max_length, bad, characters, frames, model.clip is not None)
+    clip = model.clip.grid if model.clip is not None else None
+    guide = recipe.guide.weight > 0
+    collator = Collator(processor, recipe.train.max_length, bad, characters, frames, clip, guide, objects)
     trainer = VaryTrainer(
         model=model,
         args=training_arguments(recipe),
@@ -160,12 +163,18 @@ class Records(TrainerCallback):
 
     def __init__(self, path: Path, bad: BadSamples):
         self.path, self.bad, self.start = path, bad, time.time()
+        self.parts: dict[str, list[float]] = {}
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        for name, value in getattr(model, "loss_parts", {}).items():
+            self.parts.setdefault(name, []).append(float(value))
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if not state.is_world_process_zero:
             return
         row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
-        row |= getattr(model, "loss_parts", {})  # of the last batch alone
+        row |= {name: round(sum(values) / len(values), 4) for name, values in self.parts.items()}
+        self.parts = {}
         row["bad_samples"] = self.bad.count
         with self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")

@@ -1,5 +1,6 @@
-"""The model as it is trained: with a CTC head beside it, which is never saved, and with parts frozen."""
+"""The model as it is trained: with heads beside it that are never shipped, and with parts frozen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig
 
+from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader
+
+HEADS = ("ctc_head.", "object_head.", "clip_object_head.")
 
 
 class VaryForTraining(VaryForConditionalGeneration):
@@ -23,50 +27,74 @@ class VaryForTraining(VaryForConditionalGeneration):
     learns to write each line in one of the rows that it covers and blanks in the others. Single lines come first.
     """
 
+    guide: Guide | None = None
+    object_weight = 0.0
+    loss_parts: dict[str, Tensor] = {}
+    """The losses of the last batch, before their weights."""
+
     def add_ctc(self, settings: CtcSettings) -> None:
         self.ctc_frames = settings.frames
         self.ctc_weight = settings.weight
         self.ctc_only = settings.warmup_steps > 0
-        self.loss_parts: dict[str, float] = {}
         width = self.config.vocabulary_config.output_size
         self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
+
+    def add_objects(self, weight: float, labels: int) -> None:
+        """Heads that name the object at each token, one for each vision branch."""
+        self.object_weight = weight
+        self.object_head = nn.Linear(self.config.vocabulary_config.output_size, labels + 1)
+        if self.clip is not None:
+            self.clip_object_head = nn.Linear(self.config.clip_config.width, labels + 1)
+            self.clip.register_forward_hook(self._keep_clip)
+
+    def _keep_clip(self, module: nn.Module, inputs: tuple, features: Tensor) -> None:
+        self._clip_features = features
 
     def forward(
         self,
         ctc_targets: Tensor | None = None,
         ctc_lengths: Tensor | None = None,
         letter_targets: Tensor | None = None,
+        letter_places: Tensor | None = None,
+        object_targets: Tensor | None = None,
+        clip_object_targets: Tensor | None = None,
         **inputs,
     ) -> VaryOutput:
-        """As the model's; ctc_targets are the symbols of all images one after another, ctc_lengths [I];
-        letter_targets [I, h, w * frames] take the place of both."""
-        if ctc_targets is None or not hasattr(self, "ctc_head"):
-            return super().forward(**inputs)
+        """As the model's, with what teaches it beside the text (see train.data.Collator).
+
+        ctc_targets are the symbols of all images one after another, ctc_lengths [I]; letter_targets [I, h, w * frames]
+        take the place of both; letter_places [B, T] are for the guide; object_targets [I, h, w] and
+        clip_object_targets [I, h2, w2] for the object heads.
+        """
+        reads = ctc_targets is not None and hasattr(self, "ctc_head")
 
         def head_loss(features: Tensor) -> Tensor:
             if letter_targets is not None:
-                return self.letter_loss(features, letter_targets)
+                return balanced_loss(self.ctc_head(features), letter_targets)
             return self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths)
 
-        if self.ctc_only:
+        if reads and self.ctc_only:
             return VaryOutput(loss=head_loss(self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])))
+        guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
+        if guide is not None:
+            guide.start(letter_places)
         output = super().forward(**inputs)
-        if self.ctc_weight:
-            extra = head_loss(output.vocabulary_features)
-            self.loss_parts = {"loss_text": output.loss.item(), "loss_letters": extra.item()}
-            output.loss = output.loss + self.ctc_weight * extra
-        output.vocabulary_features = None
+        features, output.vocabulary_features = output.vocabulary_features, None
+        parts = {"text": (1.0, output.loss)}
+        if guide is not None:
+            parts["guide"] = (guide.settings.weight, guide.loss())
+        if reads and self.ctc_weight:
+            parts["letters"] = (self.ctc_weight, head_loss(features))
+        if object_targets is not None:
+            parts["objects"] = (self.object_weight, balanced_loss(self.object_head(features), object_targets))
+        if clip_object_targets is not None:
+            found = self.clip_object_head(self._clip_features)
+            parts["clip_objects"] = (self.object_weight, balanced_loss(found, clip_object_targets))
+            self._clip_features = None
+        if output.loss is not None:
+            output.loss = sum(weight * loss for weight, loss in parts.values())
+            self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
         return output
-
-    def letter_loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of the frames against their letters, features [I, h, w, D], targets [I, h, w * frames].
-
-        Blank frames, most of them, weigh as much as the letters together.
-        """
-        scores = self.ctc_head(features).float().reshape(targets.numel(), -1)
-        losses = F.cross_entropy(scores, targets.flatten(), ignore_index=IGNORED, reduction="none")
-        letters, blanks = targets.flatten() > 0, targets.flatten() == 0
-        return losses[letters].sum() / letters.sum().clamp(min=1) + losses[blanks].sum() / blanks.sum().clamp(min=1)
 
     def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         """Mean loss a character over the images that have a target; features [I, h, w, D]."""
@@ -84,21 +112,34 @@ class VaryForTraining(VaryForConditionalGeneration):
         return losses.sum() / lengths.sum()
 
     def save_pretrained(self, folder, state_dict: dict | None = None, **kwargs) -> None:
-        """Saves the stock model under its public class; the CTC head goes to a file of its own, for the next stage."""
+        """Saves the stock model under its public class; the heads go to a file of their own, for the next stage."""
         state = state_dict if state_dict is not None else self.state_dict()
-        head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith("ctc_head.")}
+        head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(HEADS)}
         state = {name: tensor for name, tensor in state.items() if name not in head}
         if head:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            save_file(head, Path(folder) / "ctc_head.safetensors")
+            save_file(head, Path(folder) / "training_heads.safetensors")
         super().save_pretrained(folder, state_dict=state, **kwargs)
         config = VaryConfig.from_pretrained(folder)
         config.architectures = ["VaryForConditionalGeneration"]
         config.save_pretrained(folder)
 
 
-def build(recipe: Recipe) -> tuple[VaryForTraining, VaryProcessor, str]:
+def balanced_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of scores [I, h, w, ...] against targets [I, h, w (* frames)], 0 for nothing, -100 for unknown.
+
+    The places with nothing, which are most, weigh as much together as the others.
+    """
+    scores, targets = scores.float().reshape(targets.numel(), -1), targets.flatten()
+    losses = F.cross_entropy(scores, targets, ignore_index=IGNORED, reduction="none")
+    things, nothing = targets > 0, targets == 0
+    return losses[things].sum() / things.sum().clamp(min=1) + losses[nothing].sum() / nothing.sum().clamp(min=1)
+
+
+def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, VaryProcessor, str]:
     """Model and processor of a recipe, and one sentence on where the weights came from.
+
+    ``labels``: names of objects in the data, where the recipe has object heads.
 
     Raises:
         RecipeError: ``init`` is no checkpoint, or no tokenizer is to be had.
@@ -123,6 +164,10 @@ def build(recipe: Recipe) -> tuple[VaryForTraining, VaryProcessor, str]:
     model = VaryForTraining(config)
     if recipe.ctc.warmup_steps or recipe.ctc.weight:
         model.add_ctc(recipe.ctc)
+    if recipe.objects.weight:
+        model.add_objects(recipe.objects.weight, len(labels))
+    if recipe.guide.weight:
+        model.guide = Guide(model.language_model, recipe.guide)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
         taken, left = load_stage(model, folder)
@@ -167,18 +212,40 @@ def opt_shape(text):
 
 @torch.no_grad()
 def load_stage(model: nn.Module, folder: Path) -> tuple[int, int]:
-    """Copy every tensor of a checkpoint whose name and shape the model shares. Returns (taken, left random)."""
+    """Copy every tensor of a checkpoint that fits the model: of ours by name, of a bare decoder into
+    ``language_model``. OPT's table of positions is stretched where the lengths differ.
+
+    Returns (taken, left random)."""
     state = model.state_dict()
     taken = set()
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            for name in file.keys():
-                if name in state and state[name].shape == tuple(file.get_slice(name).get_shape()):
-                    state[name].copy_(file.get_tensor(name))
+            for stored in file.keys():
+                name = stored if stored in state else f"language_model.{stored}"
+                if name not in state:
+                    continue
+                tensor, wanted = file.get_tensor(stored), state[name].shape
+                if name.endswith("embed_positions.weight") and tensor.shape[1:] == wanted[1:]:
+                    tensor = stretch_positions(tensor, wanted[0])
+                if tensor.shape == wanted:
+                    state[name].copy_(tensor)
                     taken.add(name)
     storages = {state[name].data_ptr() for name in taken}
     left = [name for name in state if name not in taken and state[name].data_ptr() not in storages]
     return len(taken), len(left)
+
+
+def stretch_positions(table: Tensor, rows: int, reserved: int = 2) -> Tensor:
+    """OPT's learned positions [n, D] brought to ``rows`` rows by linear interpolation; first and last stay.
+
+    The first ``reserved`` rows are no positions (OPT's offset for padding) and stay as they are. The vocabulary stage
+    needs 4,096 positions, OPT was trained with 2,048 (Vary, arXiv 2312.06109).
+    """
+    if rows == table.shape[0]:
+        return table
+    positions = table[reserved:].float().T[None]
+    positions = F.interpolate(positions, size=rows - reserved, mode="linear", align_corners=True)[0].T
+    return torch.cat([table[:reserved], positions.to(table.dtype)])
 
 
 def freeze(model: VaryForTraining, parts: list[str]) -> str:

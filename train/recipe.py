@@ -38,6 +38,8 @@ class DataSettings:
     """Only samples of these tasks; empty for all."""
     longest: int = 0
     """Only samples whose answer has at most so many characters; 0 for all."""
+    turns: int = 1
+    """Up to so many samples about one picture become one conversation, which costs little more than one of them."""
 
 
 @dataclass
@@ -51,6 +53,25 @@ class CtcSettings:
     aligned: bool = False
     """Teach the head each letter at its place, which our renderers write down, instead of the CTC loss."""
     characters: str = "".join(chr(code) for code in range(33, 127)) + " "
+
+
+@dataclass
+class ObjectSettings:
+    """A head on each vision branch's tokens that names the object at the token's place, as the samples' boxes say."""
+
+    weight: float = 0.0
+    """Weight of its loss beside the decoder's; 0 leaves it out."""
+
+
+@dataclass
+class GuideSettings:
+    """Guided attention: a head of some layers is taught to look at the letter or the corner that is written next."""
+
+    weight: float = 0.0
+    """Weight of its loss beside the decoder's; 0 leaves it out."""
+    layers: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """Layers of the decoder, from 0."""
+    head: int = 0
 
 
 @dataclass
@@ -92,6 +113,8 @@ class Recipe:
     data: list[DataSettings] = field(default_factory=list)
     freeze: list[str] = field(default_factory=list)
     ctc: CtcSettings = field(default_factory=CtcSettings)
+    guide: GuideSettings = field(default_factory=GuideSettings)
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def check(self) -> None:
@@ -107,6 +130,8 @@ class Recipe:
             raise RecipeError("data: name at least one folder of samples, e.g. data.0.path=data/blocks")
         if (self.ctc.warmup_steps or self.ctc.weight) and "vision_vocabulary" in self.freeze:
             raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
+        if self.guide.weight and self.train.gradient_checkpointing:
+            raise RecipeError("guide and train.gradient_checkpointing do not go together: leave one of them out")
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
 

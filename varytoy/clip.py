@@ -31,13 +31,18 @@ class ClipBranch(nn.Module):
         )
         self.visual.proj = None
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the features."""
+        side = self.config.image_size // self.config.patch_size
+        return side, side
+
     def forward(self, pixels: Tensor) -> Tensor:
         layer = self.config.layers + self.config.select_layer
         found = self.visual.forward_intermediates(
             pixels, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
         )["image_intermediates"][0]
-        side = self.config.image_size // self.config.patch_size
-        return found.reshape(found.shape[0], side, side, found.shape[-1])
+        return found.reshape(found.shape[0], *self.grid, found.shape[-1])
 
 
 @torch.no_grad()

@@ -90,8 +90,13 @@ class VaryImageProcessor(BaseImageProcessor):
 
     def tokens(self, size: tuple[int, int], view: str) -> int:
         """Image tokens of a picture of ``size`` (width, height)."""
+        columns, rows = self.grid(size, view)
+        return rows * columns
+
+    def grid(self, size: tuple[int, int], view: str) -> tuple[int, int]:
+        """Columns and rows of the image tokens of a picture of ``size`` (width, height)."""
         width, height = self.scaled_size(size, view)
-        return -(-height // self.stride[0]) * -(-width // self.stride[1])
+        return -(-width // self.stride[1]), -(-height // self.stride[0])
 
     def token_counts(self, sizes: torch.Tensor) -> list[int]:
         """Tokens of each image from ``image_sizes``."""
