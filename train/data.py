@@ -123,11 +123,13 @@ class Collator:
         items = [item for item in items if item is not None and self._fits(*item)]
         if not items:
             raise SampleError("every sample of a batch is bad: mend the data (see the reports above)")
-        batch = self.processor(
-            [sample.messages for sample, _ in items],
-            [images for _, images in items],
-            [_view(sample) for sample, _ in items],
-            train=True,
+        batch = dict(
+            self.processor(
+                [sample.messages for sample, _ in items],
+                [images for _, images in items],
+                [_view(sample) for sample, _ in items],
+                train=True,
+            )
         )
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
@@ -140,17 +142,11 @@ class Collator:
             batch["ctc_lengths"] = torch.tensor([len(target) for target in targets])
             batch["ctc_targets"] = torch.tensor([symbol for target in targets for symbol in target], dtype=torch.long)
         if self.objects and "pixel_values" in batch:
-            pictures = [(sample, image) for sample, images in items for image in images]
-            down, across = self.processor.image_processor.stride
-            height, width = batch["pixel_values"].shape[-2:]
-            grids = [self.processor.image_processor.grid(image.size, _view(sample))[::-1] for sample, image in pictures]
-            batch["object_targets"] = self._things(pictures, grids, (height // down, width // across))
-            if self.clip:
-                batch["clip_object_targets"] = self._things(pictures, [self.clip] * len(pictures), self.clip)
+            batch |= self._object_targets([(sample, image) for sample, images in items for image in images], batch)
         if self.guide and "pixel_values" in batch:
             rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
             batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
-        return dict(batch)
+        return batch
 
     def _fits(self, sample: Sample, images: list) -> bool:
         """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
@@ -182,6 +178,18 @@ class Collator:
                     column = min(int(x * scaled[0] / processor.stride[1]), width - 1)
                     places[start + token_of[character] - 1] = first + row * width + column
         return places
+
+    def _object_targets(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict) -> dict[str, Tensor]:
+        """For the heads of both branches; nothing where no picture's objects are known."""
+        down, across = self.processor.image_processor.stride
+        height, width = batch["pixel_values"].shape[-2:]
+        grids = [self.processor.image_processor.grid(image.size, _view(sample))[::-1] for sample, image in pictures]
+        found = {"object_targets": self._things(pictures, grids, (height // down, width // across))}
+        if not bool((found["object_targets"] >= 0).any()):
+            return {}
+        if self.clip:
+            found["clip_object_targets"] = self._things(pictures, [self.clip] * len(pictures), self.clip)
+        return found
 
     def _things(
         self, pictures: Sequence[tuple[Sample, Image.Image]], grids: Sequence, whole: tuple[int, int]
@@ -240,13 +248,17 @@ _LABEL = re.compile(r"([\w' -]+): \[(\d+), (\d+), (\d+), (\d+)\]")
 def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
     """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
 
-    A printed letter stands where the renderer put it; x1 and y1 of a box are seen at its first corner, x2 and y2 at its
-    last, a label at the middle of the first box that bears it.
+    A printed letter stands where the renderer put it, white space where the letter after it stands; x1 and y1 of a box
+    are seen at its first corner, x2 and y2 at its last, a label at the middle of the first box that bears it.
     """
     found = []
     at = sample.facts.get("at", [])
     if at:
-        for character, letter in _matches(answer, sample.facts["letters"]):
+        letter_of = dict(_matches(answer, sample.facts["letters"]))
+        for character in range(len(answer) - 2, -1, -1):
+            if answer[character].isspace() and character + 1 in letter_of:
+                letter_of[character] = letter_of[character + 1]
+        for character, letter in sorted(letter_of.items()):
             x, y = at[2 * letter] / size[0], at[2 * letter + 1] / size[1]
             found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
     for match in _WRITTEN_BOX.finditer(answer):

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from train.data import BadSamples, Collator, SampleDataset, SizeSampler
-from train.model import VaryForTraining, build, freeze, load_stage
+from train.model import VaryForTraining, build, compile_parts, freeze, load_stage
 from train.recipe import Recipe, RecipeError, to_yaml
 
 
@@ -35,6 +35,8 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     model, processor, message = build(recipe, objects)
     say(f"stage {recipe.stage}: {message}")
     say(freeze(model, recipe.freeze))
+    if recipe.train.compile:
+        compile_parts(model.language_model)
     for path, count in data.counts.items():
         say(f"  {count:>9,} samples from {path}")
     characters = recipe.ctc.characters if hasattr(model, "ctc_head") else ""
@@ -48,7 +50,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         train_dataset=data,
         data_collator=collator,
         sizes=data.shapes(model.config.vocabulary_config.stride) if recipe.train.group_by_size else None,
-        callbacks=[Records(output / "metrics.jsonl", bad), CtcSwitch(recipe.ctc.warmup_steps)],
+        callbacks=[Records(output / "metrics.jsonl", bad), Warmup(recipe.ctc.warmup_steps)],
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     say(describe_optimizer(trainer))
@@ -147,15 +149,14 @@ class VaryTrainer(Trainer):
         return SizeSampler(self.sizes, batch, self.args.seed)
 
 
-class CtcSwitch(TrainerCallback):
-    """Lets the decoder join when the CTC warm-up is over; counts optimizer steps, so that resuming is exact."""
+class Warmup(TrainerCallback):
+    """Lets the decoder join when the heads' warm-up is over; counts optimizer steps, so that resuming is exact."""
 
-    def __init__(self, warmup_steps: int):
-        self.warmup_steps = warmup_steps
+    def __init__(self, steps: int):
+        self.steps = steps
 
     def on_step_begin(self, args, state, control, model: VaryForTraining, **kwargs):
-        if hasattr(model, "ctc_head"):
-            model.ctc_only = state.global_step < self.warmup_steps
+        model.heads_only = state.global_step < self.steps
 
 
 class Records(TrainerCallback):

@@ -1,5 +1,6 @@
 """The model as it is trained: with heads beside it that are never shipped, and with parts frozen."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,14 +29,15 @@ class VaryForTraining(VaryForConditionalGeneration):
     """
 
     guide: Guide | None = None
-    object_weight = 0.0
+    ctc_weight = object_weight = 0.0
+    heads_only = False
+    """Whether the vision branches learn from their heads alone, and the decoder waits."""
     loss_parts: dict[str, Tensor] = {}
     """The losses of the last batch, before their weights."""
 
     def add_ctc(self, settings: CtcSettings) -> None:
         self.ctc_frames = settings.frames
         self.ctc_weight = settings.weight
-        self.ctc_only = settings.warmup_steps > 0
         width = self.config.vocabulary_config.output_size
         self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
 
@@ -66,34 +68,38 @@ class VaryForTraining(VaryForConditionalGeneration):
         take the place of both; letter_places [B, T] are for the guide; object_targets [I, h, w] and
         clip_object_targets [I, h2, w2] for the object heads.
         """
-        reads = ctc_targets is not None and hasattr(self, "ctc_head")
-
-        def head_loss(features: Tensor) -> Tensor:
-            if letter_targets is not None:
-                return balanced_loss(self.ctc_head(features), letter_targets)
-            return self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths)
-
-        if reads and self.ctc_only:
-            return VaryOutput(loss=head_loss(self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])))
-        guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
-        if guide is not None:
-            guide.start(letter_places)
-        output = super().forward(**inputs)
-        features, output.vocabulary_features = output.vocabulary_features, None
-        parts = {"text": (1.0, output.loss)}
-        if guide is not None:
-            parts["guide"] = (guide.settings.weight, guide.loss())
-        if reads and self.ctc_weight:
-            parts["letters"] = (self.ctc_weight, head_loss(features))
+        parts: dict[str, tuple[float, Tensor]] = {}
+        reads = ctc_targets is not None and hasattr(self, "ctc_head") and (self.heads_only or self.ctc_weight > 0)
+        if self.heads_only and (reads or object_targets is not None):
+            output = VaryOutput()
+            features = self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])
+            if clip_object_targets is not None:
+                self.clip(inputs["clip_pixel_values"])
+        else:
+            guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
+            if guide is not None:
+                guide.start(letter_places)
+            output = super().forward(**inputs)
+            if output.loss is None:
+                return output
+            features, output.vocabulary_features = output.vocabulary_features, None
+            parts["text"] = (1.0, output.loss)
+            if guide is not None:
+                parts["guide"] = (guide.settings.weight, guide.loss())
+        if reads and letter_targets is not None:
+            loss = balanced_loss(self.ctc_head(features), letter_targets)
+            parts["letters"] = (1.0 if self.heads_only else self.ctc_weight, loss)
+        elif reads:
+            loss = self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths)
+            parts["letters"] = (1.0 if self.heads_only else self.ctc_weight, loss)
         if object_targets is not None:
             parts["objects"] = (self.object_weight, balanced_loss(self.object_head(features), object_targets))
         if clip_object_targets is not None:
             found = self.clip_object_head(self._clip_features)
             parts["clip_objects"] = (self.object_weight, balanced_loss(found, clip_object_targets))
-            self._clip_features = None
-        if output.loss is not None:
-            output.loss = sum(weight * loss for weight, loss in parts.values())
-            self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
+        self._clip_features = None
+        output.loss = sum(weight * loss for weight, loss in parts.values())
+        self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
         return output
 
     def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
@@ -260,6 +266,21 @@ def freeze(model: VaryForTraining, parts: list[str]) -> str:
         count = sum(parameter.numel() for parameter in module.parameters())
         rows.append(f"  {part:<18} {count:>13,}  {'frozen' if frozen else 'trained'}")
     return "\n".join(rows)
+
+
+def compile_parts(decoder: nn.Module) -> None:
+    """torch.compile for what a step spends on memory rather than on products: norms, feed-forward layers, rotations.
+
+    The whole decoder is left alone because its shapes change with every batch and the guide looks into its attention.
+    """
+    for module in decoder.modules():
+        if type(module).__name__.endswith(("RMSNorm", "LayerNorm", "MLP")):
+            module.compile(dynamic=True)
+    for home in {sys.modules[type(module).__module__] for module in decoder.modules()}:
+        if hasattr(home, "apply_rotary_pos_emb") and not hasattr(
+            home.apply_rotary_pos_emb, "_torchdynamo_orig_callable"
+        ):
+            home.apply_rotary_pos_emb = torch.compile(home.apply_rotary_pos_emb, dynamic=True)
 
 
 def export(run: str, out: Path) -> int:

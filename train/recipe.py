@@ -45,7 +45,7 @@ class DataSettings:
 @dataclass
 class CtcSettings:
     warmup_steps: int = 0
-    """Steps on the CTC loss alone before the decoder joins."""
+    """Steps on the heads' losses alone (letters and objects) before the decoder joins."""
     weight: float = 0.0
     """Weight of the CTC loss beside the decoder's afterwards; 0 drops it."""
     frames: int = 3
@@ -94,6 +94,9 @@ class TrainSettings:
     deepspeed: str = ""
     """A DeepSpeed JSON file, looked for beside the recipe too."""
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """Compile the decoder's norms, feed-forward layers and rotations (torch.compile): half a minute at the start, then
+    faster steps where these are bound by memory, as on a CPU."""
     max_length: int = 4096
     """Longest sample in tokens; longer ones are counted as bad."""
     workers: int = 0
