@@ -57,9 +57,10 @@ def test_a_loop_is_stopped_cut_and_said(model, processor, monkeypatch):
 
 
 def test_each_row_of_a_batch_loops_by_itself():
-    guard = LoopGuard(start=0, every=1)
-    rows = torch.tensor([[1, 2] * 40, list(range(80))])
-    assert guard(rows, None).tolist() == [True, False]
+    guard = LoopGuard(start=0, end=99, every=1)
+    ended = [5, 99] + [0] * 78  # padding while the others go on
+    rows = torch.tensor([[1, 2] * 40, list(range(80)), ended])
+    assert guard(rows, None).tolist() == [True, False, False]
 
 
 def test_length_confidence_stream_and_cancel(model, processor):

@@ -242,6 +242,13 @@ def launch(path: Path, *overrides: str) -> str:
 
 
 @pytest.mark.slow
+def test_compiled_parts_give_the_same_losses(ten, tmp_path):
+    for name in ("plain", "compiled"):
+        run(recipe(ten, tmp_path / name, max_steps=3, compile=name == "compiled"))
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "deepspeed"),
     [

@@ -38,16 +38,19 @@ def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, times
 
 
 class LoopGuard(StoppingCriteria):
-    """Stops each row of a batch by itself once its tail repeats; ``looping`` remembers the periods."""
+    """Stops each row of a batch by itself once its tail repeats; ``looping`` remembers the periods.
 
-    def __init__(self, start: int, every: int = 8):
-        self.start, self.every, self.looping = start, every, {}
+    A row that has ended (with token ``end``) repeats nothing but padding while the others go on, which is no loop.
+    """
+
+    def __init__(self, start: int, end: int, every: int = 8):
+        self.start, self.end, self.every, self.looping = start, end, every, {}
 
     def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
         done = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         if (input_ids.shape[1] - self.start) % self.every == 0:
             for number, row in enumerate(input_ids[:, self.start :].tolist()):
-                period = repeated_tail(row) if number not in self.looping else 0
+                period = 0 if number in self.looping or self.end in row else repeated_tail(row)
                 if period:
                     self.looping[number] = (len(row), period)
         for number in self.looping:
@@ -115,7 +118,7 @@ def generate(
         if name in inputs:
             inputs[name] = inputs[name].to(model.dtype)
     start = inputs["input_ids"].shape[1]
-    guard, confidence = LoopGuard(start), Confidence()
+    guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show and inputs["input_ids"].shape[0] == 1 else None
     found = model.generate(
