@@ -153,6 +153,9 @@ def test_samples_of_one_picture_become_a_conversation():
         assert sorted(answers) == sorted(tasks) and answers[-2:] == ["caption", "detect"]
         assert [message["content"].count("<image>") for message in sample.messages[::2]] == [1, 0, 0, 0]
         parse_sample(sample.to_json(), Path("."))
+    alone = row("ocr", "a")
+    alone.facts = {"at": [1, 2], "letters": "o"}
+    assert converse([alone], 8, random.Random(0)) == [alone]
 
 
 def test_a_bare_opt_goes_into_the_decoder_with_more_positions(tmp_path):

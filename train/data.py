@@ -3,7 +3,6 @@
 import itertools
 import multiprocessing
 import random
-import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from train.recipe import DataSettings
-from varytoy.boxes import SCALE
+from varytoy.boxes import SCALE, WRITTEN_BOX
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.samples import IMAGE_PLACEHOLDER, Sample, SampleError, read_samples
 from varytoy.tasks import TASKS
@@ -134,16 +133,16 @@ class Collator:
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
             batch.pop("clip_pixel_values", None)
-        if self.symbols and "pixel_values" in batch:
-            targets = [self._target(sample) for sample, images in items for _ in images]
-            if self.frames:
-                pictures = [(sample, image) for sample, images in items for image in images]
-                batch["letter_targets"] = self._letters(pictures, batch)
+        pictures = [(sample, image) for sample, images in items for image in images]
+        if self.symbols and self.frames and pictures:
+            batch["letter_targets"] = self._letters(pictures, batch)
+        elif self.symbols and pictures:
+            targets = [self._target(sample) for sample, _ in pictures]
             batch["ctc_lengths"] = torch.tensor([len(target) for target in targets])
             batch["ctc_targets"] = torch.tensor([symbol for target in targets for symbol in target], dtype=torch.long)
-        if self.objects and "pixel_values" in batch:
-            batch |= self._object_targets([(sample, image) for sample, images in items for image in images], batch)
-        if self.guide and "pixel_values" in batch:
+        if self.objects and pictures:
+            batch |= self._object_targets(pictures, batch)
+        if self.guide and pictures:
             rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
             batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
         return batch
@@ -241,10 +240,6 @@ class Collator:
         return [self.symbols[character] for character in text if character in self.symbols]
 
 
-_WRITTEN_BOX = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")
-_LABEL = re.compile(r"([\w' -]+): \[(\d+), (\d+), (\d+), (\d+)\]")
-
-
 def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
     """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
 
@@ -261,14 +256,12 @@ def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int,
         for character, letter in sorted(letter_of.items()):
             x, y = at[2 * letter] / size[0], at[2 * letter + 1] / size[1]
             found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
-    for match in _WRITTEN_BOX.finditer(answer):
-        corners = [int(group) / SCALE for group in match.groups()]
-        for number in range(4):
-            x, y = corners[number // 2 * 2 : number // 2 * 2 + 2]
-            found += [(place, x, y) for place in range(match.start(number + 1), match.end(number + 1))]
-    for match in _LABEL.finditer(answer):
-        x1, y1, x2, y2 = (int(group) / SCALE for group in match.groups()[1:])
-        found += [(place, (x1 + x2) / 2, (y1 + y2) / 2) for place in range(match.start(1), match.end(1))]
+    for match in WRITTEN_BOX.finditer(answer):
+        x1, y1, x2, y2 = (int(match[side]) / SCALE for side in ("x1", "y1", "x2", "y2"))
+        spots = {"x1": (x1, y1), "y1": (x1, y1), "x2": (x2, y2), "y2": (x2, y2)}
+        spots["label"] = ((x1 + x2) / 2, (y1 + y2) / 2)
+        for part, (x, y) in spots.items():
+            found += [(place, x, y) for place in range(*match.span(part))]
     return found
 
 
@@ -278,7 +271,7 @@ def converse(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[
     Their order is shuffled, but what tells most about the picture stands last, or the rest could be read off it.
     """
     made = []
-    for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images, sample.images == [])):
+    for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images)):
         group = list(group)
         if len(group[0].images) != 1:
             made += group
@@ -293,20 +286,23 @@ _TELLING = {"caption": 1, "detect": 2}
 
 
 def _conversation(samples: Sequence[Sample]) -> Sample:
+    """One sample of several about one picture; one alone stays as it is."""
     first, *rest = samples
+    if not rest:
+        return first
     messages = list(first.messages)
     for sample in rest:
         opening, *others = sample.messages
         text = opening["content"].replace(IMAGE_PLACEHOLDER, "").lstrip()
         messages += [{"role": opening["role"], "content": text}, *others]
     whole = [sample for sample in samples if _complete(sample)]
-    facts = {"everything": True} if whole else {}
+    facts = {"everything": bool(whole)}
     return Sample(messages, first.images, first.id, first.task, whole[0].boxes if whole else [], facts, first.folder)
 
 
 def _complete(sample: Sample) -> bool:
     """Whether the sample's boxes are those of all objects in the picture."""
-    return sample.facts.get("everything", False) or (sample.task == "detect" and not sample.facts.get("asked"))
+    return sample.facts.get("everything", sample.task == "detect" and not sample.facts.get("asked"))
 
 
 def _matches(answer: str, letters: str) -> list[tuple[int, int]]:

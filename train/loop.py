@@ -164,17 +164,18 @@ class Records(TrainerCallback):
 
     def __init__(self, path: Path, bad: BadSamples):
         self.path, self.bad, self.start = path, bad, time.time()
-        self.parts: dict[str, list[float]] = {}
+        self.parts: dict[str, list[torch.Tensor]] = {}
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        for name, value in getattr(model, "loss_parts", {}).items():
-            self.parts.setdefault(name, []).append(float(value))
+        if state.is_world_process_zero:
+            for name, value in getattr(model, "loss_parts", {}).items():
+                self.parts.setdefault(name, []).append(value)  # read when logged: reading waits for the device
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         if not state.is_world_process_zero:
             return
         row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
-        row |= {name: round(sum(values) / len(values), 4) for name, values in self.parts.items()}
+        row |= {name: round(torch.stack(values).float().mean().item(), 4) for name, values in self.parts.items()}
         self.parts = {}
         row["bad_samples"] = self.bad.count
         with self.path.open("a", encoding="utf-8") as lines:

@@ -64,12 +64,13 @@ class VaryForTraining(VaryForConditionalGeneration):
     ) -> VaryOutput:
         """As the model's, with what teaches it beside the text (see train.data.Collator).
 
-        ctc_targets are the symbols of all images one after another, ctc_lengths [I]; letter_targets [I, h, w * frames]
-        take the place of both; letter_places [B, T] are for the guide; object_targets [I, h, w] and
+        ctc_targets are the symbols of all images one after another, ctc_lengths [I], or in place of both
+        letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w] and
         clip_object_targets [I, h2, w2] for the object heads.
         """
         parts: dict[str, tuple[float, Tensor]] = {}
-        reads = ctc_targets is not None and hasattr(self, "ctc_head") and (self.heads_only or self.ctc_weight > 0)
+        ctc_weight = 1.0 if self.heads_only else self.ctc_weight
+        reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
         if self.heads_only and (reads or object_targets is not None):
             output = VaryOutput()
             features = self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])
@@ -87,11 +88,10 @@ class VaryForTraining(VaryForConditionalGeneration):
             if guide is not None:
                 parts["guide"] = (guide.settings.weight, guide.loss())
         if reads and letter_targets is not None:
-            loss = balanced_loss(self.ctc_head(features), letter_targets)
-            parts["letters"] = (1.0 if self.heads_only else self.ctc_weight, loss)
+            parts["letters"] = (ctc_weight, balanced_loss(self.ctc_head(features), letter_targets))
         elif reads:
             loss = self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths)
-            parts["letters"] = (1.0 if self.heads_only else self.ctc_weight, loss)
+            parts["letters"] = (ctc_weight, loss)
         if object_targets is not None:
             parts["objects"] = (self.object_weight, balanced_loss(self.object_head(features), object_targets))
         if clip_object_targets is not None:

@@ -55,6 +55,11 @@ def format_boxes(boxes: Iterable[Box]) -> str:
     return " ".join(f"{label}: {', '.join(found)};" for label, found in groups.items())
 
 
+_SIDES = ", ".join(rf"(?P<{side}>\d+)" for side in ("x1", "y1", "x2", "y2"))
+WRITTEN_BOX = re.compile(rf"(?:(?P<label>[\w' -]+): )?\[{_SIDES}\]")
+"""A box as ``format_boxes`` writes it; ``label`` where it is the first of its label. For what a model wrote:
+``parse_boxes``."""
+
 _NUMBER = r"\s*(\d{1,4})\s*"
 _FOUR = r"[\[(]" + ",".join([_NUMBER] * 4) + r"[\])]"
 _PAIRS = r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*,?\s*\(" + _NUMBER + "," + _NUMBER + r"\)"
