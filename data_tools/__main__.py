@@ -59,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     blocks.add_argument("--x-height", type=_span_of_floats, default=defaults.x_height, help="letter height in pixels")
     blocks.add_argument("--font-size", type=_span_of_floats, help="font sizes in pixels, instead of --x-height")
     blocks.add_argument("--plain", action="store_true", help="no headings, lists and bold")
+    blocks.add_argument(
+        "--repeats", type=float, default=0.0, help="share of blocks made of a few words over and over, 0 to 1"
+    )
     blocks.set_defaults(run=_blocks)
 
     scenes = programs.add_parser(
@@ -91,7 +94,14 @@ def _licences(options) -> None:
 
 
 def _blocks(options) -> None:
-    chosen = BlockOptions(options.lines, options.columns, options.x_height, options.font_size, not options.plain)
+    chosen = BlockOptions(
+        lines=options.lines,
+        columns=options.columns,
+        x_height=options.x_height,
+        font_size=options.font_size,
+        formatted=not options.plain,
+        repeats=options.repeats,
+    )
     renderer = BlockRenderer(options.source, options.seed, options.split, chosen)
     write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
 

@@ -37,6 +37,8 @@ class BlockOptions:
     formatted: bool = True
     blank: float = 0.015
     degrade: float = 0.7
+    repeats: float = 0.0
+    """Share of the blocks whose words come from a handful: the reader must know where it is, not only what it read."""
 
 
 @dataclass
@@ -133,6 +135,8 @@ class BlockRenderer:
             columns = max(columns, min(20, self.options.columns[1]))
         form = rng.choice(_FORMS)
         texts = sources.paragraphs(self.source, self.split)
+        if self.options.repeats and rng.random() < self.options.repeats:
+            return _Block(_wrap(_repeats(wanted * columns, texts, rng), columns, wanted))
         if form == "formatted" and self.options.formatted and wanted >= 2:
             return _formatted(wanted, columns, texts, rng)
         if form == "words":
@@ -213,6 +217,19 @@ def _symbols(rng: random.Random, length: int) -> str:
             letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-\\/"
             words.append("".join(rng.choice(letters) for _ in range(rng.randint(2, 9))))
     return " ".join(words)
+
+
+def _repeats(length: int, texts: tuple[str, ...], rng: random.Random) -> str:
+    """The same few words, phrases and numbers over and over, in any order."""
+    pool = []
+    for _ in range(rng.randint(2, 10)):
+        words = rng.choice(texts).split() if rng.random() < 0.8 else _symbols(rng, 40).split()
+        start = rng.randrange(len(words))
+        pool.append(" ".join(words[start : start + rng.choice((1, 1, 2, 4))]))
+    text = ""
+    while len(text) <= length:
+        text += rng.choice(pool) + " "
+    return text
 
 
 def _formatted(lines: int, columns: int, texts: tuple[str, ...], rng: random.Random) -> _Block:
@@ -307,7 +324,7 @@ def _print(
     """
     zoom = 1.0 if rng.random() < 0.55 else rng.uniform(0.75, 2.2)
     size = x_height * zoom / _x_ratio(font.path)
-    pitch = size * rng.uniform(1.08, 1.6)
+    pitch = size * (rng.uniform(1.05, 1.4) if rng.random() < 0.6 else rng.uniform(1.4, 2.3))
     pad = [round(x_height * zoom * rng.uniform(0.25, 2.0)) for _ in range(4)]
     layout, bottom, right = [], float(pad[1]), 0.0
     centred, justified = rng.random() < 0.06 and not block.formatted, rng.random() < 0.25

@@ -1,8 +1,10 @@
 """Small models and pictures. Everything runs on a CPU without network."""
 
+import shutil
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from varytoy.processing import VaryProcessor  # noqa: E402
 torch.set_num_threads(1)
 
 RGB = {"red": (220, 25, 25), "green": (40, 170, 60), "blue": (40, 80, 220), "yellow": (245, 215, 30)}
+TEXT = "The quick brown fox jumps over the lazy dog while seven wizards brew strong coffee at noon."
 CLASSES = ("apple", "bus", "car", "cat", "umbrella")
 
 
@@ -85,6 +88,17 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 def pictures() -> list[Image.Image]:
     """Two pictures of which neither holds the other: wide and low, narrow and high."""
     return [noise(120, 32, 1), noise(60, 70, 2)]
+
+
+def text_source(folder: Path) -> Path:
+    """A source folder as `data_tools fetch` lays it out, from what the test dependencies bring."""
+    (folder / "fonts").mkdir()
+    (folder / "texts").mkdir()
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"):
+        shutil.copyfile(fonts / name, folder / "fonts" / name)
+    (folder / "texts" / "python3.11-doc.txt").write_text(TEXT + "\n", encoding="utf-8")
+    return folder
 
 
 def picture_source(root: Path) -> Path:

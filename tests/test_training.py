@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
 import pytest
 import torch
-from conftest import ROOT, picture_source, tiny_config
+from conftest import ROOT, picture_source, text_source, tiny_config
 from safetensors.torch import load_file
 from transformers import OPTForCausalLM
 
@@ -19,30 +18,23 @@ from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
-from train.data import converse, looks
+from train.data import BadSamples, Collator, converse, looks
 from train.loop import run
 from train.model import VaryForTraining, load_stage, opt_shape
 from train.recipe import CtcSettings, DataSettings, GuideSettings, ModelSettings, ObjectSettings, Recipe, TrainSettings
 from varytoy import metrics
+from varytoy.config import VaryConfig
+from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader
 from varytoy.samples import Sample, parse_sample, read_samples
 from varytoy.tasks import TASKS
 
 TINY = str(Path(__file__).with_name("tiny.json"))
-TEXT = "The quick brown fox jumps over the lazy dog while seven wizards brew strong coffee at noon.\n"
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory) -> Path:
-    """A source folder as `data_tools fetch` lays it out, from what the test dependencies bring."""
-    folder = tmp_path_factory.mktemp("source")
-    (folder / "fonts").mkdir()
-    (folder / "texts").mkdir()
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"):
-        shutil.copyfile(fonts / name, folder / "fonts" / name)
-    (folder / "texts" / "python3.11-doc.txt").write_text(TEXT, encoding="utf-8")
-    return folder
+    return text_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +168,32 @@ def test_a_bare_opt_goes_into_the_decoder_with_more_positions(tmp_path):
     assert torch.equal(model.language_model.model.decoder.embed_tokens.weight, before.model.decoder.embed_tokens.weight)
 
 
+def test_misread_letters_are_in_the_input_and_never_in_the_target(ten):
+    rows = [(sample, sample.open_images()) for sample in read_samples(ten)]
+    processor = VaryProcessor.preset("nano")
+    plain = Collator(processor, 4096, BadSamples())(rows)
+    misread = Collator(processor, 4096, BadSamples(), misread=0.3)(rows)
+    changed = plain["input_ids"] != misread["input_ids"]
+    taught = plain["labels"] != IGNORED
+    assert torch.equal(plain["labels"], misread["labels"])
+    assert 0.1 < float(changed[taught].float().mean()) < 0.5
+    assert not changed[~taught].any()
+    ends = plain["input_ids"] == processor.tokenizer.eos_token_id
+    assert ends.any() and not changed[ends].any()
+
+
+def test_when_the_clip_branch_joins_the_vision_vocabulary_keeps_its_channels(tmp_path):
+    alone = VaryConfig.preset(TINY)
+    alone.clip_config, alone.clip_projection_size = None, 0
+    before = VaryForTraining(alone)
+    before.save_pretrained(tmp_path)
+    model = VaryForTraining(VaryConfig.preset(TINY))
+    load_stage(model, tmp_path)
+    old, new = (part.connector.mm_projector_vary for part in (before, model))
+    clip = model.connector.clip_width
+    assert clip and torch.equal(new.weight, old.weight[clip:]) and torch.equal(new.bias, old.bias[clip:])
+
+
 def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):
     run(recipe(ten, tmp_path / "one", clip=True, max_steps=1))
     chosen = recipe(ten, tmp_path / "two", init=(str(tmp_path / "one"),), clip=True, max_steps=2)
@@ -194,9 +212,10 @@ def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):
 
 
 def test_resume_gives_the_weights_of_an_unbroken_run(ten, tmp_path):
-    run(recipe(ten, tmp_path / "whole", max_steps=6, schedule="constant"))
-    run(recipe(ten, tmp_path / "broken", max_steps=3, save_steps=3, schedule="constant"))
-    run(recipe(ten, tmp_path / "broken", max_steps=6, schedule="constant"), resume=True)
+    settings = {"schedule": "constant", "misread": 0.2}
+    run(recipe(ten, tmp_path / "whole", max_steps=6, **settings))
+    run(recipe(ten, tmp_path / "broken", max_steps=3, save_steps=3, **settings))
+    run(recipe(ten, tmp_path / "broken", max_steps=6, **settings), resume=True)
     whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import random
+import zlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -108,12 +109,14 @@ class Collator:
         clip: tuple[int, int] | None = None,
         guide: bool = False,
         objects: Sequence[str] = (),
+        misread: float = 0.0,
     ):
         """``frames``: CTC frames a token where letters are taught by their place, else 0; ``guide``: also say where to
-        look for each token of an answer; ``objects``: names that the object heads know;
+        look for each token of an answer; ``objects``: names that the object heads know; ``misread``: mean share of the
+        answers' tokens that the model sees wrongly;
         ``clip``: the CLIP branch's rows and columns of tokens, None without it."""
         self.processor, self.max_length, self.bad, self.clip = processor, max_length, bad, clip
-        self.frames, self.guide = frames, guide
+        self.frames, self.guide, self.misread = frames, guide, misread
         self.objects = {name: number for number, name in enumerate(objects, 1)}
         self.image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
@@ -145,6 +148,10 @@ class Collator:
         if self.guide and pictures:
             rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
             batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
+        if self.misread:
+            # Drawn from the batch itself: a run that is resumed sees the same.
+            dice = torch.Generator().manual_seed(zlib.crc32("\n".join(sample.id for sample, _ in items).encode()))
+            batch["input_ids"] = self._misread(batch["input_ids"], batch["labels"], dice)
         return batch
 
     def _fits(self, sample: Sample, images: list) -> bool:
@@ -154,6 +161,17 @@ class Collator:
         if length > self.max_length:
             self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
+
+    def _misread(self, ids: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
+        """ids [B, T] with some of the answers' tokens exchanged for others of the batch; some answers more than others.
+        What ends a message stays."""
+        written = (labels != IGNORED) & ~torch.isin(ids, torch.tensor(self.processor.tokenizer.all_special_ids))
+        if not bool(written.any()):
+            return ids
+        share = torch.rand(ids.shape[0], 1, generator=dice) * 2 * self.misread
+        chosen = written & (torch.rand(ids.shape, generator=dice) < share)
+        others = ids[written]
+        return ids.masked_scatter(chosen, others[torch.randint(len(others), (int(chosen.sum()),), generator=dice)])
 
     def _places(self, sample: Sample, images: list, ids: Tensor, labels: Tensor) -> Tensor:
         """Where to look before each token of the answers is written, [T]: the position in ``ids`` of the image token

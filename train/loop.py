@@ -43,7 +43,8 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     frames = recipe.ctc.frames if recipe.ctc.aligned else 0
     clip = model.clip.grid if model.clip is not None else None
     guide = recipe.guide.weight > 0
-    collator = Collator(processor, recipe.train.max_length, bad, characters, frames, clip, guide, objects)
+    settings = recipe.train
+    collator = Collator(processor, settings.max_length, bad, characters, frames, clip, guide, objects, settings.misread)
     trainer = VaryTrainer(
         model=model,
         args=training_arguments(recipe),

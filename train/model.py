@@ -219,7 +219,8 @@ def opt_shape(text):
 @torch.no_grad()
 def load_stage(model: nn.Module, folder: Path) -> tuple[int, int]:
     """Copy every tensor of a checkpoint that fits the model: of ours by name, of a bare decoder into
-    ``language_model``. OPT's table of positions is stretched where the lengths differ.
+    ``language_model``. OPT's table of positions is stretched where the lengths differ; where a CLIP branch joins, the
+    vision vocabulary keeps the last channels, which are its own (see Connector).
 
     Returns (taken, left random)."""
     state = model.state_dict()
@@ -233,6 +234,8 @@ def load_stage(model: nn.Module, folder: Path) -> tuple[int, int]:
                 tensor, wanted = file.get_tensor(stored), state[name].shape
                 if name.endswith("embed_positions.weight") and tensor.shape[1:] == wanted[1:]:
                     tensor = stretch_positions(tensor, wanted[0])
+                elif name.startswith("connector.mm_projector_vary.") and tensor.shape[1:] == wanted[1:]:
+                    tensor = tensor[-wanted[0] :]
                 if tensor.shape == wanted:
                     state[name].copy_(tensor)
                     taken.add(name)

@@ -1,0 +1,107 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEXT, text_source
+
+from data_tools.__main__ import main
+from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.sources import SourceError, paragraphs
+from varytoy.samples import read_samples
+
+CLEAN = {"degrade": 0.0, "blank": 0.0}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return text_source(tmp_path_factory.mktemp("source"))
+
+
+def rendered(source: Path, count: int = 40, seed: int = 1, **options) -> list:
+    """(picture, row) of the first blocks of the training split."""
+    renderer = BlockRenderer(source, seed, "train", BlockOptions(**options))
+    return [(image, rows[0]) for image, rows in map(renderer, range(count))]
+
+
+def answer(row: dict) -> str:
+    return row["messages"][-1]["content"]
+
+
+def test_a_block_depends_on_its_index_alone(source):
+    first, second = (BlockRenderer(source, 3) for _ in range(2))
+    for index in (4, 0, 2):
+        image, rows = first(index)
+        again, rows_again = second(index)
+        assert image.tobytes() == again.tobytes() and rows == rows_again
+    assert answer(BlockRenderer(source, 4)(0)[1][0]) != answer(first(0)[1][0])
+
+
+def test_what_is_printed_stands_where_the_row_says(source):
+    """Every letter of the answer in its order, and ink at nearly all of their places."""
+    for image, row in rendered(source, formatted=False, **CLEAN):
+        facts = row["facts"]
+        assert facts["letters"] == "".join(answer(row).split())
+        pixels = np.asarray(image.convert("L"), np.float32)
+        paper, reach = np.median(pixels), round(0.6 * facts["x_height"])
+        inked = []
+        for x, y in zip(facts["at"][0::2], facts["at"][1::2], strict=True):
+            around = pixels[max(y - reach, 0) : y + reach + 1, max(x - 2, 0) : x + 3]
+            inked.append(np.abs(around - paper).max() > 40)
+        assert np.mean(inked) > 0.97, row["id"]
+
+
+def test_lines_and_columns_keep_to_their_limits(source):
+    for _, row in rendered(source, lines=(2, 5), columns=(10, 30), formatted=False, **CLEAN):
+        lines = answer(row).split("\n")
+        assert 1 <= len(lines) <= 5 and max(map(len, lines)) <= 30
+
+
+def test_lines_stand_close_and_wide(source):
+    """Line spacing from tight setting to beyond double."""
+    pitches = []
+    for _, row in rendered(source, 120, lines=(4, 8), columns=(20, 40), formatted=False, **CLEAN):
+        rows = sorted(set(row["facts"]["at"][1::2]))
+        pitches.append(min(b - a for a, b in zip(rows, rows[1:], strict=False)) / row["facts"]["x_height"])
+    assert min(pitches) < 2.4 and max(pitches) > 3.6
+
+
+def test_markdown_is_what_is_printed_with_its_marks(source):
+    found = [row for _, row in rendered(source, 120, lines=(4, 8), **CLEAN) if row["task"] == "markdown"]
+    assert len(found) > 10
+    for row in found:
+        bare = re.sub(r"(?m)^#+ |^- |\*\*", "", answer(row))
+        printed = row["facts"]["printed"].replace("\u2022 ", "")
+        assert bare.split() == re.sub(r"(?m)^- ", "", printed).split()
+    assert any("\n- " in answer(row) for row in found) and any(answer(row).startswith("# ") for row in found)
+    assert any("**" in answer(row) for row in found)
+
+
+def test_repeats_bring_the_same_few_words_back(source):
+    for _, row in rendered(source, lines=(6, 8), columns=(40, 60), repeats=1.0, **CLEAN):
+        words = answer(row).split()
+        assert len(set(words)) <= 45 and len(words) > 1.5 * len(set(words))
+
+
+def test_a_blank_block_has_no_text(source):
+    for image, row in rendered(source, 5, blank=1.0, degrade=0.0):
+        assert answer(row) == ""
+        assert np.asarray(image.convert("L"), np.float32).std() < 25
+
+
+def test_held_out_text_and_fonts_are_for_tests_alone(tmp_path):
+    folder = text_source(tmp_path)
+    (folder / "texts" / "postgresql-doc-15.txt").write_text("Nobody trains on vacuumed tables.\n", encoding="utf-8")
+    assert paragraphs(folder, "train") == (TEXT,)
+    assert paragraphs(folder, "test") == ("Nobody trains on vacuumed tables.",)
+    with pytest.raises(SourceError, match="no test fonts in .*data_tools fetch"):
+        BlockRenderer(folder, 1, "test")
+
+
+def test_the_program_writes_samples_and_says_what_is_missing(source, tmp_path, capsys):
+    command = ["blocks", str(tmp_path / "out"), "--count", "3", "--workers", "1", "--lines", "1-2", "--source"]
+    assert main([*command, str(source)]) == 0
+    assert len([sample.open_images() for sample in read_samples(tmp_path / "out")]) == 3
+    assert main([*command, str(source)]) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*command, str(tmp_path), "--overwrite"]) == 2
+    assert "data_tools fetch" in capsys.readouterr().err
