@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, picture_source, text_source, tiny_config
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import OPTForCausalLM
 
@@ -18,6 +19,7 @@ from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
+from train.curve import read_metrics
 from train.data import BadSamples, Collator, converse, looks
 from train.loop import run
 from train.model import VaryForTraining, load_stage, opt_shape
@@ -218,6 +220,19 @@ def test_resume_gives_the_weights_of_an_unbroken_run(ten, tmp_path):
     run(recipe(ten, tmp_path / "broken", max_steps=6, **settings), resume=True)
     whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_the_curve_runs_on_over_resumes_and_over_runs(tmp_path, capsys):
+    for name, rows in {"one": [(1, 10), (2, 20), (3, 30), (2, 5), (3, 15)], "two": [(1, 7)]}.items():
+        lines = [json.dumps({"step": step, "seconds": seconds, "loss": 2.0}) for step, seconds in rows]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "seconds": 31}']))
+    found = [(row["step"], round(row["hours"] * 3600)) for row in read_metrics(tmp_path / "one")]
+    assert found == [(1, 10), (2, 35), (3, 45)]
+    assert main(["curve", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "curve.png")]) == 0
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.width > 500
+    assert main(["curve", str(tmp_path)]) == 2 and "no metrics.jsonl" in capsys.readouterr().err
 
 
 def test_a_run_is_not_overwritten(ten, tmp_path, capsys):

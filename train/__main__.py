@@ -36,6 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=Path)
     export.set_defaults(run=_export)
 
+    curve = programs.add_parser("curve", help="draw the losses of runs after one another")
+    curve.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    curve.add_argument("--out", type=Path, default=Path("curve.png"), help="PNG, SVG or PDF")
+    curve.set_defaults(run=_curve)
+
     pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
     pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
     pages.add_argument("--model", default="nano")
@@ -59,6 +64,13 @@ def _export(options) -> None:
     from train.model import export
 
     print(f"{export(options.source, options.out) / 2**20:.1f} MiB in {options.out}")
+
+
+def _curve(options) -> None:
+    from train.curve import draw
+
+    draw(options.runs, options.out)
+    print(f"drawn in {options.out}")
 
 
 def _pages(options) -> None:
