@@ -7,6 +7,9 @@ import pytest
 import torch
 from conftest import noise
 from PIL import Image
+from tokenizers import AddedToken, Tokenizer, decoders
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryImageProcessor, VaryProcessor
 from varytoy.tokenizer import character_tokenizer
@@ -14,20 +17,51 @@ from varytoy.tokenizer import character_tokenizer
 SYSTEM = "You should follow the instructions carefully and explain your answers in detail."
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    """A stand-in for the big tokenizers: one token a character."""
-    return character_tokenizer(string.printable, 512)
+def stock(size: int, special: list[str], eos: str, pad: str) -> PreTrainedTokenizerFast:
+    """As long as a family's stock tokenizer and without image tokens; one token a character."""
+    tokens = dict.fromkeys([*special, *string.printable])
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    vocabulary |= {f"filler{number}": number for number in range(len(vocabulary), size)}
+    backend = Tokenizer(BPE(vocabulary, merges=[]))
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, pad_token=pad)
+
+
+def qwen() -> PreTrainedTokenizerFast:
+    return stock(151646, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|endoftext|>", "<|endoftext|>")
+
+
+def opt() -> PreTrainedTokenizerFast:
+    return stock(50265, ["<s>", "<pad>", "</s>"], "</s>", "<pad>")
 
 
 @pytest.fixture(scope="module")
-def vary_toy(tokenizer) -> VaryProcessor:
-    return VaryProcessor.preset("vary-toy", tokenizer)
+def vary_toy() -> VaryProcessor:
+    return VaryProcessor.preset("vary-toy", qwen())
 
 
 @pytest.fixture(scope="module")
-def vicuna(tokenizer) -> VaryProcessor:
-    return VaryProcessor.preset("vary-tiny", tokenizer)
+def vicuna() -> VaryProcessor:
+    return VaryProcessor.preset("vary-tiny", opt())
+
+
+def test_stock_tokenizers_are_given_the_published_image_tokens(vary_toy, vicuna):
+    names = ["<img>", "</img>", "<imgpad>"]
+    assert vary_toy.tokenizer.convert_tokens_to_ids(names) == [151857, 151858, 151859]
+    assert len(vary_toy.tokenizer) == 151860 and vary_toy.tokenizer.eos_token == "<|im_end|>"
+    assert vicuna.tokenizer.convert_tokens_to_ids(names) == [50267, 50268, 50266]
+    assert len(vicuna.tokenizer) == 50269
+    for processor in (vary_toy, vicuna):
+        again = VaryProcessor.preset("vary-toy" if processor is vary_toy else "vary-tiny", processor.tokenizer)
+        assert len(again.tokenizer) == len(processor.tokenizer)
+
+
+def test_a_tokenizer_of_another_family_is_refused():
+    with pytest.raises(ValueError, match="151646 tokens, but the model's image tokens begin at 50266"):
+        VaryProcessor.preset("vary-tiny", qwen())
+    with pytest.raises(ValueError, match="<imgpad> at 5, the model at 50266"):
+        VaryProcessor.preset("vary-tiny", character_tokenizer("abc", 512))
 
 
 def written(processor: VaryProcessor, ids) -> str:
@@ -81,10 +115,8 @@ def test_vicuna_template(vicuna):
     inputs = vicuna("OCR: ", noise(64, 64))
     assert written(vicuna, inputs["input_ids"][0]) == f"USER: <img>{'<imgpad>' * 256}</img>\nOCR:  ASSISTANT: "
     row = vicuna([turns("Hi", "Hello.", "And?", "Bye.")], train=True)
-    assert written(vicuna, row["input_ids"][0]) == (
-        "USER: Hi ASSISTANT: Hello.<|im_end|>USER: And? ASSISTANT: Bye.<|im_end|>"
-    )
-    assert target(vicuna, row["labels"][0].tolist()) == "Hello.<|im_end|>Bye.<|im_end|>"
+    assert written(vicuna, row["input_ids"][0]) == ("USER: Hi ASSISTANT: Hello.</s>USER: And? ASSISTANT: Bye.</s>")
+    assert target(vicuna, row["labels"][0].tolist()) == "Hello.</s>Bye.</s>"
 
 
 def test_vicuna_system_text_stands_apart(vicuna):

@@ -7,6 +7,7 @@ from pathlib import Path
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools.sources import SourceError
 from train.recipe import RecipeError, load_recipe
+from varytoy.documents import DocumentError
 from varytoy.reader import ModelError
 from varytoy.samples import SampleError
 
@@ -89,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
-    except (RecipeError, SampleError, SourceError, ModelError, FileNotFoundError) as error:
+    except (RecipeError, SampleError, SourceError, ModelError, DocumentError, FileNotFoundError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     return 0

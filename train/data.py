@@ -123,8 +123,11 @@ class Collator:
 
     def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
         items = [item for item in items if item is not None and self._fits(*item)]
-        if not items:
-            raise SampleError("every sample of a batch is bad: mend the data (see the reports above)")
+        if not items:  # all are counted as bad; the model takes no loss from this
+            return {
+                "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
+                "labels": torch.full((1, 1), IGNORED),
+            }
         batch = dict(
             self.processor(
                 [sample.messages for sample, _ in items],
@@ -310,9 +313,11 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
         return first
     messages = list(first.messages)
     for sample in rest:
-        opening, *others = sample.messages
-        text = opening["content"].replace(IMAGE_PLACEHOLDER, "").lstrip()
-        messages += [{"role": opening["role"], "content": text}, *others]
+        for message in sample.messages:
+            if message["role"] == "user":
+                message = {**message, "content": message["content"].replace(IMAGE_PLACEHOLDER, "").strip()}
+            if message["role"] != "system":
+                messages.append(message)
     whole = [sample for sample in samples if _complete(sample)]
     facts = {"everything": bool(whole)}
     return Sample(messages, first.images, first.id, first.task, whole[0].boxes if whole else [], facts, first.folder)

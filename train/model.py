@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ class VaryForTraining(VaryForConditionalGeneration):
     ctc_weight = object_weight = 0.0
     heads_only = False
     """Whether the vision branches learn from their heads alone, and the decoder waits."""
+    frozen: Sequence[str] = ()
     loss_parts: dict[str, Tensor] = {}
     """The losses of the last batch, before their weights."""
 
@@ -52,6 +54,13 @@ class VaryForTraining(VaryForConditionalGeneration):
     def _keep_clip(self, module: nn.Module, inputs: tuple, features: Tensor) -> None:
         self._clip_features = features
 
+    def train(self, mode: bool = True) -> "VaryForTraining":
+        """Frozen parts stay as they are in use: their batch norm keeps its statistics."""
+        super().train(mode)
+        for part in self.frozen:
+            getattr(self, part).eval()
+        return self
+
     def forward(
         self,
         ctc_targets: Tensor | None = None,
@@ -69,6 +78,14 @@ class VaryForTraining(VaryForConditionalGeneration):
         clip_object_targets [I, h2, w2] for the object heads.
         """
         parts: dict[str, tuple[float, Tensor]] = {}
+        labels, items = inputs.get("labels"), inputs.get("num_items_in_batch")
+        taught = labels is not None and int((labels != IGNORED).sum())
+        if labels is not None and not taught:  # every sample of the batch was bad
+            output = super().forward(**{**inputs, "labels": None})
+            output.loss = output.logits.sum() * 0.0
+            return output
+        # With accumulation the text's loss is this batch's sum by the tokens of all batches: the others follow it.
+        share = 1.0 if items is None else taught / items
         ctc_weight = 1.0 if self.heads_only else self.ctc_weight
         reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
         if self.heads_only and (reads or object_targets is not None):
@@ -84,7 +101,7 @@ class VaryForTraining(VaryForConditionalGeneration):
             if output.loss is None:
                 return output
             features, output.vocabulary_features = output.vocabulary_features, None
-            parts["text"] = (1.0, output.loss)
+            parts["text"] = (1.0, output.loss / share)
             if guide is not None:
                 parts["guide"] = (guide.settings.weight, guide.loss())
         if reads and letter_targets is not None:
@@ -98,7 +115,7 @@ class VaryForTraining(VaryForConditionalGeneration):
             found = self.clip_object_head(self._clip_features)
             parts["clip_objects"] = (self.object_weight, balanced_loss(found, clip_object_targets))
         self._clip_features = None
-        output.loss = sum(weight * loss for weight, loss in parts.values())
+        output.loss = share * sum(weight * loss for weight, loss in parts.values())
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
         return output
 
@@ -153,8 +170,8 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
     settings = recipe.model
     folders = [Path(name) for name in settings.init]
     for folder in folders:
-        if not (folder / "config.json").is_file():
-            raise RecipeError(f"model.init: {folder} holds no config.json: give the folder of a saved model")
+        if not any(folder.glob("*.safetensors")):
+            raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     if settings.preset:
         config = VaryConfig.preset(settings.preset)
     elif folders:
@@ -176,23 +193,32 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
         model.guide = Guide(model.language_model, recipe.guide)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
-        taken, left = load_stage(model, folder)
-        messages.append(f"{taken} tensors from {folder} ({left} are not in it)")
+        found = load_stage(model, folder)
+        if not found.taken:
+            raise RecipeError(f"model.init: nothing in {folder} belongs to this model: another preset?")
+        messages.append(f"{len(found.taken)} tensors from {folder} ({len(found.left)} are not in it)")
+        if found.misfits:
+            messages[-1] += f" (other shapes, not taken: {', '.join(found.misfits)})"
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor, ", then ".join(messages)
 
 
 def _processor(settings: ModelSettings, folders: list[Path]) -> VaryProcessor:
+    tokenizer = None
     if settings.tokenizer:
         from transformers import AutoTokenizer
 
-        return VaryProcessor.preset(settings.preset, AutoTokenizer.from_pretrained(settings.tokenizer))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RecipeError(f"model.tokenizer: no tokenizer in '{settings.tokenizer}': {reason}") from error
     for folder in reversed(folders):
         if not settings.preset and (folder / "processor_config.json").is_file():
             return VaryProcessor.from_pretrained(folder)
     try:
-        return VaryProcessor.preset(settings.preset)
+        return VaryProcessor.preset(settings.preset, tokenizer)
     except ValueError as error:
         raise RecipeError(f"model: {error} (model.tokenizer=FOLDER)") from error
 
@@ -216,32 +242,50 @@ def opt_shape(text):
     )
 
 
-@torch.no_grad()
-def load_stage(model: nn.Module, folder: Path) -> tuple[int, int]:
-    """Copy every tensor of a checkpoint that fits the model: of ours by name, of a bare decoder into
-    ``language_model``. OPT's table of positions is stretched where the lengths differ; where a CLIP branch joins, the
-    vision vocabulary keeps the last channels, which are its own (see Connector).
+@dataclass
+class Loaded:
+    """What a checkpoint brought: names of the model's tensors that it filled and that it left, and of its own tensors
+    that have other shapes."""
 
-    Returns (taken, left random)."""
+    taken: set[str]
+    left: list[str]
+    misfits: list[str]
+
+
+@torch.no_grad()
+def load_stage(model: nn.Module, folder: Path) -> Loaded:
+    """Copy every tensor of a checkpoint that fits the model: of ours by name, of a bare decoder into
+    ``language_model``, of open_clip's vision tower (``visual.…``) into ``clip``.
+
+    Token tables of other lengths give the rows that both have. OPT's table of positions is stretched. Where a CLIP
+    branch joins, the vision vocabulary keeps the last channels, which are its own (see Connector).
+    """
     state = model.state_dict()
-    taken = set()
+    taken, misfits = set(), []
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for stored in file.keys():
-                name = stored if stored in state else f"language_model.{stored}"
-                if name not in state:
+                homes = (stored, f"language_model.{stored}", f"clip.{stored}")
+                name = next((home for home in homes if home in state), None)
+                if name is None:
                     continue
-                tensor, wanted = file.get_tensor(stored), state[name].shape
-                if name.endswith("embed_positions.weight") and tensor.shape[1:] == wanted[1:]:
-                    tensor = stretch_positions(tensor, wanted[0])
-                elif name.startswith("connector.mm_projector_vary.") and tensor.shape[1:] == wanted[1:]:
-                    tensor = tensor[-wanted[0] :]
-                if tensor.shape == wanted:
-                    state[name].copy_(tensor)
+                tensor, target = file.get_tensor(stored), state[name]
+                if tensor.shape[1:] == target.shape[1:]:
+                    if name.endswith("embed_positions.weight"):
+                        tensor = stretch_positions(tensor, len(target))
+                    elif name.startswith("connector.mm_projector_vary."):
+                        tensor = tensor[-len(target) :]
+                    elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                        tensor = tensor[: len(target)]
+                        target = target[: len(tensor)]
+                if tensor.shape == target.shape:
+                    target.copy_(tensor)
                     taken.add(name)
+                else:
+                    misfits.append(stored)
     storages = {state[name].data_ptr() for name in taken}
     left = [name for name in state if name not in taken and state[name].data_ptr() not in storages]
-    return len(taken), len(left)
+    return Loaded(taken, left, misfits)
 
 
 def stretch_positions(table: Tensor, rows: int, reserved: int = 2) -> Tensor:
@@ -268,6 +312,7 @@ def freeze(model: VaryForTraining, parts: list[str]) -> str:
         module.requires_grad_(not frozen)
         count = sum(parameter.numel() for parameter in module.parameters())
         rows.append(f"  {part:<18} {count:>13,}  {'frozen' if frozen else 'trained'}")
+    model.frozen = [part for part in parts if getattr(model, part, None) is not None]
     return "\n".join(rows)
 
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from transformers import SchedulerType
+from transformers.training_args import OptimizerNames
+
+from varytoy.config import VaryConfig
 
 STAGES = ("vocabulary", "pretrain", "sft")
 PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
@@ -129,6 +133,10 @@ class Recipe:
         _one_of("train.precision", self.train.precision, ("fp32", "bf16", "fp16"))
         if not 0 <= self.train.misread <= 0.5:
             raise RecipeError(f"train.misread: a share from 0 to 0.5, not {self.train.misread}")
+        _one_of("train.optimizer", self.train.optimizer, [entry.value for entry in OptimizerNames])
+        _one_of("train.schedule", self.train.schedule, [entry.value for entry in SchedulerType])
+        if self.model.preset and not self.model.preset.endswith(".json"):
+            _one_of("model.preset", self.model.preset, VaryConfig.presets())
         if len(self.train.betas) != 2:
             raise RecipeError(f"train.betas: two numbers, not {self.train.betas}")
         _one_of("model.decoder", self.model.decoder, ("", "opt"))

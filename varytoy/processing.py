@@ -10,7 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from varytoy.config import VaryConfig, read_preset
 from varytoy.samples import IMAGE_PLACEHOLDER
-from varytoy.tokenizer import character_tokenizer
+from varytoy.tokenizer import add_image_tokens, character_tokenizer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -138,17 +138,24 @@ class VaryProcessor(ProcessorMixin):
 
     @classmethod
     def preset(cls, name: str, tokenizer=None) -> "VaryProcessor":
-        """The processor of a preset. Those without a character set need their family's tokenizer.
+        """The processor of a preset. Those without a character set need their family's tokenizer, which is given the
+        image tokens where it lacks them.
 
         Raises:
-            ValueError: the preset is unknown, or needs a tokenizer and got none.
+            ValueError: the preset is unknown, or needs a tokenizer and got none, or one of another family.
         """
-        chosen = dict(read_preset(name)["processor"])
+        chosen, config = dict(read_preset(name)["processor"]), VaryConfig.preset(name)
         characters = chosen.pop("characters", None)
         if tokenizer is None:
             if characters is None:
                 raise ValueError(f"the preset '{name}' needs a tokenizer: give the folder of one")
-            tokenizer = character_tokenizer(characters, VaryConfig.preset(name).text_config.vocab_size)
+            tokenizer = character_tokenizer(characters, config.text_config.vocab_size)
+        else:
+            add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
+        if chosen.get("template", "chatml") == "chatml":
+            if "<|im_end|>" not in tokenizer.get_vocab():
+                raise ValueError(f"the preset '{name}' needs a tokenizer with <|im_start|> and <|im_end|>, as Qwen's")
+            tokenizer.eos_token = "<|im_end|>"
         return cls(VaryImageProcessor(**chosen.pop("image_processor")), tokenizer, **chosen)
 
     @staticmethod

@@ -1,10 +1,43 @@
-"""The small character tokenizer of the models that are trained from nothing."""
+"""The small character tokenizer of the models that are trained from nothing, and the image tokens of the others."""
 
+import itertools
 from collections.abc import Iterable
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>")
+
+
+IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
+
+
+def add_image_tokens(tokenizer: PreTrainedTokenizerBase, image_token_id: int, size: int) -> None:
+    """Give a family's stock tokenizer the image tokens, at the ids that the published models have.
+
+    Args:
+        image_token_id: id of ``<imgpad>``. The other two stand before it (Qwen: 151857-151859), or behind it where
+            ``size`` leaves room there (OPT: 50266-50268). Reserved tokens fill the gap before them.
+        size: length of the model's vocabulary.
+
+    Raises:
+        ValueError: the tokenizer has ``<imgpad>`` elsewhere, or is too long: it belongs to another model.
+    """
+    start, stop, pad = IMAGE_TOKENS
+    known = tokenizer.get_vocab()
+    if pad not in known:
+        behind = image_token_id + 2 < size
+        wanted = [pad, start, stop] if behind else [start, stop, pad]
+        first = image_token_id if behind else image_token_id - 2
+        if len(tokenizer) > first:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens, but the model's image tokens begin at {first}"
+            )
+        reserved = (token for number in itertools.count() if (token := f"<|extra_{number}|>") not in known)
+        tokenizer.add_tokens(list(itertools.islice(reserved, first - len(tokenizer))), special_tokens=True)
+        tokenizer.add_tokens(wanted, special_tokens=True)
+    found = tokenizer.convert_tokens_to_ids(pad)
+    if found != image_token_id:
+        raise ValueError(f"the tokenizer has {pad} at {found}, the model at {image_token_id}")
 
 
 def character_tokenizer(characters: Iterable[str], size: int) -> PreTrainedTokenizerFast:
