@@ -9,6 +9,7 @@ import math
 import random
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class _Block:
                 f"**{text.strip()}**" + " " * text.endswith(" ") if bold and line.prefix[:1] != "#" else text
                 for text, bold in line.pieces
             )
-            if line.prefix and not line.prefix.startswith("#"):
+            if line.starts and line.prefix and not line.prefix.startswith("#"):
                 body = re.sub(r"^(\u2022|-|\d+\.) ?", "", body)
             rows.append((line.prefix if line.starts else " " * len(line.prefix)) + body.strip())
         return "\n".join(rows)
@@ -96,7 +97,7 @@ class BlockRenderer:
         noise = np.random.default_rng(rng.getrandbits(63))
         name = f"blocks-{self.split}-{self.seed}-{index}"
         if rng.random() < self.options.blank:
-            image = _paper(rng, noise, rng.randint(80, 600), rng.randint(24, 160))[0]
+            image = _paper(rng, rng.randint(80, 600), rng.randint(24, 160))[0]
             return _degrade(image, rng, noise, []), [_row(name, "ocr", "", rng, lines=0)]
         block = self._block(rng)
         letters: list[Letter] = []
@@ -104,7 +105,7 @@ class BlockRenderer:
         x_height = rng.uniform(*self.options.x_height)
         if self.options.font_size:
             x_height = rng.uniform(*self.options.font_size) * _x_ratio(font.path)
-        image = _print(block, font, self._bold(font), x_height, rng, noise, letters)
+        image = _print(block, font, self._bold(font), x_height, rng, letters)
         if rng.random() < self.options.degrade:
             image = _degrade(image, rng, noise, letters)
         facts = {
@@ -232,10 +233,29 @@ def _repeats(length: int, texts: tuple[str, ...], rng: random.Random) -> str:
     return text
 
 
+_MARKS = re.compile(r"[*_`<>\[\]\\#~|]")
+_LIST_MARK = re.compile(r"[-+=\u2022]+|\d+[.)]")
+
+
+class _Plain(Sequence):
+    """Paragraphs as they are asked for, without what would be a mark in markdown: what is printed is its own source."""
+
+    def __init__(self, texts: tuple[str, ...]):
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: int) -> str:
+        words = _MARKS.sub("", self.texts[number]).split()
+        return " ".join(word for word in words if not _LIST_MARK.fullmatch(word)) or "Contents"
+
+
 def _formatted(lines: int, columns: int, texts: tuple[str, ...], rng: random.Random) -> _Block:
     """A heading, a list or paragraphs with bold words: at most ``lines`` lines."""
     block = _Block(formatted=True)
     columns = max(columns, 24)
+    texts = _Plain(texts)
     if rng.random() < 0.6:
         level = rng.choice((1, 2))
         head = _wrap(_title(texts, rng), max(columns * 2 // 3, 16), 1)[0]
@@ -315,7 +335,6 @@ def _print(
     bold: sources.Font,
     x_height: float,
     rng: random.Random,
-    noise: np.random.Generator,
     letters: list[Letter],
 ) -> Image.Image:
     """Draw at a size of its own, then bring the letters to ``x_height`` as a reader would.
@@ -334,7 +353,7 @@ def _print(
         width = sum(face.getlength(text) for text, face in faces)
         layout.append((line, faces, bottom, width))
         right = max(right, line.indent * size * 0.5 + width)
-    paper, ink = _paper(rng, noise, round(pad[0] + right + pad[2] + 1), round(bottom + size * 0.35 + pad[3]))
+    paper, ink = _paper(rng, round(pad[0] + right + pad[2] + 1), round(bottom + size * 0.35 + pad[3]))
     pen = ImageDraw.Draw(paper)
     for number, (line, faces, base, width) in enumerate(layout):
         x = pad[0] + line.indent * size * 0.5
@@ -371,7 +390,7 @@ def _draw_line(pen: ImageDraw.ImageDraw, faces: list, x: float, base: float, ink
     return drawn
 
 
-def _paper(rng: random.Random, noise: np.random.Generator, width: int, height: int) -> tuple[Image.Image, tuple]:
+def _paper(rng: random.Random, width: int, height: int) -> tuple[Image.Image, tuple]:
     """Paper and the ink that can be read on it: mostly dark on white, some tinted, graded or inverted."""
     kind = rng.random()
     if kind < 0.45:

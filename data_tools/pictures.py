@@ -200,7 +200,8 @@ def _unpack(package: Package, folder: Path) -> Path:
     archive, root = next(path for path in folder.iterdir() if path.is_file()), folder / "root"
     if package.client == "npm":
         with tarfile.open(archive) as opened:
-            opened.extractall(root, filter="data")
+            # Python 3.11.3 and older 3.10s have no filters.
+            opened.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     elif package.client == "apt":
         _run(package, ["dpkg", "-x", archive.name, "root"], folder)
     else:

@@ -29,13 +29,26 @@ class TextSource:
     pattern: str
     """Where the prose lies inside the unpacked package."""
     held_out: bool = False
+    others: tuple[str, ...] = ()
+    """The same of other releases, tried in turn where the package is not to be had; other versions, other samples."""
 
 
 TEXTS = (
-    TextSource("python3.11-doc", "PSF-2.0", "usr/share/doc/python3.11/html/**/*.html"),
+    TextSource(
+        "python3.11-doc",
+        "PSF-2.0",
+        "usr/share/doc/python3.*/html/**/*.html",
+        others=("python3.13-doc", "python3.12-doc", "python3.10-doc"),
+    ),
     TextSource("sqlite3-doc", "public domain", "usr/share/doc/sqlite3/*.html"),
     TextSource("perl-doc", "Artistic or GPL-1+", "usr/share/perl/*/pod/*.pod"),
-    TextSource("postgresql-doc-15", "PostgreSQL", "usr/share/doc/postgresql-doc-15/html/*.html", held_out=True),
+    TextSource(
+        "postgresql-doc-15",
+        "PostgreSQL",
+        "usr/share/doc/postgresql-doc-*/html/*.html",
+        held_out=True,
+        others=("postgresql-doc-17", "postgresql-doc-16", "postgresql-doc-14"),
+    ),
 )
 """No ``lipsum``, no share-alike text, and none of the TeX documentation that page reading is checked on."""
 
@@ -109,7 +122,7 @@ def fetch(directory: Path) -> None:
                 if not path.is_symlink():
                     shutil.copyfile(path, directory / "fonts" / path.name)
     for source in TEXTS:
-        with _unpacked(source.package) as root:
+        with _unpacked(source.package, *source.others) as root:
             lines = dict.fromkeys(
                 line for path in sorted(root.glob(source.pattern)) for line in _prose(path) if _usable(line)
             )
@@ -124,19 +137,29 @@ def licences() -> str:
 
 
 class _unpacked:
-    """Context: a folder with the contents of a Debian package."""
+    """Context: a folder with the contents of a Debian package, the first of ``packages`` that is to be had."""
 
-    def __init__(self, package: str):
-        self.package = package
+    def __init__(self, *packages: str):
+        self.packages = packages
 
     def __enter__(self) -> Path:
         self.folder = tempfile.TemporaryDirectory()
-        for command in (["apt-get", "download", "-q", self.package], ["sh", "-c", "dpkg -x *.deb root"]):
+        said = []
+        for package in self.packages:
+            words = self._fetch(package)
+            if words is None:
+                return Path(self.folder.name) / "root"
+            said.append(f"cannot fetch the package {package}: {words}")
+        self.folder.cleanup()
+        raise SourceError(f"{said[0]} (try `apt-get update` first)")
+
+    def _fetch(self, package: str) -> str | None:
+        """Download and unpack; apt's last words where that fails."""
+        for command in (["apt-get", "download", "-q", package], ["sh", "-c", "dpkg -x *.deb root"]):
             done = subprocess.run(command, cwd=self.folder.name, capture_output=True, text=True)
             if done.returncode:
-                words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise SourceError(f"cannot fetch the package {self.package}: {words} (try `apt-get update` first)")
-        return Path(self.folder.name) / "root"
+                return (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return None
 
     def __exit__(self, *_) -> None:
         self.folder.cleanup()

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def write_samples(out: Path, count: int, render: Renderer, workers: int | None =
     (out / "images").mkdir(parents=True, exist_ok=True)
     workers = workers or os.cpu_count() or 1
     one = partial(_write_one, out, render)
+    target.unlink(missing_ok=True)  # old answers must not meet new pictures if this is interrupted
     unfinished = target.with_suffix(".part")
     rows = 0
-    with unfinished.open("w", encoding="utf-8") as lines, multiprocessing.Pool(workers) as pool:
+    pool = multiprocessing.Pool(workers) if workers > 1 else nullcontext()
+    with unfinished.open("w", encoding="utf-8") as lines, pool:
         results = pool.imap(one, range(count), chunksize=8) if workers > 1 else map(one, range(count))
         for made in tqdm(results, total=count, unit="picture", desc=out.name):
             for row in made:

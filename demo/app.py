@@ -88,6 +88,8 @@ class Demo:
         gr.HTML('<section class="vt-examples"><h2>Or try one of these</h2></section>')
         with gr.Row(elem_id="examples"):
             self.buttons = [gr.Button(example.title, icon=thumbnail(example)) for example in self.offered]
+        for button in self.buttons:
+            button.keep_in_cache.add(button.icon["path"])
 
     def _connect(self) -> None:
         """Wire the events. Answers are made one at a time; everything else answers at once."""
@@ -206,12 +208,12 @@ class Demo:
     def _buttons(self, running: bool) -> dict:
         return {self.run: gr.update(visible=not running), self.stop: gr.update(visible=running)}
 
-    def launch(self, host: str, port: int, block: bool = True) -> str:
-        """Serve; returns the address at once if it is not to ``block``."""
+    def launch(self, host: str, port: int) -> str:
+        """Serve from threads of their own. Returns the address."""
         self.page.queue(default_concurrency_limit=8)
         _, address, _ = self.page.launch(
             server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, inbrowser=False,
-            prevent_thread_lock=not block, footer_links=[], max_file_size="100mb", theme=look.theme(), css=look.CSS,
+            prevent_thread_lock=True, footer_links=[], max_file_size="100mb", theme=look.theme(), css=look.CSS,
             js=look.SCRIPT,
         )  # fmt: skip
         return address
@@ -224,11 +226,17 @@ def shown(image):
     return image
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port: a number from 1 to 65535")
+    return int(text)
+
+
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A page in the browser where a model reads pictures and PDFs.")
     parser.add_argument("--model", default="nano", metavar="FOLDER_OR_HUB_ID", help="default: the embedded model, nano")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument("--port", type=_port, default=7860, help="default: 7860")
     return parser.parse_args(words)
 
 
@@ -241,13 +249,14 @@ def main(words: list[str] | None = None) -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         demo = Demo(reader, view.known_error(chosen.model), examples(Path(folder)))
-        print(f"Open http://{chosen.host}:{chosen.port} in a browser; Ctrl+C ends.", flush=True)
         try:
             demo.launch(chosen.host, chosen.port)
         except OSError:
             reason = "the port is taken or the address is not this machine's; choose another with --port or --host"
             print(f"cannot serve on {chosen.host}:{chosen.port}: {reason}", file=sys.stderr)
             return 2
+        print(f"Open http://{chosen.host}:{chosen.port} in a browser; Ctrl+C ends.", flush=True)
+        demo.page.block_thread()
     return 0
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
@@ -33,10 +34,12 @@ class Turn:
 class Session:
     """Attributes:
     path: the file that was opened; its pages are rendered when they are asked for.
+    data: its bytes if it has several pages: the file is deleted after a while.
     cancel: of the answer that is being made, or None.
     """
 
     path: str | None = None
+    data: bytes | None = None
     page: int = 1
     of: int = 1
     image: Image.Image | None = None
@@ -49,10 +52,12 @@ class Session:
         Raises:
             DocumentError: the file is no picture and no PDF, or has no such page.
         """
-        found = next(iter(open_pages(path, pages=[page])), None)
+        kept = self.data if path == self.path else None
+        found = next(iter(open_pages(kept or path, pages=[page])), None)
         if found is None:
             raise DocumentError(f"the file has no page {page}")
         self.stop()
+        self.data = kept or (Path(path).read_bytes() if found.of > 1 else None)
         self.path, self.page, self.of, self.image = path, found.number, found.of, found.image.convert("RGB")
         self.turns, self.cancel = [], None
 

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import markdown_it
 import numpy as np
 import pytest
 from conftest import TEXT, text_source
@@ -8,6 +9,7 @@ from conftest import TEXT, text_source
 from data_tools.__main__ import main
 from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.sources import SourceError, paragraphs
+from data_tools.writer import write_samples
 from varytoy.samples import read_samples
 
 CLEAN = {"degrade": 0.0, "blank": 0.0}
@@ -75,6 +77,37 @@ def test_markdown_is_what_is_printed_with_its_marks(source):
         assert bare.split() == re.sub(r"(?m)^- ", "", printed).split()
     assert any("\n- " in answer(row) for row in found) and any(answer(row).startswith("# ") for row in found)
     assert any("**" in answer(row) for row in found)
+
+
+def test_marks_in_the_text_are_not_printed_in_formatted_blocks(tmp_path):
+    """What is printed would else have another meaning in markdown."""
+    folder = text_source(tmp_path)
+    text = "call __init__ or *args of a[0] # 1. first - second `quoted` | piped <tag> and more plain words here\n"
+    (folder / "texts" / "python3.11-doc.txt").write_text(text, encoding="utf-8")
+    found = [row for _, row in rendered(folder, 60, lines=(3, 6), **CLEAN) if row["task"] == "markdown"]
+    assert len(found) > 5
+    for row in found:
+        shown = markdown_it.MarkdownIt().render(answer(row))
+        words = re.sub(r"<[^>]+>", " ", shown).split()
+        printed = re.sub(r"(?m)^(\u2022|-|\d\.) ", "", row["facts"]["printed"])
+        assert words == printed.split()
+
+
+def test_an_interrupted_overwrite_leaves_no_old_answers(source, tmp_path):
+    command = ["blocks", str(tmp_path), "--count", "4", "--workers", "1", "--source", str(source)]
+    assert main(command) == 0
+
+    class Stopped(Exception):
+        pass
+
+    def stopping(index: int):
+        if index == 2:
+            raise Stopped
+        return BlockRenderer(source, 2)(index)
+
+    with pytest.raises(Stopped):
+        write_samples(tmp_path, 4, stopping, workers=1, overwrite=True)
+    assert not (tmp_path / "samples.jsonl").exists()
 
 
 def test_repeats_bring_the_same_few_words_back(source):

@@ -84,7 +84,7 @@ def stub(tmp_path_factory):
     """(the stub, the address of a demo that shows it)."""
     reader = Stub()
     demo = Demo(reader, "known error: CER 0.04", examples(tmp_path_factory.mktemp("examples")))
-    address = demo.launch("127.0.0.1", free_port(), block=False)
+    address = demo.launch("127.0.0.1", free_port())
     yield reader, address
     demo.page.close(verbose=False)
 

@@ -172,7 +172,7 @@ def test_prompts(name):
     assert task.prompt(argument) == prompt
     paraphrases = {task.prompt(argument, random.Random(seed)) for seed in range(40)}
     assert prompt in paraphrases
-    assert len(paraphrases) == len(task.prompts)
+    assert len(paraphrases) == {"chat": 1, "vqa": 3, "ocr": 6}.get(name, 4)
     assert all(argument in paraphrase for paraphrase in paraphrases)
 
 

@@ -189,7 +189,7 @@ def test_misread_letters_are_in_the_input_and_never_in_the_target(ten):
     rows = [(sample, sample.open_images()) for sample in read_samples(ten)]
     processor = VaryProcessor.preset("nano")
     plain = Collator(processor, 4096, BadSamples())(rows)
-    misread = Collator(processor, 4096, BadSamples(), misread=0.3)(rows)
+    misread = Collator(processor, 4096, BadSamples(), token_corruption=0.3)(rows)
     changed = plain["input_ids"] != misread["input_ids"]
     taught = plain["labels"] != IGNORED
     assert torch.equal(plain["labels"], misread["labels"])
@@ -224,7 +224,7 @@ def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):
 
 
 def test_resume_gives_the_weights_of_an_unbroken_run(ten, tmp_path):
-    settings = {"schedule": "constant", "misread": 0.2}
+    settings = {"schedule": "constant", "token_corruption": 0.2}
     run(recipe(ten, tmp_path / "whole", max_steps=6, **settings))
     run(recipe(ten, tmp_path / "broken", max_steps=3, save_steps=3, **settings))
     run(recipe(ten, tmp_path / "broken", max_steps=6, **settings), resume=True)

@@ -24,8 +24,12 @@ class BadSamples:
     def __init__(self, report: Callable[[str], None] = print, most: int = 10):
         self.report, self.most = report, most
         self._count = multiprocessing.Value("i", 0)
+        self._said: set[str] = set()
 
     def __call__(self, error: Exception) -> None:
+        if str(error) in self._said:  # the same sample in another epoch
+            return
+        self._said.add(str(error))
         with self._count.get_lock():
             self._count.value += 1
             number = self._count.value
@@ -109,14 +113,14 @@ class Collator:
         clip: tuple[int, int] | None = None,
         guide: bool = False,
         objects: Sequence[str] = (),
-        misread: float = 0.0,
+        token_corruption: float = 0.0,
     ):
         """``frames``: CTC frames a token where letters are taught by their place, else 0; ``guide``: also say where to
-        look for each token of an answer; ``objects``: names that the object heads know; ``misread``: mean share of the
-        answers' tokens that the model sees wrongly;
+        look for each token of an answer; ``objects``: names that the object heads know; ``token_corruption``: mean
+        share of the answers' tokens that the model sees wrongly;
         ``clip``: the CLIP branch's rows and columns of tokens, None without it."""
         self.processor, self.max_length, self.bad, self.clip = processor, max_length, bad, clip
-        self.frames, self.guide, self.misread = frames, guide, misread
+        self.frames, self.guide, self.token_corruption = frames, guide, token_corruption
         self.objects = {name: number for number, name in enumerate(objects, 1)}
         self.image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
@@ -151,10 +155,10 @@ class Collator:
         if self.guide and pictures:
             rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
             batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
-        if self.misread:
+        if self.token_corruption:
             # Drawn from the batch itself: a run that is resumed sees the same.
             dice = torch.Generator().manual_seed(zlib.crc32("\n".join(sample.id for sample, _ in items).encode()))
-            batch["input_ids"] = self._misread(batch["input_ids"], batch["labels"], dice)
+            batch["input_ids"] = self._corrupt(batch["input_ids"], batch["labels"], dice)
         return batch
 
     def _fits(self, sample: Sample, images: list) -> bool:
@@ -165,13 +169,13 @@ class Collator:
             self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
 
-    def _misread(self, ids: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
+    def _corrupt(self, ids: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
         """ids [B, T] with some of the answers' tokens exchanged for others of the batch; some answers more than others.
         What ends a message stays."""
         written = (labels != IGNORED) & ~torch.isin(ids, torch.tensor(self.processor.tokenizer.all_special_ids))
         if not bool(written.any()):
             return ids
-        share = torch.rand(ids.shape[0], 1, generator=dice) * 2 * self.misread
+        share = torch.rand(ids.shape[0], 1, generator=dice) * 2 * self.token_corruption
         chosen = written & (torch.rand(ids.shape, generator=dice) < share)
         others = ids[written]
         return ids.masked_scatter(chosen, others[torch.randint(len(others), (int(chosen.sum()),), generator=dice)])

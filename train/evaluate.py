@@ -43,6 +43,8 @@ class Evaluator:
         found = {}
         for task, name in (("ocr", "block CER"), ("markdown", "markdown tree similarity")):
             chosen = [sample for sample in samples if sample.task == task]
+            if not chosen:  # a score of nothing would be a perfect one
+                continue
             answers = self.answers(chosen)
             found[name] = TASKS[task].score([answer.text for answer in answers], chosen)
             if task == "ocr":
@@ -67,6 +69,8 @@ class Evaluator:
                 chosen = [sample for sample in chosen if sample.facts.get("objects")]
             if task == "ground":
                 chosen = [sample for sample in chosen if sample.boxes]
+            if not chosen:
+                continue
             found[name] = self._score(task, chosen)
             if task in ("vqa", "caption"):
                 found[f"{name}, CLIP off"] = self._score(task, chosen, clip=False)
@@ -91,7 +95,7 @@ class Evaluator:
         try:
             if not clip:
                 self.reader.model.clip = None
-            return answer_all(self.reader, questions, views, TASKS[samples[0].task], batch) if samples else []
+            return answer_all(self.reader, questions, views, TASKS[samples[0].task], batch)
         finally:
             self.reader.model.clip = branch
 

@@ -44,7 +44,9 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     clip = model.clip.grid if model.clip is not None else None
     guide = recipe.guide.weight > 0
     settings = recipe.train
-    collator = Collator(processor, settings.max_length, bad, characters, frames, clip, guide, objects, settings.misread)
+    collator = Collator(
+        processor, settings.max_length, bad, characters, frames, clip, guide, objects, settings.token_corruption
+    )
     trainer = VaryTrainer(
         model=model,
         args=training_arguments(recipe),

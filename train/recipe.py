@@ -101,7 +101,7 @@ class TrainSettings:
     compile: bool = False
     """Compile the decoder's norms, feed-forward layers and rotations (torch.compile): half a minute at the start, then
     faster steps where these are bound by memory, as on a CPU."""
-    misread: float = 0.0
+    token_corruption: float = 0.0
     """Mean share of an answer's tokens that are exchanged in the model's input, never in what it should write: so it
     learns to find its place again after mistakes of its own."""
     max_length: int = 4096
@@ -131,8 +131,8 @@ class Recipe:
         """Raises RecipeError for settings that make no sense, or not together."""
         _one_of("stage", self.stage, STAGES)
         _one_of("train.precision", self.train.precision, ("fp32", "bf16", "fp16"))
-        if not 0 <= self.train.misread <= 0.5:
-            raise RecipeError(f"train.misread: a share from 0 to 0.5, not {self.train.misread}")
+        if not 0 <= self.train.token_corruption <= 0.5:
+            raise RecipeError(f"train.token_corruption: a share from 0 to 0.5, not {self.train.token_corruption}")
         _one_of("train.optimizer", self.train.optimizer, [entry.value for entry in OptimizerNames])
         _one_of("train.schedule", self.train.schedule, [entry.value for entry in SchedulerType])
         if self.model.preset and not self.model.preset.endswith(".json"):

@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 from varytoy.documents import DocumentError, Page, open_pages
-from varytoy.reader import ModelError, Reader
+from varytoy.reader import Reader
 from varytoy.tasks import TASKS, Answer
 
 
@@ -21,10 +22,16 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
     read.add_argument("--device", default="auto", help="auto, cpu, cuda …")
-    read.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer to one picture or block")
+    read.add_argument("--max-new-tokens", type=_positive, default=1024, help="longest answer to one picture or block")
     read.add_argument("--json", action="store_true", help="one JSON object a line")
     read.set_defaults(run=read_files)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
 
 
 def read_files(options: argparse.Namespace) -> int:
@@ -40,9 +47,9 @@ def read_files(options: argparse.Namespace) -> int:
         try:
             for page in open_pages(Path(name), [options.page] if options.page is not None else None):
                 _read_page(reader, name, page, task.name, options)
-        except (DocumentError, ModelError) as error:
+        except (ValueError, RuntimeError) as error:
             failed = True
-            _complain(str(error))
+            _complain(str(error) if isinstance(error, DocumentError) else f"{name}: {error}")
             if options.json:
                 print(json.dumps({"file": name, "error": str(error)}, ensure_ascii=False), flush=True)
     return 2 if failed else 0
@@ -82,7 +89,11 @@ def _complain(sentence: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
-    return options.run(options)
+    try:
+        return options.run(options)
+    except BrokenPipeError:  # `| head`: what is left to write has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -144,15 +144,16 @@ def _frame(picture: Image.Image, number: int, name: str) -> Image.Image:
             if number > 1 or getattr(picture, "tell", lambda: 0)():
                 picture.seek(number - 1)
                 _check_picture(picture, f"Page {number} of {name}")
-            return _on_white(ImageOps.exif_transpose(picture))
+            return to_rgb(picture)
     except DocumentError:
         raise
     except Exception as error:  # pillow's decoders raise nearly anything on malformed data
         raise DocumentError(f"{name} is a broken or truncated image: {error}.") from None
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """RGB; what was transparent is white."""
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """RGB; turned as its file says, white where it was transparent, 16 bits brought to 8."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         return _eight_bits(picture).convert("RGB")
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:

@@ -1,6 +1,8 @@
 """Decoding: greedy, batched, streamed, with a guard against endless repetition, a confidence and a stop reason."""
 
+import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,17 +26,22 @@ class Generated:
     tokens: int
 
 
-def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, times: int = 4) -> int:
+def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
     """Period of the repetition at the end of ``ids``, or 0.
 
     A tail counts when a period of up to ``longest`` tokens stands there ``times`` times or more and covers at least
-    ``least`` tokens; leaders such as ``.....`` in tables of contents stay below that.
+    ``least`` tokens; or ``leaders`` where the period is as short as in the ``.....`` of a table of contents and the
+    ``_ _ _`` of a form.
     """
     for period in range(1, min(longest, len(ids) // times) + 1):
-        need = max(least, period * times)
-        if need <= len(ids) and all(ids[-place] == ids[-place - period] for place in range(1, need - period + 1)):
-            return period
+        if _repeats(ids, period, max(least, period * times)):
+            return period if period > 3 or _repeats(ids, period, leaders) else 0
     return 0
+
+
+def _repeats(ids: Sequence[int], period: int, length: int) -> bool:
+    """Whether the last ``length`` of ``ids`` have that period."""
+    return length <= len(ids) and all(ids[-place] == ids[-place - period] for place in range(1, length - period + 1))
 
 
 class LoopGuard(StoppingCriteria):
@@ -80,22 +87,26 @@ class Confidence(LogitsProcessor):
 
 
 class _Streamer(BaseStreamer):
-    """Hands the whole text so far to a callback, for a batch of one; unfinished UTF-8 waits for its last byte."""
+    """Hands the texts of all rows so far to a callback, a few times a second; unfinished UTF-8 is left out."""
 
-    def __init__(self, processor: VaryProcessor, show: Callable[[str], None]):
-        self.processor, self.show, self.ids, self.prompt = processor, show, [], True
+    def __init__(self, processor: VaryProcessor, show: Callable[[list[str]], None], pause: float = 0.1):
+        self.processor, self.show, self.pause = processor, show, pause
+        self.steps: list[list[int]] | None = None
+        self.last = 0.0
 
     def put(self, value: Tensor) -> None:
-        if self.prompt:
-            self.prompt = False
+        if self.steps is None:  # the prompts come first
+            self.steps = []
             return
-        self.ids += value.flatten().tolist()
-        text = self.processor.decode_text(self.ids)
-        if not text.endswith("\ufffd"):
-            self.show(text)
+        self.steps.append(value.flatten().tolist())
+        if time.monotonic() - self.last >= self.pause:
+            self.end()
+            self.last = time.monotonic()
 
     def end(self) -> None:
-        pass
+        end = self.processor.tokenizer.eos_token_id
+        rows = (itertools.takewhile(lambda token: token != end, row) for row in zip(*self.steps or [], strict=True))
+        self.show([self.processor.decode_text(list(row)).rstrip("\ufffd") for row in rows])
 
 
 @torch.inference_mode()
@@ -104,13 +115,13 @@ def generate(
     processor: VaryProcessor,
     inputs: BatchFeature,
     max_new_tokens: int = 1024,
-    show: Callable[[str], None] | None = None,
+    show: Callable[[list[str]], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> list[Generated]:
     """Greedy answers to a batch from ``processor(…)``.
 
     Args:
-        show: called with the text so far, for a batch of one.
+        show: called with the texts of all rows so far.
         cancel: set it from another thread to stop early.
     """
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
@@ -120,7 +131,7 @@ def generate(
     start = inputs["input_ids"].shape[1]
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
-    streamer = _Streamer(processor, show) if show and inputs["input_ids"].shape[0] == 1 else None
+    streamer = _Streamer(processor, show) if show else None
     found = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,

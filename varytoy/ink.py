@@ -401,6 +401,3 @@ def estimate_text_size(image: Image.Image) -> float | None:
 
 def segments_size(segments: Sequence[Segment]) -> float:
     return _weighted_median([s.size for s in segments], [s.letters for s in segments])
-
-
-# ---- the cut --------------------------------------------------------------------------------------------------------

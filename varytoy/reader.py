@@ -8,12 +8,16 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoProcessor
 
 from varytoy import layout
+from varytoy.config import VaryConfig
+from varytoy.documents import to_rgb
 from varytoy.generation import Generated, generate
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import Message, VaryProcessor
+from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tasks import Answer, Task, get_task
 
 Show = Callable[[str], None]
@@ -44,7 +48,7 @@ class Reader:
         """Load the embedded model (``nano``), a folder or a hub id.
 
         Raises:
-            ModelError: the folder is no model, or the hub cannot give it.
+            ModelError: the folder is no model, the hub cannot give it, or the device is not there.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,7 +60,10 @@ class Reader:
         return cls(*_load(name), name=name).to(device)
 
     def to(self, device: str) -> "Reader":
-        self.model.to(device)
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"the device '{device}' cannot be used: {_first_line(error)}") from error
         return self
 
     def ocr(self, image: Image.Image, **options) -> Answer:
@@ -91,22 +98,25 @@ class Reader:
 
         Args:
             argument: the phrase, question or classes, for the tasks that take one.
-            history: earlier turns on this picture; the first user turn holds ``<image>``.
+            history: earlier turns on this picture; the first user turn holds ``<image>``. The oldest are left out where
+                the model's context cannot hold them all.
             show: called with the text so far.
             cancel: set from another thread to stop.
 
         Raises:
-            ValueError: unknown task, or an argument that is missing.
+            ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
+                long for the model.
         """
         chosen = get_task(task)
-        prompt = chosen.prompt(argument)
-        view = image
+        prompt = chosen.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
+        image = view = to_rgb(image)
         if chosen.view == "text" and self._reads_blocks:
             view = self.fit_text(image)
             if not history and not self._fits_one_pass(view):
                 return self.read_page(image, task, max_new_tokens, show, cancel)
-        messages = [*history, {"role": "user", "content": prompt if history else f"<image>\n{prompt}"}]
-        found = self.generate([messages], [view], chosen, max_new_tokens, show, cancel)[0]
+        messages = self._conversation(history, prompt, view, chosen, max_new_tokens)
+        live = (lambda texts: show(texts[0])) if show else None
+        found = self.generate([messages], [view], chosen, max_new_tokens, live, cancel)[0]
         answer = chosen.parse(found.text, image.size, argument)
         answer.stop_reason, answer.confidence = found.stop_reason, found.confidence
         return answer
@@ -122,18 +132,22 @@ class Reader:
         """Read a page: cut it into blocks by white space, bring each to the size that the model reads best, read them
         in batches, join. An empty page gives an empty text."""
         chosen = get_task(task)
-        image = image.convert("RGB")
+        image = to_rgb(image)
         blocks = [block for block in layout.cut_blocks(image) if block.kind == "text"]
         if not blocks:
             return Answer("", markdown="" if task == "markdown" else None, confidence=1.0)
         messages = [{"role": "user", "content": f"<image>\n{chosen.prompt()}"}]
         done: list[Generated] = []
         text = ""
+
+        def live(texts: list[str]) -> None:
+            rows = [row.text for row in done] + texts
+            show(layout.join_blocks(rows, blocks[: len(rows)]))
+
         for start in range(0, len(blocks), self.batch_size):
             part = blocks[start : start + self.batch_size]
             crops = [layout.crop_block(image, block, self.processor.image_processor.text_size) for block in part]
-            live = _prefixed(show, text) if show else None
-            done += self.generate([messages] * len(part), crops, chosen, max_new_tokens, live, cancel)
+            done += self.generate([messages] * len(part), crops, chosen, max_new_tokens, live if show else None, cancel)
             text = layout.join_blocks([row.text for row in done], blocks[: len(done)])
             if show:
                 show(text)
@@ -147,7 +161,7 @@ class Reader:
 
     def fit_text(self, image: Image.Image) -> Image.Image:
         """The picture at the size at which the model reads its letters best; as it is where no text is found."""
-        image = image.convert("RGB")
+        image = to_rgb(image)
         size = layout.estimate_text_size(image)
         if not size or not self._reads_blocks:
             return image
@@ -174,16 +188,45 @@ class Reader:
         images: Sequence[Image.Image],
         task: Task,
         max_new_tokens: int = 1024,
-        show: Show | None = None,
+        show: Callable[[list[str]], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> list[Generated]:
-        """Raw answers to a batch of conversations with one image each."""
+        """Raw answers to a batch of conversations with one image each. ``show`` gets the texts of all so far.
+
+        Raises:
+            ValueError: a conversation fills the model's context.
+        """
         inputs = self.processor(list(conversations), [[image] for image in images], task.view)
-        return generate(self.model, self.processor, inputs, max_new_tokens, show, cancel)
+        length, most = inputs["input_ids"].shape[1], self._context
+        if length >= most:
+            raise ValueError(
+                f"picture and words are {length} tokens long and the model takes {most}: ask in fewer words"
+            )
+        return generate(self.model, self.processor, inputs, min(max_new_tokens, most - length), show, cancel)
+
+    @property
+    def _context(self) -> int:
+        """Tokens that the model can hold."""
+        return self.model.config.text_config.max_position_embeddings
+
+    def _conversation(
+        self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
+    ) -> list[Message]:
+        """``history`` and the prompt, the oldest turns left out until an answer has room."""
+        tokens = [self.processor.image_processor.tokens(view.size, task.view)]
+        history = list(history)
+        while True:
+            messages = [*history, {"role": "user", "content": prompt if history else f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
+            length = len(self.processor.encode(messages, tokens, False)[0])
+            if not history or length + min(max_new_tokens, 256) <= self._context:
+                return messages
+            history = history[2:]
+            if history:
+                history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
 
 
-def _prefixed(show: Show, before: str) -> Show:
-    return lambda text: show(f"{before}\n\n{text}" if before else text)
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
@@ -199,9 +242,18 @@ def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
         if missing:
             raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
     try:
-        model = VaryForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
+        kind = VaryConfig.get_config_dict(name)[0].get("model_type")
+        if kind != VaryConfig.model_type:
+            raise ModelError(f"'{name}' is a model of the type {kind}, not one of varytoy's")
+        model, found = VaryForConditionalGeneration.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"cannot load the model '{name}': {reason}") from error
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"cannot load the model '{name}': {_first_line(error)}") from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ModelError(
+            f"the weights of '{name}' are not whole: {len(missing)} tensors are missing, first {missing[0]}"
+        )
     return model, processor

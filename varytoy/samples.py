@@ -20,6 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy.boxes import Box
+from varytoy.documents import to_rgb
 
 IMAGE_PLACEHOLDER = "<image>"
 ROLES = ("system", "user", "assistant")
@@ -57,12 +58,12 @@ class Sample:
         return [self.folder / name for name in self.images]
 
     def open_images(self) -> list[Image.Image]:
-        """The images as RGB. Raises SampleError naming the sample when one cannot be read."""
+        """The images as RGB: upright, on white. Raises SampleError naming the sample when one cannot be read."""
         opened = []
         for path in self.image_paths():
             try:
                 with Image.open(path) as image:
-                    opened.append(image.convert("RGB"))
+                    opened.append(to_rgb(image))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise SampleError(f"sample '{self.id}': cannot read the image {path}: {error}") from error
         return opened
@@ -104,7 +105,7 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
     facts = row.get("facts", {})
     if not isinstance(facts, dict):
         raise SampleError(f"{where}: 'facts' must be an object")
-    return Sample(messages, images, str(row.get("id", "")), str(row.get("task", "chat")), boxes, facts, folder)
+    return Sample(messages, images, str(row.get("id") or ""), str(row.get("task") or "chat"), boxes, facts, folder)
 
 
 def read_samples(path: str | Path, on_error: Callable[[SampleError], None] | None = None) -> Iterator[Sample]:
@@ -168,6 +169,8 @@ def _check_inside(name: str, folder: Path, where: str) -> None:
 
 def _box(entry: object, where: str) -> Box:
     try:
+        if any(value != int(value) for value in entry["box"]):
+            raise ValueError(f"{entry['box']} are no whole numbers from 0 to 1000")
         return Box(str(entry["label"]), tuple(int(value) for value in entry["box"]))
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise SampleError(

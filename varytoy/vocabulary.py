@@ -171,12 +171,17 @@ class VisionVocabulary(nn.Module):
     H and W are any multiples of the stride: learned positions are interpolated (bicubic for the absolute ones, linear
     for the relative ones), sinusoidal ones are simply computed. ``sizes`` [B, 2] (pixels) marks what of a padded batch
     is image; the rest is kept out of the convolutions and of attention.
+
+    Raises:
+        ValueError: images of several sizes, and parts that look beyond an image's edge (patch stem, windows, neck).
     """
 
     def __init__(self, config: VisionVocabularyConfig):
         super().__init__()
         self.config = config
         width = config.hidden_size
+        windows = config.num_layers > len(config.global_layers) and config.window_size > 0
+        self.pads = config.stem == "conv" and not config.neck_size and not windows
         self.patch_embed = PatchStem(config) if config.stem == "patch" else ConvStem(config)
         if config.positions == "learned":
             side = config.image_size // config.patch_size
@@ -201,6 +206,10 @@ class VisionVocabulary(nn.Module):
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         mask = None
         if sizes is not None and bool((sizes != sizes.new_tensor(pixels.shape[-2:])).any()):
+            if not self.pads:
+                raise ValueError(
+                    "this vision vocabulary takes images of one size in a batch: resize them, or one by one"
+                )
             mask = _image_mask(sizes, pixels.shape[-2], pixels.shape[-1])
         x = self.patch_embed(pixels, mask).permute(0, 2, 3, 1)
         grid_mask = None if mask is None else mask[:, 0, :: self.config.grid_stride[0], :: self.config.grid_stride[1]]

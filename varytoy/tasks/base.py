@@ -45,9 +45,11 @@ class Task:
         """The standard prompt, or with ``rng`` any paraphrase.
 
         Raises:
-            ValueError: the task needs an argument and got none.
+            ValueError: the task needs an argument and got none, or takes none and got one.
         """
         argument = argument.strip()
+        if argument and not self.takes:
+            raise ValueError(f"the task '{self.name}' takes no words of yours: leave them out, or choose chat")
         if self.takes and not argument:
             raise ValueError(f"the task '{self.name}' needs {self.takes}: give it as the prompt")
         form = rng.choice(list(self.prompts)) if rng else self.prompts[0]

@@ -23,7 +23,11 @@ class Caption(Task):
 class Vqa(Task):
     name = "vqa"
     takes = "a question"
-    prompts = ("{} Answer using a single word or phrase.",)
+    prompts = (
+        "{} Answer using a single word or phrase.",
+        "{} Give a short answer.",
+        "Answer in a word or two: {}",
+    )
 
 
 class Chat(Task):

@@ -14,11 +14,14 @@ class Detection(Task):
         "Where are the objects in this picture?",
         "List the objects with their boxes.",
     )
-    class_prompt = "Detect {} in this image."
+    class_prompts = ("Detect {} in this image.", "Find every {} in this image.", "Where are these: {}?")
 
     def prompt(self, argument="", rng=None):
         """With an argument (``cat, car``) only those classes are asked for."""
-        return self.class_prompt.format(argument.strip()) if argument.strip() else super().prompt("", rng)
+        if not argument.strip():
+            return super().prompt("", rng)
+        form = rng.choice(self.class_prompts) if rng else self.class_prompts[0]
+        return form.format(argument.strip())
 
     def answer(self, truth):
         """``truth``: a list of Box."""
