@@ -1,11 +1,10 @@
 """Text-only conversation, so that a model trained on pictures still answers words: templates, seeded."""
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.writer import generator
+from data_tools.writer import generator, samples_file
 from varytoy.samples import parse_sample
 
 _GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
@@ -55,11 +54,7 @@ def _turn(rng: random.Random) -> tuple[str, str]:
 
 def write_dialogues(out: Path, count: int, seed: int, overwrite: bool = False) -> None:
     """Write ``samples.jsonl`` into ``out``. Raises FileExistsError as the picture writer does."""
-    target = out / "samples.jsonl"
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists: choose another folder or add --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
-    with target.open("w", encoding="utf-8") as lines:
+    with samples_file(out, overwrite) as add:
         for row in dialogues(count, seed):
             parse_sample(row, out, row["id"])
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            add(row)

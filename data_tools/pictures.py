@@ -9,12 +9,6 @@ out as the renderer reads them; pictures of your own can be added in the same pl
 
 import hashlib
 import io
-import shutil
-import subprocess
-import sys
-import tarfile
-import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_tools import textures
 from data_tools.colours import colour_word, paint
-from data_tools.sources import SourceError
+from data_tools.packages import SourceError, unpacked
 
 CUTOUT_SIDE = 160
 """Longest side of a stored cut-out, pixels; larger ones are made smaller, none is made larger."""
@@ -184,40 +178,8 @@ def fetch(directory: Path, share_alike: bool = False) -> None:
     for package in PACKAGES:
         if package.share_alike and not share_alike:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            takers.get(package.name, _take_wallpapers)(_unpack(package, Path(folder)), directory)
-
-
-def _unpack(package: Package, folder: Path) -> Path:
-    """Download into ``folder`` and return the folder with the contents."""
-    commands = {
-        "npm": ["npm", "pack", "--silent", package.name],
-        "apt": ["apt-get", "download", "-q", package.name],
-        "pip": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
-        + ["--python-version=3.11", package.name],
-    }
-    _run(package, commands[package.client], folder)
-    archive, root = next(path for path in folder.iterdir() if path.is_file()), folder / "root"
-    if package.client == "npm":
-        with tarfile.open(archive) as opened:
-            # Python 3.11.3 and older 3.10s have no filters.
-            opened.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    elif package.client == "apt":
-        _run(package, ["dpkg", "-x", archive.name, "root"], folder)
-    else:
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(root, [name for name in opened.namelist() if name.startswith("skimage/data/")])
-    return root
-
-
-def _run(package: Package, command: list[str], folder: Path) -> None:
-    if not shutil.which(command[0]):
-        raise SourceError(f"'{command[0]}' is not installed and {package.name} comes with it: install it first")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        hint = " (try `apt-get update` first)" if package.client == "apt" else ""
-        raise SourceError(f"cannot fetch the package {package.name}: {words}{hint}")
+        with unpacked(package.client, package.name) as root:
+            takers.get(package.name, _take_wallpapers)(root, directory)
 
 
 def _take_fluent(root: Path, directory: Path) -> None:

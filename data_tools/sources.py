@@ -7,8 +7,6 @@ lays them out as ``DIR/fonts/*.ttf|otf`` and ``DIR/texts/NAME.txt``, a paragraph
 import html.parser
 import re
 import shutil
-import subprocess
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +15,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-
-class SourceError(RuntimeError):
-    """A source that is missing or cannot be fetched; the message names the cure."""
+from data_tools.packages import SourceError, unpacked
 
 
 @dataclass(frozen=True)
@@ -109,20 +105,17 @@ class Font:
 
 
 def fetch(directory: Path) -> None:
-    """Download and lay out fonts and texts. Raises SourceError with apt's last words."""
-    if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise SourceError(
-            "fetching needs apt-get and dpkg (Debian or Ubuntu); elsewhere fill fonts/ and texts/ by hand"
-        )
+    """Download and lay out fonts and texts. Raises SourceError with apt's last words; elsewhere than on Debian and its
+    kin, fill ``fonts`` and ``texts`` by hand."""
     (directory / "fonts").mkdir(parents=True, exist_ok=True)
     (directory / "texts").mkdir(exist_ok=True)
     for package in FONTS:
-        with _unpacked(package) as root:
+        with unpacked("apt", package) as root:
             for path in sorted([*root.rglob("*.ttf"), *root.rglob("*.otf")]):
                 if not path.is_symlink():
                     shutil.copyfile(path, directory / "fonts" / path.name)
     for source in TEXTS:
-        with _unpacked(source.package, *source.others) as root:
+        with unpacked("apt", source.package, *source.others) as root:
             lines = dict.fromkeys(
                 line for path in sorted(root.glob(source.pattern)) for line in _prose(path) if _usable(line)
             )
@@ -134,35 +127,6 @@ def licences() -> str:
     rows = [f"{source.package:<24} text   {source.licence}" + " (held out)" * source.held_out for source in TEXTS]
     rows += [f"{package:<24} fonts  {licence}" for package, licence in FONTS.items()]
     return "\n".join([*rows, f"held-out font families: {', '.join(HELD_OUT_FONTS)}"])
-
-
-class _unpacked:
-    """Context: a folder with the contents of a Debian package, the first of ``packages`` that is to be had."""
-
-    def __init__(self, *packages: str):
-        self.packages = packages
-
-    def __enter__(self) -> Path:
-        self.folder = tempfile.TemporaryDirectory()
-        said = []
-        for package in self.packages:
-            words = self._fetch(package)
-            if words is None:
-                return Path(self.folder.name) / "root"
-            said.append(f"cannot fetch the package {package}: {words}")
-        self.folder.cleanup()
-        raise SourceError(f"{said[0]} (try `apt-get update` first)")
-
-    def _fetch(self, package: str) -> str | None:
-        """Download and unpack; apt's last words where that fails."""
-        for command in (["apt-get", "download", "-q", package], ["sh", "-c", "dpkg -x *.deb root"]):
-            done = subprocess.run(command, cwd=self.folder.name, capture_output=True, text=True)
-            if done.returncode:
-                return (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return None
-
-    def __exit__(self, *_) -> None:
-        self.folder.cleanup()
 
 
 class _Paragraphs(html.parser.HTMLParser):

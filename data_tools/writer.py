@@ -9,8 +9,8 @@ import json
 import multiprocessing
 import os
 import random
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +29,9 @@ def generator(seed: int, *names: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
-def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:
-    """Render ``count`` pictures into ``out``. Returns the number of rows written.
+@contextmanager
+def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]:
+    """Context: a function that adds a row to ``out/samples.jsonl``, which is there when all of it is written.
 
     Raises:
         FileExistsError: ``out`` already holds samples and ``overwrite`` is off.
@@ -38,27 +39,32 @@ def write_samples(out: Path, count: int, render: Renderer, workers: int | None =
     target = out / "samples.jsonl"
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: choose another folder or add --overwrite")
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    workers = workers or os.cpu_count() or 1
-    one = partial(_write_one, out, render)
+    out.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)  # old answers must not meet new pictures if this is interrupted
     unfinished = target.with_suffix(".part")
-    rows = 0
-    pool = multiprocessing.Pool(workers) if workers > 1 else nullcontext()
-    with unfinished.open("w", encoding="utf-8") as lines, pool:
-        results = pool.imap(one, range(count), chunksize=8) if workers > 1 else map(one, range(count))
+    with unfinished.open("w", encoding="utf-8") as lines:
+        yield lambda row: print(json.dumps(row, ensure_ascii=False), file=lines)
+    unfinished.replace(target)
+
+
+def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:
+    """Render ``count`` pictures into ``out``. Returns the number of rows written; raises as ``samples_file``."""
+    workers = workers or os.cpu_count() or 1
+    one = partial(_write_one, out, render)
+    written = 0
+    with samples_file(out, overwrite) as add, multiprocessing.Pool(workers) if workers > 1 else nullcontext() as pool:
+        results = pool.imap(one, range(count), chunksize=8) if pool else map(one, range(count))
         for made in tqdm(results, total=count, unit="picture", desc=out.name):
             for row in made:
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-                rows += 1
-    unfinished.replace(target)
-    return rows
+                add(row)
+                written += 1
+    return written
 
 
 def _write_one(out: Path, render: Renderer, index: int) -> list[dict]:
     image, rows = render(index)
     name = f"images/{index // 1000:03d}/{index:06d}.png"
-    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
     image.save(out / name, compress_level=1)
     finished = []
     for row in rows:

