@@ -8,6 +8,7 @@ import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools import pictures, sources
 from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.dialogue import write_dialogues
+from data_tools.packages import SourceError
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from varytoy.samples import read_samples
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
-    except (sources.SourceError, OSError, ValueError) as error:
+    except (SourceError, OSError, ValueError) as error:
         print(f"data_tools: {error}", file=sys.stderr)
         return 2
     return 0

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
-from data_tools.sources import SourceError
+from data_tools.packages import SourceError
 from train.recipe import RecipeError, load_recipe
 from varytoy.documents import DocumentError
 from varytoy.reader import ModelError
