@@ -136,6 +136,18 @@ def test_the_oldest_turns_go_when_the_context_is_full(reader, monkeypatch):
     assert [message["content"].count("<image>") for message in messages] == [1] + [0] * (len(messages) - 1)
 
 
+def test_wide_margins_are_cut_before_a_few_lines_are_read(reader, monkeypatch):
+    sheet = Image.new("RGB", (1200, 1600), "white")
+    sheet.paste(page(3, 24), (300, 200))
+    seen = []
+    monkeypatch.setattr(
+        Reader, "generate", lambda self, messages, images, *rest: seen.extend(images) or [Generated("", "end", 1.0, 1)]
+    )
+    reader.ocr(sheet)
+    (view,) = seen
+    assert view.width < 200 and view.height < 100 and layout.cut_blocks(view)[0].lines == 3
+
+
 def test_a_question_that_fills_the_context_is_refused(reader, monkeypatch):
     monkeypatch.setattr(reader.model.config.text_config, "max_position_embeddings", 300)
     with pytest.raises(ValueError, match="tokens long and the model takes 300"):

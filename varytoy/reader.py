@@ -111,9 +111,11 @@ class Reader:
         prompt = chosen.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
         image = view = to_rgb(image)
         if chosen.view == "text" and self._reads_blocks:
-            view = self.fit_text(image)
-            if not history and not self._fits_one_pass(view):
+            fitted = self.fit_text(image)
+            view = self._one_pass(fitted)
+            if view is None and not history:
                 return self.read_page(image, task, max_new_tokens, show, cancel)
+            view = view or fitted
         messages = self._conversation(history, prompt, view, chosen, max_new_tokens)
         live = (lambda texts: show(texts[0])) if show else None
         found = self.generate([messages], [view], chosen, max_new_tokens, live, cancel)[0]
@@ -175,12 +177,20 @@ class Reader:
         """Small models read a block at a time; those that squash a page into a square read it whole."""
         return self.processor.image_processor.mode == "fit"
 
-    def _fits_one_pass(self, view: Image.Image) -> bool:
-        """Whether a picture with letters of the model's size is no more than it was taught to read at once."""
-        if view.width * view.height > self.processor.image_processor.max_pixels:
-            return False
+    def _one_pass(self, view: Image.Image) -> Image.Image | None:
+        """A picture with letters of the model's size without the wide margins that it was not taught; None where it is
+        more than it was taught to read at once."""
         blocks = layout.cut_blocks(view)
-        return sum(block.lines for block in blocks) <= _MOST_LINES and all(block.kind == "text" for block in blocks)
+        if sum(block.lines for block in blocks) > _MOST_LINES or any(block.kind != "text" for block in blocks):
+            return None
+        if blocks:
+            margin = round(2 * self.processor.image_processor.text_size)
+            sides = list(zip(*(block.box for block in blocks), strict=True))
+            left, top = max(min(sides[0]) - margin, 0), max(min(sides[1]) - margin, 0)
+            view = view.crop(
+                (left, top, min(max(sides[2]) + margin, view.width), min(max(sides[3]) + margin, view.height))
+            )
+        return view if view.width * view.height <= self.processor.image_processor.max_pixels else None
 
     def generate(
         self,
