@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,32 @@ def test_where_to_look(ten):
     places = {answer[place:][:3]: (x, y) for place, x, y in looks(scene, answer, (50, 50))}
     assert places["100"] == places["200"] == (0.1, 0.2) and places["300"] == places["400"] == (0.3, 0.4)
     assert places["red"] == (0.2, pytest.approx(0.3))
+
+
+def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
+    processor = VaryProcessor.preset(TINY)
+    sample = next(read_samples(ten))
+    images = sample.open_images()
+    batch = Collator(processor, 4096, BadSamples(), guide=True)([(sample, images)])
+    ids = batch["labels"][0][batch["labels"][0] != IGNORED]
+    written = processor.tokenizer.decode(ids)
+    words = re.findall(r"(?:<y_(\d+)>)?<x_(\d+)>([^<\s]+)(\s?)", written)
+    assert [word for *_, word, _ in words] == sample.answer.split()
+    assert processor.decode_text(ids) == sample.answer
+    spots = {place: (x, y) for place, x, y in looks(sample, sample.answer, images[0].size)}
+    starts = [match.start() for match in re.finditer(r"\S+", sample.answer)]
+    for (down, across, _, _), start in zip(words, starts, strict=True):
+        x, y = spots[start]
+        assert int(across) == int(x * images[0].width / 16)
+        assert bool(down) == (start == 0 or sample.answer[start - 1] == "\n")
+        assert not down or int(down) == int(y * images[0].height / 8)
+    tokens = batch["input_ids"][0].roll(-1) >= processor.tokenizer.convert_tokens_to_ids("<y_0>")
+    assert int(tokens.sum()) == len(words) + 2
+    assert bool((batch["letter_places"][0][tokens] >= 0).all())  # a place token looks where its word begins
+    plain = VaryProcessor.preset(TINY)
+    plain.places = 0
+    ids = Collator(plain, 4096, BadSamples())([(sample, images)])["labels"][0]
+    assert "<" not in plain.tokenizer.decode(ids[ids != IGNORED][:-1])
 
 
 def test_samples_of_one_picture_become_a_conversation():

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import random
+import re
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -13,9 +14,12 @@ from torch.utils.data import Dataset, Sampler
 
 from train.recipe import DataSettings
 from varytoy.boxes import SCALE, WRITTEN_BOX
-from varytoy.processing import IGNORED, VaryProcessor
+from varytoy.processing import IGNORED, Special, VaryProcessor, content_pieces
 from varytoy.samples import IMAGE_PLACEHOLDER, Sample, SampleError, read_samples
 from varytoy.tasks import TASKS
+
+_LINE_STEP = 6.0
+"""Pixels at the model's size by which two words of one printed line do not differ in height."""
 
 
 class BadSamples:
@@ -126,7 +130,8 @@ class Collator:
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
 
     def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
-        items = [item for item in items if item is not None and self._fits(*item)]
+        items = [(*item, self._marked(*item)) for item in items if item is not None]
+        items = [item for item in items if self._fits(*item)]
         if not items:  # all are counted as bad; the model takes no loss from this
             return {
                 "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
@@ -134,16 +139,16 @@ class Collator:
             }
         batch = dict(
             self.processor(
-                [sample.messages for sample, _ in items],
-                [images for _, images in items],
-                [_view(sample) for sample, _ in items],
+                [messages for *_, messages in items],
+                [images for _, images, _ in items],
+                [_view(sample) for sample, *_ in items],
                 train=True,
             )
         )
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
             batch.pop("clip_pixel_values", None)
-        pictures = [(sample, image) for sample, images in items for image in images]
+        pictures = [(sample, image) for sample, images, _ in items for image in images]
         if self.symbols and self.frames and pictures:
             batch["letter_targets"] = self._letters(pictures, batch)
         elif self.symbols and pictures:
@@ -157,14 +162,43 @@ class Collator:
             batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
         if self.token_corruption:
             # Drawn from the batch itself: a run that is resumed sees the same.
-            dice = torch.Generator().manual_seed(zlib.crc32("\n".join(sample.id for sample, _ in items).encode()))
+            dice = torch.Generator().manual_seed(zlib.crc32("\n".join(sample.id for sample, *_ in items).encode()))
             batch["input_ids"] = self._corrupt(batch["input_ids"], batch["labels"], dice)
         return batch
 
-    def _fits(self, sample: Sample, images: list) -> bool:
+    def _marked(self, sample: Sample, images: list) -> list[dict]:
+        """The sample's messages; where the model has place tokens, the answers' lines and words begin with theirs."""
+        if not self.processor.places or not sample.facts.get("at") or len(images) != 1:
+            return sample.messages
+        size = self.processor.image_processor.scaled_size(images[0].size, _view(sample))
+        return [
+            {**message, "content": self._with_places(sample, message["content"], images[0].size, size)}
+            if message["role"] == "assistant"
+            else message
+            for message in sample.messages
+        ]
+
+    def _with_places(self, sample: Sample, answer: str, size: tuple[int, int], scaled: tuple[int, int]) -> list[str]:
+        """The answer cut before each word that stands in the picture, with the word's place: ``<y_n>`` where a line
+        begins, ``<x_n>`` always."""
+        spots = {place: (x * scaled[0], y * scaled[1]) for place, x, y in looks(sample, answer, size)}
+        pieces, done, last = [], 0, None
+        for word in re.finditer(r"\S+", answer):
+            spot = next((spots[place] for place in range(*word.span()) if place in spots), None)
+            if spot is None:
+                continue
+            if word.start() > done:
+                pieces.append(answer[done : word.start()])
+            if last is None or spot[0] < last[0] or abs(spot[1] - last[1]) > _LINE_STEP:
+                pieces.append(self.processor.place("y", spot[1]))
+            pieces.append(self.processor.place("x", spot[0]))
+            done, last = word.start(), spot
+        return [*pieces, answer[done:]]
+
+    def _fits(self, sample: Sample, images: list, messages: list[dict]) -> bool:
         """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
         tokens = [self.processor.image_processor.tokens(image.size, _view(sample)) for image in images]
-        length = len(self.processor.encode(sample.messages, tokens, True)[0])
+        length = len(self.processor.encode(messages, tokens, True)[0])
         if length > self.max_length:
             self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
@@ -180,7 +214,7 @@ class Collator:
         others = ids[written]
         return ids.masked_scatter(chosen, others[torch.randint(len(others), (int(chosen.sum()),), generator=dice)])
 
-    def _places(self, sample: Sample, images: list, ids: Tensor, labels: Tensor) -> Tensor:
+    def _places(self, sample: Sample, images: list, messages: list[dict], ids: Tensor, labels: Tensor) -> Tensor:
         """Where to look before each token of the answers is written, [T]: the position in ``ids`` of the image token
         that shows it, at the position whose next token it is; else -100."""
         places = torch.full_like(ids, IGNORED)
@@ -192,16 +226,31 @@ class Collator:
         scaled = processor.scaled_size(images[0].size, _view(sample))  # the grid may end a little beyond the picture
         taught = labels != IGNORED
         starts = (taught & ~taught.roll(1)).nonzero().flatten().tolist()
-        answers = [message["content"] for message in sample.messages if message["role"] == "assistant"]
+        answers = [message["content"] for message in messages if message["role"] == "assistant"]
         for start, answer in zip(starts, answers, strict=True):
-            encoded = self.processor.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
-            token_of = {begin: number for number, (begin, _) in reversed([*enumerate(encoded["offset_mapping"])])}
-            for character, x, y in looks(sample, answer, images[0].size):
-                if character in token_of:
-                    row = min(int(y * scaled[1] / processor.stride[0]), height - 1)
-                    column = min(int(x * scaled[0] / processor.stride[1]), width - 1)
-                    places[start + token_of[character] - 1] = first + row * width + column
+            token_of = self._tokens(answer)
+            text = "".join(piece for piece in content_pieces(answer) if not isinstance(piece, Special))
+            for character, x, y in looks(sample, text, images[0].size):
+                row = min(int(y * scaled[1] / processor.stride[0]), height - 1)
+                column = min(int(x * scaled[0] / processor.stride[1]), width - 1)
+                for token in token_of.get(character, ()):
+                    places[start + token - 1] = first + row * width + column
         return places
+
+    def _tokens(self, answer: str | Sequence[str]) -> dict[int, list[int]]:
+        """The tokens of each character of the answer, and with them the place tokens before it."""
+        found: dict[int, list[int]] = {}
+        character = token = 0
+        for piece in content_pieces(answer):
+            if isinstance(piece, Special):
+                found.setdefault(character, []).append(token)
+                token += 1
+                continue
+            encoded = self.processor.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+            for number, (begin, _) in enumerate(encoded["offset_mapping"]):
+                found.setdefault(character + begin, []).append(token + number)
+            character, token = character + len(piece), token + len(encoded["input_ids"])
+        return found
 
     def _object_targets(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict) -> dict[str, Tensor]:
         """For the heads of both branches; nothing where no picture's objects are known."""

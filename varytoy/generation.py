@@ -158,7 +158,8 @@ def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, s
     if loop is not None:
         length, period = loop
         ids, reason = _without_loop(ids[:length], period), "loop"
-    chosen = best[: len(ids)]
+    silent = set(processor.tokenizer.all_special_ids) - {end}  # a word's place is no part of the answer
+    chosen = [value for token, value in zip(ids, best, strict=False) if token not in silent]
     confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
     return Generated(processor.decode_text(ids), reason, confidence, len(ids))
 

@@ -18,7 +18,7 @@ IGNORED = -100
 Message = dict[str, str]
 
 
-class _Special(str):
+class Special(str):
     """A special token between the pieces of somebody's words."""
 
 
@@ -130,10 +130,22 @@ class VaryProcessor(ProcessorMixin):
     Args:
         template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``) or ``"vicuna"`` (the OPT vocabulary stage).
         system: the system text; empty for none.
+        places: how many ``<y_n>`` and ``<x_n>`` tokens there are, 0 for none. A model that was taught them writes where
+            each line and word stands before it, and so keeps its place; ``decode_text`` leaves them out.
+        place_size: pixels (vertical, horizontal) of the picture at the model's size from one of them to the next.
     """
 
-    def __init__(self, image_processor=None, tokenizer=None, template: str = "chatml", system: str = "", **kwargs):
-        self.template, self.system = template, system
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        template: str = "chatml",
+        system: str = "",
+        places: int = 0,
+        place_size: Sequence[int] = (8, 16),
+        **kwargs,
+    ):
+        self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)
         super().__init__(image_processor, tokenizer, **kwargs)
 
     @classmethod
@@ -149,7 +161,7 @@ class VaryProcessor(ProcessorMixin):
         if tokenizer is None:
             if characters is None:
                 raise ValueError(f"the preset '{name}' needs a tokenizer: give the folder of one")
-            tokenizer = character_tokenizer(characters, config.text_config.vocab_size)
+            tokenizer = character_tokenizer(characters, config.text_config.vocab_size, chosen.get("places", 0))
         else:
             add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
         if chosen.get("template", "chatml") == "chatml":
@@ -201,38 +213,46 @@ class VaryProcessor(ProcessorMixin):
         return found
 
     def encode(self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool) -> tuple[list, list]:
-        """One conversation -> (ids, labels), equally long; labels are -100 outside the assistant's words."""
+        """One conversation -> (ids, labels), equally long; labels are -100 outside the assistant's words.
+
+        An assistant's content may be a list of texts and ``Special`` tokens.
+        """
         ids: list[int] = []
         labels: list[int] = []
         counts = iter(image_tokens)
         for piece, target in self._pieces(messages, train):
             new: list[int] = []
-            whole = target or isinstance(piece, _Special)
+            whole = target or isinstance(piece, Special)
             for number, part in enumerate([piece] if whole else piece.split(IMAGE_PLACEHOLDER)):
                 if number:
                     count = next(counts, None)
                     if count is None:
                         raise ValueError(f"more '{IMAGE_PLACEHOLDER}' in the messages than images")
                     new += self._special("<img>") + self._special("<imgpad>") * count + self._special("</img>")
-                new += self._special(part) if isinstance(part, _Special) else self._plain(part)
+                new += self._special(part) if isinstance(part, Special) else self._plain(part)
             ids += new
             labels += new if target else [IGNORED] * len(new)
         if next(counts, None) is not None:
             raise ValueError(f"more images than '{IMAGE_PLACEHOLDER}' in the messages")
         return ids, labels
 
+    def place(self, axis: str, pixels: float) -> Special:
+        """The token of a place on the axis ``"y"`` or ``"x"`` in the picture at the model's size."""
+        number = int(pixels / self.place_size["yx".index(axis)])
+        return Special(f"<{axis}_{min(max(number, 0), self.places - 1)}>")
+
     def decode_text(self, ids: Sequence[int]) -> str:
         """Generated ids -> text, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _pieces(self, messages: Sequence[Message], train: bool):
-        """(text, is it a target) in order; a special token is a ``_Special``, which no user can type."""
+        """(text, is it a target) in order; a special token is a ``Special``, which no user can type."""
         if self.template == "vicuna":
             for message in messages:
                 if message["role"] == "assistant":
                     yield " ASSISTANT: ", False
-                    yield message["content"], True
-                    yield _Special(self.tokenizer.eos_token), True
+                    yield from ((piece, True) for piece in content_pieces(message["content"]))
+                    yield Special(self.tokenizer.eos_token), True
                 else:
                     user = message["role"] == "user"
                     yield f"USER: {message['content']}" if user else f"{message['content']} ", False
@@ -243,12 +263,12 @@ class VaryProcessor(ProcessorMixin):
             messages = [{"role": "system", "content": self.system}, *messages]
         for message in messages:
             target = message["role"] == "assistant"
-            yield _Special("<|im_start|>"), False
+            yield Special("<|im_start|>"), False
             yield message["role"] + "\n", False
-            yield message["content"], target
-            yield _Special("<|im_end|>"), target
+            yield from ((piece, target) for piece in content_pieces(message["content"]))
+            yield Special("<|im_end|>"), target
         if not train:
-            yield _Special("<|im_start|>"), False
+            yield Special("<|im_start|>"), False
             yield "assistant\n", False
 
     def _plain(self, text: str) -> list[int]:
@@ -282,6 +302,11 @@ def _normalise(array: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     """[H, W, 3] bytes -> [3, H, W] floats."""
     scaled = (np.asarray(array, np.float32) / 255.0 - np.float32(mean)) / np.float32(std)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def content_pieces(content: str | Sequence[str]) -> Sequence[str]:
+    """The texts and special tokens of a message's content."""
+    return [content] if isinstance(content, str) else content
 
 
 def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.Image]]]:

@@ -5,10 +5,8 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>")
-
-
 IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *IMAGE_TOKENS)
 
 
 def add_image_tokens(tokenizer: PreTrainedTokenizerBase, image_token_id: int, size: int) -> None:
@@ -40,12 +38,13 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, image_token_id: int, si
         raise ValueError(f"the tokenizer has {pad} at {found}, the model at {image_token_id}")
 
 
-def character_tokenizer(characters: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -> PreTrainedTokenizerFast:
     """One token a character, any other character as its UTF-8 bytes; nothing is unknown.
 
     Args:
         characters: those that get a token of their own.
-        size: length of the vocabulary; the rest is filled with reserved tokens.
+        size: length of the vocabulary; what is left is filled with reserved tokens.
+        places: number of the place tokens ``<y_0>``, ``<y_1>``… and of ``<x_0>``…, which are the last of all.
 
     Raises:
         ValueError: the characters, 256 bytes and special tokens do not fit into ``size``.
@@ -54,9 +53,11 @@ def character_tokenizer(characters: Iterable[str], size: int) -> PreTrainedToken
     from tokenizers.models import BPE
 
     tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(set(characters))]
-    if len(tokens) > size:
-        raise ValueError(f"{len(tokens)} tokens do not fit into a vocabulary of {size}")
-    reserved = [f"<|extra_{number}|>" for number in range(size - len(tokens))]
+    marks = [f"<{axis}_{number}>" for axis in "yx" for number in range(places)]
+    left = size - len(tokens) - len(marks)
+    if left < 0:
+        raise ValueError(f"{len(tokens) + len(marks)} tokens do not fit into a vocabulary of {size}")
+    reserved = [*(f"<|extra_{number}|>" for number in range(left)), *marks]
     vocabulary = {token: number for number, token in enumerate([*tokens, *reserved])}
     backend = Tokenizer(BPE(vocabulary, merges=[], byte_fallback=True, unk_token="<0x00>"))
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
