@@ -155,7 +155,7 @@ def _row(name: str, task: str, answer: str, rng: random.Random, **facts) -> dict
     return {"id": name, "task": task, "messages": messages, "facts": facts}
 
 
-def _prose(columns: int, texts: tuple[str, ...], rng: random.Random) -> str:
+def _prose(columns: int, texts: Sequence[str], rng: random.Random) -> str:
     """A stretch of at least ``columns`` characters that starts at a word."""
     text = rng.choice(texts)
     while len(text) < columns:
@@ -184,7 +184,7 @@ def _wrap(text: str, columns: int, most: int) -> list[_Line]:
     return [_Line([(row, False)], starts=number == 0) for number, row in enumerate(rows)]
 
 
-def _paragraph(lines: int, columns: int, texts: tuple[str, ...], rng: random.Random) -> list[_Line]:
+def _paragraph(lines: int, columns: int, texts: Sequence[str], rng: random.Random) -> list[_Line]:
     found: list[_Line] = []
     while len(found) < lines:
         left = lines - len(found)
@@ -220,7 +220,7 @@ def _symbols(rng: random.Random, length: int) -> str:
     return " ".join(words)
 
 
-def _repeats(length: int, texts: tuple[str, ...], rng: random.Random) -> str:
+def _repeats(length: int, texts: Sequence[str], rng: random.Random) -> str:
     """The same few words, phrases and numbers over and over, in any order."""
     pool = []
     for _ in range(rng.randint(2, 10)):
@@ -240,7 +240,7 @@ _LIST_MARK = re.compile(r"[-+=\u2022]+|\d+[.)]")
 class _Plain(Sequence):
     """Paragraphs as they are asked for, without what would be a mark in markdown: what is printed is its own source."""
 
-    def __init__(self, texts: tuple[str, ...]):
+    def __init__(self, texts: Sequence[str]):
         self.texts = texts
 
     def __len__(self) -> int:
@@ -251,7 +251,7 @@ class _Plain(Sequence):
         return " ".join(word for word in words if not _LIST_MARK.fullmatch(word)) or "Contents"
 
 
-def _formatted(lines: int, columns: int, texts: tuple[str, ...], rng: random.Random) -> _Block:
+def _formatted(lines: int, columns: int, texts: Sequence[str], rng: random.Random) -> _Block:
     """A heading, a list or paragraphs with bold words: at most ``lines`` lines."""
     block = _Block(formatted=True)
     columns = max(columns, 24)
@@ -274,12 +274,12 @@ def _formatted(lines: int, columns: int, texts: tuple[str, ...], rng: random.Ran
     return block
 
 
-def _title(texts: tuple[str, ...], rng: random.Random) -> str:
+def _title(texts: Sequence[str], rng: random.Random) -> str:
     words = _prose(40, texts, rng).split()[: rng.randint(1, 5)]
     return " ".join(words).strip(".,;:(") or "Contents"
 
 
-def _list(most: int, columns: int, texts: tuple[str, ...], rng: random.Random) -> list[_Line]:
+def _list(most: int, columns: int, texts: Sequence[str], rng: random.Random) -> list[_Line]:
     found: list[_Line] = []
     numbered, mark = rng.random() < 0.4, rng.choice(("\u2022", "\u2022", "-"))
     for number in range(1, min(rng.randint(2, 5), most) + 1):

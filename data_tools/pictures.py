@@ -9,6 +9,8 @@ out as the renderer reads them; pictures of your own can be added in the same pl
 
 import hashlib
 import io
+import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +43,11 @@ class Package:
 PACKAGES = (
     Package("@lobehub/fluent-emoji-3d", "npm", "MIT", "cut-outs (Fluent Emoji, 3D)"),
     Package("fonts-noto-color-emoji", "apt", "OFL-1.1, drawings Apache-2.0", "cut-outs (Noto Emoji)"),
+    Package("@iconify-json/fluent-emoji-flat", "npm", "MIT", "cut-outs (Fluent Emoji, flat)"),
+    Package("@iconify-json/twemoji", "npm", "CC-BY-4.0 (Twitter)", "cut-outs (Twemoji)"),
+    Package("@iconify-json/emojione", "npm", "CC-BY-4.0 (EmojiOne)", "cut-outs (EmojiOne 2)"),
+    Package("@iconify-json/noto-v1", "npm", "Apache-2.0", "cut-outs (Noto Emoji, old)"),
+    Package("@iconify-json/fxemoji", "npm", "Apache-2.0", "cut-outs (Firefox OS Emoji)"),
     Package("openclipart-png", "apt", "public domain", "cut-outs (drawings, chosen by name)"),
     Package("scikit-image==0.25.2", "pip", "CC0-1.0 and public domain (these pictures)", "backgrounds (photographs)"),
     Package("mypaint-data-extras", "apt", "CC0-1.0 (these pictures)", "backgrounds (scanned papers)"),
@@ -179,7 +186,10 @@ def fetch(directory: Path, share_alike: bool = False) -> None:
         if package.share_alike and not share_alike:
             continue
         with unpacked(package.client, package.name) as root:
-            takers.get(package.name, _take_wallpapers)(root, directory)
+            if package.name.startswith("@iconify-json/"):
+                _take_icons(root, directory, package.name.split("/")[1].replace("-", ""))
+            else:
+                takers.get(package.name, _take_wallpapers)(root, directory)
 
 
 def _take_fluent(root: Path, directory: Path) -> None:
@@ -190,6 +200,34 @@ def _take_fluent(root: Path, directory: Path) -> None:
                 if path.is_file():
                     with Image.open(path) as image:
                         _save_cutout(image, directory, kind.name, f"fluent_{code}")
+
+
+def _take_icons(root: Path, directory: Path, style: str) -> None:
+    """An Iconify set: SVG drawings by name, and in some sets names by code point. The others' names are Unicode's."""
+    import resvg_py
+
+    found = json.loads((root / "package" / "icons.json").read_text(encoding="utf-8"))
+    names = json.loads((root / "package" / "chars.json").read_text(encoding="utf-8"))
+    drawings = {name.replace("-", ""): drawing for name, drawing in found["icons"].items()}
+    for kind in picture_classes().values():
+        for code in kind.emoji:
+            name = names.get(code) or names.get(f"{code}-fe0f") or _unicode_name(code)
+            drawing = drawings.get(name.replace("-", ""))
+            if drawing:
+                box = f"{drawing.get('left', 0)} {drawing.get('top', 0)} " + " ".join(
+                    str(drawing.get(side, found.get(side, 16))) for side in ("width", "height")
+                )
+                picture = resvg_py.svg_to_bytes(
+                    svg_string=f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+                    f'viewBox="{box}">{drawing["body"]}</svg>',
+                    width=2 * CUTOUT_SIDE,
+                )
+                with Image.open(io.BytesIO(bytes(picture))) as image:
+                    _save_cutout(image, directory, kind.name, f"{style}_{code}")
+
+
+def _unicode_name(code: str) -> str:
+    return "" if "-" in code else unicodedata.name(chr(int(code, 16)), "").lower().replace(" ", "")
 
 
 def _take_noto(root: Path, directory: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from demo.view import MAX_TOKENS
 from varytoy.documents import DocumentError, open_pages
+from varytoy.reader import first_line
 from varytoy.tasks import TASKS, Answer, get_task
 
 HISTORY_TURNS = 6
@@ -156,8 +157,7 @@ def _latest(news: queue.Queue) -> str | Answer | Exception | None:
 
 def sentence(error: Exception) -> str:
     """An error in one sentence; what nobody foresaw goes to the log with its traceback too."""
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
+    reason = first_line(error)
     if isinstance(error, ValueError):
         # A file's name keeps its first letter.
         start = reason[:1].upper() if reason.split()[0].isalpha() else reason[:1]

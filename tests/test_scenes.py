@@ -1,3 +1,4 @@
+import json
 import pickle
 import random
 import re
@@ -34,6 +35,7 @@ def rendered(source):
 
 
 def test_a_scene_depends_on_its_index_alone(source):
+    # Renderers travel to worker processes pickled.
     first, second = SceneRenderer(source, 7, size=128), pickle.loads(pickle.dumps(SceneRenderer(source, 7, size=128)))
     for index in (5, 0, 3):
         image, rows = first(index)
@@ -297,6 +299,23 @@ def test_a_missing_client_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(packages.shutil, "which", lambda name: None)
     with pytest.raises(SourceError, match="'npm' is not installed"):
         pictures.fetch(tmp_path)
+
+
+def test_drawings_of_an_icon_set_are_taken_by_code_point_and_by_name(tmp_path):
+    def drawing(colour: str) -> dict:
+        return {"body": f'<rect x="4" y="8" width="24" height="16" fill="{colour}"/>'}
+
+    folder = tmp_path / "root" / "package"
+    folder.mkdir(parents=True)
+    icons = {"lion": drawing("red"), "tiger-face": drawing("blue"), "unheard-of": drawing("black")}
+    (folder / "icons.json").write_text(json.dumps({"icons": icons, "width": 32, "height": 32}))
+    (folder / "chars.json").write_text(json.dumps({"1f981": "lion"}))
+    pictures._take_icons(tmp_path / "root", tmp_path, "style")
+    found = {path.relative_to(tmp_path / "cutouts").as_posix(): path for path in tmp_path.glob("cutouts/*/*.png")}
+    assert sorted(found) == ["lion/style_1f981.png", "tiger/style_1f42f.png"]
+    with Image.open(found["tiger/style_1f42f.png"]) as image:
+        assert image.mode == "RGBA" and image.getpixel((40, 40)) == (0, 0, 255, 255)
+        assert image.width / image.height == pytest.approx(24 / 16, abs=0.02)
 
 
 def test_the_first_package_that_is_to_be_had_is_taken(monkeypatch):

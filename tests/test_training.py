@@ -274,7 +274,7 @@ def test_accumulation_weighs_all_parts_of_the_loss_alike(ten):
     chosen = recipe(ten, ten, CtcSettings(weight=1.0, aligned=True))
     model, processor, _ = build(chosen)
     rows = [(sample, sample.open_images()) for sample in list(read_samples(ten))[:3]]
-    batch = Collator(processor, 4096, BadSamples(), chosen.ctc.characters, 3)(rows)
+    batch = Collator(processor, 4096, BadSamples(), characters=chosen.ctc.characters, frames=3)(rows)
     taught = int((batch["labels"] != IGNORED).sum())
     model.eval()
     alone, parts = model(**batch).loss.item(), dict(model.loss_parts)

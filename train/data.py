@@ -23,7 +23,10 @@ _LINE_STEP = 6.0
 
 
 class BadSamples:
-    """Counts bad samples over all worker processes and reports the first ones; it never replaces one."""
+    """Counts bad samples over all worker processes and reports the first ones; it never replaces one.
+
+    A sample counts once, but with worker processes, which begin anew in each epoch, once an epoch.
+    """
 
     def __init__(self, report: Callable[[str], None] = print, most: int = 10):
         self.report, self.most = report, most
@@ -112,6 +115,7 @@ class Collator:
         processor: VaryProcessor,
         max_length: int,
         bad: BadSamples,
+        *,
         characters: str = "",
         frames: int = 0,
         clip: tuple[int, int] | None = None,

@@ -39,17 +39,22 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         compile_parts(model.language_model)
     for path, count in data.counts.items():
         say(f"  {count:>9,} samples from {path}")
-    characters = recipe.ctc.characters if hasattr(model, "ctc_head") else ""
-    frames = recipe.ctc.frames if recipe.ctc.aligned else 0
-    clip = model.clip.grid if model.clip is not None else None
-    guide = recipe.guide.weight > 0
     settings = recipe.train
     collator = Collator(
-        processor, settings.max_length, bad, characters, frames, clip, guide, objects, settings.token_corruption
+        processor,
+        settings.max_length,
+        bad,
+        characters=recipe.ctc.characters if hasattr(model, "ctc_head") else "",
+        frames=recipe.ctc.frames if recipe.ctc.aligned else 0,
+        clip=model.clip.grid if model.clip is not None else None,
+        guide=recipe.guide.weight > 0,
+        objects=objects,
+        token_corruption=settings.token_corruption,
     )
     trainer = VaryTrainer(
         model=model,
         args=training_arguments(recipe),
+        processing_class=processor,
         train_dataset=data,
         data_collator=collator,
         sizes=data.shapes(model.config.vocabulary_config.stride) if recipe.train.group_by_size else None,
@@ -58,7 +63,6 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     trainer.train(resume_from_checkpoint=checkpoint)
     say(describe_optimizer(trainer))
     trainer.save_model(str(output))
-    processor.save_pretrained(output)
     say(f"{bad.count} bad samples; the model is in {output}")
     if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
         torch.distributed.barrier()

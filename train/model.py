@@ -17,7 +17,7 @@ from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
-from varytoy.reader import Reader
+from varytoy.reader import Reader, first_line
 
 HEADS = ("ctc_head.", "object_head.", "clip_object_head.")
 
@@ -212,8 +212,9 @@ def _processor(settings: ModelSettings, folders: list[Path]) -> VaryProcessor:
         try:
             tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
         except (OSError, ValueError, KeyError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RecipeError(f"model.tokenizer: no tokenizer in '{settings.tokenizer}': {reason}") from error
+            raise RecipeError(
+                f"model.tokenizer: no tokenizer in '{settings.tokenizer}': {first_line(error)}"
+            ) from error
     for folder in reversed(folders):
         if not settings.preset and (folder / "processor_config.json").is_file():
             return VaryProcessor.from_pretrained(folder)

@@ -100,13 +100,16 @@ class _Streamer(BaseStreamer):
             return
         self.steps.append(value.flatten().tolist())
         if time.monotonic() - self.last >= self.pause:
-            self.end()
+            self.show([text.rstrip("\ufffd") for text in self._texts()])
             self.last = time.monotonic()
 
     def end(self) -> None:
+        self.show(self._texts())
+
+    def _texts(self) -> list[str]:
         end = self.processor.tokenizer.eos_token_id
         rows = (itertools.takewhile(lambda token: token != end, row) for row in zip(*self.steps or [], strict=True))
-        self.show([self.processor.decode_text(list(row)).rstrip("\ufffd") for row in rows])
+        return [self.processor.decode_text(list(row)) for row in rows]
 
 
 @torch.inference_mode()

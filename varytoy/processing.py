@@ -9,6 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from varytoy.config import VaryConfig, read_preset
+from varytoy.documents import to_rgb
 from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tokenizer import add_image_tokens, character_tokenizer
 
@@ -63,7 +64,7 @@ class VaryImageProcessor(BaseImageProcessor):
     def __call__(self, images: Sequence[Image.Image], views: Sequence[str]) -> BatchFeature:
         """``views``: ``"text"`` or ``"picture"`` for each image. Returns pixel_values [I, 3, H, W] padded to the
         largest, image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]."""
-        images = [image.convert("RGB") for image in images]
+        images = [to_rgb(image) for image in images]
         arrays = [self._vocabulary_pixels(image, view) for image, view in zip(images, views, strict=True)]
         sizes = torch.tensor([array.shape[:2] for array in arrays])
         height, width = sizes.amax(0).tolist()

@@ -63,7 +63,7 @@ class Reader:
         try:
             self.model.to(device)
         except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"the device '{device}' cannot be used: {_first_line(error)}") from error
+            raise ModelError(f"the device '{device}' cannot be used: {first_line(error)}") from error
         return self
 
     def ocr(self, image: Image.Image, **options) -> Answer:
@@ -235,7 +235,8 @@ class Reader:
                 history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -253,14 +254,15 @@ def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
             raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
     try:
         kind = VaryConfig.get_config_dict(name)[0].get("model_type")
-        if kind != VaryConfig.model_type:
-            raise ModelError(f"'{name}' is a model of the type {kind}, not one of varytoy's")
-        model, found = VaryForConditionalGeneration.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(name)
-    except ModelError:
-        raise
+        if kind == VaryConfig.model_type:
+            model, found = VaryForConditionalGeneration.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True
+            )
+            processor = AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the model '{name}': {_first_line(error)}") from error
+        raise ModelError(f"cannot load the model '{name}': {first_line(error)}") from error
+    if kind != VaryConfig.model_type:
+        raise ModelError(f"'{name}' is a model of the type {kind}, not one of varytoy's")
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ModelError(
