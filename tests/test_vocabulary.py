@@ -132,6 +132,20 @@ def test_conv_stem_token_grid():
         assert tuple(vocabulary(torch.zeros(1, 3, 32, 120)).shape) == (1, 2, 15, 32)
 
 
+def test_tokens_tell_where_they_stand_however_large_the_stem_grows():
+    """Two stretches of the same blank paper; batch norm behind convolutions has made nano's stem a hundred times larger
+    than its sinusoidal positions."""
+    vocabulary = conv_vocabulary()
+    with torch.no_grad():
+        vocabulary.patch_embed.proj.weight.mul_(1e4)
+        vocabulary.patch_embed.proj.bias.mul_(1e4)
+        tokens = vocabulary(torch.zeros(1, 3, 160, 160))[0, 3:7, 5:15].flatten(0, 1)
+        assert float((tokens[0] - tokens[1:]).abs().amax(-1).min()) > 0.05
+        vocabulary.place.weight.zero_()
+        tokens = vocabulary(torch.zeros(1, 3, 160, 160))[0, 3:7, 5:15].flatten(0, 1)
+        assert float((tokens[0] - tokens[1:]).abs().amax(-1).max()) < 0.05
+
+
 def test_conv_stem_reads_a_padded_picture_as_it_reads_it_alone():
     vocabulary = conv_vocabulary()
     sizes = torch.tensor([[32, 120], [80, 64], [16, 8]])

@@ -159,6 +159,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if isinstance(module, VisionVocabulary):
             if hasattr(module, "pos_embed"):
                 init.normal_(module.pos_embed, std=0.02)
+            if hasattr(module, "place"):
+                init.zeros_(module.place.weight)
         elif isinstance(module, Attention):
             if module.relative:
                 init.zeros_(module.rel_pos_h)

@@ -202,6 +202,8 @@ class VisionVocabulary(nn.Module):
             self.net_3 = nn.Conv2d(*config.compressor_sizes, 3, 2, padding=1, bias=False)
         else:
             self.norm = nn.LayerNorm(width, eps=1e-6)
+        if config.positions == "sincos":
+            self.place = nn.Linear(width, config.output_size, bias=False)
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         mask = None
@@ -216,10 +218,14 @@ class VisionVocabulary(nn.Module):
         x = x + self._positions(x.shape[1], x.shape[2]).to(x.dtype)
         for block in self.blocks:
             x = block(x, grid_mask)
-        if not self.config.neck_size:
-            return self.norm(x)
-        x = self.net_3(self.net_2(self.neck(x.permute(0, 3, 1, 2))))
-        return x.permute(0, 2, 3, 1)
+        if self.config.neck_size:
+            x = self.net_3(self.net_2(self.neck(x.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+        else:
+            x = self.norm(x)
+        if self.config.positions == "sincos":
+            # Once more, behind the norm: a convolutional stem's output grows to a hundred times the positions' size.
+            x = x + self.place(sincos_positions(x.shape[1], x.shape[2], self.config.hidden_size, x.device).to(x.dtype))
+        return x
 
     def _positions(self, height: int, width: int) -> Tensor:
         if self.config.positions == "learned":
