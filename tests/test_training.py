@@ -159,7 +159,7 @@ def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
         x, y = spots[start]
         assert int(across) == int(x * images[0].width / 16)
         assert bool(down) == (start == 0 or sample.answer[start - 1] == "\n")
-        assert not down or int(down) == int(y * images[0].height / 8)
+        assert not down or int(down) == int(y * images[0].height / 16)
     tokens = batch["input_ids"][0].roll(-1) >= processor.tokenizer.convert_tokens_to_ids("<y_0>")
     assert int(tokens.sum()) == len(words) + 2
     assert bool((batch["letter_places"][0][tokens] >= 0).all())  # a place token looks where its word begins

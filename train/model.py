@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig
 
+from train.chunked_loss import chunked_cross_entropy
 from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
@@ -63,51 +64,52 @@ class VaryForTraining(VaryForConditionalGeneration):
 
     def forward(
         self,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         ctc_targets: Tensor | None = None,
         ctc_lengths: Tensor | None = None,
         letter_targets: Tensor | None = None,
         letter_places: Tensor | None = None,
         object_targets: Tensor | None = None,
         clip_object_targets: Tensor | None = None,
-        **inputs,
+        **images: Tensor,
     ) -> VaryOutput:
-        """As the model's, with what teaches it beside the text (see train.data.Collator).
+        """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.Collator).
 
         ctc_targets are the symbols of all images one after another, ctc_lengths [I], or in place of both
         letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w] and
         clip_object_targets [I, h2, w2] for the object heads.
         """
         parts: dict[str, tuple[float, Tensor]] = {}
-        labels, items = inputs.get("labels"), inputs.get("num_items_in_batch")
-        taught = labels is not None and int((labels != IGNORED).sum())
-        if labels is not None and not taught:  # every sample of the batch was bad
-            output = super().forward(**{**inputs, "labels": None})
-            output.loss = output.logits.sum() * 0.0
-            return output
+        if labels is None:
+            return super().forward(input_ids, attention_mask, **images)
+        taught = int((labels != IGNORED).sum())
+        if not taught:  # every sample of the batch was bad
+            hidden, _ = self._read(input_ids, attention_mask, images)
+            return VaryOutput(loss=hidden.sum() * 0.0)
         # With accumulation the text's loss is this batch's sum by the tokens of all batches: the others follow it.
-        share = 1.0 if items is None else taught / items
+        share = 1.0 if num_items_in_batch is None else taught / num_items_in_batch
         ctc_weight = 1.0 if self.heads_only else self.ctc_weight
         reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
         if self.heads_only and (reads or object_targets is not None):
-            output = VaryOutput()
-            features = self.vision_vocabulary(inputs["pixel_values"], inputs["image_sizes"])
+            features = self.vision_vocabulary(images["pixel_values"], images["image_sizes"])
             if clip_object_targets is not None:
-                self.clip(inputs["clip_pixel_values"])
+                self.clip(images["clip_pixel_values"])
         else:
             guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
             if guide is not None:
                 guide.start(letter_places)
-            output = super().forward(**inputs)
-            if output.loss is None:
-                return output
-            features, output.vocabulary_features = output.vocabulary_features, None
-            parts["text"] = (1.0, output.loss / share)
+            hidden, features = self._read(input_ids, attention_mask, images)
+            loss = chunked_cross_entropy(hidden[:, :-1], self.get_output_embeddings().weight, labels[:, 1:])
+            parts["text"] = (1.0, loss / taught)
             if guide is not None:
                 parts["guide"] = (guide.settings.weight, guide.loss())
         if reads and letter_targets is not None:
             parts["letters"] = (ctc_weight, balanced_loss(self.ctc_head(features), letter_targets))
         elif reads:
-            loss = self.ctc_loss(features, inputs["image_sizes"], ctc_targets, ctc_lengths)
+            loss = self.ctc_loss(features, images["image_sizes"], ctc_targets, ctc_lengths)
             parts["letters"] = (ctc_weight, loss)
         if object_targets is not None:
             parts["objects"] = (self.object_weight, balanced_loss(self.object_head(features), object_targets))
@@ -115,9 +117,14 @@ class VaryForTraining(VaryForConditionalGeneration):
             found = self.clip_object_head(self._clip_features)
             parts["clip_objects"] = (self.object_weight, balanced_loss(found, clip_object_targets))
         self._clip_features = None
-        output.loss = share * sum(weight * loss for weight, loss in parts.values())
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
-        return output
+        return VaryOutput(loss=share * sum(weight * loss for weight, loss in parts.values()))
+
+    def _read(self, input_ids: Tensor, attention_mask: Tensor | None, images: dict) -> tuple[Tensor, Tensor | None]:
+        """The language model's last hidden states [B, T, D], and the vision vocabulary's tokens."""
+        embeddings, features = self.embed(input_ids, **images)
+        found = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
+        return found.last_hidden_state, features
 
     def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         """Mean loss a character over the images that have a target; features [I, h, w, D]."""

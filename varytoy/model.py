@@ -89,6 +89,19 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         columns = torch.arange(width, device=image_sizes.device)[None, None] < image_sizes[:, 1, None, None] // across
         return rows & columns
 
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        clip_pixel_values: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the language model sees of words and images [B, T, D], and the vision vocabulary's tokens."""
+        if pixel_values is None:
+            return self.get_input_embeddings()(input_ids), None
+        rows, features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
+        return self.fuse(input_ids, rows), features
+
     def fuse(self, input_ids: Tensor, rows: Tensor) -> Tensor:
         """Put the image rows [N, D] in place of the ``<imgpad>`` tokens of input_ids [B, T].
 
@@ -122,11 +135,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken."""
         features = None
         if inputs_embeds is None:
-            if pixel_values is None:
-                inputs_embeds = self.get_input_embeddings()(input_ids)
-            else:
-                rows, features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
-                inputs_embeds = self.fuse(input_ids, rows)
+            inputs_embeds, features = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)
         items = kwargs.pop("num_items_in_batch", None)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,

@@ -143,7 +143,7 @@ class VaryProcessor(ProcessorMixin):
         template: str = "chatml",
         system: str = "",
         places: int = 0,
-        place_size: Sequence[int] = (8, 16),
+        place_size: Sequence[int] = (16, 16),
         **kwargs,
     ):
         self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)

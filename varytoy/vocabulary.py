@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from varytoy.config import VisionVocabularyConfig
 
@@ -140,7 +141,7 @@ class Mlp(nn.Module):
         return self.lin2(F.gelu(self.lin1(x)))
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     """One ViTDet block; ``window`` 0 means global attention."""
 
     def __init__(self, config: VisionVocabularyConfig, window: int):
@@ -223,8 +224,8 @@ class VisionVocabulary(nn.Module):
         else:
             x = self.norm(x)
         if self.config.positions == "sincos":
-            # Once more, behind the norm: a convolutional stem's output grows to a hundred times the positions' size.
-            x = x + self.place(sincos_positions(x.shape[1], x.shape[2], self.config.hidden_size, x.device).to(x.dtype))
+            # Behind the norm, because a convolutional stem's output grows to a hundred times the positions' size.
+            x = x + self.place(place_codes(x.shape[1], x.shape[2], self.config.hidden_size, x.device).to(x.dtype))
         return x
 
     def _positions(self, height: int, width: int) -> Tensor:
@@ -240,8 +241,23 @@ class VisionVocabulary(nn.Module):
 
 def sincos_positions(height: int, width: int, dim: int, device: torch.device) -> Tensor:
     """Fixed 2-D sinusoidal positions [1, h, w, dim]; half the channels for rows, half for columns."""
-    quarter = dim // 4
-    rates = torch.exp(-math.log(1000.0) * torch.arange(quarter, device=device) / quarter)
+    return _sinusoids(height, width, _slow_rates(dim // 4, device))
+
+
+def place_codes(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """As sinusoidal positions, but half of the rates are spread evenly, as in a Fourier transform: the codes of
+    neighbours are at right angles, so that one linear layer can tell them apart."""
+    even = dim // 8
+    fast = math.pi * torch.arange(1, even + 1, device=device) / even
+    return _sinusoids(height, width, torch.cat([fast, _slow_rates(dim // 4 - even, device)]))
+
+
+def _slow_rates(number: int, device: torch.device) -> Tensor:
+    return torch.exp(-math.log(1000.0) * torch.arange(number, device=device) / number)
+
+
+def _sinusoids(height: int, width: int, rates: Tensor) -> Tensor:
+    device = rates.device
     rows = torch.arange(height, device=device)[:, None] * rates
     columns = torch.arange(width, device=device)[:, None] * rates
     rows = torch.cat([rows.sin(), rows.cos()], -1)[:, None].expand(height, width, -1)
