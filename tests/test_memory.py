@@ -1,11 +1,17 @@
 """What saves memory in training gives the losses and gradients of the plain way."""
 
+import copy
+from functools import partial
+
+import bitsandbytes
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from train.chunked_loss import chunked_cross_entropy
+from train.in_backward import InBackward
+from train.rounding import RoundingAdamW8bit, round_by_chance
 from varytoy.processing import IGNORED
 
 
@@ -60,3 +66,103 @@ def test_the_scores_live_one_chunk_long_and_only_of_what_is_taught():
     with Largest() as seen:
         chunked_cross_entropy(hidden, weight, labels, 256).backward()
     assert seen.elements == 100 * 1000
+
+
+def parts(seed: int = 0) -> tuple[torch.nn.Module, list[torch.Tensor]]:
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(12, 80), torch.nn.GELU(), torch.nn.Linear(80, 5))
+    return model, [torch.randn(6, 12) for _ in range(8)]
+
+
+def groups(model: torch.nn.Module) -> list[dict]:
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    return [{"params": weights, "lr": 1e-2, "weight_decay": 0.1}, {"params": others, "lr": 1e-2, "weight_decay": 0.0}]
+
+
+OPTIMIZERS = {"torch": torch.optim.AdamW, "bitsandbytes": partial(bitsandbytes.optim.AdamW8bit, min_8bit_size=256)}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_steps_in_backward_are_the_steps_behind_it(make, scale):
+    (plain, data), (ours, _) = parts(), parts()
+    theirs, optimizer = make(groups(plain)), InBackward(groups(ours), make, scale)
+    schedule = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: 1 / (1 + step)) for each in (theirs, optimizer)]
+    for batch in data:
+        theirs.zero_grad()
+        plain(batch).square().mean().backward()
+        theirs.step()
+        optimizer.scaled(ours(batch).square().mean()).backward()
+        assert all(parameter.grad is None for parameter in ours.parameters())
+        optimizer.step()
+        for each in schedule:
+            each.step()
+    for wanted, found in zip(plain.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_steps_in_backward_go_on_from_their_state():
+    (whole, data), (broken, _) = parts(), parts()
+    first, second = (InBackward(groups(model), OPTIMIZERS["bitsandbytes"]) for model in (whole, broken))
+    for number, batch in enumerate(data):
+        if number == 4:
+            state = copy.deepcopy(second.state_dict())
+            fresh, _ = parts(1)
+            fresh.load_state_dict(broken.state_dict())
+            broken, second = fresh, InBackward(groups(fresh), OPTIMIZERS["bitsandbytes"])
+            second.load_state_dict(state)
+        whole(batch).square().mean().backward()
+        broken(batch).square().mean().backward()
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), broken.parameters(), strict=True))
+    assert first.skipped == 0
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
+    model, data = parts()
+    optimizer = InBackward(groups(model), torch.optim.AdamW)
+    before = [parameter.clone() for parameter in model.parameters()]
+    (model(data[0]).sum() * torch.inf).backward()
+    assert optimizer.skipped == len(before)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_by_chance_keeps_the_mean(dtype):
+    dice = torch.Generator().manual_seed(0)
+    for value in (1.001, -0.3333, 3e-5, 0.0, 1.0):
+        values = torch.full((20_000,), value)
+        rounded = round_by_chance(values, dtype, dice).float()
+        assert len(rounded.unique()) == (1 if values.to(dtype).float()[0] == value else 2)
+        gap = float(rounded.max() - rounded.min())
+        assert abs(float(rounded.double().mean()) - float(values[0])) <= 0.02 * gap
+    assert torch.isfinite(round_by_chance(torch.full((1000,), torch.finfo(dtype).max), dtype, dice)).all()
+
+
+def test_rounding_optimizer_is_bitsandbytes_where_nothing_is_rounded():
+    (plain, data), (ours, _) = parts(), parts()
+    theirs = bitsandbytes.optim.AdamW8bit(groups(plain), min_8bit_size=256)
+    optimizer = RoundingAdamW8bit(groups(ours), chunk=300, min_8bit_size=256)
+    optimizer.gradient_scale = 64.0
+    for batch in data:
+        plain(batch).square().mean().backward()
+        (64 * ours(batch).square().mean()).backward()
+        for each in (theirs, optimizer):
+            each.step()
+            each.zero_grad()
+    for wanted, found in zip(plain.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_small_steps_of_16_bit_weights_are_not_lost():
+    """Ten thousandth parts of a weight: to the nearest, none is taken."""
+    moved = {}
+    for make in (bitsandbytes.optim.AdamW8bit, RoundingAdamW8bit):
+        weight = torch.nn.Parameter(torch.ones(64, 64, dtype=torch.bfloat16))
+        optimizer = make([weight], lr=1e-4, weight_decay=0.0)
+        for _ in range(50):
+            weight.grad = torch.ones_like(weight)
+            optimizer.step()
+        moved[make] = 1 - float(weight.float().mean())
+    assert moved[bitsandbytes.optim.AdamW8bit] == 0
+    assert moved[RoundingAdamW8bit] == pytest.approx(50 * 1e-4, rel=0.1)

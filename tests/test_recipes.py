@@ -137,6 +137,12 @@ def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
         (["freeze: [vision]", "stage: sft"], "freeze: 'vision' is not one of vision_vocabulary, clip"),
         (["freeze: [vision_vocabulary]"], "the vocabulary stage trains the vision vocabulary: take it out of freeze"),
         (["stage: sft", "freeze: [vision_vocabulary]", "ctc: {weight: 0.3}"], "ctc trains the vision vocabulary, but"),
+        (["train: {in_backward: true, accumulation: 4}"], "keeps no gradients to accumulate: set train.accumulation=1"),
+        (["train: {in_backward: true}"], "set train.clip_norm=0"),
+        (["train: {in_backward: true, clip_norm: 0, precision: fp16}"], "before a GradScaler could unscale"),
+        (["train: {loss_scale: 128}"], "train.loss_scale is for train.in_backward"),
+        (["train: {weights: fp16, precision: fp16}"], "a GradScaler refuses such weights: set train.precision=fp32"),
+        (["train: {weights: bf16}"], "small steps would be lost: set train.optimizer=adamw_bnb_8bit"),
         (["train: {deepspeed: nowhere.json}"], "train.deepspeed: no file nowhere.json"),
     ],
 )

@@ -250,13 +250,40 @@ def test_what_is_frozen_does_not_move_and_is_printed(ten, tmp_path):
     assert "vision_vocabulary" in said[1] and "frozen" in said[1] and "trained" in said[1]
 
 
-def test_resume_gives_the_weights_of_an_unbroken_run(ten, tmp_path):
-    settings = {"schedule": "constant", "token_corruption": 0.2}
+SMALL = {"optimizer": "adamw_bnb_8bit", "in_backward": True, "clip_norm": 0.0, "weights": "bf16"}
+"""All that saves memory together."""
+
+
+@pytest.mark.parametrize("way", [{}, SMALL], ids=["plain", "small"])
+def test_resume_gives_the_weights_of_an_unbroken_run(ten, tmp_path, way):
+    settings = {"schedule": "constant", "token_corruption": 0.2, **way}
     run(recipe(ten, tmp_path / "whole", max_steps=6, **settings))
     run(recipe(ten, tmp_path / "broken", max_steps=3, save_steps=3, **settings))
     run(recipe(ten, tmp_path / "broken", max_steps=6, **settings), resume=True)
     whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "fp16"])
+def test_steps_in_backward_train_with_8_bit_state_throughout(ten, tmp_path, weights, capsys):
+    settings = {**SMALL, "weights": weights, "loss_scale": 256.0 if weights == "fp16" else 1.0}
+    run(recipe(ten, tmp_path / "run", max_steps=12, save_steps=12, **settings))
+    found = losses(tmp_path / "run")
+    assert found[-1] < 0.85 * found[0]
+    assert "train.RoundingAdamW8bit, state in float32, uint8, stepped inside backward" in capsys.readouterr().out
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    embeddings = saved["language_model.model.embed_tokens.weight"]
+    assert embeddings.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[weights]
+    assert read_all(tmp_path / "run", list(read_samples(ten))[:1]) is not None
+    state = torch.load(tmp_path / "run" / "checkpoint-12" / "optimizer.pt", weights_only=True)
+    states = [row for inner in state["inner"] for row in inner["state"].values()]
+    states = [row | row.get("__bnb_optimizer_quant_state__", {}) for row in states]
+    for row in states:  # one byte a moment, and four for each 256 of them; tensors under 4,096 elements in 32 bits
+        elements = row["state1"].numel()
+        small = elements < 4096
+        assert row["state1"].dtype == row["state2"].dtype == (torch.float32 if small else torch.uint8)
+        assert small or row["absmax1"].numel() == -(-elements // 256)
+    assert sum(row["state1"].shape == embeddings.shape for row in states) == 1
 
 
 def test_a_batch_of_bad_samples_is_passed_over(ten, tmp_path):
@@ -398,6 +425,8 @@ def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
     found = losses(output)
     assert found[-1] < found[0]
     assert (output / "model.safetensors").is_file()
-    library = "bitsandbytes" if "8bit" in optimizer else "torch"
-    assert f"optimizer: {library}.AdamW," in said
+    name = {"adamw_torch": "torch.AdamW", "adamw_bnb_8bit": "bitsandbytes.AdamW"}[optimizer]
+    if "8bit" in optimizer and not deepspeed:
+        name = "train.RoundingAdamW8bit"
+    assert f"optimizer: {name}," in said
     assert ("uint8" in said) == ("8bit" in optimizer)

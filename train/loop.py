@@ -4,15 +4,19 @@ import json
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from train.data import BadSamples, Collator, SampleDataset, SizeSampler
+from train.in_backward import InBackward
 from train.model import VaryForTraining, build, compile_parts, freeze, load_stage
 from train.recipe import Recipe, RecipeError, to_yaml
+from train.rounding import RoundingAdamW8bit
 
 
 def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
@@ -51,9 +55,11 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         objects=objects,
         token_corruption=settings.token_corruption,
     )
+    arguments = training_arguments(recipe)
     trainer = VaryTrainer(
         model=model,
-        args=training_arguments(recipe),
+        args=arguments,
+        optimizer_cls_and_kwargs=optimizer(recipe, arguments),
         processing_class=processor,
         train_dataset=data,
         data_collator=collator,
@@ -70,19 +76,40 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     return output
 
 
+def optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:
+    """Class and arguments of the recipe's optimizer where it is not the Trainer's own."""
+    chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    eight_bit = options.get("optim_bits") == 8 and chosen.__name__ == "AdamW"
+    if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
+        return None
+    if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
+        options.pop("optim_bits")
+        chosen = RoundingAdamW8bit
+    if not recipe.train.in_backward:
+        return chosen, options
+    scale, rate = recipe.train.loss_scale, options["lr"]
+    return InBackward, {"make": partial(chosen, **options), "scale": scale, "lr": rate}
+
+
 def describe_optimizer(trainer: Trainer) -> str:
     """Class and state types of the optimizer that really stepped, whatever wraps it."""
     optimizer = getattr(trainer.model_wrapped, "optimizer", None) or trainer.optimizer
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
+    state = optimizer.state
+    note = ""
+    if isinstance(optimizer, InBackward):
+        note = f", stepped inside backward, {optimizer.skipped} gradients skipped that were not finite"
+        state = {parameter: inner.state[parameter] for parameter, inner in optimizer.inner.items()}
+        optimizer = next(iter(optimizer.inner.values()))
     states = {
         str(value.dtype).removeprefix("torch.")
-        for state in optimizer.state.values()
+        for state in state.values()
         for value in state.values()
         if torch.is_tensor(value) and value.numel() > 1
     }
     name = f"{type(optimizer).__module__.split('.')[0]}.{type(optimizer).__name__}"
-    return f"optimizer: {name}, state in {', '.join(sorted(states)) or 'nothing'}"
+    return f"optimizer: {name}, state in {', '.join(sorted(states)) or 'nothing'}{note}"
 
 
 def _distributed_defaults() -> None:
@@ -143,6 +170,11 @@ class VaryTrainer(Trainer):
     def __init__(self, sizes: list[tuple[int, int]] | None = None, **kwargs):
         self.sizes = sizes
         super().__init__(**kwargs)
+
+    def compute_loss(self, model, inputs, *arguments, **options):
+        loss = super().compute_loss(model, inputs, *arguments, **options)
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner.scaled(loss) if isinstance(inner, InBackward) else loss
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """The stock weights, and the CTC head from its own file."""

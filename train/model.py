@@ -198,6 +198,8 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
         model.add_objects(recipe.objects.weight, len(labels))
     if recipe.guide.weight:
         model.guide = Guide(model.language_model, recipe.guide)
+    if recipe.train.weights != "fp32":
+        keep_in(model, getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[recipe.train.weights]))
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
         found = load_stage(model, folder)
@@ -209,6 +211,14 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor, ", then ".join(messages)
+
+
+def keep_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Weights in 16 bits. Batch norm's stay as they are: its running statistics do not bear it."""
+    for module in model.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
 
 
 def _processor(settings: ModelSettings, folders: list[Path]) -> VaryProcessor:

@@ -97,6 +97,13 @@ class TrainSettings:
     """fp32, bf16 or fp16 (autocast)."""
     deepspeed: str = ""
     """A DeepSpeed JSON file, looked for beside the recipe too."""
+    weights: str = "fp32"
+    """What the weights are kept and trained in: fp32, or bf16 or fp16 for half of the memory, without autocast. Steps
+    on 16-bit weights are rounded by chance (train/rounding.py)."""
+    in_backward: bool = False
+    """Step the optimizer inside backward, so that gradients never stand in memory together."""
+    loss_scale: float = 1.0
+    """With in_backward: the loss is multiplied by this, and gradients divided by it, for weights in fp16."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """Compile the decoder's norms, feed-forward layers and rotations (torch.compile): half a minute at the start, then
@@ -148,8 +155,48 @@ class Recipe:
             raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
         if self.guide.weight and self.train.gradient_checkpointing:
             raise RecipeError("guide and train.gradient_checkpointing do not go together: leave one of them out")
+        self._check_memory()
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
+
+    def _check_memory(self) -> None:
+        train = self.train
+        _one_of("train.weights", train.weights, ("fp32", "bf16", "fp16"))
+        eight_bit = train.optimizer in ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
+        if train.weights != "fp32":
+            if train.precision != "fp32":
+                raise RecipeError(
+                    f"train.weights={train.weights} needs no autocast, and a GradScaler refuses such weights: "
+                    "set train.precision=fp32"
+                )
+            if train.deepspeed:
+                raise RecipeError(
+                    "train.weights: DeepSpeed keeps weights as its own JSON says: leave train.weights=fp32"
+                )
+            if not eight_bit:
+                raise RecipeError(
+                    f"train.weights={train.weights}: only the 8-bit AdamW rounds steps by chance, and with another "
+                    "small steps would be lost: set train.optimizer=adamw_bnb_8bit"
+                )
+        if train.in_backward:
+            if train.accumulation > 1:
+                raise RecipeError(
+                    "train.in_backward steps at each backward and keeps no gradients to accumulate: "
+                    "set train.accumulation=1 and the largest train.batch_size that fits"
+                )
+            if train.clip_norm:
+                raise RecipeError(
+                    "train.in_backward never has all gradients together, whose norm could be clipped: "
+                    "set train.clip_norm=0"
+                )
+            if train.precision == "fp16":
+                raise RecipeError(
+                    "train.in_backward steps before a GradScaler could unscale: set train.precision=fp32 or bf16"
+                )
+            if train.deepspeed:
+                raise RecipeError("train.in_backward: DeepSpeed has an optimizer of its own: drop one of the two")
+        elif train.loss_scale != 1.0:
+            raise RecipeError("train.loss_scale is for train.in_backward: fp16 autocast has its own")
 
 
 def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:

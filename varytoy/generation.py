@@ -128,9 +128,6 @@ def generate(
         cancel: set it from another thread to stop early.
     """
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
-    for name in ("pixel_values", "clip_pixel_values"):
-        if name in inputs:
-            inputs[name] = inputs[name].to(model.dtype)
     start = inputs["input_ids"].shape[1]
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))

@@ -70,10 +70,10 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             The rows of all images, padding left out, in reading order of the grid [N, D], and the vision
             vocabulary's tokens [I, h, w, D1].
         """
-        vocabulary = self.vision_vocabulary(pixel_values, image_sizes)
+        vocabulary = self.vision_vocabulary(pixel_values.to(self.dtype), image_sizes)
         clip = None
         if self.clip is not None and clip_pixel_values is not None:
-            clip = self.clip(clip_pixel_values)
+            clip = self.clip(clip_pixel_values.to(self.dtype))
         grids = None
         if image_sizes is not None:
             grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
@@ -169,7 +169,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if hasattr(module, "pos_embed"):
                 init.normal_(module.pos_embed, std=0.02)
             if hasattr(module, "place"):
-                init.zeros_(module.place.weight)
+                # Positions of half the size of what they are added to: at zero they stay unused for long.
+                init.normal_(module.place.weight, std=0.05)
         elif isinstance(module, Attention):
             if module.relative:
                 init.zeros_(module.rel_pos_h)

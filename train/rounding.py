@@ -1,0 +1,93 @@
+"""AdamW with 8-bit state for 16-bit weights: the update is computed in 32 bits, a few rows at a time, and rounded up or
+down by chance.
+
+The nearest other number is at least 2^-8 of a weight away in bfloat16, 2^-11 in float16, and a step of training is
+mostly less than half of that. Rounding to the nearest drops all such steps; rounding by chance keeps their sum right.
+"""
+
+import torch
+from bitsandbytes import functional
+from bitsandbytes.optim import AdamW8bit
+from torch import Tensor
+
+_BLOCK = 256  # elements that share a scale in bitsandbytes' state
+
+
+class RoundingAdamW8bit(AdamW8bit):
+    """bitsandbytes' 8-bit AdamW, stepping 16-bit parameters in 32 bits with stochastic rounding.
+
+    Args:
+        chunk: elements that exist in 32 bits at a time.
+        seed: of the rounding; each step of a parameter draws anew.
+        settings: as bitsandbytes'.
+
+    Attributes:
+        gradient_scale: gradients are divided by this, in 32 bits.
+    """
+
+    def __init__(self, params, chunk: int = 1 << 22, seed: int = 0, **settings):
+        super().__init__(params, **settings)
+        self.chunk, self.seed, self.gradient_scale = -(-chunk // _BLOCK) * _BLOCK, seed, 1.0
+
+    @torch.no_grad()
+    def update_step(self, group, p, gindex, pindex):
+        state, config = self.state[p], self.get_config(gindex, pindex, group)
+        state["step"] += 1
+        small = state["state1"].dtype == torch.float32
+        dice = torch.Generator(p.device).manual_seed(self.seed + state["step"])
+        flat, gradient = p.data.view(-1), p.grad.reshape(-1)
+        for start in range(0, flat.numel(), self.chunk):
+            part = slice(start, start + self.chunk)
+            blocks = slice(start // _BLOCK, -(-(start + self.chunk) // _BLOCK))
+            weight = flat[part].float()
+            pieces = [state[name].view(-1)[part] for name in ("state1", "state2")]
+            common = dict(weight_decay=config["weight_decay"], gnorm_scale=1.0 / self.gradient_scale)
+            beta1, beta2 = config["betas"][:2]
+            step, rate, epsilon = state["step"], config["lr"], config["eps"]
+            if small:
+                functional.optimizer_update_32bit(
+                    "adam",
+                    gradient[part].float(),
+                    weight,
+                    pieces[0],
+                    beta1,
+                    epsilon,
+                    step,
+                    rate,
+                    pieces[1],
+                    beta2,
+                    **common,
+                )
+            else:
+                functional.optimizer_update_8bit_blockwise(
+                    "adam",
+                    gradient[part].float(),
+                    weight,
+                    *pieces,
+                    beta1,
+                    beta2,
+                    0.0,
+                    0.0,
+                    epsilon,
+                    step,
+                    rate,
+                    state["qmap1"],
+                    state["qmap2"],
+                    state["absmax1"][blocks],
+                    state["absmax2"][blocks],
+                    **common,
+                )
+            flat[part] = weight if p.dtype == torch.float32 else round_by_chance(weight, p.dtype, dice)
+
+
+def round_by_chance(values: Tensor, dtype: torch.dtype, dice: torch.Generator) -> Tensor:
+    """float32 -> ``dtype`` (bfloat16, float16): one of the two neighbours, the nearer one the more often, so that the
+    mean is the value itself."""
+    near = values.to(dtype)
+    rest = values - near.float()
+    away = torch.where(rest > 0, torch.inf, -torch.inf).to(dtype)
+    far = torch.nextafter(near, away)
+    gap = (far.float() - near.float()).abs()
+    chance = torch.where(gap > 0, rest.abs() / gap, 0.0)
+    dice_roll = torch.rand(values.shape, generator=dice, device=values.device)
+    return torch.where((dice_roll < chance) & torch.isfinite(far), far, near)
