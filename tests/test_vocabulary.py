@@ -111,7 +111,7 @@ def conv_vocabulary() -> VisionVocabulary:
     config = VisionVocabularyConfig(
         stem="conv",
         stem_stages=[[8, 2, 2, 0], [8, 2, 2, 1], [16, 2, 2, 1], [16, 2, 1, 1]],
-        positions="sincos",
+        positions="projected",
         relative_positions=False,
         hidden_size=32,
         num_layers=2,

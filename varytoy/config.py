@@ -15,7 +15,8 @@ class VisionVocabularyConfig(PretrainedConfig):
         image_size: the square side that learned positions are made for; others are interpolated.
         stem: ``"patch"`` (SAM's linear patches) or ``"conv"`` (``stem_stages``).
         stem_stages: for ``"conv"``: (width, vertical stride, horizontal stride, residual blocks) each.
-        positions: ``"learned"`` (interpolated) or ``"sincos"`` (fixed, any size).
+        positions: ``"learned"`` (interpolated), ``"sincos"`` (fixed, any size) or ``"projected"``: these, and codes of
+            the place, through a learned layer, added to what leaves the branch.
         window_size: side of a local attention window; layers in ``global_layers`` see everything.
         neck_size: 0 leaves out neck and compressor: the tokens then have ``hidden_size``.
     """

@@ -203,7 +203,7 @@ class VisionVocabulary(nn.Module):
             self.net_3 = nn.Conv2d(*config.compressor_sizes, 3, 2, padding=1, bias=False)
         else:
             self.norm = nn.LayerNorm(width, eps=1e-6)
-        if config.positions == "sincos":
+        if config.positions == "projected":
             self.place = nn.Linear(width, config.output_size, bias=False)
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -223,7 +223,7 @@ class VisionVocabulary(nn.Module):
             x = self.net_3(self.net_2(self.neck(x.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
         else:
             x = self.norm(x)
-        if self.config.positions == "sincos":
+        if self.config.positions == "projected":
             # Behind the norm, because a convolutional stem's output grows to a hundred times the positions' size.
             x = x + self.place(place_codes(x.shape[1], x.shape[2], self.config.hidden_size, x.device).to(x.dtype))
         return x
