@@ -323,6 +323,16 @@ def test_a_decoder_with_another_vocabulary_gives_its_rows(tmp_path, table):
     assert torch.equal(old[:rows], new[:rows]) and not found.misfits
 
 
+def test_a_decoder_that_changes_its_scores_is_refused(ten, tmp_path):
+    shape = json.loads(Path(TINY).read_text())
+    shape["text_config"]["logit_scale"] = 0.5
+    (tmp_path / "scaled.json").write_text(json.dumps(shape))
+    chosen = recipe(ten, tmp_path / "run")
+    chosen.model.preset = str(tmp_path / "scaled.json")
+    with pytest.raises(RecipeError, match="changes its scores .logit_scale."):
+        build(chosen)
+
+
 def test_a_checkpoint_that_does_not_fit_is_said(ten, tmp_path):
     save_file({"something.else": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(RecipeError, match="nothing in .* belongs to this model"):

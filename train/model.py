@@ -20,6 +20,8 @@ from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader, first_line
 
+_SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""
 HEADS = ("ctc_head.", "object_head.", "clip_object_head.")
 
 
@@ -191,6 +193,9 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
         config.clip_projection_size = 0
     if settings.decoder == "opt":
         config.text_config = opt_shape(config.text_config)
+    scaled = [name for name in _SCALED_SCORES if getattr(config.text_config, name, None) not in (None, 1, 1.0)]
+    if scaled:
+        raise RecipeError(f"model: the decoder changes its scores ({scaled[0]}), which the loss does not: take another")
     model = VaryForTraining(config)
     if recipe.ctc.warmup_steps or recipe.ctc.weight:
         model.add_ctc(recipe.ctc)
