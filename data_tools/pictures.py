@@ -13,7 +13,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -181,15 +181,13 @@ def fetch(directory: Path, share_alike: bool = False) -> None:
         "openclipart-png": _take_drawings,
         "scikit-image==0.25.2": _take_photographs,
         "mypaint-data-extras": _take_papers,
+        **{f"@iconify-json/{style}": partial(_take_icons, style=style.replace("-", "")) for style in _ICONS},
     }
     for package in PACKAGES:
         if package.share_alike and not share_alike:
             continue
         with unpacked(package.client, package.name) as root:
-            if package.name.startswith("@iconify-json/"):
-                _take_icons(root, directory, package.name.split("/")[1].replace("-", ""))
-            else:
-                takers.get(package.name, _take_wallpapers)(root, directory)
+            takers.get(package.name, _take_wallpapers)(root, directory)
 
 
 def _take_fluent(root: Path, directory: Path) -> None:
@@ -200,6 +198,9 @@ def _take_fluent(root: Path, directory: Path) -> None:
                 if path.is_file():
                     with Image.open(path) as image:
                         _save_cutout(image, directory, kind.name, f"fluent_{code}")
+
+
+_ICONS = ("fluent-emoji-flat", "twemoji", "emojione", "noto-v1", "fxemoji")
 
 
 def _take_icons(root: Path, directory: Path, style: str) -> None:

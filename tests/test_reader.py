@@ -58,17 +58,23 @@ def test_a_repetition_is_found_and_leaders_are_not():
     assert repeated_tail(list(range(200))) == 0
 
 
+def with_scores(monkeypatch, model, change) -> None:
+    """``change`` alters the scores that the model gives, in place."""
+    plain = type(model).forward
+
+    @functools.wraps(plain)
+    def forward(self, *arguments, **options):
+        output = plain(self, *arguments, **options)
+        change(output.logits)
+        return output
+
+    monkeypatch.setattr(type(model), "forward", forward)
+
+
 def test_a_loop_is_stopped_cut_and_said(model, processor, monkeypatch):
     """A model that only ever writes one letter."""
     letter = processor.tokenizer.convert_tokens_to_ids("a")
-    plain = type(model).forward
-
-    def stuck(self, *arguments, **options):
-        output = plain(self, *arguments, **options)
-        output.logits[..., letter] = 1e4
-        return output
-
-    monkeypatch.setattr(type(model), "forward", stuck)
+    with_scores(monkeypatch, model, lambda scores: scores[..., letter].fill_(1e4))
     found = generate(model, processor, processor("hi"), max_new_tokens=500)[0]
     assert (found.stop_reason, found.text) == ("loop", "a")
 
@@ -93,15 +99,8 @@ def test_length_confidence_stream_and_cancel(model, processor):
 
 def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):
     lone_bytes = reader.processor.tokenizer.convert_tokens_to_ids(["<0x00>", "<0xFF>"])
-    plain = type(reader.model).forward
-
-    @functools.wraps(plain)
-    def in_letters(self, *arguments, **options):
-        output = plain(self, *arguments, **options)
-        output.logits[..., lone_bytes[0] : lone_bytes[1] + 1] = -1e4
-        return output
-
-    monkeypatch.setattr(type(reader.model), "forward", in_letters)
+    letters_only = slice(lone_bytes[0], lone_bytes[1] + 1)
+    with_scores(monkeypatch, reader.model, lambda scores: scores[..., letters_only].fill_(-1e4))
     shown = []
     answer = reader.read_page(two_columns(), show=shown.append, max_new_tokens=12)
     assert len(shown) > 2 and shown[-1] == answer.text

@@ -6,6 +6,7 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
@@ -107,6 +108,17 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
     return samples * int(whole) + rng.sample(samples, round(part * len(samples)))
 
 
+@dataclass
+class _Item:
+    """A sample as it enters a batch: ``messages`` may hold place tokens, ``spots`` has what ``looks`` finds for each
+    answer."""
+
+    sample: Sample
+    images: list
+    messages: list[dict]
+    spots: list[list[tuple[int, float, float]]] = field(default_factory=list)
+
+
 class Collator:
     """Samples -> tensors. With ``characters``, CTC targets of the printed text of each image as well."""
 
@@ -134,8 +146,8 @@ class Collator:
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
 
     def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
-        items = [(*item, self._marked(*item)) for item in items if item is not None]
-        items = [item for item in items if self._fits(*item)]
+        items = [self._item(*item) for item in items if item is not None]
+        items = [item for item in items if self._fits(item)]
         if not items:  # all are counted as bad; the model takes no loss from this
             return {
                 "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
@@ -143,16 +155,16 @@ class Collator:
             }
         batch = dict(
             self.processor(
-                [messages for *_, messages in items],
-                [images for _, images, _ in items],
-                [_view(sample) for sample, *_ in items],
+                [item.messages for item in items],
+                [item.images for item in items],
+                [_view(item.sample) for item in items],
                 train=True,
             )
         )
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
             batch.pop("clip_pixel_values", None)
-        pictures = [(sample, image) for sample, images, _ in items for image in images]
+        pictures = [(item.sample, image) for item in items for image in item.images]
         if self.symbols and self.frames and pictures:
             batch["letter_targets"] = self._letters(pictures, batch)
         elif self.symbols and pictures:
@@ -163,32 +175,34 @@ class Collator:
             batch |= self._object_targets(pictures, batch)
         if self.guide and pictures:
             rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
-            batch["letter_places"] = torch.stack([self._places(*item, ids, labels) for item, ids, labels in rows])
+            batch["letter_places"] = torch.stack([self._places(item, ids, labels) for item, ids, labels in rows])
         if self.token_corruption:
             # Drawn from the batch itself: a run that is resumed sees the same.
-            dice = torch.Generator().manual_seed(zlib.crc32("\n".join(sample.id for sample, *_ in items).encode()))
+            dice = torch.Generator().manual_seed(zlib.crc32("\n".join(item.sample.id for item in items).encode()))
             batch["input_ids"] = self._corrupt(batch["input_ids"], batch["labels"], dice)
         return batch
 
-    def _marked(self, sample: Sample, images: list) -> list[dict]:
-        """The sample's messages; where the model has place tokens, the answers' lines and words begin with theirs."""
-        if not self.processor.places or not sample.facts.get("at") or len(images) != 1:
-            return sample.messages
+    def _item(self, sample: Sample, images: list) -> _Item:
+        """Where the model has place tokens, the answers' lines and words begin with theirs."""
+        item = _Item(sample, images, list(sample.messages))
+        if len(images) != 1 or not (self.guide or self.processor.places):
+            return item
         size = self.processor.image_processor.scaled_size(images[0].size, _view(sample))
-        return [
-            {**message, "content": self._with_places(sample, message["content"], images[0].size, size)}
-            if message["role"] == "assistant"
-            else message
-            for message in sample.messages
-        ]
+        for number, message in enumerate(sample.messages):
+            if message["role"] == "assistant":
+                answer, spots = message["content"], looks(sample, message["content"], images[0].size)
+                item.spots.append(spots)
+                if self.processor.places and sample.facts.get("at"):
+                    item.messages[number] = {**message, "content": self._with_places(answer, spots, size)}
+        return item
 
-    def _with_places(self, sample: Sample, answer: str, size: tuple[int, int], scaled: tuple[int, int]) -> list[str]:
+    def _with_places(self, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]) -> list[str]:
         """The answer cut before each word that stands in the picture, with the word's place: ``<y_n>`` where a line
         begins, ``<x_n>`` always."""
-        spots = {place: (x * scaled[0], y * scaled[1]) for place, x, y in looks(sample, answer, size)}
+        spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
         pieces, done, last = [], 0, None
         for word in re.finditer(r"\S+", answer):
-            spot = next((spots[place] for place in range(*word.span()) if place in spots), None)
+            spot = next((spot_of[character] for character in range(*word.span()) if character in spot_of), None)
             if spot is None:
                 continue
             if word.start() > done:
@@ -199,10 +213,11 @@ class Collator:
             done, last = word.start(), spot
         return [*pieces, answer[done:]]
 
-    def _fits(self, sample: Sample, images: list, messages: list[dict]) -> bool:
+    def _fits(self, item: _Item) -> bool:
         """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
-        tokens = [self.processor.image_processor.tokens(image.size, _view(sample)) for image in images]
-        length = len(self.processor.encode(messages, tokens, True)[0])
+        sample = item.sample
+        tokens = [self.processor.image_processor.tokens(image.size, _view(sample)) for image in item.images]
+        length = len(self.processor.encode(item.messages, tokens, True)[0])
         if length > self.max_length:
             self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
@@ -218,23 +233,23 @@ class Collator:
         others = ids[written]
         return ids.masked_scatter(chosen, others[torch.randint(len(others), (int(chosen.sum()),), generator=dice)])
 
-    def _places(self, sample: Sample, images: list, messages: list[dict], ids: Tensor, labels: Tensor) -> Tensor:
+    def _places(self, item: _Item, ids: Tensor, labels: Tensor) -> Tensor:
         """Where to look before each token of the answers is written, [T]: the position in ``ids`` of the image token
         that shows it, at the position whose next token it is; else -100."""
         places = torch.full_like(ids, IGNORED)
-        if len(images) != 1:
+        if not item.spots:
             return places
         first = int((ids == self.image_token).nonzero()[0])
         processor = self.processor.image_processor
-        width, height = processor.grid(images[0].size, _view(sample))
-        scaled = processor.scaled_size(images[0].size, _view(sample))  # the grid may end a little beyond the picture
+        size, view = item.images[0].size, _view(item.sample)
+        width, height = processor.grid(size, view)
+        scaled = processor.scaled_size(size, view)  # the grid may end a little beyond the picture
         taught = labels != IGNORED
         starts = (taught & ~taught.roll(1)).nonzero().flatten().tolist()
-        answers = [message["content"] for message in messages if message["role"] == "assistant"]
-        for start, answer in zip(starts, answers, strict=True):
+        answers = [message["content"] for message in item.messages if message["role"] == "assistant"]
+        for start, answer, spots in zip(starts, answers, item.spots, strict=True):
             token_of = self._tokens(answer)
-            text = "".join(piece for piece in content_pieces(answer) if not isinstance(piece, Special))
-            for character, x, y in looks(sample, text, images[0].size):
+            for character, x, y in spots:
                 row = min(int(y * scaled[1] / processor.stride[0]), height - 1)
                 column = min(int(x * scaled[0] / processor.stride[1]), width - 1)
                 for token in token_of.get(character, ()):

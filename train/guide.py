@@ -16,6 +16,8 @@ from train.recipe import GuideSettings, RecipeError
 from varytoy.processing import IGNORED
 
 NAME = "sdpa_guided"
+MOST = 256
+"""Positions of a batch that are looked at."""
 
 
 class Guide:
@@ -32,7 +34,7 @@ class Guide:
         if not 0 <= settings.head < heads:
             raise RecipeError(f"guide.head: {settings.head}, but the decoder has heads 0-{heads - 1}")
         self.settings = settings
-        self.places: Tensor | None = None
+        self.places: tuple[Tensor, Tensor] | None = None
         self.losses: list[Tensor] = []
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -42,8 +44,15 @@ class Guide:
                 module.guide = self
 
     def start(self, places: Tensor) -> None:
-        """places [B, T]: for each position the one at which it should look, or -100."""
-        self.places, self.losses = places, []
+        """places [B, T]: for each position the one at which it should look, or -100.
+
+        Of many positions some are drawn by chance, for attention weights of all of them cost as much as the rest of
+        a layer.
+        """
+        guided = (places >= 0).any(0).nonzero().flatten()
+        if len(guided) > MOST:
+            guided = guided[torch.randperm(len(guided))[:MOST].to(guided.device)]
+        self.places, self.losses = (guided, places[:, guided]), []
 
     def loss(self) -> Tensor:
         """Mean over the guided layers of -log of the attention on the right place."""
@@ -52,15 +61,11 @@ class Guide:
 
     def add(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """query, key [B, heads, T, d], after their rotation."""
-        guided = (self.places >= 0).any(0).nonzero()
-        first, last = int(guided[0]), int(guided[-1]) + 1
-        places = self.places[:, first:last]
+        chosen, places = self.places
         head = self.settings.head
-        scores = (
-            query[:, head, first:last] @ key[:, head * key.shape[1] // query.shape[1], :last].mT
-        ).float() * scaling
-        causal = torch.ones(last - first, last, dtype=torch.bool, device=scores.device).tril(first)
-        scores = scores.masked_fill(~causal, float("-inf"))
+        scores = (query[:, head, chosen] @ key[:, head * key.shape[1] // query.shape[1]].mT).float() * scaling
+        later = torch.arange(key.shape[2], device=chosen.device) > chosen[:, None]
+        scores = scores.masked_fill(later, float("-inf"))
         self.losses.append(F.cross_entropy(scores.flatten(0, 1), places.flatten(), ignore_index=IGNORED))
 
 

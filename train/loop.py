@@ -43,23 +43,22 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         compile_parts(model.language_model)
     for path, count in data.counts.items():
         say(f"  {count:>9,} samples from {path}")
-    settings = recipe.train
     collator = Collator(
         processor,
-        settings.max_length,
+        recipe.train.max_length,
         bad,
         characters=recipe.ctc.characters if hasattr(model, "ctc_head") else "",
         frames=recipe.ctc.frames if recipe.ctc.aligned else 0,
         clip=model.clip.grid if model.clip is not None else None,
         guide=recipe.guide.weight > 0,
         objects=objects,
-        token_corruption=settings.token_corruption,
+        token_corruption=recipe.train.token_corruption,
     )
     arguments = training_arguments(recipe)
     trainer = VaryTrainer(
         model=model,
         args=arguments,
-        optimizer_cls_and_kwargs=optimizer(recipe, arguments),
+        optimizer_cls_and_kwargs=choose_optimizer(recipe, arguments),
         processing_class=processor,
         train_dataset=data,
         data_collator=collator,
@@ -76,7 +75,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     return output
 
 
-def optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:
+def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:
     """Class and arguments of the recipe's optimizer where it is not the Trainer's own."""
     chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
     eight_bit = options.get("optim_bits") == 8 and chosen.__name__ == "AdamW"
@@ -104,8 +103,8 @@ def describe_optimizer(trainer: Trainer) -> str:
         optimizer = next(iter(optimizer.inner.values()))
     states = {
         str(value.dtype).removeprefix("torch.")
-        for state in state.values()
-        for value in state.values()
+        for kept in state.values()
+        for value in kept.values()
         if torch.is_tensor(value) and value.numel() > 1
     }
     name = f"{type(optimizer).__module__.split('.')[0]}.{type(optimizer).__name__}"

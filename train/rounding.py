@@ -33,49 +33,23 @@ class RoundingAdamW8bit(AdamW8bit):
     def update_step(self, group, p, gindex, pindex):
         state, config = self.state[p], self.get_config(gindex, pindex, group)
         state["step"] += 1
-        small = state["state1"].dtype == torch.float32
+        beta1, beta2 = config["betas"][:2]
+        rest = (config["eps"], state["step"], config["lr"])
+        common = dict(weight_decay=config["weight_decay"], gnorm_scale=1.0 / self.gradient_scale)
         dice = torch.Generator(p.device).manual_seed(self.seed + state["step"])
         flat, gradient = p.data.view(-1), p.grad.reshape(-1)
         for start in range(0, flat.numel(), self.chunk):
             part = slice(start, start + self.chunk)
-            blocks = slice(start // _BLOCK, -(-(start + self.chunk) // _BLOCK))
-            weight = flat[part].float()
-            pieces = [state[name].view(-1)[part] for name in ("state1", "state2")]
-            common = dict(weight_decay=config["weight_decay"], gnorm_scale=1.0 / self.gradient_scale)
-            beta1, beta2 = config["betas"][:2]
-            step, rate, epsilon = state["step"], config["lr"], config["eps"]
-            if small:
-                functional.optimizer_update_32bit(
-                    "adam",
-                    gradient[part].float(),
-                    weight,
-                    pieces[0],
-                    beta1,
-                    epsilon,
-                    step,
-                    rate,
-                    pieces[1],
-                    beta2,
-                    **common,
-                )
+            weight, slope = flat[part].float(), gradient[part].float()
+            first, second = (state[name].view(-1)[part] for name in ("state1", "state2"))
+            if first.dtype == torch.float32:  # bitsandbytes keeps small tensors' state so
+                functional.optimizer_update_32bit("adam", slope, weight, first, beta1, *rest, second, beta2, **common)
             else:
+                blocks = slice(start // _BLOCK, -(-(start + self.chunk) // _BLOCK))
+                scales = (state["absmax1"][blocks], state["absmax2"][blocks])
+                tables = (state["qmap1"], state["qmap2"])
                 functional.optimizer_update_8bit_blockwise(
-                    "adam",
-                    gradient[part].float(),
-                    weight,
-                    *pieces,
-                    beta1,
-                    beta2,
-                    0.0,
-                    0.0,
-                    epsilon,
-                    step,
-                    rate,
-                    state["qmap1"],
-                    state["qmap2"],
-                    state["absmax1"][blocks],
-                    state["absmax2"][blocks],
-                    **common,
+                    "adam", slope, weight, first, second, beta1, beta2, 0.0, 0.0, *rest, *tables, *scales, **common
                 )
             flat[part] = weight if p.dtype == torch.float32 else round_by_chance(weight, p.dtype, dice)
 
