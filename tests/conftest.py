@@ -1,5 +1,6 @@
 """Small models and pictures. Everything runs on a CPU without network."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for train, which the installed package does not hold
 
 import varytoy  # noqa: E402, F401  (first: it repairs mismatched torchvision builds)
+from data_tools.blocks import BlockOptions, BlockRenderer  # noqa: E402
+from data_tools.writer import write_samples  # noqa: E402
 from train.model import opt_shape  # noqa: E402
+from train.recipe import CtcSettings, DataSettings, ModelSettings, Recipe, TrainSettings  # noqa: E402
 from varytoy.config import VaryConfig, read_preset  # noqa: E402
 from varytoy.model import VaryForConditionalGeneration  # noqa: E402
 from varytoy.processing import VaryProcessor  # noqa: E402
@@ -113,3 +117,40 @@ def picture_source(root: Path) -> Path:
     for number in range(2):
         Image.new("RGB", (300, 260), (90, 150, 60)).save(root / "backgrounds" / "on grass" / f"{number}.png")
     return root
+
+
+TINY = str(Path(__file__).with_name("tiny.json"))
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    return text_source(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def ten(source, tmp_path_factory) -> Path:
+    """Ten clean little pages of two lines."""
+    folder = tmp_path_factory.mktemp("ten")
+    options = BlockOptions((2, 2), (8, 12), (7.0, 8.0), formatted=False, blank=0.0, degrade=0.0)
+    write_samples(folder, 10, BlockRenderer(source, 5, "train", options), workers=1)
+    return folder
+
+
+def tiny_recipe(
+    data: Path, output: Path, ctc: CtcSettings | None = None, init: tuple = (), clip: bool = False, **train
+) -> Recipe:
+    """A run of the tiny model on one folder of samples."""
+    settings = {"batch_size": 5, "log_steps": 1, "save_steps": 1000, "learning_rate": 1e-3, **train}
+    return Recipe(
+        stage="pretrain",
+        output=str(output),
+        model=ModelSettings(preset=TINY, clip=clip, init=list(init)),
+        data=[DataSettings(str(data))],
+        ctc=ctc or CtcSettings(),
+        train=TrainSettings(**settings),
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, picture_source, text_source, tiny_config
+from conftest import ROOT, TINY, losses, picture_source, tiny_config
+from conftest import tiny_recipe as recipe
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import OPTForCausalLM
 
-from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
@@ -26,13 +26,9 @@ from train.loop import run
 from train.model import VaryForTraining, build, load_stage, opt_shape
 from train.recipe import (
     CtcSettings,
-    DataSettings,
     GuideSettings,
-    ModelSettings,
     ObjectSettings,
-    Recipe,
     RecipeError,
-    TrainSettings,
 )
 from varytoy import metrics
 from varytoy.config import VaryConfig
@@ -40,41 +36,6 @@ from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader
 from varytoy.samples import Sample, parse_sample, read_samples
 from varytoy.tasks import TASKS
-
-TINY = str(Path(__file__).with_name("tiny.json"))
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory) -> Path:
-    return text_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="session")
-def ten(source, tmp_path_factory) -> Path:
-    """Ten clean little pages of two lines."""
-    folder = tmp_path_factory.mktemp("ten")
-    options = BlockOptions((2, 2), (8, 12), (7.0, 8.0), formatted=False, blank=0.0, degrade=0.0)
-    write_samples(folder, 10, BlockRenderer(source, 5, "train", options), workers=1)
-    return folder
-
-
-def recipe(
-    data: Path, output: Path, ctc: CtcSettings | None = None, init: tuple = (), clip: bool = False, **train
-) -> Recipe:
-    settings = {"batch_size": 5, "log_steps": 1, "save_steps": 1000, "learning_rate": 1e-3, **train}
-    return Recipe(
-        stage="pretrain",
-        output=str(output),
-        model=ModelSettings(preset=TINY, clip=clip, init=list(init)),
-        data=[DataSettings(str(data))],
-        ctc=ctc or CtcSettings(),
-        train=TrainSettings(**settings),
-    )
-
-
-def losses(folder: Path) -> list[float]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if "loss" in row]
 
 
 def read_all(folder: Path, samples) -> list[str]:

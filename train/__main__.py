@@ -37,6 +37,19 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=Path)
     export.set_defaults(run=_export)
 
+    memory = programs.add_parser("memory", help="what a recipe's step needs on a card, without one")
+    memory.add_argument("recipe")
+    memory.add_argument("overrides", nargs="*", metavar="key=value")
+    memory.add_argument("--gpu", type=float, default=11.0, help="GiB of the card")
+    memory.add_argument("--tokens", type=int, default=0, help="of a sample (default: train.max_length)")
+    memory.add_argument("--images", type=int, default=1, help="in a sample")
+    memory.set_defaults(run=_memory)
+
+    merge = programs.add_parser("merge", help="make an ordinary model of an adapter and its base")
+    merge.add_argument("source", metavar="RUN")
+    merge.add_argument("out", type=Path)
+    merge.set_defaults(run=_merge)
+
     curve = programs.add_parser("curve", help="draw the losses of runs after one another")
     curve.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     curve.add_argument("--out", type=Path, default=Path("curve.png"), help="PNG, SVG or PDF")
@@ -67,6 +80,22 @@ def _export(options) -> None:
     print(f"{export(options.source, options.out) / 2**20:.1f} MiB in {options.out}")
 
 
+def _memory(options) -> int:
+    from train.memory import plan, report
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    found = plan(recipe, options.tokens, options.images)
+    print(report(found, recipe, options.gpu))
+    return 0 if found.fits(options.gpu) else 1
+
+
+def _merge(options) -> None:
+    from train.adapters import merge
+
+    merge(options.source, options.out)
+    print(f"the merged model is in {options.out}")
+
+
 def _curve(options) -> None:
     from train.curve import draw
 
@@ -89,11 +118,10 @@ def _run(options) -> None:
 def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (RecipeError, SampleError, SourceError, ModelError, DocumentError, FileNotFoundError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

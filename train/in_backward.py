@@ -45,7 +45,8 @@ class InBackward(Optimizer):
     def _stepper(self, group: dict) -> Callable[[Tensor], None]:
         @torch.no_grad()
         def step(parameter: Tensor) -> None:
-            if bool(torch.isfinite(parameter.grad).all()):
+            # The extremes tell, and unlike isfinite(gradient) they make no copies of the largest gradient.
+            if bool(torch.isfinite(torch.stack(torch.aminmax(parameter.grad))).all()):
                 optimizer = self.inner[parameter]
                 optimizer.param_groups[0].update(_settings(group))
                 if hasattr(optimizer, "gradient_scale"):

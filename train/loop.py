@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from train import adapters
 from train.data import BadSamples, Collator, SampleDataset, SizeSampler
 from train.in_backward import InBackward
-from train.model import VaryForTraining, build, compile_parts, freeze, load_stage
-from train.recipe import Recipe, RecipeError, to_yaml
+from train.model import VaryForTraining, build, compile_parts, freeze, is_whole, load_stage
+from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
 from train.rounding import RoundingAdamW8bit
+from varytoy.processing import VaryProcessor
 
 
 def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
@@ -39,6 +42,10 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     model, processor, message = build(recipe, objects)
     say(f"stage {recipe.stage}: {message}")
     say(freeze(model, recipe.freeze))
+    strides = model.config.vocabulary_config.stride
+    model = with_adapters(model, recipe, processor)
+    if recipe.lora.rank:
+        say(adapters.describe(model))
     if recipe.train.compile:
         compile_parts(model.language_model)
     for path, count in data.counts.items():
@@ -62,7 +69,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         processing_class=processor,
         train_dataset=data,
         data_collator=collator,
-        sizes=data.shapes(model.config.vocabulary_config.stride) if recipe.train.group_by_size else None,
+        sizes=data.shapes(strides) if recipe.train.group_by_size else None,
         callbacks=[Records(output / "metrics.jsonl", bad), Warmup(recipe.ctc.warmup_steps)],
     )
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -75,10 +82,31 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     return output
 
 
+def with_adapters(model: VaryForTraining, recipe: Recipe, processor: VaryProcessor) -> nn.Module:
+    """The model with the adapters that the recipe asks for, if it does; their base is a folder that can be loaded."""
+    if not recipe.lora.rank:
+        return model
+    base = Path(recipe.model.init[0]) if len(recipe.model.init) == 1 else None
+    if base is None or not is_whole(model, base):
+        base = Path(recipe.output) / "base"
+        if not (base / "config.json").is_file():
+            model.save_pretrained(base)
+            processor.save_pretrained(base)
+    if recipe.lora.quantize:
+        adapters.quantize(model.language_model, compute_type(recipe))
+    return adapters.add_adapters(model, recipe, base)
+
+
+def compute_type(recipe: Recipe) -> torch.dtype:
+    """What products are computed in."""
+    lower = recipe.train.precision if recipe.train.precision != "fp32" else recipe.train.weights
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(lower, torch.float32)
+
+
 def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:
     """Class and arguments of the recipe's optimizer where it is not the Trainer's own."""
     chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
-    eight_bit = options.get("optim_bits") == 8 and chosen.__name__ == "AdamW"
+    eight_bit = recipe.train.optimizer in EIGHT_BIT
     if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
         return None
     if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
@@ -178,6 +206,8 @@ class VaryTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """The stock weights, and the CTC head from its own file."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not isinstance(model or self.model, VaryForTraining):
+            return  # adapters, which PEFT has loaded
         load_stage(model or self.model, Path(resume_from_checkpoint))
 
     def _get_train_sampler(self, train_dataset=None):

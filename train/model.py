@@ -179,15 +179,38 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
     settings = recipe.model
     folders = [Path(name) for name in settings.init]
     for folder in folders:
+        if (folder / "adapter_config.json").is_file():
+            raise RecipeError(f"model.init: {folder} is an adapter: python -m train merge {folder} FOLDER, then FOLDER")
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
+    processor = _processor(settings, folders)
+    model = assemble(recipe, len(labels))
+    messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
+    for folder in folders:
+        found = load_stage(model, folder)
+        if not found.taken:
+            raise RecipeError(f"model.init: nothing in {folder} belongs to this model: another preset?")
+        messages.append(f"{len(found.taken)} tensors from {folder} ({len(found.left)} are not in it)")
+        if found.misfits:
+            messages[-1] += f" (other shapes, not taken: {', '.join(found.misfits)})"
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return model, processor, ", then ".join(messages)
+
+
+def assemble(recipe: Recipe, labels: int = 0) -> VaryForTraining:
+    """The model of a recipe with random weights, its heads, guide and precision.
+
+    Raises:
+        RecipeError: the recipe names no shape, or one that cannot be trained.
+    """
+    settings = recipe.model
     if settings.preset:
         config = VaryConfig.preset(settings.preset)
-    elif folders:
-        config = VaryConfig.from_pretrained(folders[-1])
+    elif settings.init:
+        config = VaryConfig.from_pretrained(settings.init[-1])
     else:
         raise RecipeError("model: name a preset or a checkpoint to begin from (init)")
-    processor = _processor(settings, folders)
     if not settings.clip:
         config.clip_config = None
         config.clip_projection_size = 0
@@ -200,22 +223,12 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
     if recipe.ctc.warmup_steps or recipe.ctc.weight:
         model.add_ctc(recipe.ctc)
     if recipe.objects.weight:
-        model.add_objects(recipe.objects.weight, len(labels))
+        model.add_objects(recipe.objects.weight, labels)
     if recipe.guide.weight:
         model.guide = Guide(model.language_model, recipe.guide)
     if recipe.train.weights != "fp32":
         keep_in(model, getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[recipe.train.weights]))
-    messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
-    for folder in folders:
-        found = load_stage(model, folder)
-        if not found.taken:
-            raise RecipeError(f"model.init: nothing in {folder} belongs to this model: another preset?")
-        messages.append(f"{len(found.taken)} tensors from {folder} ({len(found.left)} are not in it)")
-        if found.misfits:
-            messages[-1] += f" (other shapes, not taken: {', '.join(found.misfits)})"
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    return model, processor, ", then ".join(messages)
+    return model
 
 
 def keep_in(model: nn.Module, dtype: torch.dtype) -> None:
@@ -309,6 +322,20 @@ def load_stage(model: nn.Module, folder: Path) -> Loaded:
     storages = {state[name].data_ptr() for name in taken}
     left = [name for name in state if name not in taken and state[name].data_ptr() not in storages]
     return Loaded(taken, left, misfits)
+
+
+def is_whole(model: nn.Module, folder: Path) -> bool:
+    """Whether a folder holds all tensors of the model, in its shapes, as a model that can be loaded."""
+    if not (folder / "config.json").is_file():
+        return False
+    shapes = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    tied = set(model.all_tied_weights_keys)
+    return all(
+        shapes.get(name) == tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied
+    )
 
 
 def stretch_positions(table: Tensor, rows: int, reserved: int = 2) -> Tensor:

@@ -12,6 +12,8 @@ from transformers.training_args import OptimizerNames
 from varytoy.config import VaryConfig
 
 STAGES = ("vocabulary", "pretrain", "sft")
+EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
+"""Optimizers that train.rounding's stands for."""
 PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
 
 
@@ -79,6 +81,20 @@ class GuideSettings:
 
 
 @dataclass
+class LoraSettings:
+    """Adapters on the decoder's linear layers, which stay as they are (LoRA, arXiv 2106.09685)."""
+
+    rank: int = 0
+    """0 leaves them out."""
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=list)
+    """Names of layers, e.g. q_proj; empty for all linear layers of the decoder."""
+    quantize: str = ""
+    """nf4 keeps the layers below the adapters in four bits (QLoRA)."""
+
+
+@dataclass
 class TrainSettings:
     epochs: float = 1.0
     max_steps: int = -1
@@ -132,6 +148,7 @@ class Recipe:
     ctc: CtcSettings = field(default_factory=CtcSettings)
     guide: GuideSettings = field(default_factory=GuideSettings)
     objects: ObjectSettings = field(default_factory=ObjectSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def check(self) -> None:
@@ -155,15 +172,39 @@ class Recipe:
             raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
         if self.guide.weight and self.train.gradient_checkpointing:
             raise RecipeError("guide and train.gradient_checkpointing do not go together: leave one of them out")
+        self._check_adapters()
         self._check_memory()
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
 
+    def _check_adapters(self) -> None:
+        lora = self.lora
+        _one_of("lora.quantize", lora.quantize, ("", "nf4"))
+        if not lora.rank:
+            if lora.quantize:
+                raise RecipeError("lora.quantize: weights in four bits cannot be trained: set lora.rank, e.g. 64")
+            return
+        if lora.rank < 0 or not 0 <= lora.dropout < 1:
+            raise RecipeError(f"lora: a rank above 0 and a dropout from 0 to 1, not {lora.rank} and {lora.dropout}")
+        if "language_model" in self.freeze:
+            raise RecipeError("lora trains adapters of the language model: take it out of freeze")
+        towers = ["vision_vocabulary", "clip"] if self.model.clip else ["vision_vocabulary"]
+        if not set(towers) <= set(self.freeze):
+            raise RecipeError(f"lora trains the decoder's adapters and the connector: write freeze: {towers}")
+        if self.ctc.weight or self.ctc.warmup_steps or self.objects.weight or self.guide.weight:
+            raise RecipeError("lora does not go with ctc, objects or guide: leave these out")
+
     def _check_memory(self) -> None:
         train = self.train
         _one_of("train.weights", train.weights, ("fp32", "bf16", "fp16"))
-        eight_bit = train.optimizer in ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
-        if train.weights != "fp32":
+        if train.weights != "fp32" and self.lora.rank:
+            if train.deepspeed:
+                raise RecipeError("train.weights: DeepSpeed keeps weights as its own JSON says: leave it out")
+            if train.precision != train.weights and train.precision != "fp32":
+                raise RecipeError(
+                    f"train.weights={train.weights}, train.precision={train.precision}: let both be the same"
+                )
+        elif train.weights != "fp32":
             if train.precision != "fp32":
                 raise RecipeError(
                     f"train.weights={train.weights} needs no autocast, and a GradScaler refuses such weights: "
@@ -173,7 +214,7 @@ class Recipe:
                 raise RecipeError(
                     "train.weights: DeepSpeed keeps weights as its own JSON says: leave train.weights=fp32"
                 )
-            if not eight_bit:
+            if train.optimizer not in EIGHT_BIT:
                 raise RecipeError(
                     f"train.weights={train.weights}: only the 8-bit AdamW rounds steps by chance, and with another "
                     "small steps would be lost: set train.optimizer=adamw_bnb_8bit"

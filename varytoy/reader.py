@@ -242,6 +242,8 @@ def first_line(error: Exception) -> str:
 
 def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     folder = Path(name)
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapted(folder)
     if folder.exists() or not _HUB_ID.fullmatch(name):
         missing = [
             entry
@@ -269,3 +271,20 @@ def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
             f"the weights of '{name}' are not whole: {len(missing)} tensors are missing, first {missing[0]}"
         )
     return model, processor
+
+
+def _load_adapted(folder: Path) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+    """A PEFT folder: its base with the adapters merged in."""
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise ModelError(f"'{folder}' is an adapter: pip install peft to load it") from error
+
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path or ""
+    if not Path(base).is_dir() and (folder / "base").is_dir():  # the run was moved
+        base = str(folder / "base")
+    try:
+        model, processor = _load(base)
+    except ModelError as error:
+        raise ModelError(f"'{folder}' is an adapter, and its base cannot be loaded: {error}") from error
+    return PeftModel.from_pretrained(model, folder).merge_and_unload(), processor

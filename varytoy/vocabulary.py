@@ -12,9 +12,13 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from varytoy.config import VisionVocabularyConfig
+
+_MOST_SCORES = 1 << 21
+"""Queries times keys of one head whose bias exists at a time: 512 queries at 1024 px."""
 
 
 class LayerNorm2d(nn.Module):
@@ -112,23 +116,43 @@ class Attention(nn.Module):
         batch, height, width, _ = x.shape
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, self.head_width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self._bias(query, height, width) if self.relative else None
-        if mask is not None:
-            keep = mask.reshape(batch, 1, 1, height * width)
-            bias = keep if bias is None else bias.masked_fill(~keep, float("-inf"))
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        keep = None if mask is None else mask.reshape(batch, 1, 1, height * width)
+        tables = (
+            (_relative_table(self.rel_pos_h, height), _relative_table(self.rel_pos_w, width)) if self.relative else ()
+        )
+        rows = max(_MOST_SCORES // (height * width * width), 1)
+        if not self.relative or rows >= height:
+            out = self._attend(query, key, value, keep, *tables)
+        else:
+            # The bias of all queries at once would be the largest tensor of the model: some rows of the grid at a time.
+            parts = []
+            for start in range(0, height, rows):
+                part = (query[:, :, start * width : (start + rows) * width], key, value, keep)
+                part = (*part, tables[0][start : start + rows], tables[1])
+                if torch.is_grad_enabled() and query.requires_grad:
+                    parts.append(checkpoint(self._attend, *part, use_reentrant=False, preserve_rng_state=False))
+                else:
+                    parts.append(self._attend(*part))
+            out = torch.cat(parts, 2)
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
 
-    def _bias(self, query: Tensor, height: int, width: int) -> Tensor:
-        """SAM's bias from the unscaled queries: [B, heads, h*w, h*w]."""
-        batch = query.shape[0]
-        rel_h = _relative_table(self.rel_pos_h, height)
-        rel_w = _relative_table(self.rel_pos_w, width)
-        grid = query.reshape(batch, self.heads, height, width, self.head_width)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, *tables: Tensor) -> Tensor:
+        """query [B, heads, r*w, d] of r rows, key and value [B, heads, h*w, d], keep [B, 1, 1, h*w]; tables of the
+        relative positions [r, h, d] and [w, w, d]."""
+        bias = keep
+        if tables:
+            bias = self._bias(query, *tables)
+            bias = bias if keep is None else bias.masked_fill(~keep, float("-inf"))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+    def _bias(self, query: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+        """SAM's bias from the unscaled queries: [B, heads, r*w, h*w]."""
+        (rows, height, _), width = rel_h.shape, rel_w.shape[0]
+        grid = query.reshape(query.shape[0], self.heads, rows, width, self.head_width)
         by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, rel_h.to(query.dtype))
         by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, rel_w.to(query.dtype))
         bias = by_row[..., :, None] + by_column[..., None, :]
-        return bias.reshape(batch, self.heads, height * width, height * width)
+        return bias.reshape(query.shape[0], self.heads, rows * width, height * width)
 
 
 class Mlp(nn.Module):

@@ -1,0 +1,138 @@
+"""LoRA adapters on the decoder, and its frozen weights in four bits: PEFT's and bitsandbytes', put where they belong.
+
+An adapter run trains the adapters and the connector, if that is not frozen, both in 32 bits; the rest stays as it is.
+The finished folder is PEFT's; ``merge`` makes an ordinary model of it.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from train.recipe import LoraSettings, Recipe, RecipeError
+
+
+def decoder_linears(decoder: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of a language model by name, without the one that gives the scores."""
+    scores = decoder.get_output_embeddings()
+    return {
+        name: module
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and module is not scores
+    }
+
+
+def quantize(decoder: nn.Module, dtype: torch.dtype) -> None:
+    """Exchange the decoder's linear layers for bitsandbytes' NF4 ones, which compute in ``dtype``.
+
+    The weights are turned when they come to their device (on the CPU: at once). QLoRA, arXiv 2305.14314.
+    """
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    def turn(layer: nn.Linear) -> nn.Module:
+        made = Linear4bit(
+            layer.in_features, layer.out_features, layer.bias is not None, dtype, quant_type="nf4", device="meta"
+        )
+        made.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
+        made.bias = layer.bias
+        return made.to(layer.weight.device)
+
+    _exchange(decoder, turn)
+    decoder.is_loaded_in_4bit = True
+
+
+def stand_in(decoder: nn.Module, dtype: torch.dtype) -> None:
+    """As ``quantize``, with layers that take the same memory and nothing of bitsandbytes, for fake tensors."""
+    _exchange(decoder, lambda layer: Nf4StandIn(layer, dtype))
+
+
+def _exchange(decoder: nn.Module, turn) -> None:
+    for name, layer in decoder_linears(decoder).items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(decoder.get_submodule(parent), leaf, turn(layer))
+
+
+class Nf4StandIn(nn.Linear):
+    """Half a byte a weight, a byte a block of 64 and 4 bytes a block of 256 of these; unpacked for each product."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.dtype = layer.in_features, layer.out_features, dtype
+        count = layer.weight.numel()
+        device = layer.weight.device
+        packed = torch.empty(count // 2, dtype=torch.uint8, device=device)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.register_buffer("scales", torch.empty(count // 64, dtype=torch.uint8, device=device))
+        self.register_buffer("scales_of_scales", torch.empty(-(-count // (64 * 256)), device=device))
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Unpacked.apply(x.to(self.dtype), self.weight, self.out_features, self.bias)
+
+
+class _Unpacked(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x: Tensor, packed: Tensor, rows: int, bias: Tensor | None) -> Tensor:
+        context.save_for_backward(packed)
+        context.shape = (rows, x.shape[-1])
+        return nn.functional.linear(x, x.new_empty(context.shape), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient @ gradient.new_empty(context.shape), None, None, None
+
+
+def add_adapters(model: nn.Module, recipe: Recipe, base: Path | str = "") -> nn.Module:
+    """The model inside PEFT's wrapper; ``base``: the folder that holds the weights without the adapters.
+
+    Raises:
+        RecipeError: PEFT is not installed, or no layer has a name of ``lora.targets``.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise RecipeError("lora needs PEFT: pip install peft") from error
+
+    settings: LoraSettings = recipe.lora
+    names = {f"language_model.{name}" for name in decoder_linears(model.language_model)}
+    if settings.targets:
+        names = {name for name in names if name.rpartition(".")[2] in settings.targets}
+        if not names:
+            raise RecipeError(f"lora.targets: no layer of the decoder is called {' or '.join(settings.targets)}")
+    model.name_or_path = str(base)
+    found = get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=sorted(names),
+            modules_to_save=None if "connector" in recipe.freeze else ["connector"],
+        ),
+    )
+    for parameter in found.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return found
+
+
+def describe(model: nn.Module) -> str:
+    """How much of the model an adapter run trains."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return f"  {'adapters, connector':<18} {trained:>12,}  trained; all else is frozen"
+
+
+def merge(run: str, out: Path) -> None:
+    """Write the adapters of ``run`` and their base as one ordinary model to ``out``.
+
+    Raises:
+        RecipeError: ``run`` is no adapter.
+        ModelError: its base is not to be had.
+    """
+    from varytoy.reader import Reader
+
+    if not (Path(run) / "adapter_config.json").is_file():
+        raise RecipeError(f"{run} is no adapter: it has no adapter_config.json")
+    reader = Reader.from_pretrained(run, "cpu")
+    reader.model.save_pretrained(out)
+    reader.processor.save_pretrained(out)
