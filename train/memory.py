@@ -21,14 +21,15 @@ from transformers import TrainingArguments
 
 from train import adapters
 from train.loop import choose_optimizer, compute_type, training_arguments
-from train.model import VaryForTraining, assemble, freeze
+from train.model import VaryForTraining, assemble, freeze, keep_in
 from train.recipe import Recipe, RecipeError
+from train.zero_memory import zero_terms
 from varytoy.processing import IGNORED
 
 GIB = 2**30
 RESERVE = 0.8 * GIB
 """What a card needs beside the tensors: the CUDA context, cuBLAS' workspace, gaps of the allocator."""
-KINDS = ("weights", "optimizer state", "gradients", "activations", "workspace")
+KINDS = ("weights", "optimizer state", "gradients", "activations", "DeepSpeed's buffers", "workspace")
 _BLOCK = 512  # the CUDA allocator gives memory in multiples of this
 _LARGE = 1 << 16  # factories of more elements are made fake
 
@@ -48,6 +49,8 @@ class Plan:
     moment: str
     moments: dict[str, int]
     stand_ins: list[str] = field(default_factory=list)
+    host: int = 0
+    """On the host, where DeepSpeed keeps the optimizer."""
 
     def fits(self, card: float) -> bool:
         """Whether peak and reserve are within ``card`` GiB."""
@@ -137,33 +140,67 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     """
     tokens = tokens or recipe.train.max_length
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake:
+    stand_ins = []
+    with torch.device("meta"):
         model = assemble(recipe)
+        model.tie_weights()
         freeze(model, recipe.freeze)
-        stand_ins = []
         if recipe.lora.quantize:
             adapters.stand_in(model.language_model, compute_type(recipe))
             stand_ins.append("NF4 layers are uint8 of the same size, unpacked for each product")
         if recipe.lora.rank:
             adapters.add_adapters(model, recipe)
+        if recipe.train.deepspeed:
+            keep_in(model, compute_type(recipe))
+    _make_fake(model, fake)
     model.train()
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
+        raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
     arguments = training_arguments(recipe)
     tracker = Tracker(fake)
-    with tracker, _moments(model, tracker):
+    with tracker, _moments(model, tracker, bool(recipe.train.deepspeed)):
         tracker.moment = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.add(tensor, "weights")
         batch = _batch(model, fake, recipe.train.batch_size, tokens, images)
-        optimizer = _optimizer(recipe, arguments, model)
-        _make_state(optimizer, fake)
-        _step(recipe, arguments, model, optimizer, batch, tracker)
-        for tensor in _state(optimizer):
-            tracker.add(tensor, "optimizer state")
+        if recipe.train.deepspeed:
+            sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+            terms = zero_terms(recipe.train.deepspeed, sizes, recipe.train.accumulation)
+            with fake:
+                buffers = [torch.empty(size, dtype=torch.uint8) for size in (terms.bucket, terms.largest)]
+            for buffer in buffers:
+                tracker.add(buffer, "DeepSpeed's buffers")
+            stand_ins.append("DeepSpeed's buffers are terms; each gradient goes as soon as it is in them")
+            _step(recipe, model, batch, tracker)
+        else:
+            optimizer = _optimizer(recipe, arguments, model)
+            _make_state(optimizer, fake)
+            _step(recipe, model, batch, tracker)
+            if not recipe.train.in_backward:
+                _step_optimizer(arguments, model, optimizer, tracker)
+            for tensor in _state(optimizer):
+                tracker.add(tensor, "optimizer state")
     found = tracker.plan()
     found.stand_ins = stand_ins
+    found.host = terms.host if recipe.train.deepspeed else 0
     return found
+
+
+def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
+    """Tensors of the meta device become fake ones of the CPU; what is tied stays so."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None and id(tensor) not in made:
+                    with fake:
+                        new = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                    learns = isinstance(tensor, nn.Parameter)
+                    made[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if learns else new
+                if tensor is not None:
+                    table[name] = made[id(tensor)]
 
 
 def _batch(model: VaryForTraining, fake: FakeTensorMode, size: int, tokens: int, images: int) -> dict[str, Tensor]:
@@ -191,26 +228,30 @@ def _optimizer(recipe: Recipe, arguments: TrainingArguments, model: nn.Module) -
     from transformers import Trainer
 
     chosen, options = choose_optimizer(recipe, arguments) or Trainer.get_optimizer_cls_and_kwargs(arguments)
+    if chosen is torch.optim.AdamW and not options.get("fused"):
+        options = {**options, "foreach": True}  # what torch takes on a card
     groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
     return chosen(groups, **options)
 
 
-def _step(recipe: Recipe, arguments, model, optimizer, batch, tracker: Tracker) -> None:
+def _step(recipe: Recipe, model: VaryForTraining, batch: dict[str, Tensor], tracker: Tracker) -> None:
     tracker.moment = "forward"
     lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.train.precision)
+    lower = None if recipe.train.deepspeed else lower
     with torch.autocast("cpu", lower) if lower else contextlib.nullcontext():
         loss = model(**batch).loss
     tracker.moment = "backward: loss"
     loss.backward()
     model.loss_parts = {}
-    del loss
-    if not recipe.train.in_backward:
+
+
+def _step_optimizer(arguments: TrainingArguments, model: nn.Module, optimizer, tracker: Tracker) -> None:
+    if arguments.max_grad_norm:
+        tracker.moment = "clipping"
         trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
-        if arguments.max_grad_norm:
-            tracker.moment = "clipping"
-            nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm)
-        optimizer.step()
-        model.zero_grad(set_to_none=True)
+        nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm, foreach=True)
+    optimizer.step()
+    model.zero_grad(set_to_none=True)
 
 
 def _make_state(optimizer: torch.optim.Optimizer, fake: FakeTensorMode) -> None:
@@ -235,8 +276,9 @@ def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
 
 
 @contextlib.contextmanager
-def _moments(model: VaryForTraining, tracker: Tracker):
-    """Names what happens: forward and backward of each part, the loss, the optimizer."""
+def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
+    """Names what happens: forward and backward of each part, the loss, the optimizer; finds the gradients, which are
+    dropped when they are whole if they are to be ``gone``."""
     parts = {
         "vision vocabulary": model.vision_vocabulary,
         "CLIP": model.clip,
@@ -266,11 +308,15 @@ def _moments(model: VaryForTraining, tracker: Tracker):
         if module is not None:
             handles.append(module.register_forward_pre_hook(name(f"forward: {part}")))
             handles.append(module.register_forward_hook(after(part)))
+
+    def whole(parameter: Tensor) -> None:
+        tracker.add(parameter.grad, "gradients")
+        if gone:
+            parameter.grad = None
+
     for parameter in model.parameters():
         if parameter.requires_grad:
-            handles.append(
-                parameter.register_post_accumulate_grad_hook(lambda found: tracker.add(found.grad, "gradients"))
-            )
+            handles.append(parameter.register_post_accumulate_grad_hook(whole))
     before: list[str] = []
 
     def enter(*_) -> None:
@@ -295,6 +341,8 @@ def report(found: Plan, recipe: Recipe, card: float) -> str:
     lines += ["", "peak of each moment"]
     lines += [f"  {moment:<28} {size / GIB:6.2f} GiB" for moment, size in found.moments.items()]
     lines += [f"stand-in: {text}" for text in found.stand_ins]
+    if found.host:
+        lines.append(f"on the host, for DeepSpeed's optimizer: {found.host / GIB:.1f} GiB")
     short = found.peak + RESERVE - card * GIB
     sums = f"{found.peak / GIB:.2f} + {RESERVE / GIB:.1f} GiB reserve of {card:g} GiB"
     if short <= 0:
