@@ -1,17 +1,14 @@
 """The training program end to end on the CPU, tiny: reading emerges, options really run, nothing is lost."""
 
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, losses, picture_source, tiny_config
+from conftest import ROOT, TINY, launch, losses, picture_source, tiny_config
 from conftest import tiny_recipe as recipe
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -349,15 +346,6 @@ def test_export_halves_the_weights_and_still_loads(ten, tmp_path, capsys):
     assert {tensor.dtype for name, tensor in half.items() if "running" not in name} == {torch.float16, torch.int64}
     samples = list(read_samples(ten))[:2]
     assert len(read_all(tmp_path / "out", samples)) == 2
-
-
-def launch(path: Path, *overrides: str) -> str:
-    """Run a recipe in its own process, as a user does; DeepSpeed wants a fresh one."""
-    command = [sys.executable, "-m", "train", "run", str(path), *overrides]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.slow

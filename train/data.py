@@ -56,6 +56,7 @@ class SampleDataset(Dataset):
         self.bad = bad
         self.samples: list[Sample] = []
         self.counts: dict[str, int] = {}
+        parts: list[list[Sample]] = []
         for number, source in enumerate(sources):
             found = [
                 sample
@@ -65,9 +66,16 @@ class SampleDataset(Dataset):
             ]
             if source.turns > 1:
                 found = converse(found, source.turns, random.Random(f"turns:{seed}:{number}"))
-            chosen = _share(found, source.share, random.Random(f"{seed}:{number}"))
-            if not chosen:
+            if not found:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
+            parts.append(found)
+        fresh = sum(
+            round(source.share * len(part)) for source, part in zip(sources, parts, strict=True) if not source.replay
+        )
+        replayed = sum(source.replay for source in sources)
+        for number, (source, part) in enumerate(zip(sources, parts, strict=True)):
+            share = source.replay / (1 - replayed) * fresh / len(part) if source.replay else source.share
+            chosen = _share(part, share, random.Random(f"{seed}:{number}"))
             self.counts[source.path] = len(chosen)
             self.samples += chosen
 
@@ -134,13 +142,14 @@ class Collator:
         guide: bool = False,
         objects: Sequence[str] = (),
         token_corruption: float = 0.0,
+        names: bool = False,
     ):
         """``frames``: CTC frames a token where letters are taught by their place, else 0; ``guide``: also say where to
         look for each token of an answer; ``objects``: names that the object heads know; ``token_corruption``: mean
         share of the answers' tokens that the model sees wrongly;
-        ``clip``: the CLIP branch's rows and columns of tokens, None without it."""
+        ``clip``: the CLIP branch's rows and columns of tokens, None without it; ``names``: with the samples' ids."""
         self.processor, self.max_length, self.bad, self.clip = processor, max_length, bad, clip
-        self.frames, self.guide, self.token_corruption = frames, guide, token_corruption
+        self.frames, self.guide, self.token_corruption, self.names = frames, guide, token_corruption, names
         self.objects = {name: number for number, name in enumerate(objects, 1)}
         self.image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
@@ -180,6 +189,8 @@ class Collator:
             # Drawn from the batch itself: a run that is resumed sees the same.
             dice = torch.Generator().manual_seed(zlib.crc32("\n".join(item.sample.id for item in items).encode()))
             batch["input_ids"] = self._corrupt(batch["input_ids"], batch["labels"], dice)
+        if self.names:
+            batch["names"] = [item.sample.id for item in items]
         return batch
 
     def _item(self, sample: Sample, images: list) -> _Item:

@@ -1,8 +1,12 @@
 """One loop for every stage and size: transformers' Trainer with our data, losses and records."""
 
+import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import socket
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -10,15 +14,16 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from train import adapters
-from train.data import BadSamples, Collator, SampleDataset, SizeSampler
+from train.data import BadSamples, Collator, SampleDataset
 from train.in_backward import InBackward
-from train.model import VaryForTraining, build, compile_parts, freeze, is_whole, load_stage
-from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
+from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
+from train.recipe import EIGHT_BIT, Recipe, to_yaml
+from train.resume import resume_point
 from train.rounding import RoundingAdamW8bit
+from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.processing import VaryProcessor
 
 
@@ -31,7 +36,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     if recipe.train.deepspeed:
         _distributed_defaults()
     output = Path(recipe.output)
-    checkpoint = _resume_point(output, resume)
+    checkpoint = resume_point(output, resume, say)
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     torch.manual_seed(recipe.train.seed)
@@ -60,6 +65,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         guide=recipe.guide.weight > 0,
         objects=objects,
         token_corruption=recipe.train.token_corruption,
+        names=True,
     )
     arguments = training_arguments(recipe)
     trainer = VaryTrainer(
@@ -70,16 +76,63 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         train_dataset=data,
         data_collator=collator,
         sizes=data.shapes(strides) if recipe.train.group_by_size else None,
+        rates=recipe.train.rates,
+        most_not_finite=recipe.train.most_not_finite,
+        say=say,
         callbacks=[Records(output / "metrics.jsonl", bad), Warmup(recipe.ctc.warmup_steps)],
     )
+    show_progress(trainer)
+    record_start(recipe, output, data, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     say(describe_optimizer(trainer))
     trainer.save_model(str(output))
+    if trainer.not_finite:
+        say(f"{trainer.not_finite} batches skipped, whose loss was not finite")
     say(f"{bad.count} bad samples; the model is in {output}")
     if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return output
+
+
+def show_progress(trainer: VaryTrainer) -> None:
+    """Our bar in place of the Trainer's."""
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    progress = Progress()
+    progress.trainer = trainer
+    trainer.add_callback(progress)
+
+
+def record_start(recipe: Recipe, output: Path, data: SampleDataset, checkpoint: str | None) -> None:
+    """A line in ``runs.jsonl``: the command, versions and data that a start of the run had."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "deepspeed", "peft", "varytoy")
+    sources = [Path(source.path) for source in recipe.data]
+    row = {
+        "command": [sys.executable, *sys.argv],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "from": checkpoint,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "data": [{"path": str(path), "samples": data.counts[str(path)], "sha256": _digest(path)} for path in sources],
+    }
+    with (output / "runs.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a source's list of samples."""
+    path = path / "samples.jsonl" if path.is_dir() else path
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def with_adapters(model: VaryForTraining, recipe: Recipe, processor: VaryProcessor) -> nn.Module:
@@ -180,71 +233,3 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
     )
-
-
-def _resume_point(output: Path, resume: bool) -> str | None:
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
-    if resume and last is None:
-        raise RecipeError(f"--resume: {output} holds no checkpoint")
-    if not resume and last is not None:
-        raise RecipeError(f"{output} holds a run: continue it with --resume or choose another output=FOLDER")
-    return last if resume else None
-
-
-class VaryTrainer(Trainer):
-    """The Trainer with batches of like-sized pictures."""
-
-    def __init__(self, sizes: list[tuple[int, int]] | None = None, **kwargs):
-        self.sizes = sizes
-        super().__init__(**kwargs)
-
-    def compute_loss(self, model, inputs, *arguments, **options):
-        loss = super().compute_loss(model, inputs, *arguments, **options)
-        inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        return inner.scaled(loss) if isinstance(inner, InBackward) else loss
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        """The stock weights, and the CTC head from its own file."""
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if not isinstance(model or self.model, VaryForTraining):
-            return  # adapters, which PEFT has loaded
-        load_stage(model or self.model, Path(resume_from_checkpoint))
-
-    def _get_train_sampler(self, train_dataset=None):
-        if self.sizes is None:
-            return super()._get_train_sampler(train_dataset)
-        batch = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
-        return SizeSampler(self.sizes, batch, self.args.seed)
-
-
-class Warmup(TrainerCallback):
-    """Lets the decoder join when the heads' warm-up is over; counts optimizer steps, so that resuming is exact."""
-
-    def __init__(self, steps: int):
-        self.steps = steps
-
-    def on_step_begin(self, args, state, control, model: VaryForTraining, **kwargs):
-        model.heads_only = state.global_step < self.steps
-
-
-class Records(TrainerCallback):
-    """Every log as a JSON line, with the seconds since the start and the bad samples so far."""
-
-    def __init__(self, path: Path, bad: BadSamples):
-        self.path, self.bad, self.start = path, bad, time.time()
-        self.parts: dict[str, list[torch.Tensor]] = {}
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.is_world_process_zero:
-            for name, value in getattr(model, "loss_parts", {}).items():
-                self.parts.setdefault(name, []).append(value)  # read when logged: reading waits for the device
-
-    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
-        row |= {name: round(torch.stack(values).float().mean().item(), 4) for name, values in self.parts.items()}
-        self.parts = {}
-        row["bad_samples"] = self.bad.count
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")

@@ -40,6 +40,8 @@ class DataSettings:
     path: str = ""
     share: float = 1.0
     """How often its samples are seen in an epoch: 0.5 every other one, 2 each twice."""
+    replay: float = 0.0
+    """In place of ``share``: this part of all samples of an epoch come from here, e.g. 0.1 of an earlier stage's."""
     tasks: list[str] = field(default_factory=list)
     """Only samples of these tasks; empty for all."""
     longest: int = 0
@@ -101,6 +103,8 @@ class TrainSettings:
     batch_size: int = 8
     accumulation: int = 1
     learning_rate: float = 5e-5
+    rates: dict[str, float] = field(default_factory=dict)
+    """Learning rates of parts that have their own, e.g. {vision_vocabulary: 1.0e-5}."""
     warmup: float = 0.03
     """Warm-up: a share of all steps below 1, else steps."""
     schedule: str = "cosine"
@@ -133,6 +137,8 @@ class TrainSettings:
     seed: int = 0
     save_steps: int = 500
     keep: int = 2
+    most_not_finite: int = 10
+    """Batches whose loss is not finite are skipped; with more of them the run ends."""
     log_steps: int = 20
     group_by_size: bool = True
     """Pictures of like size share a batch."""
@@ -163,6 +169,13 @@ class Recipe:
             _one_of("model.preset", self.model.preset, VaryConfig.presets())
         if len(self.train.betas) != 2:
             raise RecipeError(f"train.betas: two numbers, not {self.train.betas}")
+        for part in self.train.rates:
+            _one_of("train.rates", part, PARTS)
+            if part in self.freeze:
+                raise RecipeError(f"train.rates: {part} is frozen: take it out of one of the two")
+        replayed = sum(entry.replay for entry in self.data)
+        if not 0 <= replayed < 1 or any(entry.replay < 0 for entry in self.data):
+            raise RecipeError(f"data.replay: parts of an epoch, together below 1, not {replayed}")
         _one_of("model.decoder", self.model.decoder, ("", "opt"))
         for part in self.freeze:
             _one_of("freeze", part, PARTS)
@@ -324,6 +337,11 @@ def _convert(hint, value, where: str, key: str):
         if not isinstance(value, list):
             raise RecipeError(f"{where}: {key} must be a list")
         return [_convert(inner, entry, where, f"{key}.{number}") for number, entry in enumerate(value)]
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f"{where}: {key} must be a mapping")
+        inner = typing.get_args(hint)[1]
+        return {str(name): _convert(inner, entry, where, f"{key}.{name}") for name, entry in value.items()}
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)

@@ -1,0 +1,130 @@
+"""A run that is killed, starved of disk or fed with nonsense: nothing is lost, and what happened is said."""
+
+import errno
+import functools
+import json
+import random
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, launch, losses, start_of
+from conftest import tiny_recipe as recipe
+from safetensors.torch import load_file
+from transformers import Trainer
+
+from train.data import BadSamples, SampleDataset
+from train.loop import run
+from train.model import VaryForTraining
+from train.recipe import DataSettings, RecipeError
+from train.resume import damage, resume_point
+
+
+def by_step(folder: Path) -> dict[int, float]:
+    """The last loss that was written of each step."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(ten, tmp_path):
+    """Killed without warning at some step, perhaps while a checkpoint is written; weights and losses are bit-equal."""
+    settings = ["train.max_steps=24", "train.batch_size=5", "train.save_steps=4", "train.log_steps=1"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"stage: pretrain\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
+    launch(path, f"output={tmp_path / 'whole'}", *settings)
+    broken = tmp_path / "broken"
+    wanted = random.randrange(5, 20)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(**start_of(path, f"output={broken}", *settings), **quiet)
+    while not (broken / "metrics.jsonl").is_file() or len(losses(broken)) < wanted:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    launch(path, f"output={broken}", *settings, "--resume")
+    found = by_step(broken)
+    assert found == by_step(tmp_path / "whole"), f"killed at {wanted}"
+    whole, after = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[name], after[name]) for name in whole), f"killed at {wanted}"
+
+
+def test_a_damaged_checkpoint_is_said_and_an_older_one_taken(ten, tmp_path):
+    output = tmp_path / "run"
+    run(recipe(ten, output, max_steps=4, save_steps=2))
+    newest = output / "checkpoint-4"
+    for name in ("optimizer.pt", "model.safetensors", "trainer_state.json"):
+        kept = (newest / name).read_bytes()
+        (newest / name).write_bytes(kept[: len(kept) // 2])
+        assert damage(newest)
+        said = []
+        assert resume_point(output, True, said.append) == str(output / "checkpoint-2")
+        assert re.search(rf"checkpoint-4 is damaged \({name}", said[0])
+        (newest / name).write_bytes(kept)
+    assert not damage(newest) and resume_point(output, True, print) == str(newest)
+    for folder in (newest, output / "checkpoint-2"):
+        (folder / "trainer_state.json").unlink()
+    with pytest.raises(RecipeError, match="holds no whole checkpoint"):
+        resume_point(output, True, print)
+
+
+def test_a_full_disk_is_said_and_leaves_the_last_checkpoint(ten, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    plain = Trainer._save_optimizer_and_scheduler
+
+    def full(self, folder):
+        if self.state.global_step > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(self, folder)
+
+    monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(RecipeError, match="step 4 could not be written .*No space left.*checkpoint-2 is whole"):
+        run(recipe(ten, output, max_steps=4, save_steps=2))
+    assert sorted(path.name for path in output.glob("*checkpoint*")) == ["checkpoint-2"]
+    assert not (output / "unfinished").exists()
+
+
+def test_a_loss_that_is_not_finite_is_skipped_counted_and_in_the_end_too_much(ten, tmp_path, monkeypatch):
+    plain = VaryForTraining.forward
+    calls = []
+
+    def sometimes(self, *arguments, **options):
+        found = plain(self, *arguments, **options)
+        calls.append(1)
+        if len(calls) in (2, 3):
+            found.loss = found.loss * float("nan")
+        return found
+
+    monkeypatch.setattr(VaryForTraining, "forward", functools.wraps(plain)(sometimes))
+    said = []
+    run(recipe(ten, tmp_path / "run", max_steps=5), say=said.append)
+    skipped = [line for line in said if "not finite; samples: " in line]
+    assert len(skipped) == 2 and skipped[0].startswith("step 2") and "2 batches skipped" in said[-2]
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+    calls.clear()
+    with pytest.raises(RecipeError, match="2 batches without a finite loss"):
+        run(recipe(ten, tmp_path / "again", max_steps=5, most_not_finite=1))
+
+
+def test_parts_have_their_own_rates_and_the_run_says_how_it_was_made(ten, tmp_path):
+    run(recipe(ten, tmp_path / "one", max_steps=1))
+    chosen = recipe(ten, tmp_path / "two", init=(str(tmp_path / "one"),), max_steps=3, schedule="constant")
+    chosen.train.rates = {"vision_vocabulary": 0.0}
+    run(chosen)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    learnt = [name for name in before if "running" not in name and "num_batches" not in name]
+    moved = {name.split(".")[0] for name in learnt if not torch.equal(before[name], after[name])}
+    assert moved == {"connector", "language_model"}
+    row = json.loads((tmp_path / "two" / "runs.jsonl").read_text())
+    assert row["versions"]["torch"] == torch.__version__ and row["data"][0]["samples"] == 10
+    assert len(row["data"][0]["sha256"]) == 64 and row["command"]
+
+
+def test_replayed_samples_are_a_part_of_the_epoch(ten, tmp_path):
+    sources = [DataSettings(str(ten)), DataSettings(str(ten) + "/", replay=0.2)]
+    found = SampleDataset(sources, 0, BadSamples())
+    assert list(found.counts.values()) == [10, 2]  # rounded from 2.5

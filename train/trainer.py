@@ -1,0 +1,204 @@
+"""transformers' Trainer with batches of like size, skipped batches whose loss is not finite, and whole checkpoints."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from train.data import BadSamples, SizeSampler
+from train.in_backward import InBackward
+from train.model import VaryForTraining, load_stage
+from train.recipe import PARTS, RecipeError
+from train.resume import not_written
+
+
+class _NotFinite(Exception):
+    """The loss of a batch is infinite or no number."""
+
+
+class VaryTrainer(Trainer):
+    """The Trainer with batches of like-sized pictures.
+
+    Args:
+        sizes: of the samples, or None to shuffle without regard to them.
+        rates: learning rates of parts that have their own.
+        most_not_finite: batches whose loss is not finite that a run bears.
+
+    Attributes:
+        tokens: what the model has been shown so far.
+        not_finite: batches that were skipped.
+    """
+
+    def __init__(
+        self,
+        sizes: list[tuple[int, int]] | None = None,
+        rates: dict[str, float] | None = None,
+        most_not_finite: int = 10,
+        say: Callable[[str], None] = print,
+        **kwargs,
+    ):
+        self.sizes, self.rates, self.most_not_finite, self.say = sizes, rates or {}, most_not_finite, say
+        self.tokens = self.not_finite = 0
+        self._aside: str | None = None
+        super().__init__(**kwargs)
+
+    def create_optimizer(self, model=None):
+        if not self.rates or self.optimizer is not None:
+            return super().create_optimizer(model)
+        model = self.model if model is None else model
+        decayed = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[str, bool], list] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                part = next((part for part in PARTS if part in name.split(".")), "")
+                groups.setdefault((part, name in decayed), []).append(parameter)
+        kind, settings = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
+        rows = [
+            {
+                "params": parameters,
+                "weight_decay": self.args.weight_decay if decays else 0.0,
+                "lr": self.rates.get(part, self.args.learning_rate),
+            }
+            for (part, decays), parameters in groups.items()
+        ]
+        self.optimizer = kind(rows, **settings)
+        return self.optimizer
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        names = inputs.pop("names", [])
+        self.tokens += inputs["input_ids"].numel()
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        except _NotFinite:
+            self._count(names)
+            return torch.zeros((), device=self.args.device)
+
+    def compute_loss(self, model, inputs, *arguments, **options):
+        loss = super().compute_loss(model, inputs, *arguments, **options)
+        # A GradScaler needs the backward pass, and then leaves the step out by itself.
+        if not self.args.fp16 and not bool(torch.isfinite(loss)):
+            raise _NotFinite
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner.scaled(loss) if isinstance(inner, InBackward) else loss
+
+    def _count(self, names: list[str]) -> None:
+        self.not_finite += 1
+        where = f"step {self.state.global_step + 1}: the loss is not finite; samples: {', '.join(names)}"
+        if self.is_deepspeed_enabled:
+            raise RecipeError(f"{where}. DeepSpeed cannot skip a batch")
+        self.say(f"{where}; skipped")
+        if self.not_finite > self.most_not_finite:
+            raise RecipeError(
+                f"{self.not_finite} batches without a finite loss, more than train.most_not_finite: a lower "
+                "train.learning_rate, a longer train.warmup, or a look at these samples may help"
+            )
+
+    def _get_output_dir(self, trial):
+        return self._aside or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Written aside and renamed: a run that is killed meanwhile leaves the last checkpoint as it was."""
+        output, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        aside = output / "unfinished"
+        if self.args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._aside = str(aside)
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise not_written(error, output, self.state.global_step) from error
+        finally:
+            self._aside = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            shutil.rmtree(output / name, ignore_errors=True)
+            os.replace(aside / name, output / name)
+            aside.rmdir()
+            rotate_checkpoints(output_dir=str(output), save_total_limit=self.args.save_total_limit, use_mtime=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """The stock weights, and the heads from their own file."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if isinstance(model or self.model, VaryForTraining):  # else adapters, which PEFT has loaded
+            load_stage(model or self.model, Path(resume_from_checkpoint))
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.sizes is None:
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
+        return SizeSampler(self.sizes, batch, self.args.seed)
+
+
+class Warmup(TrainerCallback):
+    """Lets the decoder join when the heads' warm-up is over; counts optimizer steps, so that resuming is exact."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_step_begin(self, args, state, control, model: nn.Module, **kwargs):
+        model.heads_only = state.global_step < self.steps
+
+
+class Records(TrainerCallback):
+    """Every log as a JSON line, with the seconds since the start and the bad samples so far."""
+
+    def __init__(self, path: Path, bad: BadSamples):
+        self.path, self.bad, self.start = path, bad, time.time()
+        self.parts: dict[str, list[torch.Tensor]] = {}
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.is_world_process_zero:
+            for name, value in getattr(model, "loss_parts", {}).items():
+                self.parts.setdefault(name, []).append(value)  # read when logged: reading waits for the device
+
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
+        row |= {name: round(torch.stack(values).float().mean().item(), 4) for name, values in self.parts.items()}
+        self.parts = {}
+        row["bad_samples"] = self.bad.count
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+
+
+class Progress(ProgressCallback):
+    """The bar, with the last loss, tokens a second and the most memory so far behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.trainer: VaryTrainer | None = None
+        self.start = time.time()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self.start = time.time()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or self.training_bar is None or "loss" not in (logs or {}):
+            return
+        speed = self.trainer.tokens / max(time.time() - self.start, 1e-9)
+        self.training_bar.set_postfix_str(
+            f"loss {float(logs['loss']):.3f}, {speed:,.0f} tokens/s, {peak_memory() / 2**30:.1f} GiB"
+        )
+
+
+def peak_memory() -> int:
+    """Bytes: the most that was allocated on the card, or without one the most that the process held."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
