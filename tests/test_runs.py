@@ -16,11 +16,13 @@ from conftest import tiny_recipe as recipe
 from safetensors.torch import load_file
 from transformers import Trainer
 
+from train.__main__ import main
 from train.data import BadSamples, SampleDataset
 from train.loop import run
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from train.resume import damage, resume_point
+from varytoy.samples import read_samples
 
 
 def by_step(folder: Path) -> dict[int, float]:
@@ -128,3 +130,27 @@ def test_replayed_samples_are_a_part_of_the_epoch(ten, tmp_path):
     sources = [DataSettings(str(ten)), DataSettings(str(ten) + "/", replay=0.2)]
     found = SampleDataset(sources, 0, BadSamples())
     assert list(found.counts.values()) == [10, 2]  # rounded from 2.5
+
+
+def test_answers_are_drawn_while_training_and_change_nothing(ten, tmp_path):
+    run(recipe(ten, tmp_path / "plain", max_steps=4))
+    run(recipe(ten, tmp_path / "drawn", max_steps=4, predict_steps=2))
+    folders = sorted(path.name for path in (tmp_path / "drawn" / "predictions").iterdir())
+    assert folders == ["step-000002", "step-000004"]
+    written = tmp_path / "drawn" / "predictions" / folders[-1]
+    found = [json.loads(line) for line in (written / "predictions.jsonl").read_text().splitlines()]
+    assert len(found) == 4 and all((written / row["picture"]).is_file() and row["wanted"] for row in found)
+    plain, drawn = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "drawn"))
+    assert all(torch.equal(plain[name], drawn[name]) for name in plain)
+
+
+def test_inspect_marks_what_is_taught(ten, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
+    assert main(["inspect", str(path), "--count", "2"]) == 0
+    said = capsys.readouterr().out
+    for sample in list(read_samples(ten))[:2]:
+        part = said[said.index(f"--- {sample.id} ") :]
+        taught = re.search("⟦(.*?)⟧", part, re.DOTALL)[1]
+        assert re.sub(r"<[xy]_\d+>", "", taught).startswith(sample.answer)
+        assert "<imgpad>x" in part[: part.index("⟦")]

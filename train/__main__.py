@@ -45,6 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--images", type=int, default=1, help="in a sample")
     memory.set_defaults(run=_memory)
 
+    inspect = programs.add_parser("inspect", help="show samples of a recipe as tokens, with what is taught marked")
+    inspect.add_argument("recipe")
+    inspect.add_argument("overrides", nargs="*", metavar="key=value")
+    inspect.add_argument("--count", type=int, default=3, help="samples of each source")
+    inspect.set_defaults(run=_inspect)
+
     merge = programs.add_parser("merge", help="make an ordinary model of an adapter and its base")
     merge.add_argument("source", metavar="RUN")
     merge.add_argument("out", type=Path)
@@ -87,6 +93,12 @@ def _memory(options) -> int:
     found = plan(recipe, options.tokens, options.images)
     print(report(found, recipe, options.gpu))
     return 0 if found.fits(options.gpu) else 1
+
+
+def _inspect(options) -> None:
+    from train.label_mask import inspect
+
+    print(inspect(load_recipe(options.recipe, options.overrides), options.count))
 
 
 def _merge(options) -> None:

@@ -20,6 +20,7 @@ from train import adapters
 from train.data import BadSamples, Collator, SampleDataset
 from train.in_backward import InBackward
 from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
+from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, to_yaml
 from train.resume import resume_point
 from train.rounding import RoundingAdamW8bit
@@ -79,7 +80,11 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         rates=recipe.train.rates,
         most_not_finite=recipe.train.most_not_finite,
         say=say,
-        callbacks=[Records(output / "metrics.jsonl", bad), Warmup(recipe.ctc.warmup_steps)],
+        callbacks=[
+            Records(output / "metrics.jsonl", bad),
+            Warmup(recipe.ctc.warmup_steps),
+            Predictions(output / "predictions", data, processor, recipe.train.predict_steps),
+        ],
     )
     show_progress(trainer)
     record_start(recipe, output, data, checkpoint)

@@ -76,7 +76,10 @@ class VaryForTraining(VaryForConditionalGeneration):
         letter_places: Tensor | None = None,
         object_targets: Tensor | None = None,
         clip_object_targets: Tensor | None = None,
-        **images: Tensor,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        clip_pixel_values: Tensor | None = None,
+        **options,
     ) -> VaryOutput:
         """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.Collator).
 
@@ -84,9 +87,10 @@ class VaryForTraining(VaryForConditionalGeneration):
         letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w] and
         clip_object_targets [I, h2, w2] for the object heads.
         """
-        parts: dict[str, tuple[float, Tensor]] = {}
+        images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
         if labels is None:
-            return super().forward(input_ids, attention_mask, **images)
+            return super().forward(input_ids, attention_mask, **images, **options)
+        parts: dict[str, tuple[float, Tensor]] = {}
         taught = int((labels != IGNORED).sum())
         if not taught:  # every sample of the batch was bad
             hidden, _ = self._read(input_ids, attention_mask, images)
@@ -96,9 +100,9 @@ class VaryForTraining(VaryForConditionalGeneration):
         ctc_weight = 1.0 if self.heads_only else self.ctc_weight
         reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
         if self.heads_only and (reads or object_targets is not None):
-            features = self.vision_vocabulary(images["pixel_values"], images["image_sizes"])
+            features = self.vision_vocabulary(pixel_values, image_sizes)
             if clip_object_targets is not None:
-                self.clip(images["clip_pixel_values"])
+                self.clip(clip_pixel_values)
         else:
             guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
             if guide is not None:
@@ -111,7 +115,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         if reads and letter_targets is not None:
             parts["letters"] = (ctc_weight, balanced_loss(self.ctc_head(features), letter_targets))
         elif reads:
-            loss = self.ctc_loss(features, images["image_sizes"], ctc_targets, ctc_lengths)
+            loss = self.ctc_loss(features, image_sizes, ctc_targets, ctc_lengths)
             parts["letters"] = (ctc_weight, loss)
         if object_targets is not None:
             parts["objects"] = (self.object_weight, balanced_loss(self.object_head(features), object_targets))
@@ -183,7 +187,7 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
             raise RecipeError(f"model.init: {folder} is an adapter: python -m train merge {folder} FOLDER, then FOLDER")
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
-    processor = _processor(settings, folders)
+    processor = processor_of(settings)
     model = assemble(recipe, len(labels))
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
@@ -239,7 +243,12 @@ def keep_in(model: nn.Module, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def _processor(settings: ModelSettings, folders: list[Path]) -> VaryProcessor:
+def processor_of(settings: ModelSettings) -> VaryProcessor:
+    """The processor of a recipe's model.
+
+    Raises:
+        RecipeError: no tokenizer is to be had.
+    """
     tokenizer = None
     if settings.tokenizer:
         from transformers import AutoTokenizer
@@ -250,7 +259,7 @@ def _processor(settings: ModelSettings, folders: list[Path]) -> VaryProcessor:
             raise RecipeError(
                 f"model.tokenizer: no tokenizer in '{settings.tokenizer}': {first_line(error)}"
             ) from error
-    for folder in reversed(folders):
+    for folder in map(Path, reversed(settings.init)):
         if not settings.preset and (folder / "processor_config.json").is_file():
             return VaryProcessor.from_pretrained(folder)
     try:

@@ -140,6 +140,8 @@ class TrainSettings:
     most_not_finite: int = 10
     """Batches whose loss is not finite are skipped; with more of them the run ends."""
     log_steps: int = 20
+    predict_steps: int = 0
+    """Every so many steps the model's answers to four samples are drawn into the run's ``predictions``; 0 for never."""
     group_by_size: bool = True
     """Pictures of like size share a batch."""
 

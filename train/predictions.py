@@ -1,0 +1,61 @@
+"""What the model in training says of a few samples, every so many steps, as pictures and lines to look at."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from train.data import SampleDataset
+from varytoy.processing import VaryProcessor
+from varytoy.reader import Reader
+from varytoy.samples import Sample, SampleError
+from varytoy.tasks import TASKS
+
+
+class Predictions(TrainerCallback):
+    """Writes ``FOLDER/step-N/``: the pictures, with the boxes that the model gives, and ``predictions.jsonl`` with
+    ``sample``, ``task``, ``question``, ``wanted`` and ``said``.
+
+    Args:
+        steps: how often; 0 for never.
+        count: samples, spread evenly over the data; the first question about each.
+    """
+
+    def __init__(self, folder: Path, data: SampleDataset, processor: VaryProcessor, steps: int, count: int = 4):
+        self.folder, self.processor, self.steps = folder, processor, steps
+        fitting = [sample for sample in data.samples if len(sample.images) == 1 and sample.task in TASKS]
+        self.samples = fitting[:: max(len(fitting) // count, 1)][:count]
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if self.steps and state.global_step % self.steps == 0 and state.is_world_process_zero:
+            was_training = model.training
+            model.eval()
+            write(self.folder / f"step-{state.global_step:06d}", Reader(model, self.processor), self.samples)
+            model.train(was_training)
+
+
+def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
+    """Ask ``reader`` the first question of each sample and write down what it says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
+        for number, sample in enumerate(samples):
+            try:
+                image = sample.open_images()[0]
+            except SampleError:
+                continue  # counted when it is trained on
+            first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
+            task = TASKS[sample.task]
+            found = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0]
+            answer = task.parse(found.text, image.size)
+            name = f"{number:02d}.png"
+            task.draw(image, answer).save(folder / name)
+            row = {
+                "picture": name,
+                "sample": sample.id,
+                "task": sample.task,
+                "question": sample.messages[first - 1]["content"],
+                "wanted": sample.messages[first]["content"],
+                "said": found.text,
+            }
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
