@@ -45,6 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--images", type=int, default=1, help="in a sample")
     memory.set_defaults(run=_memory)
 
+    features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
+    features.add_argument("recipe")
+    features.add_argument("overrides", nargs="*", metavar="key=value")
+    features.set_defaults(run=_features)
+
     inspect = programs.add_parser("inspect", help="show samples of a recipe as tokens, with what is taught marked")
     inspect.add_argument("recipe")
     inspect.add_argument("overrides", nargs="*", metavar="key=value")
@@ -93,6 +98,13 @@ def _memory(options) -> int:
     found = plan(recipe, options.tokens, options.images)
     print(report(found, recipe, options.gpu))
     return 0 if found.fits(options.gpu) else 1
+
+
+def _features(options) -> None:
+    from train.features import write
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    print(f"features of {write(recipe):,} pictures are in {recipe.features}")
 
 
 def _inspect(options) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from train.features import FeatureStore, image_key
 from train.recipe import DataSettings
 from varytoy.boxes import SCALE, WRITTEN_BOX
 from varytoy.processing import IGNORED, Special, VaryProcessor, content_pieces
@@ -143,13 +144,16 @@ class Collator:
         objects: Sequence[str] = (),
         token_corruption: float = 0.0,
         names: bool = False,
+        features: FeatureStore | None = None,
     ):
         """``frames``: CTC frames a token where letters are taught by their place, else 0; ``guide``: also say where to
         look for each token of an answer; ``objects``: names that the object heads know; ``token_corruption``: mean
         share of the answers' tokens that the model sees wrongly;
-        ``clip``: the CLIP branch's rows and columns of tokens, None without it; ``names``: with the samples' ids."""
+        ``clip``: the CLIP branch's rows and columns of tokens, None without it; ``names``: with the samples' ids;
+        ``features``: take the towers' features from here, in place of pixels."""
         self.processor, self.max_length, self.bad, self.clip = processor, max_length, bad, clip
         self.frames, self.guide, self.token_corruption, self.names = frames, guide, token_corruption, names
+        self.features = features
         self.objects = {name: number for number, name in enumerate(objects, 1)}
         self.image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
@@ -162,12 +166,16 @@ class Collator:
                 "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
                 "labels": torch.full((1, 1), IGNORED),
             }
-        batch = dict(
-            self.processor(
-                [item.messages for item in items],
-                [item.images for item in items],
-                [_view(item.sample) for item in items],
-                train=True,
+        batch = (
+            self._with_features(items)
+            if self.features is not None
+            else dict(
+                self.processor(
+                    [item.messages for item in items],
+                    [item.images for item in items],
+                    [view_of(item.sample) for item in items],
+                    train=True,
+                )
             )
         )
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
@@ -193,12 +201,24 @@ class Collator:
             batch["names"] = [item.sample.id for item in items]
         return batch
 
+    def _with_features(self, items: Sequence[_Item]) -> dict[str, Tensor]:
+        """Tokens and labels, with features of all pictures in place of their pixels."""
+        rows, found = [], []
+        for item in items:
+            view = view_of(item.sample)
+            counts = [self.processor.image_processor.tokens(image.size, view) for image in item.images]
+            rows.append(self.processor.encode(item.messages, counts, True))
+            found += [self.features.get(image_key(path)) for path in item.sample.image_paths()]
+        batch = self.processor.pad(rows, True)
+        names = found[0] if found else ()
+        return batch | {f"{name}_features": torch.stack([row[name] for row in found]) for name in names}
+
     def _item(self, sample: Sample, images: list) -> _Item:
         """Where the model has place tokens, the answers' lines and words begin with theirs."""
         item = _Item(sample, images, list(sample.messages))
         if len(images) != 1 or not (self.guide or self.processor.places):
             return item
-        size = self.processor.image_processor.scaled_size(images[0].size, _view(sample))
+        size = self.processor.image_processor.scaled_size(images[0].size, view_of(sample))
         for number, message in enumerate(sample.messages):
             if message["role"] == "assistant":
                 answer, spots = message["content"], looks(sample, message["content"], images[0].size)
@@ -227,7 +247,7 @@ class Collator:
     def _fits(self, item: _Item) -> bool:
         """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
         sample = item.sample
-        tokens = [self.processor.image_processor.tokens(image.size, _view(sample)) for image in item.images]
+        tokens = [self.processor.image_processor.tokens(image.size, view_of(sample)) for image in item.images]
         length = len(self.processor.encode(item.messages, tokens, True)[0])
         if length > self.max_length:
             self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
@@ -252,7 +272,7 @@ class Collator:
             return places
         first = int((ids == self.image_token).nonzero()[0])
         processor = self.processor.image_processor
-        size, view = item.images[0].size, _view(item.sample)
+        size, view = item.images[0].size, view_of(item.sample)
         width, height = processor.grid(size, view)
         scaled = processor.scaled_size(size, view)  # the grid may end a little beyond the picture
         taught = labels != IGNORED
@@ -286,7 +306,7 @@ class Collator:
         """For the heads of both branches; nothing where no picture's objects are known."""
         down, across = self.processor.image_processor.stride
         height, width = batch["pixel_values"].shape[-2:]
-        grids = [self.processor.image_processor.grid(image.size, _view(sample))[::-1] for sample, image in pictures]
+        grids = [self.processor.image_processor.grid(image.size, view_of(sample))[::-1] for sample, image in pictures]
         found = {"object_targets": self._things(pictures, grids, (height // down, width // across))}
         if not bool((found["object_targets"] >= 0).any()):
             return {}
@@ -324,7 +344,7 @@ class Collator:
             places = sample.facts.get("at", [])
             if not places and sample.answer:
                 continue
-            scaled = self.processor.image_processor.scaled_size(image.size, _view(sample))
+            scaled = self.processor.image_processor.scaled_size(image.size, view_of(sample))
             x_scale, y_scale = scaled[0] / image.width * self.frames / across, scaled[1] / image.height / down
             grid = target[: tall // down, : wide // across * self.frames]
             grid.fill_(0)
@@ -449,5 +469,5 @@ class SizeSampler(Sampler[int]):
             yield from batch
 
 
-def _view(sample: Sample) -> str:
+def view_of(sample: Sample) -> str:
     return TASKS[sample.task].view if sample.task in TASKS else "picture"

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from train import adapters
 from train.data import BadSamples, Collator, SampleDataset
+from train.features import FeatureStore, check_all, tower_hash
 from train.in_backward import InBackward
 from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
@@ -47,6 +48,10 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     objects = data.labels() if recipe.objects.weight else []
     model, processor, message = build(recipe, objects)
     say(f"stage {recipe.stage}: {message}")
+    features = None
+    if recipe.features:
+        features = FeatureStore(Path(recipe.features), tower_hash(recipe, model.config, processor))
+        check_all(features, data.samples)
     say(freeze(model, recipe.freeze))
     strides = model.config.vocabulary_config.stride
     model = with_adapters(model, recipe, processor)
@@ -67,6 +72,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         objects=objects,
         token_corruption=recipe.train.token_corruption,
         names=True,
+        features=features,
     )
     arguments = training_arguments(recipe)
     trainer = VaryTrainer(

@@ -216,6 +216,15 @@ def _batch(model: VaryForTraining, fake: FakeTensorMode, size: int, tokens: int,
     labels = ids.masked_fill(ids == config.image_token_id, IGNORED)
     if config.image_token_id == 0:
         raise RecipeError("model: the image token cannot be number 0")
+    if model.vision_vocabulary is None:
+        with fake:
+            found = torch.empty(size * images, side // down, side // across, config.vocabulary_config.output_size)
+            features = {"vocabulary_features": found.half()}
+            if config.clip_config is not None:
+                inner = config.clip_config.image_size // config.clip_config.patch_size
+                found = torch.empty(size * images, inner, inner, config.clip_config.width)
+                features["clip_features"] = found.half()
+        return {"input_ids": ids, "labels": labels, **features}
     with fake:
         pixels = {"pixel_values": torch.empty(size * images, 3, side, side)}
         if model.clip is not None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from train.chunked_loss import chunked_cross_entropy
+from train.features import tower_tensors
 from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
@@ -37,6 +38,8 @@ class VaryForTraining(VaryForConditionalGeneration):
     heads_only = False
     """Whether the vision branches learn from their heads alone, and the decoder waits."""
     frozen: Sequence[str] = ()
+    towers_in: Sequence[str] = ()
+    """Folders that hold the towers' weights, where the model itself has none (see train.features)."""
     loss_parts: dict[str, Tensor] = {}
     """The losses of the last batch, before their weights."""
 
@@ -79,17 +82,22 @@ class VaryForTraining(VaryForConditionalGeneration):
         pixel_values: Tensor | None = None,
         image_sizes: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
+        vocabulary_features: Tensor | None = None,
+        clip_features: Tensor | None = None,
         **options,
     ) -> VaryOutput:
         """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.Collator).
 
         ctc_targets are the symbols of all images one after another, ctc_lengths [I], or in place of both
         letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w] and
-        clip_object_targets [I, h2, w2] for the object heads.
+        clip_object_targets [I, h2, w2] for the object heads. In place of pixels: vocabulary_features [I, h, w, D1] and
+        clip_features [I, h2, w2, D2] (see train.features).
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
         if labels is None:
             return super().forward(input_ids, attention_mask, **images, **options)
+        if vocabulary_features is not None:
+            images = {"vocabulary": vocabulary_features, "clip": clip_features}
         parts: dict[str, tuple[float, Tensor]] = {}
         taught = int((labels != IGNORED).sum())
         if not taught:  # every sample of the batch was bad
@@ -128,7 +136,12 @@ class VaryForTraining(VaryForConditionalGeneration):
 
     def _read(self, input_ids: Tensor, attention_mask: Tensor | None, images: dict) -> tuple[Tensor, Tensor | None]:
         """The language model's last hidden states [B, T, D], and the vision vocabulary's tokens."""
-        embeddings, features = self.embed(input_ids, **images)
+        if "vocabulary" in images:
+            features = images["vocabulary"].to(self.dtype)
+            clip = None if images["clip"] is None else images["clip"].to(self.dtype)
+            embeddings = self.fuse(input_ids, self.connector(features, clip).flatten(0, 2))
+        else:
+            embeddings, features = self.embed(input_ids, **images)
         found = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
         return found.last_hidden_state, features
 
@@ -152,6 +165,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         state = state_dict if state_dict is not None else self.state_dict()
         head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(HEADS)}
         state = {name: tensor for name, tensor in state.items() if name not in head}
+        state |= dict(tower_tensors(self.towers_in))
         if head:
             Path(folder).mkdir(parents=True, exist_ok=True)
             save_file(head, Path(folder) / "training_heads.safetensors")
@@ -172,10 +186,13 @@ def balanced_loss(scores: Tensor, targets: Tensor) -> Tensor:
     return losses[things].sum() / things.sum().clamp(min=1) + losses[nothing].sum() / nothing.sum().clamp(min=1)
 
 
-def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, VaryProcessor, str]:
+def build(
+    recipe: Recipe, labels: Sequence[str] = (), with_towers: bool = False
+) -> tuple[VaryForTraining, VaryProcessor, str]:
     """Model and processor of a recipe, and one sentence on where the weights came from.
 
-    ``labels``: names of objects in the data, where the recipe has object heads.
+    ``labels``: names of objects in the data, where the recipe has object heads; ``with_towers``: even if the recipe
+    takes their features from a folder.
 
     Raises:
         RecipeError: ``init`` is no checkpoint, or no tokenizer is to be had.
@@ -188,7 +205,7 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     processor = processor_of(settings)
-    model = assemble(recipe, len(labels))
+    model = assemble(recipe, len(labels), with_towers)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
         found = load_stage(model, folder)
@@ -202,7 +219,7 @@ def build(recipe: Recipe, labels: Sequence[str] = ()) -> tuple[VaryForTraining, 
     return model, processor, ", then ".join(messages)
 
 
-def assemble(recipe: Recipe, labels: int = 0) -> VaryForTraining:
+def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> VaryForTraining:
     """The model of a recipe with random weights, its heads, guide and precision.
 
     Raises:
@@ -224,6 +241,9 @@ def assemble(recipe: Recipe, labels: int = 0) -> VaryForTraining:
     if scaled:
         raise RecipeError(f"model: the decoder changes its scores ({scaled[0]}), which the loss does not: take another")
     model = VaryForTraining(config)
+    if recipe.features and not with_towers:
+        model.vision_vocabulary = model.clip = None
+        model.towers_in = recipe.model.init
     if recipe.ctc.warmup_steps or recipe.ctc.weight:
         model.add_ctc(recipe.ctc)
     if recipe.objects.weight:

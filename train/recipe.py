@@ -157,6 +157,8 @@ class Recipe:
     guide: GuideSettings = field(default_factory=GuideSettings)
     objects: ObjectSettings = field(default_factory=ObjectSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    features: str = ""
+    """A folder of the frozen towers' features (``python -m train features``), in place of the towers."""
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def check(self) -> None:
@@ -187,10 +189,24 @@ class Recipe:
             raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
         if self.guide.weight and self.train.gradient_checkpointing:
             raise RecipeError("guide and train.gradient_checkpointing do not go together: leave one of them out")
+        self._check_features()
         self._check_adapters()
         self._check_memory()
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
+
+    def _check_features(self) -> None:
+        if not self.features:
+            return
+        towers = ["vision_vocabulary", "clip"] if self.model.clip else ["vision_vocabulary"]
+        if not set(towers) <= set(self.freeze):
+            raise RecipeError(f"features are of frozen towers: write freeze: {towers}")
+        if self.ctc.weight or self.ctc.warmup_steps or self.objects.weight:
+            raise RecipeError("features stand in for the towers, which ctc and objects train: leave these out")
+        if self.train.predict_steps:
+            raise RecipeError(
+                "train.predict_steps asks the whole model, which has no towers with features: set it to 0"
+            )
 
     def _check_adapters(self) -> None:
         lora = self.lora

@@ -210,7 +210,7 @@ class VaryProcessor(ProcessorMixin):
         for messages, group in zip(conversations, pictures, strict=True):
             rows.append(self.encode(messages, counts[start : start + len(group)], train))
             start += len(group)
-        found.update(self._pad(rows, train))
+        found.update(self.pad(rows, train))
         return found
 
     def encode(self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool) -> tuple[list, list]:
@@ -282,7 +282,8 @@ class VaryProcessor(ProcessorMixin):
             raise ValueError(f"the tokenizer has no token {token}")
         return [number]
 
-    def _pad(self, rows: Sequence[tuple[list, list]], train: bool) -> dict[str, torch.Tensor]:
+    def pad(self, rows: Sequence[tuple[list, list]], train: bool) -> dict[str, torch.Tensor]:
+        """Rows of ``encode`` as one batch: input_ids, attention_mask and, to train, labels, each [B, T]."""
         longest = max(len(ids) for ids, _ in rows)
         found = {
             "input_ids": torch.full((len(rows), longest), self.tokenizer.pad_token_id),
