@@ -158,14 +158,18 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
-def start_of(path: Path, *overrides: str) -> dict:
-    """How a recipe is run in its own process, for subprocess."""
+def start_of(path: Path, *overrides: str, processes: int = 1) -> dict:
+    """How a recipe is run in its own process, or in several, for subprocess."""
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    return {"args": [sys.executable, "-m", "train", "run", str(path), *overrides], "cwd": ROOT, "env": environment}
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    start = [sys.executable, *(several if processes > 1 else []), "-m", "train"]
+    return {"args": [*start, "run", str(path), *overrides], "cwd": ROOT, "env": environment}
 
 
-def launch(path: Path, *overrides: str) -> str:
+def launch(path: Path, *overrides: str, processes: int = 1) -> str:
     """Run a recipe in its own process, as a user does; DeepSpeed wants a fresh one."""
-    done = subprocess.run(**start_of(path, *overrides), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        **start_of(path, *overrides, processes=processes), capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout

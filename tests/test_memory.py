@@ -127,6 +127,22 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_counted():
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
 
 
+def test_the_loss_scale_finds_itself():
+    model = torch.nn.Linear(4, 1).half()
+    optimizer = InBackward(groups(model), torch.optim.SGD, scale=0.0, patience=3, lr=1e-3)
+    rows = torch.full((2, 4), 8.0, dtype=torch.float16)
+    scales = []
+    for _ in range(16):
+        optimizer.scaled(model(rows).sum()).backward()
+        scales.append(optimizer.scale)
+    assert scales[0] == 2.0**15 and optimizer.skipped  # 2 * 8 * 2^15 is more than fp16 holds
+    settled = scales.index(min(scales))
+    assert scales[settled] == 2.0**11 and 2.0**12 in scales[settled:]  # tried again after three good steps
+    again = InBackward(groups(model), torch.optim.SGD, scale=0.0, lr=1e-3)
+    again.load_state_dict(optimizer.state_dict())
+    assert (again.scale, again.skipped) == (optimizer.scale, optimizer.skipped)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_by_chance_keeps_the_mean(dtype):
     dice = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, launch, losses, picture_source, tiny_config
+from conftest import TINY, losses, picture_source, tiny_config
 from conftest import tiny_recipe as recipe
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -353,39 +353,3 @@ def test_compiled_parts_give_the_same_losses(ten, tmp_path):
     for name in ("plain", "compiled"):
         run(recipe(ten, tmp_path / name, max_steps=3, compile=name == "compiled"))
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "deepspeed"),
-    [
-        ("adamw_bnb_8bit", ""),
-        ("adamw_torch", "zero2.json"),
-        ("adamw_bnb_8bit", "zero2.json"),
-        ("adamw_torch", "zero3.json"),
-    ],
-)
-def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
-    """Real bitsandbytes and real DeepSpeed, alone and together: the loss falls and the optimizer is the asked one."""
-    output = tmp_path / "run"
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"stage: pretrain\noutput: {output}\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
-    zero = [f"train.deepspeed={ROOT / 'train' / 'recipes' / deepspeed}"] if deepspeed else []
-    said = launch(
-        path,
-        f"train.optimizer={optimizer}",
-        "train.max_steps=8",
-        "train.batch_size=5",
-        "train.learning_rate=2e-3",
-        "train.log_steps=1",
-        "train.save_steps=8",
-        *zero,
-    )
-    found = losses(output)
-    assert found[-1] < found[0]
-    assert (output / "model.safetensors").is_file()
-    name = {"adamw_torch": "torch.AdamW", "adamw_bnb_8bit": "bitsandbytes.AdamW"}[optimizer]
-    if "8bit" in optimizer and not deepspeed:
-        name = "train.RoundingAdamW8bit"
-    assert f"optimizer: {name}," in said
-    assert ("uint8" in said) == ("8bit" in optimizer)

@@ -123,7 +123,8 @@ class TrainSettings:
     in_backward: bool = False
     """Step the optimizer inside backward, so that gradients never stand in memory together."""
     loss_scale: float = 1.0
-    """With in_backward: the loss is multiplied by this, and gradients divided by it, for weights in fp16."""
+    """With in_backward: the loss is multiplied by this, and gradients divided by it, for weights in fp16; 0 finds the
+    factor."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """Compile the decoder's norms, feed-forward layers and rotations (torch.compile): half a minute at the start, then
@@ -267,6 +268,8 @@ class Recipe:
                 )
             if train.deepspeed:
                 raise RecipeError("train.in_backward: DeepSpeed has an optimizer of its own: drop one of the two")
+            if train.loss_scale < 0:
+                raise RecipeError(f"train.loss_scale: a factor, or 0 to find it, not {train.loss_scale}")
         elif train.loss_scale != 1.0:
             raise RecipeError("train.loss_scale is for train.in_backward: fp16 autocast has its own")
 
