@@ -34,6 +34,10 @@ def test_only_adapters_and_connector_learn(ten, tmp_path, quantize):
     found = losses(tmp_path / "run")
     assert found[-1] < 0.9 * found[0]  # from a random base
     saved = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert any(bool(saved[name].any()) for name in saved if "lora_B" in name)  # they begin as zeros
+    plain, *_ = build(tiny_recipe(ten, tmp_path / "run", clip=True))
+    base = load_file(tmp_path / "run" / "base" / "model.safetensors")
+    assert base.keys() >= {name for name, _ in plain.named_parameters() if "lm_head" not in name}
     assert all("lora_" in name or "connector" in name for name in saved) and any("connector" in name for name in saved)
     config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA" and config["base_model_name_or_path"] == str(tmp_path / "run" / "base")
@@ -78,7 +82,7 @@ def test_the_stand_in_takes_the_memory_of_real_four_bit_layers(ten, tmp_path):
     model, *_ = build(tiny_recipe(ten, tmp_path / "run"))
     plain = decoder_linears(model.language_model)
     wanted = {name: Nf4StandIn(layer, torch.float32) for name, layer in plain.items()}
-    quantize(model.language_model, torch.float32)
+    quantize(model, torch.float32)
     for name, layer in wanted.items():
         real = model.language_model.get_submodule(name).weight
         assert real.dtype == torch.uint8 and real.nbytes == layer.weight.nbytes

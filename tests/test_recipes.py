@@ -11,6 +11,9 @@ from train.recipe import Recipe, RecipeError, load_recipe, to_yaml
 SHIPPED = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
 
 
+FROZEN = ("stage: sft", "freeze: [vision_vocabulary, clip]")
+
+
 @pytest.fixture
 def recipe(tmp_path):
     """Writes a recipe of these lines below one source of data and gives its path."""
@@ -144,6 +147,19 @@ def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
         (["train: {weights: fp16, precision: fp16}"], "a GradScaler refuses such weights: set train.precision=fp32"),
         (["train: {weights: bf16}"], "small steps would be lost: set train.optimizer=adamw_bnb_8bit"),
         (["train: {deepspeed: nowhere.json}"], "train.deepspeed: no file nowhere.json"),
+        (["train: {weights: fp16, optimizer: adamw_bnb_8bit}"], "would be lost without a scale: set train.in_backward"),
+        (["stage: sft", "lora: {quantize: nf4}"], "cannot be trained: set lora.rank"),
+        (["stage: sft", "lora: {rank: 8}"], "write freeze: ['vision_vocabulary', 'clip']"),
+        (["stage: sft", "lora: {rank: 8}", "freeze: [language_model]"], "take it out of freeze"),
+        ([*FROZEN, "lora: {rank: 8}", "guide: {weight: 1}"], "lora does not go with ctc, objects or guide"),
+        ([*FROZEN, "lora: {rank: 8}", "train: {weights: bf16}"], "set train.precision=bf16"),
+        (["stage: sft", "features: x"], "features are of frozen towers"),
+        ([*FROZEN, "features: x", "objects: {weight: 1}"], "which ctc and objects train: leave these out"),
+        ([*FROZEN, "features: x", "train: {predict_steps: 5}"], "has no towers with features: set it to 0"),
+        (["train: {predict_steps: 5, deepspeed: zero2.json}"], "DeepSpeed may spread the model: set it to 0"),
+        ([*FROZEN, "train: {rates: {clip: 1.0e-5}}"], "train.rates: clip is frozen"),
+        (["train: {rates: {tower: 1.0e-5}}"], "train.rates: 'tower' is not one of vision_vocabulary"),
+        (["train: {rates: 1.0e-5}"], "train.rates must be a mapping"),
     ],
 )
 def test_settings_that_do_not_go_together(recipe, lines, message):

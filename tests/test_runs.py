@@ -22,7 +22,7 @@ from train.loop import run
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from train.resume import damage, resume_point
-from varytoy.samples import read_samples
+from varytoy.samples import SampleError, read_samples
 
 
 def by_step(folder: Path) -> dict[int, float]:
@@ -127,9 +127,11 @@ def test_parts_have_their_own_rates_and_the_run_says_how_it_was_made(ten, tmp_pa
 
 
 def test_replayed_samples_are_a_part_of_the_epoch(ten, tmp_path):
-    sources = [DataSettings(str(ten)), DataSettings(str(ten) + "/", replay=0.2)]
+    sources = [DataSettings(str(ten)), DataSettings(str(ten), replay=0.2)]
     found = SampleDataset(sources, 0, BadSamples())
-    assert list(found.counts.values()) == [10, 2]  # rounded from 2.5
+    assert found.counts == [10, 2]  # rounded from 2.5
+    with pytest.raises(SampleError, match="is none"):
+        SampleDataset([DataSettings(str(ten), replay=0.2)], 0, BadSamples())
 
 
 def test_answers_are_drawn_while_training_and_change_nothing(ten, tmp_path):

@@ -1,10 +1,14 @@
 """The reading branch: published shapes, parity with transformers' GOT-OCR2, padding that changes nothing."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers.models.got_ocr2.configuration_got_ocr2 import GotOcr2Config, GotOcr2VisionConfig
 from transformers.models.got_ocr2.modeling_got_ocr2 import GotOcr2MultiModalProjector, GotOcr2VisionEncoder
 
+from varytoy import vocabulary as tower_parts
 from varytoy.config import VisionVocabularyConfig
 from varytoy.vocabulary import VisionVocabulary
 
@@ -62,8 +66,10 @@ def published_name(name: str) -> str:
     return name
 
 
-def test_equals_got_ocr2_of_transformers():
-    """Four layers over a 16x16 grid in windows of 7 (padded to 21), two of them global."""
+@pytest.mark.parametrize("rows", [16, 3])
+def test_equals_got_ocr2_of_transformers(rows, monkeypatch):
+    """Four layers over a 16x16 grid in windows of 7 (padded to 21), two of them global, at once or 3 rows at a time."""
+    monkeypatch.setattr(tower_parts, "_MOST_SCORES", rows * 16**3)
     vision = GotOcr2VisionConfig(
         hidden_size=24,
         output_channels=8,
@@ -105,6 +111,33 @@ def test_equals_got_ocr2_of_transformers():
         found = ours(pixels)
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_global_attention_in_parts_has_the_same_gradients(checkpointed, monkeypatch):
+    config = VisionVocabularyConfig(
+        image_size=128,
+        hidden_size=24,
+        num_layers=2,
+        num_heads=3,
+        window_size=5,
+        global_layers=[1],
+        neck_size=8,
+        compressor_sizes=[16, 32],
+    )
+    tower = VisionVocabulary(config).train()
+    randomise(tower)
+    pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    found = []
+    for rows in (8, 3):
+        monkeypatch.setattr(tower_parts, "_MOST_SCORES", rows * 8**3)
+        for block in tower.blocks:
+            block.gradient_checkpointing = checkpointed and rows == 3
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        loss = tower(pixels).square().sum()
+        found.append([loss, *torch.autograd.grad(loss, list(tower.parameters()))])
+    for plain, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, plain, atol=1e-4, rtol=1e-4)
 
 
 def conv_vocabulary() -> VisionVocabulary:

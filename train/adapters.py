@@ -22,8 +22,8 @@ def decoder_linears(decoder: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def quantize(decoder: nn.Module, dtype: torch.dtype) -> None:
-    """Exchange the decoder's linear layers for bitsandbytes' NF4 ones, which compute in ``dtype``.
+def quantize(model: nn.Module, dtype: torch.dtype) -> None:
+    """Exchange the linear layers of the model's decoder for bitsandbytes' NF4 ones, which compute in ``dtype``.
 
     The weights are turned when they come to their device (on the CPU: at once). QLoRA, arXiv 2305.14314.
     """
@@ -37,8 +37,8 @@ def quantize(decoder: nn.Module, dtype: torch.dtype) -> None:
         made.bias = layer.bias
         return made.to(layer.weight.device)
 
-    _exchange(decoder, turn)
-    decoder.is_loaded_in_4bit = True
+    _exchange(model.language_model, turn)
+    model.is_loaded_in_4bit = True  # PEFT asks
 
 
 def stand_in(decoder: nn.Module, dtype: torch.dtype) -> None:
@@ -124,6 +124,8 @@ def describe(model: nn.Module) -> str:
 
 def merge(run: str, out: Path) -> None:
     """Write the adapters of ``run`` and their base as one ordinary model to ``out``.
+
+    Adapters that were trained on four bits are joined with the unpacked weights, which differ a little from those.
 
     Raises:
         RecipeError: ``run`` is no adapter.

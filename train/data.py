@@ -51,12 +51,16 @@ class BadSamples:
 
 
 class SampleDataset(Dataset):
-    """Samples of all sources in one deterministic order; an item is the sample with its open images, or None if bad."""
+    """Samples of all sources in one deterministic order; an item is the sample with its open images, or None if bad.
+
+    Attributes:
+        counts: samples taken from each source.
+    """
 
     def __init__(self, sources: Sequence[DataSettings], seed: int, bad: BadSamples):
         self.bad = bad
         self.samples: list[Sample] = []
-        self.counts: dict[str, int] = {}
+        self.counts: list[int] = []
         parts: list[list[Sample]] = []
         for number, source in enumerate(sources):
             found = [
@@ -70,14 +74,15 @@ class SampleDataset(Dataset):
             if not found:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
             parts.append(found)
-        fresh = sum(
-            round(source.share * len(part)) for source, part in zip(sources, parts, strict=True) if not source.replay
-        )
+        pairs = list(zip(sources, parts, strict=True))
+        fresh = sum(source.share * len(part) for source, part in pairs if not source.replay)
         replayed = sum(source.replay for source in sources)
-        for number, (source, part) in enumerate(zip(sources, parts, strict=True)):
+        for number, (source, part) in enumerate(pairs):
             share = source.replay / (1 - replayed) * fresh / len(part) if source.replay else source.share
             chosen = _share(part, share, random.Random(f"{seed}:{number}"))
-            self.counts[source.path] = len(chosen)
+            if not chosen:
+                raise SampleError(f"{source.path}: {len(part)} samples, and a share of {share:.2g} of them is none")
+            self.counts.append(len(chosen))
             self.samples += chosen
 
     def __len__(self) -> int:

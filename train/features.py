@@ -7,7 +7,7 @@ towers by that of their weights and settings: where either has changed, a run re
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,42 +18,58 @@ from tqdm import tqdm
 
 from train.recipe import Recipe, RecipeError
 from varytoy.config import VaryConfig
+from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryProcessor
-from varytoy.samples import Sample, SampleError
+from varytoy.samples import Sample, SampleError, open_image
 
 TOWERS = ("vision_vocabulary.", "clip.")
 _SHARD = 256  # pictures a file
 
 
-def tower_tensors(folders: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """The towers' tensors in a recipe's ``init``, under the model's names; where one is there twice, the last."""
-    homes: dict[str, tuple[Path, str]] = {}
-    for folder in folders:
-        for path in sorted(Path(folder).glob("*.safetensors")):
+class Towers:
+    """The weights of a recipe's towers, as they lie in its ``init``; where one is there twice, the last.
+
+    Raises:
+        RecipeError: a tensor is nowhere, or only in another shape.
+    """
+
+    def __init__(self, folders: Sequence[str], config: VaryConfig):
+        self.config = config
+        with torch.device("meta"):
+            whole = VaryForConditionalGeneration(config).state_dict()
+        wanted = {name: tuple(tensor.shape) for name, tensor in whole.items() if name.startswith(TOWERS)}
+        self.homes: dict[str, tuple[Path, str]] = {}
+        for folder in folders:
+            for path in sorted(Path(folder).glob("*.safetensors")):
+                with safe_open(path, "pt") as file:
+                    for stored in file.keys():
+                        name = f"clip.{stored}" if stored.startswith("visual.") else stored
+                        if wanted.get(name) == tuple(file.get_slice(stored).get_shape()):
+                            self.homes[name] = (path, stored)
+        missing = sorted(wanted.keys() - self.homes.keys())
+        if missing:
+            raise RecipeError(
+                f"features: model.init does not hold the whole towers: {len(missing)} tensors are missing, "
+                f"first {missing[0]}"
+            )
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Under the model's names, sorted."""
+        for name, (path, stored) in sorted(self.homes.items()):
             with safe_open(path, "pt") as file:
-                for stored in file.keys():
-                    name = f"clip.{stored}" if stored.startswith("visual.") else stored
-                    if name.startswith(TOWERS):
-                        homes[name] = (path, stored)
-    for name, (path, stored) in sorted(homes.items()):
-        with safe_open(path, "pt") as file:
-            yield name, file.get_tensor(stored)
+                yield name, file.get_tensor(stored)
 
-
-def tower_hash(recipe: Recipe, config: VaryConfig, processor: VaryProcessor) -> str:
-    """SHA-256 of all that features depend on beside the picture."""
-    digest = hashlib.sha256()
-    settings = [config.vocabulary_config.to_dict(), config.clip_config and config.clip_config.to_dict()]
-    settings.append(processor.image_processor.to_dict())
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    found = False
-    for name, tensor in tower_tensors(recipe.model.init):
-        found = True
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    if not found:
-        raise RecipeError("features: the towers have no weights yet: name a checkpoint that holds them in model.init")
-    return digest.hexdigest()
+    def digest(self, processor: VaryProcessor) -> str:
+        """SHA-256 of all that features depend on beside the picture; they are computed in 32 bits."""
+        config = self.config
+        digest = hashlib.sha256()
+        settings = [config.vocabulary_config.to_dict(), config.clip_config and config.clip_config.to_dict()]
+        settings.append(processor.image_processor.to_dict())
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        for name, tensor in self.tensors():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
 def image_key(path: Path) -> str:
@@ -75,7 +91,7 @@ class FeatureStore:
         found = json.loads(index.read_text(encoding="utf-8"))
         if found["towers"] != towers:
             raise RecipeError(f"features: {folder} was made with other towers or settings: {again}")
-        self.folder, self.shards = folder, found["shards"]
+        self.folder, self.shards, self.unreadable = folder, found["shards"], set(found["unreadable"])
         self._files: dict[str, object] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -92,23 +108,12 @@ class FeatureStore:
 
 
 def check_all(store: FeatureStore, samples: Sequence[Sample]) -> None:
-    """Raises RecipeError for the first picture that has no features, because it is new or was changed. Pictures that
-    could not be opened count as known: their samples are bad ones."""
+    """Raises RecipeError for the first picture that has no features, because it is new or was changed. A
+    picture that cannot be opened needs none: its sample is a bad one."""
     for path in sorted({path for sample in samples for path in sample.image_paths()}):
-        if path.is_file() and image_key(path) not in store:
+        key = image_key(path) if path.is_file() else ""
+        if key and key not in store and key not in store.unreadable:
             raise RecipeError(f"features: none for {path}, which is new or has changed: run `python -m train features`")
-
-
-def _open(entries: Sequence[tuple[str, Sample, int]], bad: Callable[[Exception], None]) -> tuple[list, list[str]]:
-    """The pictures that can be opened, and their keys."""
-    images, keys = [], []
-    for key, sample, number in entries:
-        try:
-            images.append(sample.open_images()[number])
-            keys.append(key)
-        except SampleError as error:
-            bad(error)
-    return images, keys
 
 
 @torch.no_grad()
@@ -130,43 +135,52 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     if processor.image_processor.mode == "fit":
         raise RecipeError("features: this model sees pictures in their own sizes; features are for those of one size")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.vision_vocabulary.to(device).eval()
+    model.vision_vocabulary.to(device, torch.float32).eval()
     if model.clip is not None:
-        model.clip.to(device).eval()
-    towers = tower_hash(recipe, model.config, processor)
-    index = {"towers": towers, "shards": {}}
+        model.clip.to(device, torch.float32).eval()
+    towers = Towers(recipe.model.init, model.config).digest(processor)
+    index = {"towers": towers, "shards": {}, "unreadable": []}
     try:
         index["shards"] = FeatureStore(folder, towers).shards
     except RecipeError:
         pass  # none, or of other towers: all are made anew
-    wanted: dict[str, tuple[Sample, int]] = {}
+    wanted: dict[str, tuple[Path, Sample]] = {}
     for sample in data.samples:
-        for number, path in enumerate(sample.image_paths()):
+        for path in sample.image_paths():
             if path.is_file():
-                wanted.setdefault(image_key(path), (sample, number))
+                wanted.setdefault(image_key(path), (path, sample))
     missing = [key for key in wanted if key not in index["shards"]]
     folder.mkdir(parents=True, exist_ok=True)
-    first = len(set(index["shards"].values()))
+    number = len(set(index["shards"].values()))
     for start in tqdm(range(0, len(missing), _SHARD), unit="shard", desc="features"):
-        part, tensors = missing[start : start + _SHARD], {}
+        tensors = {}
+        part = missing[start : start + _SHARD]
         for begin in range(0, len(part), batch_size):
-            keys = part[begin : begin + batch_size]
-            images, keys = _open([(key, *wanted[key]) for key in keys], bad)
+            keys, images, views = [], [], []
+            for key in part[begin : begin + batch_size]:
+                path, sample = wanted[key]
+                try:
+                    images.append(open_image(path))
+                except SampleError as error:
+                    bad(error)
+                    index["unreadable"].append(key)
+                    continue
+                keys.append(key)
+                views.append(view_of(sample))
             if not images:
                 continue
-            pixels = processor.image_processor(images, [view_of(wanted[key][0]) for key in keys])
-            vocabulary = model.vision_vocabulary(pixels["pixel_values"].to(device, model.dtype)).half().cpu()
-            tensors |= {f"{key}.vocabulary": row.clone() for key, row in zip(keys, vocabulary, strict=True)}
+            pixels = processor.image_processor(images, views)
+            found = {"vocabulary": model.vision_vocabulary(pixels["pixel_values"].to(device))}
             if model.clip is not None:
-                clip = model.clip(pixels["clip_pixel_values"].to(device, model.dtype)).half().cpu()
-                tensors |= {f"{key}.clip": row.clone() for key, row in zip(keys, clip, strict=True)}
-        if not tensors:
-            index["shards"] |= dict.fromkeys(part, "")
-            continue
-        shard = f"features-{first + start // _SHARD:05d}.safetensors"
-        save_file(tensors, folder / shard)
-        index["shards"] |= {key: shard if f"{key}.vocabulary" in tensors else "" for key in part}
+                found["clip"] = model.clip(pixels["clip_pixel_values"].to(device))
+            for name, rows in found.items():
+                tensors |= {f"{key}.{name}": row.clone() for key, row in zip(keys, rows.half().cpu(), strict=True)}
+        if tensors:
+            shard = f"features-{number:05d}.safetensors"
+            number += 1
+            save_file(tensors, folder / shard)
+            index["shards"] |= {key: shard for key in part if f"{key}.vocabulary" in tensors}
         aside = folder / "index.json.part"
         aside.write_text(json.dumps(index), encoding="utf-8")
         aside.replace(folder / "index.json")
-    return len(wanted)
+    return len(wanted) - len(index["unreadable"])

@@ -25,8 +25,8 @@ def inspect(recipe: Recipe, count: int = 3) -> str:
     processor = processor_of(recipe.model)
     collator = Collator(processor, recipe.train.max_length, bad, token_corruption=recipe.train.token_corruption)
     start = 0
-    for path, number in data.counts.items():
-        said.append(f"{number:,} samples from {path}")
+    for source, number in zip(recipe.data, data.counts, strict=True):
+        said.append(f"{number:,} samples from {source.path}")
         for index in range(start, min(start + count, start + number)):
             item = data[index]
             if item is None:

@@ -1,10 +1,12 @@
 """One loop for every stage and size: transformers' Trainer with our data, losses and records."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 import time
@@ -12,18 +14,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.optim import Optimizer
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from train import adapters
 from train.data import BadSamples, Collator, SampleDataset
-from train.features import FeatureStore, check_all, tower_hash
+from train.features import FeatureStore, Towers, check_all
 from train.in_backward import InBackward
 from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
-from train.recipe import EIGHT_BIT, Recipe, to_yaml
-from train.resume import resume_point
+from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
+from train.resume import not_written, resume_point
 from train.rounding import RoundingAdamW8bit
 from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.processing import VaryProcessor
@@ -50,17 +53,24 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     say(f"stage {recipe.stage}: {message}")
     features = None
     if recipe.features:
-        features = FeatureStore(Path(recipe.features), tower_hash(recipe, model.config, processor))
+        features = FeatureStore(Path(recipe.features), Towers(recipe.model.init, model.config).digest(processor))
         check_all(features, data.samples)
     say(freeze(model, recipe.freeze))
     strides = model.config.vocabulary_config.stride
-    model = with_adapters(model, recipe, processor)
+    arguments = training_arguments(recipe)
+    if arguments.n_gpu > 1:
+        raise RecipeError(
+            f"one process sees {arguments.n_gpu} cards: start torchrun --nproc_per_node {arguments.n_gpu} -m train run "
+            "RECIPE, or name one card in CUDA_VISIBLE_DEVICES"
+        )
+    with arguments.main_process_first(desc="base of the adapters"):
+        model = with_adapters(model, recipe, processor, resume, writes=arguments.process_index == 0)
     if recipe.lora.rank:
         say(adapters.describe(model))
     if recipe.train.compile:
         compile_parts(model.language_model)
-    for path, count in data.counts.items():
-        say(f"  {count:>9,} samples from {path}")
+    for source, count in zip(recipe.data, data.counts, strict=True):
+        say(f"  {count:>9,} samples from {source.path}")
     collator = Collator(
         processor,
         recipe.train.max_length,
@@ -74,7 +84,6 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         names=True,
         features=features,
     )
-    arguments = training_arguments(recipe)
     trainer = VaryTrainer(
         model=model,
         args=arguments,
@@ -89,14 +98,17 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         callbacks=[
             Records(output / "metrics.jsonl", bad),
             Warmup(recipe.ctc.warmup_steps),
-            Predictions(output / "predictions", data, processor, recipe.train.predict_steps),
+            Predictions(output / "predictions", data, processor, recipe.train.predict_steps, compute_type(recipe)),
         ],
     )
     show_progress(trainer)
     record_start(recipe, output, data, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     say(describe_optimizer(trainer))
-    trainer.save_model(str(output))
+    try:
+        trainer.save_model(str(output))
+    except (OSError, SafetensorError) as error:
+        raise not_written(error, output, trainer.state.global_step) from error
     if trainer.not_finite:
         say(f"{trainer.not_finite} batches skipped, whose loss was not finite")
     say(f"{bad.count} bad samples; the model is in {output}")
@@ -116,18 +128,19 @@ def show_progress(trainer: VaryTrainer) -> None:
 
 
 def record_start(recipe: Recipe, output: Path, data: SampleDataset, checkpoint: str | None) -> None:
-    """A line in ``runs.jsonl``: the command, versions and data that a start of the run had."""
+    """A line in ``runs.jsonl``: the command, versions, data and settings that a start of the run had."""
     if int(os.environ.get("RANK", "0")):
         return
     packages = ("torch", "transformers", "accelerate", "bitsandbytes", "deepspeed", "peft", "varytoy")
-    sources = [Path(source.path) for source in recipe.data]
+    sources = zip(recipe.data, data.counts, strict=True)
     row = {
         "command": [sys.executable, *sys.argv],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from": checkpoint,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
-        "data": [{"path": str(path), "samples": data.counts[str(path)], "sha256": _digest(path)} for path in sources],
+        "data": [{"path": each.path, "samples": count, "sha256": _digest(Path(each.path))} for each, count in sources],
+        "recipe": dataclasses.asdict(recipe),
     }
     with (output / "runs.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(row) + "\n")
@@ -146,18 +159,27 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def with_adapters(model: VaryForTraining, recipe: Recipe, processor: VaryProcessor) -> nn.Module:
-    """The model with the adapters that the recipe asks for, if it does; their base is a folder that can be loaded."""
+def with_adapters(
+    model: VaryForTraining, recipe: Recipe, processor: VaryProcessor, resume: bool, writes: bool = True
+) -> nn.Module:
+    """The model with the adapters that the recipe asks for, if it does; their base is a folder that can be loaded: the
+    one of ``init`` if that is the whole model, else written anew at the beginning of a run."""
     if not recipe.lora.rank:
         return model
     base = Path(recipe.model.init[0]) if len(recipe.model.init) == 1 else None
     if base is None or not is_whole(model, base):
         base = Path(recipe.output) / "base"
-        if not (base / "config.json").is_file():
-            model.save_pretrained(base)
-            processor.save_pretrained(base)
+        if writes and not resume:
+            aside = base.with_name("base.part")
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(base, ignore_errors=True)
+            model.save_pretrained(aside)
+            processor.save_pretrained(aside)
+            aside.rename(base)
+        if not base.is_dir():
+            raise RecipeError(f"--resume: {base}, which the adapters were trained on, is gone")
     if recipe.lora.quantize:
-        adapters.quantize(model.language_model, compute_type(recipe))
+        adapters.quantize(model, compute_type(recipe))
     return adapters.add_adapters(model, recipe, base)
 
 
@@ -178,6 +200,10 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
         chosen = RoundingAdamW8bit
     if not recipe.train.in_backward:
         return chosen, options
+    if arguments.world_size > 1:
+        raise RecipeError(
+            "train.in_backward steps before processes could share their gradients: start one process, or use DeepSpeed"
+        )
     scale, rate = recipe.train.loss_scale, options["lr"]
     return InBackward, {"make": partial(chosen, **options), "scale": scale, "lr": rate}
 
@@ -243,4 +269,5 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         report_to=["tensorboard"],
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
+        logging_nan_inf_filter=False,  # VaryTrainer skips and says what is not finite
     )

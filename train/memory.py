@@ -9,7 +9,7 @@ import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +156,8 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     model.train()
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if recipe.ctc.weight or recipe.ctc.warmup_steps or recipe.objects.weight or recipe.guide.weight:
+        stand_ins.append("the losses of heads and guide are left out")
     if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
         raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
     arguments = training_arguments(recipe)
@@ -360,32 +362,35 @@ def report(found: Plan, recipe: Recipe, card: float) -> str:
 
 
 def advice(found: Plan, recipe: Recipe) -> str:
-    """What to turn first, by what most of the peak is."""
-    train = recipe.train
+    """What to turn first, by what most of the peak is, of what the recipe allows."""
+    train, lora = recipe.train, recipe.lora
+    small = {"optimizer": "adamw_bnb_8bit"}
+    packed = {"weights": "bf16", "precision": "bf16" if lora.rank else "fp32", **small}
     turns = {
         "activations": [
-            (not train.gradient_checkpointing, "train.gradient_checkpointing=true"),
-            (train.batch_size > 1, f"train.batch_size={max(train.batch_size // 2, 1)}"),
-            (True, f"train.max_length={train.max_length // 2}"),
+            {"gradient_checkpointing": True},
+            {"batch_size": max(train.batch_size // 2, 1)},
+            {"max_length": train.max_length // 2},
         ],
-        "optimizer state": [("8bit" not in train.optimizer, "train.optimizer=adamw_bnb_8bit")],
-        "gradients": [
-            (
-                not train.in_backward and not train.deepspeed,
-                "train.in_backward=true train.clip_norm=0 train.accumulation=1",
-            )
-        ],
-        "weights": [
-            (
-                train.weights == "fp32" and not train.deepspeed,
-                "train.weights=fp16 train.precision=fp32 train.optimizer=adamw_bnb_8bit",
-            ),
-            (not recipe.lora.rank, "one of the lora recipes"),
-            (not recipe.lora.quantize, "lora.quantize=nf4"),
-        ],
+        "optimizer state": [small],
+        "gradients": [{"in_backward": True, "clip_norm": 0.0, "accumulation": 1}],
+        "weights": [packed],
     }
     for kind in sorted(found.kinds, key=found.kinds.get, reverse=True):
-        for possible, turn in turns.get(kind, []):
-            if possible:
-                return f"most are {kind}: try {turn}"
+        for turn in turns.get(kind, []):
+            turned = replace(recipe, train=replace(train, **turn))
+            if turned != recipe and _allowed(turned):
+                return f"most are {kind}: try " + " ".join(
+                    f"train.{key}={value}".lower() for key, value in turn.items()
+                )
+    if not lora.quantize:
+        return "try one of the " + ("qlora recipes" if lora.rank else "lora recipes")
     return "freeze more of the model, or shorten train.max_length"
+
+
+def _allowed(recipe: Recipe) -> bool:
+    try:
+        recipe.check()
+    except RecipeError:
+        return False
+    return True

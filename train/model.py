@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from train.chunked_loss import chunked_cross_entropy
-from train.features import tower_tensors
+from train.features import Towers
 from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from varytoy.config import VaryConfig
@@ -165,7 +165,8 @@ class VaryForTraining(VaryForConditionalGeneration):
         state = state_dict if state_dict is not None else self.state_dict()
         head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(HEADS)}
         state = {name: tensor for name, tensor in state.items() if name not in head}
-        state |= dict(tower_tensors(self.towers_in))
+        if self.towers_in:
+            state |= dict(Towers(self.towers_in, self.config).tensors())
         if head:
             Path(folder).mkdir(parents=True, exist_ok=True)
             save_file(head, Path(folder) / "training_heads.safetensors")
@@ -353,9 +354,25 @@ def load_stage(model: nn.Module, folder: Path) -> Loaded:
     return Loaded(taken, left, misfits)
 
 
+def _settings(config: VaryConfig) -> dict:
+    """What of a configuration changes what the model computes."""
+    passing = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+
+    def without(tree):
+        return (
+            {key: without(value) for key, value in tree.items() if key not in passing}
+            if isinstance(tree, dict)
+            else tree
+        )
+
+    return without(config.to_dict())
+
+
 def is_whole(model: nn.Module, folder: Path) -> bool:
-    """Whether a folder holds all tensors of the model, in its shapes, as a model that can be loaded."""
-    if not (folder / "config.json").is_file():
+    """Whether a folder holds this very model: all tensors in their shapes, and the same settings."""
+    if not (folder / "config.json").is_file() or _settings(VaryConfig.from_pretrained(folder)) != _settings(
+        model.config
+    ):
         return False
     shapes = {}
     for path in folder.glob("*.safetensors"):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 
 from train.data import SampleDataset
@@ -19,11 +20,20 @@ class Predictions(TrainerCallback):
 
     Args:
         steps: how often; 0 for never.
+        dtype: what the run computes in.
         count: samples, spread evenly over the data; the first question about each.
     """
 
-    def __init__(self, folder: Path, data: SampleDataset, processor: VaryProcessor, steps: int, count: int = 4):
-        self.folder, self.processor, self.steps = folder, processor, steps
+    def __init__(
+        self,
+        folder: Path,
+        data: SampleDataset,
+        processor: VaryProcessor,
+        steps: int,
+        dtype: torch.dtype = torch.float32,
+        count: int = 4,
+    ):
+        self.folder, self.processor, self.steps, self.dtype = folder, processor, steps, dtype
         fitting = [sample for sample in data.samples if len(sample.images) == 1 and sample.task in TASKS]
         self.samples = fitting[:: max(len(fitting) // count, 1)][:count]
 
@@ -31,7 +41,8 @@ class Predictions(TrainerCallback):
         if self.steps and state.global_step % self.steps == 0 and state.is_world_process_zero:
             was_training = model.training
             model.eval()
-            write(self.folder / f"step-{state.global_step:06d}", Reader(model, self.processor), self.samples)
+            with torch.autocast(args.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                write(self.folder / f"step-{state.global_step:06d}", Reader(model, self.processor), self.samples)
             model.train(was_training)
 
 
@@ -46,8 +57,11 @@ def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_token
                 continue  # counted when it is trained on
             first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
             task = TASKS[sample.task]
-            found = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0]
-            answer = task.parse(found.text, image.size)
+            try:
+                said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
+            except ValueError as error:  # too long for the model
+                said = f"({error})"
+            answer = task.parse(said, image.size)
             name = f"{number:02d}.png"
             task.draw(image, answer).save(folder / name)
             row = {
@@ -56,6 +70,6 @@ def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_token
                 "task": sample.task,
                 "question": sample.messages[first - 1]["content"],
                 "wanted": sample.messages[first]["content"],
-                "said": found.text,
+                "said": said,
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -174,6 +174,8 @@ class Recipe:
             _one_of("model.preset", self.model.preset, VaryConfig.presets())
         if len(self.train.betas) != 2:
             raise RecipeError(f"train.betas: two numbers, not {self.train.betas}")
+        if self.train.predict_steps and self.train.deepspeed:
+            raise RecipeError("train.predict_steps asks one process, and DeepSpeed may spread the model: set it to 0")
         for part in self.train.rates:
             _one_of("train.rates", part, PARTS)
             if part in self.freeze:
@@ -232,9 +234,10 @@ class Recipe:
         if train.weights != "fp32" and self.lora.rank:
             if train.deepspeed:
                 raise RecipeError("train.weights: DeepSpeed keeps weights as its own JSON says: leave it out")
-            if train.precision != train.weights and train.precision != "fp32":
+            if train.precision != train.weights:
                 raise RecipeError(
-                    f"train.weights={train.weights}, train.precision={train.precision}: let both be the same"
+                    f"lora: adapters have 32 bits, so weights in {train.weights} need the same autocast: "
+                    f"set train.precision={train.weights}"
                 )
         elif train.weights != "fp32":
             if train.precision != "fp32":
@@ -250,6 +253,11 @@ class Recipe:
                 raise RecipeError(
                     f"train.weights={train.weights}: only the 8-bit AdamW rounds steps by chance, and with another "
                     "small steps would be lost: set train.optimizer=adamw_bnb_8bit"
+                )
+            if train.weights == "fp16" and (not train.in_backward or train.loss_scale == 1.0):
+                raise RecipeError(
+                    "train.weights=fp16: small gradients would be lost without a scale: set train.in_backward=true and "
+                    "train.loss_scale=0, which finds it"
                 )
         if train.in_backward:
             if train.accumulation > 1:

@@ -28,6 +28,10 @@ def damage(folder: Path) -> str:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "trainer_state.json cannot be read"
+    deepspeed = (folder / "latest").is_file()
+    for name in ("*.safetensors", "optimizer.pt"):
+        if not deepspeed and not any(folder.glob(name)):
+            return f"{name} is missing"
     for path in sorted(folder.rglob("*.safetensors")):
         try:
             with safe_open(path, "pt"):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ class VaryTrainer(Trainer):
         self.sizes, self.rates, self.most_not_finite, self.say = sizes, rates or {}, most_not_finite, say
         self.tokens = self.not_finite = 0
         self._aside: str | None = None
+        self._names: list[str] = []
         super().__init__(**kwargs)
 
     def create_optimizer(self, model=None):
@@ -73,25 +75,32 @@ class VaryTrainer(Trainer):
         return self.optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        names = inputs.pop("names", [])
+        self._names = inputs.pop("names", [])
         self.tokens += inputs["input_ids"].numel()
         try:
             return super().training_step(model, inputs, num_items_in_batch)
         except _NotFinite:
-            self._count(names)
             return torch.zeros((), device=self.args.device)
 
     def compute_loss(self, model, inputs, *arguments, **options):
         loss = super().compute_loss(model, inputs, *arguments, **options)
-        # A GradScaler needs the backward pass, and then leaves the step out by itself.
-        if not self.args.fp16 and not bool(torch.isfinite(loss)):
-            raise _NotFinite
+        if not self._finite_everywhere(loss):
+            self._count()
+            if not self.args.fp16:  # a GradScaler needs the backward pass, and then leaves the step out by itself
+                raise _NotFinite
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         return inner.scaled(loss) if isinstance(inner, InBackward) else loss
 
-    def _count(self, names: list[str]) -> None:
+    def _finite_everywhere(self, loss: torch.Tensor) -> bool:
+        """Whether the loss is finite in all processes: they skip a batch together or not at all."""
+        finite = torch.isfinite(loss.detach()).all().float()
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        return bool(finite)
+
+    def _count(self) -> None:
         self.not_finite += 1
-        where = f"step {self.state.global_step + 1}: the loss is not finite; samples: {', '.join(names)}"
+        where = f"step {self.state.global_step + 1}: the loss is not finite; samples: {', '.join(self._names)}"
         if self.is_deepspeed_enabled:
             raise RecipeError(f"{where}. DeepSpeed cannot skip a batch")
         self.say(f"{where}; skipped")
@@ -116,6 +125,8 @@ class VaryTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(aside, ignore_errors=True)
+            if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's own archive writer raises these
+                raise
             raise not_written(error, output, self.state.global_step) from error
         finally:
             self._aside = None
@@ -201,4 +212,5 @@ def peak_memory() -> int:
         import resource
     except ImportError:  # Windows
         return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

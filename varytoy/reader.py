@@ -280,9 +280,11 @@ def _load_adapted(folder: Path) -> tuple[VaryForConditionalGeneration, VaryProce
     except ImportError as error:
         raise ModelError(f"'{folder}' is an adapter: pip install peft to load it") from error
 
-    base = PeftConfig.from_pretrained(folder).base_model_name_or_path or ""
-    if not Path(base).is_dir() and (folder / "base").is_dir():  # the run was moved
-        base = str(folder / "base")
+    # What lies in the run's own folder comes first: the stored path may be another run's by now.
+    own = (home / "base" for home in (folder, folder.parent) if (home / "base" / "config.json").is_file())
+    base = str(next(own, "")) or PeftConfig.from_pretrained(folder).base_model_name_or_path
+    if not base:
+        raise ModelError(f"'{folder}' is an adapter, and its adapter_config.json names no base")
     try:
         model, processor = _load(base)
     except ModelError as error:

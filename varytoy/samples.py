@@ -59,14 +59,10 @@ class Sample:
 
     def open_images(self) -> list[Image.Image]:
         """The images as RGB: upright, on white. Raises SampleError naming the sample when one cannot be read."""
-        opened = []
-        for path in self.image_paths():
-            try:
-                with Image.open(path) as image:
-                    opened.append(to_rgb(image))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise SampleError(f"sample '{self.id}': cannot read the image {path}: {error}") from error
-        return opened
+        try:
+            return [open_image(path) for path in self.image_paths()]
+        except SampleError as error:
+            raise SampleError(f"sample '{self.id}': {error}") from error
 
     def to_json(self) -> dict:
         row: dict = {"id": self.id, "task": self.task, "messages": self.messages, "images": self.images}
@@ -75,6 +71,15 @@ class Sample:
         if self.facts:
             row["facts"] = self.facts
         return row
+
+
+def open_image(path: Path) -> Image.Image:
+    """A picture as RGB: upright, on white. Raises SampleError when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SampleError(f"cannot read the image {path}: {error}") from error
 
 
 def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
