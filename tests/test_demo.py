@@ -319,7 +319,8 @@ def test_phone(browser, stub):
 
 @pytest.mark.slow
 def test_embedded_model(browser, tmp_path):
-    """``python demo/app.py``: the words of a PNG and of a PDF, and a drawn box."""
+    """``python demo/app.py``: the words of a PNG and of a PDF. It does not find things yet, so a drawn box is seen with
+    the reader that answers at once."""
     if not (files("varytoy") / "nano" / "model.safetensors").is_file():
         pytest.skip("varytoy/nano/model.safetensors is not there: no embedded model to read with")
     rng = random.Random()
@@ -330,14 +331,6 @@ def test_embedded_model(browser, tmp_path):
                 upload(page, saved(written(truth, 700, 160, 26), kind, resolution=150))
                 read = run(page, "ocr", timeout=40000)
                 assert character_error_rate([read], [truth]) <= 0.2, (kind, truth, read)
-            before = picture_source(page)
-            detect = [example.task for example in examples(tmp_path)].index("detect")
-            page.click(f"#examples button >> nth={detect}")
-            wait_picture(page, before)
-            clean, before = picture(page), picture_source(page)
-            page.wait_for_selector("#answer table", timeout=30000)
-            wait_picture(page, before)
-            assert (picture(page) != clean).any()
 
 
 class served:  # noqa: N801
