@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import os
 import random
 import re
 import subprocess
@@ -18,7 +19,7 @@ from transformers import Trainer
 
 from train.__main__ import main
 from train.data import BadSamples, SampleDataset
-from train.loop import run
+from train.loop import allow_old_cards, run
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from train.resume import damage, resume_point
@@ -156,3 +157,15 @@ def test_inspect_marks_what_is_taught(ten, tmp_path, capsys):
         taught = re.search("⟦(.*?)⟧", part, re.DOTALL)[1]
         assert re.sub(r"<[xy]_\d+>", "", taught).startswith(sample.answer)
         assert "<imgpad>x" in part[: part.index("⟦")]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((6, 1), "1"), ((7, 5), None)])
+def test_deepspeed_is_told_to_take_fp16_on_old_cards(capability, expected, monkeypatch):
+    monkeypatch.delenv("DS_ALLOW_DEPRECATED_FP16", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "the card")
+    said = []
+    allow_old_cards(said.append)
+    assert os.environ.pop("DS_ALLOW_DEPRECATED_FP16", None) == expected
+    assert bool(said) == bool(expected)

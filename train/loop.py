@@ -40,6 +40,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     """
     if recipe.train.deepspeed:
         _distributed_defaults()
+        allow_old_cards(say)
     output = Path(recipe.output)
     checkpoint = resume_point(output, resume, say)
     output.mkdir(parents=True, exist_ok=True)
@@ -239,6 +240,13 @@ def _distributed_defaults() -> None:
         os.environ.update({name: str(value) for name, value in defaults.items()})
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def allow_old_cards(say) -> None:
+    """DeepSpeed refuses fp16 below compute capability 7 (a GTX 10-series card has 6.1) unless it is told otherwise."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
+        os.environ["DS_ALLOW_DEPRECATED_FP16"] = "1"
+        say(f"{torch.cuda.get_device_name()}: DS_ALLOW_DEPRECATED_FP16=1 is set, for DeepSpeed to take fp16 on it")
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
