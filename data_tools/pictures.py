@@ -181,8 +181,11 @@ def fetch(directory: Path, share_alike: bool = False) -> None:
         "openclipart-png": _take_drawings,
         "scikit-image==0.25.2": _take_photographs,
         "mypaint-data-extras": _take_papers,
-        **{f"@iconify-json/{style}": partial(_take_icons, style=style.replace("-", "")) for style in _ICONS},
     }
+    for package in PACKAGES:
+        scope, _, style = package.name.partition("/")
+        if scope == "@iconify-json":
+            takers[package.name] = partial(_take_icons, style=style.replace("-", ""))
     for package in PACKAGES:
         if package.share_alike and not share_alike:
             continue
@@ -198,9 +201,6 @@ def _take_fluent(root: Path, directory: Path) -> None:
                 if path.is_file():
                     with Image.open(path) as image:
                         _save_cutout(image, directory, kind.name, f"fluent_{code}")
-
-
-_ICONS = ("fluent-emoji-flat", "twemoji", "emojione", "noto-v1", "fxemoji")
 
 
 def _take_icons(root: Path, directory: Path, style: str) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from train.__main__ import main
 from train.features import FeatureStore, write
 from train.loop import run
-from train.recipe import ModelSettings, Recipe, RecipeError, to_yaml
+from train.recipe import LoraSettings, ModelSettings, Recipe, RecipeError, to_yaml
 from varytoy.reader import Reader
 
 
@@ -66,8 +66,6 @@ def test_losses_are_the_same_and_the_result_is_a_whole_model(shape, data, base, 
 
 
 def test_resume_and_adapters_go_with_features(shape, data, base, tmp_path):
-    from train.recipe import LoraSettings
-
     write(frozen(shape, data, base, tmp_path / "unused", tmp_path / "features"))
     whole = frozen(shape, data, base, tmp_path / "whole", tmp_path / "features")
     run(whole)

@@ -66,6 +66,20 @@ def published_name(name: str) -> str:
     return name
 
 
+def patch_vocabulary(image_size: int, **shape) -> VisionVocabulary:
+    """SAM's shape in small."""
+    config = VisionVocabularyConfig(
+        image_size=image_size,
+        hidden_size=24,
+        num_heads=3,
+        mlp_ratio=2.0,
+        neck_size=8,
+        compressor_sizes=[16, 32],
+        **shape,
+    )
+    return VisionVocabulary(config)
+
+
 @pytest.mark.parametrize("rows", [16, 3])
 def test_equals_got_ocr2_of_transformers(rows, monkeypatch):
     """Four layers over a 16x16 grid in windows of 7 (padded to 21), two of them global, at once or 3 rows at a time."""
@@ -87,19 +101,7 @@ def test_equals_got_ocr2_of_transformers(rows, monkeypatch):
     projector = GotOcr2MultiModalProjector(GotOcr2Config(vision_config=vision, text_config=text)).eval()
     randomise(encoder)
     randomise(projector)
-    ours = VisionVocabulary(
-        VisionVocabularyConfig(
-            image_size=256,
-            hidden_size=24,
-            num_layers=4,
-            num_heads=3,
-            mlp_ratio=2.0,
-            window_size=7,
-            global_layers=[1, 3],
-            neck_size=8,
-            compressor_sizes=[16, 32],
-        )
-    ).eval()
+    ours = patch_vocabulary(256, num_layers=4, window_size=7, global_layers=[1, 3]).eval()
     state = {**encoder.state_dict(), **projector.state_dict()}
     ours.load_state_dict(
         {published_name(name): value for name, value in state.items() if not name.startswith("multimodal_projector")}
@@ -115,17 +117,7 @@ def test_equals_got_ocr2_of_transformers(rows, monkeypatch):
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_global_attention_in_parts_has_the_same_gradients(checkpointed, monkeypatch):
-    config = VisionVocabularyConfig(
-        image_size=128,
-        hidden_size=24,
-        num_layers=2,
-        num_heads=3,
-        window_size=5,
-        global_layers=[1],
-        neck_size=8,
-        compressor_sizes=[16, 32],
-    )
-    tower = VisionVocabulary(config).train()
+    tower = patch_vocabulary(128, num_layers=2, window_size=5, global_layers=[1]).train()
     randomise(tower)
     pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     found = []

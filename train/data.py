@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from train.features import FeatureStore, image_key
+from train.features import FeatureStore
 from train.recipe import DataSettings
 from varytoy.boxes import SCALE, WRITTEN_BOX
 from varytoy.processing import IGNORED, Special, VaryProcessor, content_pieces
@@ -171,18 +171,7 @@ class Collator:
                 "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
                 "labels": torch.full((1, 1), IGNORED),
             }
-        batch = (
-            self._with_features(items)
-            if self.features is not None
-            else dict(
-                self.processor(
-                    [item.messages for item in items],
-                    [item.images for item in items],
-                    [view_of(item.sample) for item in items],
-                    train=True,
-                )
-            )
-        )
+        batch = self._with_pixels(items) if self.features is None else self._with_features(items)
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
             batch.pop("clip_pixel_values", None)
@@ -206,6 +195,13 @@ class Collator:
             batch["names"] = [item.sample.id for item in items]
         return batch
 
+    def _with_pixels(self, items: Sequence[_Item]) -> dict[str, Tensor]:
+        """Tokens and labels, with the pixels of all pictures."""
+        views = [view_of(item.sample) for item in items]
+        return dict(
+            self.processor([item.messages for item in items], [item.images for item in items], views, train=True)
+        )
+
     def _with_features(self, items: Sequence[_Item]) -> dict[str, Tensor]:
         """Tokens and labels, with features of all pictures in place of their pixels."""
         rows, found = [], []
@@ -213,7 +209,7 @@ class Collator:
             view = view_of(item.sample)
             counts = [self.processor.image_processor.tokens(image.size, view) for image in item.images]
             rows.append(self.processor.encode(item.messages, counts, True))
-            found += [self.features.get(image_key(path)) for path in item.sample.image_paths()]
+            found += [self.features.get(self.features.key(path)) for path in item.sample.image_paths()]
         batch = self.processor.pad(rows, True)
         names = found[0] if found else ()
         return batch | {f"{name}_features": torch.stack([row[name] for row in found]) for name in names}
@@ -322,9 +318,10 @@ class Collator:
     def _things(
         self, pictures: Sequence[tuple[Sample, Image.Image]], grids: Sequence, whole: tuple[int, int]
     ) -> Tensor:
-        """What stands at each token of ``grids`` (rows, columns), [I, *whole]: the number of the object, 0 for none,
-        -100 where that is not known (near the edges of a box, padding, pictures without boxes)."""
-        targets = torch.full((len(pictures), *whole), IGNORED)
+        """What stands at each token of ``grids`` (rows, columns), and of which object the first and the last corner
+        is there, [I, *whole, 3]: the number of the object, 0 for none, -100 where that is not known (near the edges of
+        a box, beside a corner, padding, pictures without boxes)."""
+        targets = torch.full((len(pictures), *whole, 3), IGNORED)
         for target, (sample, _), (height, width) in zip(targets, pictures, grids, strict=True):
             if not _complete(sample):
                 continue
@@ -337,7 +334,16 @@ class Collator:
                     x1, y1, x2, y2 = box.xyxy
                     dx, dy = shrink * (x2 - x1), shrink * (y2 - y1)
                     inside = (x > x1 + dx) & (x < x2 - dx) & (y > y1 + dy) & (y < y2 - dy)
-                    grid[inside] = self.objects.get(box.label, IGNORED) if inner else IGNORED
+                    grid[..., 0][inside] = self.objects.get(box.label, IGNORED) if inner else IGNORED
+            corners = [
+                (number, _token_at(x, y, height, width), self.objects.get(box.label, IGNORED))
+                for box in sample.boxes
+                for number, (x, y) in enumerate((box.xyxy[:2], box.xyxy[2:]), 1)
+            ]
+            for number, (row, column), _ in corners:
+                grid[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, number] = IGNORED
+            for number, (row, column), label in corners:
+                grid[row, column, number] = label
         return targets
 
     def _letters(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict[str, Tensor]) -> Tensor:
@@ -367,6 +373,11 @@ class Collator:
             return []
         text = sample.facts.get("printed", sample.answer)
         return [self.symbols[character] for character in text if character in self.symbols]
+
+
+def _token_at(x: float, y: float, height: int, width: int) -> tuple[int, int]:
+    """Row and column of a place (0-1000) in a grid of tokens."""
+    return min(int(y * height / SCALE), height - 1), min(int(x * width / SCALE), width - 1)
 
 
 def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:

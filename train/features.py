@@ -93,9 +93,16 @@ class FeatureStore:
             raise RecipeError(f"features: {folder} was made with other towers or settings: {again}")
         self.folder, self.shards, self.unreadable = folder, found["shards"], set(found["unreadable"])
         self._files: dict[str, object] = {}
+        self._keys: dict[Path, str] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self.shards
+
+    def key(self, path: Path) -> str:
+        """The picture's key; its file is read once a run."""
+        if path not in self._keys:
+            self._keys[path] = image_key(path)
+        return self._keys[path]
 
     def get(self, key: str) -> dict[str, Tensor]:
         """``vocabulary`` [h, w, D1] and, with a CLIP branch, ``clip`` [h2, w2, D2] of a picture, fp16."""
@@ -111,7 +118,7 @@ def check_all(store: FeatureStore, samples: Sequence[Sample]) -> None:
     """Raises RecipeError for the first picture that has no features, because it is new or was changed. A
     picture that cannot be opened needs none: its sample is a bad one."""
     for path in sorted({path for sample in samples for path in sample.image_paths()}):
-        key = image_key(path) if path.is_file() else ""
+        key = store.key(path) if path.is_file() else ""
         if key and key not in store and key not in store.unreadable:
             raise RecipeError(f"features: none for {path}, which is new or has changed: run `python -m train features`")
 
@@ -138,7 +145,7 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     model.vision_vocabulary.to(device, torch.float32).eval()
     if model.clip is not None:
         model.clip.to(device, torch.float32).eval()
-    towers = Towers(recipe.model.init, model.config).digest(processor)
+    towers = model.towers.digest(processor)
     index = {"towers": towers, "shards": {}, "unreadable": []}
     try:
         index["shards"] = FeatureStore(folder, towers).shards

@@ -21,9 +21,9 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from train import adapters
 from train.data import BadSamples, Collator, SampleDataset
-from train.features import FeatureStore, Towers, check_all
+from train.features import FeatureStore, check_all
 from train.in_backward import InBackward
-from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
+from train.model import DTYPES, VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
 from train.resume import not_written, resume_point
@@ -54,7 +54,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     say(f"stage {recipe.stage}: {message}")
     features = None
     if recipe.features:
-        features = FeatureStore(Path(recipe.features), Towers(recipe.model.init, model.config).digest(processor))
+        features = FeatureStore(Path(recipe.features), model.towers.digest(processor))
         check_all(features, data.samples)
     say(freeze(model, recipe.freeze))
     strides = model.config.vocabulary_config.stride
@@ -123,9 +123,7 @@ def show_progress(trainer: VaryTrainer) -> None:
     """Our bar in place of the Trainer's."""
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    progress = Progress()
-    progress.trainer = trainer
-    trainer.add_callback(progress)
+    trainer.add_callback(Progress(trainer))
 
 
 def record_start(recipe: Recipe, output: Path, data: SampleDataset, checkpoint: str | None) -> None:
@@ -186,8 +184,7 @@ def with_adapters(
 
 def compute_type(recipe: Recipe) -> torch.dtype:
     """What products are computed in."""
-    lower = recipe.train.precision if recipe.train.precision != "fp32" else recipe.train.weights
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(lower, torch.float32)
+    return DTYPES[recipe.train.precision if recipe.train.precision != "fp32" else recipe.train.weights]
 
 
 def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim import optimizer as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from train import adapters
 from train.loop import choose_optimizer, compute_type, training_arguments
@@ -236,8 +236,6 @@ def _batch(model: VaryForTraining, fake: FakeTensorMode, size: int, tokens: int,
 
 
 def _optimizer(recipe: Recipe, arguments: TrainingArguments, model: nn.Module) -> torch.optim.Optimizer:
-    from transformers import Trainer
-
     chosen, options = choose_optimizer(recipe, arguments) or Trainer.get_optimizer_cls_and_kwargs(arguments)
     if chosen is torch.optim.AdamW and not options.get("fused"):
         options = {**options, "foreach": True}  # what torch takes on a card
@@ -247,9 +245,8 @@ def _optimizer(recipe: Recipe, arguments: TrainingArguments, model: nn.Module) -
 
 def _step(recipe: Recipe, model: VaryForTraining, batch: dict[str, Tensor], tracker: Tracker) -> None:
     tracker.moment = "forward"
-    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.train.precision)
-    lower = None if recipe.train.deepspeed else lower
-    with torch.autocast("cpu", lower) if lower else contextlib.nullcontext():
+    casts = recipe.train.precision != "fp32" and not recipe.train.deepspeed
+    with torch.autocast("cpu", compute_type(recipe)) if casts else contextlib.nullcontext():
         loss = model(**batch).loss
     tracker.moment = "backward: loss"
     loss.backward()

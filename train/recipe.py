@@ -201,15 +201,18 @@ class Recipe:
     def _check_features(self) -> None:
         if not self.features:
             return
-        towers = ["vision_vocabulary", "clip"] if self.model.clip else ["vision_vocabulary"]
-        if not set(towers) <= set(self.freeze):
-            raise RecipeError(f"features are of frozen towers: write freeze: {towers}")
+        self._check_frozen_towers("features are of frozen towers")
         if self.ctc.weight or self.ctc.warmup_steps or self.objects.weight:
             raise RecipeError("features stand in for the towers, which ctc and objects train: leave these out")
         if self.train.predict_steps:
             raise RecipeError(
                 "train.predict_steps asks the whole model, which has no towers with features: set it to 0"
             )
+
+    def _check_frozen_towers(self, why: str) -> None:
+        towers = ["vision_vocabulary", "clip"] if self.model.clip else ["vision_vocabulary"]
+        if not set(towers) <= set(self.freeze):
+            raise RecipeError(f"{why}: write freeze: {towers}")
 
     def _check_adapters(self) -> None:
         lora = self.lora
@@ -222,9 +225,7 @@ class Recipe:
             raise RecipeError(f"lora: a rank above 0 and a dropout from 0 to 1, not {lora.rank} and {lora.dropout}")
         if "language_model" in self.freeze:
             raise RecipeError("lora trains adapters of the language model: take it out of freeze")
-        towers = ["vision_vocabulary", "clip"] if self.model.clip else ["vision_vocabulary"]
-        if not set(towers) <= set(self.freeze):
-            raise RecipeError(f"lora trains the decoder's adapters and the connector: write freeze: {towers}")
+        self._check_frozen_towers("lora trains the decoder's adapters and the connector")
         if self.ctc.weight or self.ctc.warmup_steps or self.objects.weight or self.guide.weight:
             raise RecipeError("lora does not go with ctc, objects or guide: leave these out")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from train.recipe import RecipeError
+from varytoy.reader import first_line
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -72,8 +73,6 @@ def not_written(error: Exception, output: Path, step: int) -> RecipeError:
     """One sentence for a checkpoint that could not be written."""
     whole = next(iter(checkpoints(output)), None)
     free = shutil.disk_usage(output).free / 2**20
-    words = (str(error).strip().splitlines() or [type(error).__name__])[0]
     last = f"{whole} is whole: make room and go on with --resume" if whole else "there is no earlier one"
-    return RecipeError(
-        f"the checkpoint of step {step} could not be written ({words}; {free:.0f} MiB free in {output}); {last}"
-    )
+    why = f"{first_line(error)}; {free:.0f} MiB free in {output}"
+    return RecipeError(f"the checkpoint of step {step} could not be written ({why}); {last}")

@@ -186,10 +186,9 @@ class Records(TrainerCallback):
 class Progress(ProgressCallback):
     """The bar, with the last loss, tokens a second and the most memory so far behind it."""
 
-    def __init__(self):
+    def __init__(self, trainer: VaryTrainer):
         super().__init__()
-        self.trainer: VaryTrainer | None = None
-        self.start = time.time()
+        self.trainer, self.start = trainer, time.time()
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
