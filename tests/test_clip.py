@@ -85,3 +85,14 @@ def test_parity_needs_quick_gelu(parity):
     other.visual = plain
     with torch.no_grad():
         assert (other(pixels).flatten(1, 2) - expected).abs().max() > 1e-3
+
+
+def test_residual_network_has_tokens_of_the_size_asked_for_and_no_unused_parts():
+    config = ClipConfig(image_size=64, patch_size=16, width=64, layers=[1, 2, 1])
+    branch = ClipBranch(config).eval()
+    found = branch(torch.randn(2, 3, 64, 64))
+    assert tuple(found.shape) == (2, *branch.grid, 64) == (2, 4, 4, 64)
+    found.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in branch.parameters())
+    with pytest.raises(ValueError, match="tokens of 16 pixels"):
+        ClipBranch(ClipConfig(patch_size=8, width=64, layers=[1, 2, 1]))

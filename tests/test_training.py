@@ -76,7 +76,7 @@ def test_guided_heads_learn_where_to_look_and_object_heads_what_is_there(tmp_pat
     run(chosen)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in rows if "loss_guide" in row]
-    for name in ("loss_guide", "loss_objects", "loss_clip_objects"):
+    for name in ("loss_guide", "loss_objects", "loss_corners", "loss_clip_objects", "loss_clip_corners"):
         assert rows[-1][name] < 0.8 * rows[0][name], name
     assert not any("object" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train.recipe import RecipeError
 
-PARTS = ("text", "letters", "guide", "objects", "clip_objects")
+PARTS = ("text", "letters", "guide", "objects", "corners", "clip_objects", "clip_corners")
 
 
 def read_metrics(run: Path) -> list[dict]:

@@ -23,6 +23,8 @@ from varytoy.reader import Reader, first_line
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types by their names in recipes."""
 HEADS = ("ctc_head.", "object_head.", "clip_object_head.")
 
 
@@ -38,8 +40,8 @@ class VaryForTraining(VaryForConditionalGeneration):
     heads_only = False
     """Whether the vision branches learn from their heads alone, and the decoder waits."""
     frozen: Sequence[str] = ()
-    towers_in: Sequence[str] = ()
-    """Folders that hold the towers' weights, where the model itself has none (see train.features)."""
+    towers: Towers | None = None
+    """The towers' weights, where the model itself has none (see train.features)."""
     loss_parts: dict[str, Tensor] = {}
     """The losses of the last batch, before their weights."""
 
@@ -50,11 +52,11 @@ class VaryForTraining(VaryForConditionalGeneration):
         self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
 
     def add_objects(self, weight: float, labels: int) -> None:
-        """Heads that name the object at each token, one for each vision branch."""
+        """Heads that name the object at each token, and those whose first or last corner is there, for each branch."""
         self.object_weight = weight
-        self.object_head = nn.Linear(self.config.vocabulary_config.output_size, labels + 1)
+        self.object_head = nn.Linear(self.config.vocabulary_config.output_size, 3 * (labels + 1))
         if self.clip is not None:
-            self.clip_object_head = nn.Linear(self.config.clip_config.width, labels + 1)
+            self.clip_object_head = nn.Linear(self.config.clip_config.width, 3 * (labels + 1))
             self.clip.register_forward_hook(self._keep_clip)
 
     def _keep_clip(self, module: nn.Module, inputs: tuple, features: Tensor) -> None:
@@ -89,8 +91,8 @@ class VaryForTraining(VaryForConditionalGeneration):
         """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.Collator).
 
         ctc_targets are the symbols of all images one after another, ctc_lengths [I], or in place of both
-        letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w] and
-        clip_object_targets [I, h2, w2] for the object heads. In place of pixels: vocabulary_features [I, h, w, D1] and
+        letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w, 3] and
+        clip_object_targets [I, h2, w2, 3] for the object heads. In place of pixels: vocabulary_features [I, h, w, D1] and
         clip_features [I, h2, w2, D2] (see train.features).
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
@@ -106,9 +108,11 @@ class VaryForTraining(VaryForConditionalGeneration):
         # With accumulation the text's loss is this batch's sum by the tokens of all batches: the others follow it.
         share = 1.0 if num_items_in_batch is None else taught / num_items_in_batch
         ctc_weight = 1.0 if self.heads_only else self.ctc_weight
+        learns = "vision_vocabulary" not in self.frozen
         reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
+        reads = reads and learns
         if self.heads_only and (reads or object_targets is not None):
-            features = self.vision_vocabulary(pixel_values, image_sizes)
+            features = self.vision_vocabulary(pixel_values, image_sizes) if learns else None
             if clip_object_targets is not None:
                 self.clip(clip_pixel_values)
         else:
@@ -125,11 +129,10 @@ class VaryForTraining(VaryForConditionalGeneration):
         elif reads:
             loss = self.ctc_loss(features, image_sizes, ctc_targets, ctc_lengths)
             parts["letters"] = (ctc_weight, loss)
-        if object_targets is not None:
-            parts["objects"] = (self.object_weight, balanced_loss(self.object_head(features), object_targets))
+        if object_targets is not None and learns:
+            parts |= self._object_losses("", self.object_head(features), object_targets)
         if clip_object_targets is not None:
-            found = self.clip_object_head(self._clip_features)
-            parts["clip_objects"] = (self.object_weight, balanced_loss(found, clip_object_targets))
+            parts |= self._object_losses("clip_", self.clip_object_head(self._clip_features), clip_object_targets)
         self._clip_features = None
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
         return VaryOutput(loss=share * sum(weight * loss for weight, loss in parts.values()))
@@ -144,6 +147,13 @@ class VaryForTraining(VaryForConditionalGeneration):
             embeddings, features = self.embed(input_ids, **images)
         found = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
         return found.last_hidden_state, features
+
+    def _object_losses(self, branch: str, scores: Tensor, targets: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """scores [I, h, w, 3 * labels] against targets [I, h, w, 3]: a loss for the things and one for the corners."""
+        scores = scores.unflatten(-1, (3, -1))
+        things, first, last = (balanced_loss(scores[..., n, :], targets[..., n]) for n in range(3))
+        weight = self.object_weight
+        return {f"{branch}objects": (weight, things), f"{branch}corners": (weight, (first + last) / 2)}
 
     def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         """Mean loss a character over the images that have a target; features [I, h, w, D]."""
@@ -165,8 +175,8 @@ class VaryForTraining(VaryForConditionalGeneration):
         state = state_dict if state_dict is not None else self.state_dict()
         head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(HEADS)}
         state = {name: tensor for name, tensor in state.items() if name not in head}
-        if self.towers_in:
-            state |= dict(Towers(self.towers_in, self.config).tensors())
+        if self.towers is not None:
+            state |= dict(self.towers.tensors())
         if head:
             Path(folder).mkdir(parents=True, exist_ok=True)
             save_file(head, Path(folder) / "training_heads.safetensors")
@@ -207,6 +217,8 @@ def build(
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     processor = processor_of(settings)
     model = assemble(recipe, len(labels), with_towers)
+    if recipe.features:
+        model.towers = Towers(settings.init, model.config)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
         found = load_stage(model, folder)
@@ -244,7 +256,6 @@ def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> Vary
     model = VaryForTraining(config)
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
-        model.towers_in = recipe.model.init
     if recipe.ctc.warmup_steps or recipe.ctc.weight:
         model.add_ctc(recipe.ctc)
     if recipe.objects.weight:
@@ -252,7 +263,7 @@ def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> Vary
     if recipe.guide.weight:
         model.guide = Guide(model.language_model, recipe.guide)
     if recipe.train.weights != "fp32":
-        keep_in(model, getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[recipe.train.weights]))
+        keep_in(model, DTYPES[recipe.train.weights])
     return model
 
 

@@ -57,14 +57,22 @@ class VisionVocabularyConfig(PretrainedConfig):
 
 
 class ClipConfig(PretrainedConfig):
-    """The CLIP branch as open_clip builds it. The defaults are ViT-L/14 at 224 px."""
+    """The CLIP branch as open_clip builds it. The defaults are ViT-L/14 at 224 px.
+
+    Args:
+        patch_size: pixels a token of the features is wide and high.
+        layers: of the transformer; or the blocks of each stage of CLIP's residual network, which learns from few
+            pictures. It is cut off where a token is ``patch_size`` wide: three stages for 16, two for 8.
+        width: channels of the features.
+        select_layer: whose output is taken, counted from the end; of a residual network always the last.
+    """
 
     model_type = "vary_clip"
 
     image_size: int = 224
     patch_size: int = 14
     width: int = 1024
-    layers: int = 24
+    layers: int | list[int] = 24
     head_width: int = 64
     select_layer: int = -2
 
