@@ -63,6 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
     blocks.add_argument(
         "--repeats", type=float, default=0.0, help="share of blocks made of a few words over and over, 0 to 1"
     )
+    blocks.add_argument("--texts", type=Path, nargs="+", default=[], metavar="FILE", help="your own texts, UTF-8")
+    blocks.add_argument("--fonts", type=Path, metavar="FOLDER", help="your own fonts, *.ttf and *.otf")
     blocks.set_defaults(run=_blocks)
 
     scenes = programs.add_parser(
@@ -102,7 +104,13 @@ def _blocks(options) -> None:
         font_size=options.font_size,
         formatted=not options.plain,
         repeats=options.repeats,
+        texts=tuple(options.texts),
+        fonts=options.fonts,
     )
+    left_out = sources.unknown(options.texts)
+    if left_out:
+        most = ", ".join(f"{character} ({count})" for character, count in left_out.most_common(10))
+        print(f"words with letters that the small models do not know are left out: {most}", file=sys.stderr)
     renderer = BlockRenderer(options.source, options.seed, options.split, chosen)
     write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
 

@@ -40,6 +40,10 @@ class BlockOptions:
     degrade: float = 0.7
     repeats: float = 0.0
     """Share of the blocks whose words come from a handful: the reader must know where it is, not only what it read."""
+    texts: tuple[Path, ...] = ()
+    """A user's own text files, in place of the source folder's texts."""
+    fonts: Path | None = None
+    """A user's own folder of fonts, in place of the source folder's."""
 
 
 @dataclass
@@ -90,7 +94,7 @@ class BlockRenderer:
     def __init__(self, source: Path, seed: int, split: str = "train", options: BlockOptions | None = None):
         self.source, self.seed, self.split = source, seed, split
         self.options = options or BlockOptions()
-        self._fonts(), sources.paragraphs(source, split)  # what is missing is said before the first picture
+        self._fonts(), self._texts()  # what is missing is said before the first picture
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "blocks", self.split, index)
@@ -101,7 +105,8 @@ class BlockRenderer:
             return _degrade(image, rng, noise, []), [_row(name, "ocr", "", rng, lines=0)]
         block = self._block(rng)
         letters: list[Letter] = []
-        font = rng.choice([font for font in self._fonts() if font.upright or not block.formatted])
+        upright = [font for font in self._fonts() if font.upright]
+        font = rng.choice(upright if block.formatted and upright else self._fonts())
         x_height = rng.uniform(*self.options.x_height)
         if self.options.font_size:
             x_height = rng.uniform(*self.options.font_size) * _x_ratio(font.path)
@@ -120,7 +125,14 @@ class BlockRenderer:
         return image, [_row(name, "ocr", block.printed(), rng, **facts)]
 
     def _fonts(self) -> tuple[sources.Font, ...]:
+        if self.options.fonts is not None:
+            return sources.own_fonts(self.options.fonts)
         return sources.fonts(self.source, self.split)
+
+    def _texts(self) -> tuple[str, ...]:
+        if self.options.texts:
+            return sources.own_paragraphs(self.options.texts, self.split)
+        return sources.paragraphs(self.source, self.split)
 
     def _bold(self, font: sources.Font) -> sources.Font:
         """The family's bold face, or the face itself."""
@@ -135,7 +147,7 @@ class BlockRenderer:
         if wanted > 1:
             columns = max(columns, min(20, self.options.columns[1]))
         form = rng.choice(_FORMS)
-        texts = sources.paragraphs(self.source, self.split)
+        texts = self._texts()
         if self.options.repeats and rng.random() < self.options.repeats:
             return _Block(_wrap(_repeats(wanted * columns, texts, rng), columns, wanted))
         if form == "formatted" and self.options.formatted and wanted >= 2:

@@ -139,3 +139,24 @@ def test_the_program_writes_samples_and_says_what_is_missing(source, tmp_path, c
     assert main([*command, str(source)]) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([*command, str(tmp_path), "--overwrite"]) == 2
     assert "data_tools fetch" in capsys.readouterr().err
+
+
+def test_texts_and_fonts_of_ones_own(source, tmp_path, capsys):
+    """Only their words, without those that hold a letter that is not known; a tenth is kept for the test split."""
+    parts = [f"Paragraaf woord{number} gaat over co\u00f6rdinatie en kopi\u00ebren." for number in range(60)]
+    (tmp_path / "mine.txt").write_text("\n\n".join(parts), encoding="utf-8")
+    own = ["--fonts", str(source / "fonts"), "--source", "nowhere", "--workers", "1"]
+    printed = {}
+    for split in ("train", "test"):
+        folder = tmp_path / split
+        arguments = ["blocks", str(folder), "--count", "40", "--plain", "--split", split]
+        assert main([*arguments, "--texts", str(tmp_path / "mine.txt"), *own]) == 0
+        printed[split] = {word for sample in read_samples(folder) for word in sample.answer.split()}
+    words = printed["train"] | printed["test"]
+    assert {"Paragraaf", "co\u00f6rdinatie"} <= words and not any("kopi" in word for word in words)
+    numbered = [{word for word in words if re.fullmatch(r"woord\d+", word)} for words in printed.values()]
+    assert all(numbered) and not numbered[0] & numbered[1]
+    assert "\u00eb (60)" in capsys.readouterr().err
+    (tmp_path / "few.txt").write_text("Short.", encoding="utf-8")
+    assert main(["blocks", str(tmp_path / "none"), "--texts", str(tmp_path / "few.txt"), *own]) == 2
+    assert "0 paragraphs of 20" in capsys.readouterr().err

@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--seed", type=int, default=1001)
     table.add_argument("--blocks", type=Path, help="also a folder of NAME.png with NAME.txt, to report on")
     table.add_argument("--text-only", action="store_true", help="leave the scenes out")
+    table.add_argument("--samples", type=Path, help="instead: a folder of your own samples, each task by its metric")
     table.add_argument("--write", type=Path, help="save the table as JSON")
     table.set_defaults(run=_evaluate)
 
@@ -75,10 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options) -> None:
-    from train.evaluate import evaluate, write_table
+    from train.evaluate import evaluate, score_samples, write_table
 
-    pictures = None if options.text_only else options.source
-    found = evaluate(options.model, options.source, pictures, options.count, options.seed, options.blocks)
+    if options.samples:
+        found = score_samples(options.model, options.samples)
+    else:
+        pictures = None if options.text_only else options.source
+        found = evaluate(options.model, options.source, pictures, options.count, options.seed, options.blocks)
     for name, value in found.items():
         print(f"{name:<40} {value:.4f}")
     if options.write:

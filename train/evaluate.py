@@ -145,5 +145,23 @@ def evaluate(
     return {name: round(value, 4) for name, value in found.items()}
 
 
+def score_samples(model: str, folder: Path) -> dict[str, float]:
+    """A model's figures on samples of one's own: a metric for each task among them. Conversations are asked for their
+    last answer."""
+    reader = Reader.from_pretrained(model)
+    samples = list(read_samples(folder))
+    evaluator = Evaluator(reader, folder, None, len(samples), 0)
+    found = {}
+    for name in sorted({sample.task for sample in samples}):
+        chosen = [sample for sample in samples if sample.task == name and sample.images]
+        if chosen:
+            answers = evaluator.answers(chosen)
+            found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(
+                [answer.text for answer in answers], chosen
+            )
+            found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in answers)
+    return {name: round(value, 4) for name, value in found.items()}
+
+
 def write_table(found: dict[str, float], target: Path) -> None:
     target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -92,8 +92,8 @@ class VaryForTraining(VaryForConditionalGeneration):
 
         ctc_targets are the symbols of all images one after another, ctc_lengths [I], or in place of both
         letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w, 3] and
-        clip_object_targets [I, h2, w2, 3] for the object heads. In place of pixels: vocabulary_features [I, h, w, D1] and
-        clip_features [I, h2, w2, D2] (see train.features).
+        clip_object_targets [I, h2, w2, 3] for the object heads. In place of pixels: vocabulary_features [I, h, w, D1]
+        and clip_features [I, h2, w2, D2] (see train.features).
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
         if labels is None:
@@ -256,7 +256,7 @@ def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> Vary
     model = VaryForTraining(config)
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
-    if recipe.ctc.warmup_steps or recipe.ctc.weight:
+    if (recipe.ctc.warmup_steps or recipe.ctc.weight) and "vision_vocabulary" not in recipe.freeze:
         model.add_ctc(recipe.ctc)
     if recipe.objects.weight:
         model.add_objects(recipe.objects.weight, labels)

@@ -188,7 +188,8 @@ class Recipe:
             _one_of("freeze", part, PARTS)
         if not self.data or not all(entry.path for entry in self.data):
             raise RecipeError("data: name at least one folder of samples, e.g. data.0.path=data/blocks")
-        if (self.ctc.warmup_steps or self.ctc.weight) and "vision_vocabulary" in self.freeze:
+        things = self.objects.weight and self.model.clip and "clip" not in self.freeze  # the CLIP branch's own head
+        if (self.ctc.weight or self.ctc.warmup_steps and not things) and "vision_vocabulary" in self.freeze:
             raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
         if self.guide.weight and self.train.gradient_checkpointing:
             raise RecipeError("guide and train.gradient_checkpointing do not go together: leave one of them out")
