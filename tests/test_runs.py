@@ -33,9 +33,20 @@ def by_step(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(ten, tmp_path):
+@pytest.mark.parametrize(
+    "way",
+    [
+        (),
+        ("train.weights=fp16", "train.optimizer=adamw_bnb_8bit", "train.in_backward=true", "train.clip_norm=0")
+        + ("train.loss_scale=0",),
+        ("train.deepspeed=train/recipes/zero2.json", "train.optimizer=adamw_bnb_8bit"),
+        ("train.deepspeed=train/recipes/zero3.json",),
+    ],
+    ids=["plain", "in-backward", "zero2", "zero3"],
+)
+def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(ten, tmp_path, way):
     """Killed without warning at some step, perhaps while a checkpoint is written; weights and losses are bit-equal."""
-    settings = ["train.max_steps=24", "train.batch_size=5", "train.save_steps=4", "train.log_steps=1"]
+    settings = ["train.max_steps=24", "train.batch_size=5", "train.save_steps=4", "train.log_steps=1", *way]
     path = tmp_path / "recipe.yaml"
     path.write_text(f"stage: pretrain\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
     launch(path, f"output={tmp_path / 'whole'}", *settings)

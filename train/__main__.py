@@ -6,7 +6,7 @@ from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools.packages import SourceError
-from train.recipe import RecipeError, load_recipe
+from train.recipe import RecipeError, load_recipe, shorten
 from varytoy.documents import DocumentError
 from varytoy.reader import ModelError
 from varytoy.samples import SampleError
@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("recipe")
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
+    run.add_argument("--short", metavar="FOLDER", help="only three steps in nano's shape, on the samples of FOLDER")
     run.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     run.set_defaults(run=_run)
 
@@ -66,6 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     curve.add_argument("--out", type=Path, default=Path("curve.png"), help="PNG, SVG or PDF")
     curve.set_defaults(run=_curve)
+
+    study = programs.add_parser("study", help="the convergence study (train/study.md): runs what is missing of it")
+    study.add_argument("--folder", type=Path, default=Path("runs/study"))
+    study.add_argument("--seeds", type=int, default=3)
+    study.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    study.add_argument("--out", type=Path, default=Path("runs/study/study.png"), help="the curves")
+    study.set_defaults(run=_study)
 
     pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
     pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
@@ -131,6 +139,13 @@ def _curve(options) -> None:
     print(f"drawn in {options.out}")
 
 
+def _study(options) -> None:
+    from train.study import draw, report, study
+
+    print(report(study(options.folder, options.seeds, options.jobs)))
+    draw(options.folder, options.seeds, options.out)
+
+
 def _pages(options) -> None:
     from train.pages import report
 
@@ -138,9 +153,14 @@ def _pages(options) -> None:
 
 
 def _run(options) -> None:
+    import torch
+
     from train.loop import run
 
-    run(load_recipe(options.recipe, options.overrides), options.resume)
+    recipe = load_recipe(options.recipe, options.overrides)
+    if options.short:
+        recipe = shorten(recipe, options.short, torch.cuda.is_available())
+    run(recipe, options.resume)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -384,7 +384,8 @@ def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int,
     """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
 
     A printed letter stands where the renderer put it, white space where the letter after it stands; x1 and y1 of a box
-    are seen at its first corner, x2 and y2 at its last, a label at the middle of the first box that bears it.
+    are seen at its first corner, x2 and y2 at its last. A label is seen at the first corner of the first box that bears
+    it, not at its middle: of a thing's tokens only the corners differ from the others, and boxes are listed by them.
     """
     found = []
     at = sample.facts.get("at", [])
@@ -399,7 +400,7 @@ def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int,
     for match in WRITTEN_BOX.finditer(answer):
         x1, y1, x2, y2 = (int(match[side]) / SCALE for side in ("x1", "y1", "x2", "y2"))
         spots = {"x1": (x1, y1), "y1": (x1, y1), "x2": (x2, y2), "y2": (x2, y2)}
-        spots["label"] = ((x1 + x2) / 2, (y1 + y2) / 2)
+        spots["label"] = (x1, y1)
         for part, (x, y) in spots.items():
             found += [(place, x, y) for place in range(*match.span(part))]
     return found

@@ -59,6 +59,8 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     say(freeze(model, recipe.freeze))
     strides = model.config.vocabulary_config.stride
     arguments = training_arguments(recipe)
+    if recipe.train.precision == "fp16" and arguments.device.type == "cpu":
+        raise RecipeError("train.precision=fp16 needs a card: on a CPU set it, and train.weights if fp16, to bf16")
     if arguments.n_gpu > 1:
         raise RecipeError(
             f"one process sees {arguments.n_gpu} cards: start torchrun --nproc_per_node {arguments.n_gpu} -m train run "
@@ -195,6 +197,7 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
         return None
     if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
         options.pop("optim_bits")
+        options["nearest"] = recipe.train.rounding == "nearest"
         chosen = RoundingAdamW8bit
     if not recipe.train.in_backward:
         return chosen, options

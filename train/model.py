@@ -56,7 +56,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         self.object_weight = weight
         self.object_head = nn.Linear(self.config.vocabulary_config.output_size, 3 * (labels + 1))
         if self.clip is not None:
-            self.clip_object_head = nn.Linear(self.config.clip_config.width, 3 * (labels + 1))
+            self.clip_object_head = nn.Linear(self.connector.clip_width, 3 * (labels + 1))
             self.clip.register_forward_hook(self._keep_clip)
 
     def _keep_clip(self, module: nn.Module, inputs: tuple, features: Tensor) -> None:
@@ -132,7 +132,9 @@ class VaryForTraining(VaryForConditionalGeneration):
         if object_targets is not None and learns:
             parts |= self._object_losses("", self.object_head(features), object_targets)
         if clip_object_targets is not None:
-            parts |= self._object_losses("clip_", self.clip_object_head(self._clip_features), clip_object_targets)
+            # Behind the connector, so that what the decoder gets knows the things, too.
+            found = self.clip_object_head(self.connector.mm_projector(self._clip_features))
+            parts |= self._object_losses("clip_", found, clip_object_targets)
         self._clip_features = None
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
         return VaryOutput(loss=share * sum(weight * loss for weight, loss in parts.values()))

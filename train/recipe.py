@@ -1,5 +1,6 @@
 """Recipes: typed settings of a training run, filled from YAML and ``key=value`` on the command line."""
 
+import copy
 import dataclasses
 import typing
 from dataclasses import dataclass, field
@@ -120,6 +121,8 @@ class TrainSettings:
     weights: str = "fp32"
     """What the weights are kept and trained in: fp32, or bf16 or fp16 for half of the memory, without autocast. Steps
     on 16-bit weights are rounded by chance (train/rounding.py)."""
+    rounding: str = "chance"
+    """Of steps on 16-bit weights: chance, or nearest, which loses small ones and is there to show it (study.md)."""
     in_backward: bool = False
     """Step the optimizer inside backward, so that gradients never stand in memory together."""
     loss_scale: float = 1.0
@@ -233,6 +236,7 @@ class Recipe:
     def _check_memory(self) -> None:
         train = self.train
         _one_of("train.weights", train.weights, ("fp32", "bf16", "fp16"))
+        _one_of("train.rounding", train.rounding, ("chance", "nearest"))
         if train.weights != "fp32" and self.lora.rank:
             if train.deepspeed:
                 raise RecipeError("train.weights: DeepSpeed keeps weights as its own JSON says: leave it out")
@@ -282,6 +286,24 @@ class Recipe:
                 raise RecipeError(f"train.loss_scale: a factor, or 0 to find it, not {train.loss_scale}")
         elif train.loss_scale != 1.0:
             raise RecipeError("train.loss_scale is for train.in_backward: fp16 autocast has its own")
+
+
+def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
+    """Three steps of the recipe's way in nano's shape, from random weights, on the samples of ``folder``: whether all
+    that it needs is there, before the real models and days of a card are spent on it. Without a card 16-bit numbers
+    are bfloat16, which is what a CPU computes in."""
+    cut = copy.deepcopy(recipe)
+    cut.output = f"{recipe.output}-short"
+    cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
+    cut.data, cut.features = [DataSettings(folder)], ""
+    train = cut.train
+    train.max_steps, train.accumulation, train.log_steps, train.save_steps = 3, 1, 1, 3
+    train.batch_size = min(train.batch_size, 2)
+    if not on_card:
+        train.precision = train.precision.replace("fp16", "bf16")
+        train.weights = train.weights.replace("fp16", "bf16")
+        train.loss_scale = 1.0
+    return cut
 
 
 def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:

@@ -19,15 +19,17 @@ class RoundingAdamW8bit(AdamW8bit):
     Args:
         chunk: elements that exist in 32 bits at a time.
         seed: of the rounding; each step of a parameter draws anew.
+        nearest: round to the nearest number instead, for comparison.
         settings: as bitsandbytes'.
 
     Attributes:
         gradient_scale: gradients are divided by this, in 32 bits.
     """
 
-    def __init__(self, params, chunk: int = 1 << 22, seed: int = 0, **settings):
+    def __init__(self, params, chunk: int = 1 << 22, seed: int = 0, nearest: bool = False, **settings):
         super().__init__(params, **settings)
         self.chunk, self.seed, self.gradient_scale = -(-chunk // _BLOCK) * _BLOCK, seed, 1.0
+        self.nearest = nearest
 
     @torch.no_grad()
     def update_step(self, group, p, gindex, pindex):
@@ -51,7 +53,8 @@ class RoundingAdamW8bit(AdamW8bit):
                 functional.optimizer_update_8bit_blockwise(
                     "adam", slope, weight, first, second, beta1, beta2, 0.0, 0.0, *rest, *tables, *scales, **common
                 )
-            flat[part] = weight if p.dtype == torch.float32 else round_by_chance(weight, p.dtype, dice)
+            plain = self.nearest or p.dtype == torch.float32
+            flat[part] = weight.to(p.dtype) if plain else round_by_chance(weight, p.dtype, dice)
 
 
 def round_by_chance(values: Tensor, dtype: torch.dtype, dice: torch.Generator) -> Tensor:

@@ -1,0 +1,15 @@
+"""Every recipe of the full-size model really runs: its way of training, in nano's shape, from the command line."""
+
+import pytest
+from conftest import ROOT, launch, losses
+
+RECIPES = sorted((ROOT / "train" / "recipes").glob("vary-*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_short_run(path, ten, tmp_path):
+    said = launch(path, f"output={tmp_path / 'run'}", "--short", str(ten))
+    assert "optimizer:" in said and "0 bad samples" in said
+    found = losses(tmp_path / "run-short")
+    assert len(found) == 3 and all(0 < loss < 20 for loss in found)
