@@ -215,7 +215,7 @@ class Collator:
         return batch | {f"{name}_features": torch.stack([row[name] for row in found]) for name in names}
 
     def _item(self, sample: Sample, images: list) -> _Item:
-        """Where the model has place tokens, the answers' lines and words begin with theirs."""
+        """Where the model has place tokens, the answers' lines, words and boxes begin with theirs."""
         item = _Item(sample, images, list(sample.messages))
         if len(images) != 1 or not (self.guide or self.processor.places):
             return item
@@ -224,9 +224,24 @@ class Collator:
             if message["role"] == "assistant":
                 answer, spots = message["content"], looks(sample, message["content"], images[0].size)
                 item.spots.append(spots)
-                if self.processor.places and sample.facts.get("at"):
-                    item.messages[number] = {**message, "content": self._with_places(answer, spots, size)}
+                if self.processor.places:
+                    places = self._with_places(answer, spots, size) if sample.facts.get("at") else []
+                    places = places or self._with_corners(answer, size)
+                    item.messages[number] = {**message, "content": places}
         return item
+
+    def _with_corners(self, answer: str, size: tuple[int, int]) -> list[str]:
+        """The answer cut before each box or its label and before its second corner, with ``<y_n><x_n>`` of the corner:
+        so a corner is one choice, and what follows is read there."""
+        pieces, done = [], 0
+        for match in WRITTEN_BOX.finditer(answer):
+            for place, x, y in ((match.start(), "x1", "y1"), (match.start("x2"), "x2", "y2")):
+                if place > done:
+                    pieces.append(answer[done:place])
+                pieces.append(self.processor.place("y", int(match[y]) / SCALE * size[1]))
+                pieces.append(self.processor.place("x", int(match[x]) / SCALE * size[0]))
+                done = place
+        return [*pieces, answer[done:]]
 
     def _with_places(self, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]) -> list[str]:
         """The answer cut before each word that stands in the picture, with the word's place: ``<y_n>`` where a line
@@ -400,10 +415,11 @@ def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int,
     for match in WRITTEN_BOX.finditer(answer):
         x1, y1, x2, y2 = (int(match[side]) / SCALE for side in ("x1", "y1", "x2", "y2"))
         spots = {"x1": (x1, y1), "y1": (x1, y1), "x2": (x2, y2), "y2": (x2, y2)}
-        spots["label"] = (x1, y1)
+        spots["label" if match["label"] else 0] = (x1, y1)  # 0: the bracket itself
         for part, (x, y) in spots.items():
-            found += [(place, x, y) for place in range(*match.span(part))]
-    return found
+            end = match.end(part) if part else match.start() + 1
+            found += [(place, x, y) for place in range(match.start(part), end)]
+    return sorted(found)
 
 
 def converse(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
