@@ -95,10 +95,10 @@ def test_where_to_look(ten):
         y for place, _, y in found if place > sample.answer.index("\n")
     )
     scene = Sample(messages=[], task="detect")
-    answer = "red ball: [100, 200, 300, 400];"
+    answer = "red ball: [100, 200, 300, 400], [010, 020, 030, 040];"
     places = {answer[place:][:3]: (x, y) for place, x, y in looks(scene, answer, (50, 50))}
     assert places["100"] == places["200"] == (0.1, 0.2) and places["300"] == places["400"] == (0.3, 0.4)
-    assert places["red"] == (0.2, pytest.approx(0.3))
+    assert places["red"] == (0.1, 0.2) and places["[01"] == (0.01, 0.02)
 
 
 def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
@@ -125,6 +125,18 @@ def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
     plain.places = 0
     ids = Collator(plain, 4096, BadSamples())([(sample, images)])["labels"][0]
     assert "<" not in plain.tokenizer.decode(ids[ids != IGNORED][:-1])
+
+
+def test_corners_of_boxes_are_written_with_their_places_and_read_without():
+    processor = VaryProcessor.preset(TINY)
+    image = Image.new("RGB", (64, 64), "white")
+    answer = "ball: [100, 200, 600, 900], [300, 000, 999, 500];"
+    messages = [{"role": "user", "content": "<image>\nFind all."}, {"role": "assistant", "content": answer}]
+    batch = Collator(processor, 4096, BadSamples())([(Sample(messages, ["a.png"], "detect"), [image])])
+    ids = batch["labels"][0][batch["labels"][0] != IGNORED]
+    assert processor.decode_text(ids) == answer
+    written = re.sub(r"<y_(\d+)><x_(\d+)>", r"(\1 \2)", processor.tokenizer.decode(ids))
+    assert written.startswith("(0 0)ball: [100, 200, (3 2)600, 900], (0 1)[300, 000, (2 3)999, 500];")
 
 
 def test_samples_of_one_picture_become_a_conversation():
