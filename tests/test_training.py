@@ -67,6 +67,14 @@ def test_ctc_loss_falls_and_the_head_goes_along_to_the_next_stage(ten, tmp_path)
     assert "(0 are not in it)" in said[0]
 
 
+def test_while_heads_warm_up_a_batch_without_anything_for_them_teaches_nothing():
+    model = VaryForTraining(tiny_config())
+    model.heads_only = True
+    loss = model(torch.tensor([[3, 4, 6]]), torch.tensor([[IGNORED, 4, 6]])).loss
+    loss.backward()
+    assert loss.item() == 0 and not any(each.grad is not None and each.grad.any() for each in model.parameters())
+
+
 def test_guided_heads_learn_where_to_look_and_object_heads_what_is_there(tmp_path):
     renderer = SceneRenderer(picture_source(tmp_path / "pictures"), 3)
     write_samples(tmp_path / "scenes", 6, renderer, workers=1)
