@@ -18,9 +18,10 @@ from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
 from train.curve import read_metrics
-from train.data import BadSamples, Collator, converse, looks
+from train.data import BadSamples, Collator, converse
 from train.loop import run
 from train.model import VaryForTraining, build, load_stage, opt_shape
+from train.places import looks
 from train.recipe import (
     CtcSettings,
     GuideSettings,
