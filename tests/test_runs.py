@@ -19,7 +19,7 @@ from transformers import Trainer
 
 from train.__main__ import main
 from train.data import BadSamples, SampleDataset
-from train.loop import allow_old_cards, run
+from train.loop import allow_old_cards, run, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from train.resume import damage, resume_point
@@ -180,3 +180,15 @@ def test_deepspeed_is_told_to_take_fp16_on_old_cards(capability, expected, monke
     allow_old_cards(said.append)
     assert os.environ.pop("DS_ALLOW_DEPRECATED_FP16", None) == expected
     assert bool(said) == bool(expected)
+
+
+def test_the_lock_of_a_killed_compilation_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock, said = tmp_path / "py311_cpu" / "cpu_adam" / "lock", []
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    say_locks(said.append)
+    assert not said
+    os.utime(lock, (time.time() - 600, time.time() - 600))
+    say_locks(said.append)
+    assert re.search(f"{lock}, 10 minutes old: delete it", said[0])

@@ -41,6 +41,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     if recipe.train.deepspeed:
         _distributed_defaults()
         allow_old_cards(say)
+        say_locks(say)
     output = Path(recipe.output)
     checkpoint = resume_point(output, resume, say)
     output.mkdir(parents=True, exist_ok=True)
@@ -247,6 +248,17 @@ def allow_old_cards(say) -> None:
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
         os.environ["DS_ALLOW_DEPRECATED_FP16"] = "1"
         say(f"{torch.cuda.get_device_name()}: DS_ALLOW_DEPRECATED_FP16=1 is set, for DeepSpeed to take fp16 on it")
+
+
+def say_locks(say) -> None:
+    """A compilation that was killed leaves a lock behind, for which DeepSpeed's next one waits without a word."""
+    from torch.utils.cpp_extension import get_default_build_root  # needs setuptools, as DeepSpeed does
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.glob("**/lock"):
+        minutes = (time.time() - lock.stat().st_mtime) / 60
+        if minutes > 2:
+            say(f"DeepSpeed waits for {lock}, {minutes:.0f} minutes old: delete it if nobody is compiling any more")
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
