@@ -291,7 +291,8 @@ class Recipe:
 def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     """Three steps of the recipe's way in nano's shape, from random weights, on the samples of ``folder``: whether all
     that it needs is there, before the real models and days of a card are spent on it. Without a card 16-bit numbers
-    are bfloat16, which is what a CPU computes in."""
+    are bfloat16, which is what a CPU computes in, and with DeepSpeed 32-bit ones, because it casts all of the model but
+    the statistics of batch norms, which only nano has."""
     cut = copy.deepcopy(recipe)
     cut.output = f"{recipe.output}-short"
     cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
@@ -300,7 +301,7 @@ def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     train.max_steps, train.accumulation, train.log_steps, train.save_steps = 3, 1, 1, 3
     train.batch_size = min(train.batch_size, 2)
     if not on_card:
-        train.precision = train.precision.replace("fp16", "bf16")
+        train.precision = "fp32" if train.deepspeed else train.precision.replace("fp16", "bf16")
         train.weights = train.weights.replace("fp16", "bf16")
         train.loss_scale = 1.0
     return cut
