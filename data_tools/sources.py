@@ -10,7 +10,7 @@ import shutil
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -199,24 +199,35 @@ def clean(text: str) -> str:
 
 def unknown(files: Sequence[Path]) -> Counter[str]:
     """The characters of a user's texts that the renderers do not print, with how often each stands there."""
-    text = unicodedata.normalize("NFKC", "".join(_read(path) for path in files))
+    text = "".join(map(_read, files))
     return Counter(character for character in text if not character.isspace() and not clean(character))
 
 
-@lru_cache(maxsize=4)
-def own_fonts(directory: Path) -> tuple[Font, ...]:
-    """All fonts of a user's folder, in both splits. Raises SourceError where there are none."""
-    found = {}
+def _fonts_in(directory: Path) -> Iterator[Font]:
+    """Every font file of a folder. Raises SourceError for one that cannot be used."""
     for path in sorted(directory.glob("*.[to]tf")):
         try:
             family, style = ImageFont.truetype(str(path), 16).getname()
         except OSError as error:
             raise SourceError(f"{path} is no font that can be used ({error})") from error
-        family, style = family or path.stem, (style or "regular").lower()
-        found.setdefault((family, style), Font(family, style, str(path)))
+        yield Font(family or path.stem, (style or "regular").lower(), str(path))
+
+
+def _first_of_each(found: Iterable[Font]) -> tuple[Font, ...]:
+    """One font for each family and style."""
+    fonts: dict[tuple[str, str], Font] = {}
+    for font in found:
+        fonts.setdefault((font.family, font.style), font)
+    return tuple(fonts.values())
+
+
+@lru_cache(maxsize=4)
+def own_fonts(directory: Path) -> tuple[Font, ...]:
+    """All fonts of a user's folder, in both splits. Raises SourceError where there are none."""
+    found = _first_of_each(_fonts_in(directory))
     if not found:
         raise SourceError(f"no *.ttf or *.otf in {directory}")
-    return tuple(found.values())
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -241,8 +252,9 @@ def own_paragraphs(files: tuple[Path, ...], split: str) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> str:
+    """A user's text in NFKC: an accent that is a character of its own joins its letter."""
     try:
-        return path.read_text(encoding="utf-8")
+        return unicodedata.normalize("NFKC", path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not UTF-8 ({error}): convert it first") from error
 
@@ -254,17 +266,15 @@ def fonts(directory: Path, split: str) -> tuple[Font, ...]:
     Raises:
         SourceError: the folder holds none; names the command that fills it.
     """
-    found = {}
-    for path in sorted((directory / "fonts").glob("*.[to]tf")):
-        family, style = ImageFont.truetype(str(path), 16).getname()
-        family, style = family or path.stem, (style or "regular").lower()
-        held_out = any(family == name or family.startswith(name + " ") for name in HELD_OUT_FONTS)
-        wanted = held_out == (split == "test")
-        if wanted and style in _STYLES and _FAMILIES.fullmatch(family):
-            found.setdefault((family, style), Font(family, style, str(path)))
+    wanted = []
+    for font in _fonts_in(directory / "fonts"):
+        held_out = any(font.family == name or font.family.startswith(name + " ") for name in HELD_OUT_FONTS)
+        if held_out == (split == "test") and font.style in _STYLES and _FAMILIES.fullmatch(font.family):
+            wanted.append(font)
+    found = _first_of_each(wanted)
     if not found:
         raise SourceError(f"no {split} fonts in {directory / 'fonts'}: run `python -m data_tools fetch {directory}`")
-    return tuple(found.values())
+    return found
 
 
 @lru_cache(maxsize=4)

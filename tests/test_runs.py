@@ -37,8 +37,13 @@ def by_step(folder: Path) -> dict[int, float]:
     "way",
     [
         (),
-        ("train.weights=fp16", "train.optimizer=adamw_bnb_8bit", "train.in_backward=true", "train.clip_norm=0")
-        + ("train.loss_scale=0",),
+        (
+            "train.weights=fp16",
+            "train.optimizer=adamw_bnb_8bit",
+            "train.in_backward=true",
+            "train.clip_norm=0",
+            "train.loss_scale=0",
+        ),
         ("train.deepspeed=train/recipes/zero2.json", "train.optimizer=adamw_bnb_8bit"),
         ("train.deepspeed=train/recipes/zero3.json",),
     ],

@@ -222,9 +222,8 @@ class Collator:
                 answer, spots = message["content"], looks(sample, message["content"], images[0].size)
                 item.spots.append(spots)
                 if self.processor.places:
-                    places = with_places(self.processor, answer, spots, size) if sample.facts.get("at") else []
-                    places = places or with_corners(self.processor, answer, size)
-                    item.messages[number] = {**message, "content": places}
+                    put = with_places if sample.facts.get("at") else with_corners
+                    item.messages[number] = {**message, "content": put(self.processor, answer, spots, size)}
         return item
 
     def _fits(self, item: _Item) -> bool:

@@ -45,13 +45,15 @@ class Evaluator:
             chosen = [sample for sample in samples if sample.task == task]
             if not chosen:  # a score of nothing would be a perfect one
                 continue
-            answers = self.answers(chosen)
-            found[name] = TASKS[task].score([answer.text for answer in answers], chosen)
+            given = answers(self.reader, chosen)
+            found[name] = TASKS[task].score([answer.text for answer in given], chosen)
             if task == "ocr":
-                found["blocks ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in answers)
+                found["blocks ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
         blank = BlockRenderer(self.text_source, self.seed + 1, "test", BlockOptions(blank=1.0))
         samples = self._render(folder.with_name("blank"), blank, max(self.count // 8, 8))
-        found["blank pages left empty"] = metrics.mean(not answer.text.strip() for answer in self.answers(samples))
+        found["blank pages left empty"] = metrics.mean(
+            not answer.text.strip() for answer in answers(self.reader, samples)
+        )
         return found
 
     def _pictures(self, folder: Path) -> dict[str, float]:
@@ -79,31 +81,33 @@ class Evaluator:
         return found
 
     def _score(self, task: str, samples: Sequence[Sample], **changes) -> float:
-        return TASKS[task].score([answer.text for answer in self.answers(samples, **changes)], samples)
+        return TASKS[task].score([answer.text for answer in answers(self.reader, samples, **changes)], samples)
 
     def _render(self, folder: Path, renderer: Renderer, count: int | None = None) -> list[Sample]:
         write_samples(folder, count or self.count, renderer)
         return list(read_samples(folder))
 
-    def answers(
-        self, samples: Sequence[Sample], clip: bool = True, blank: bool = False, batch: int = 8
-    ) -> list[Generated]:
-        """The model's raw answers, each picture read whole in one pass; in the order of ``samples``."""
-        views = [self._view(sample, blank) for sample in samples]
-        questions = [sample.messages[:-1] for sample in samples]
-        branch = self.reader.model.clip
-        try:
-            if not clip:
-                self.reader.model.clip = None
-            return answer_all(self.reader, questions, views, TASKS[samples[0].task], batch)
-        finally:
-            self.reader.model.clip = branch
 
-    def _view(self, sample: Sample, blank: bool) -> Image.Image:
-        image = sample.open_images()[0]
-        if blank:
-            return Image.new("RGB", image.size, "white")
-        return self.reader.fit_text(image) if TASKS[sample.task].view == "text" else image
+def answers(
+    reader: Reader, samples: Sequence[Sample], clip: bool = True, blank: bool = False, batch: int = 8
+) -> list[Generated]:
+    """The model's raw answers, each picture read whole in one pass; in the order of ``samples``, all of one task."""
+    views = [_view(reader, sample, blank) for sample in samples]
+    questions = [sample.messages[:-1] for sample in samples]
+    branch = reader.model.clip
+    try:
+        if not clip:
+            reader.model.clip = None
+        return answer_all(reader, questions, views, TASKS[samples[0].task], batch)
+    finally:
+        reader.model.clip = branch
+
+
+def _view(reader: Reader, sample: Sample, blank: bool) -> Image.Image:
+    image = sample.open_images()[0]
+    if blank:
+        return Image.new("RGB", image.size, "white")
+    return reader.fit_text(image) if TASKS[sample.task].view == "text" else image
 
 
 def answer_all(
@@ -150,16 +154,14 @@ def score_samples(model: str, folder: Path) -> dict[str, float]:
     last answer."""
     reader = Reader.from_pretrained(model)
     samples = list(read_samples(folder))
-    evaluator = Evaluator(reader, folder, None, len(samples), 0)
     found = {}
     for name in sorted({sample.task for sample in samples}):
         chosen = [sample for sample in samples if sample.task == name and sample.images]
         if chosen:
-            answers = evaluator.answers(chosen)
-            found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(
-                [answer.text for answer in answers], chosen
-            )
-            found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in answers)
+            given = answers(reader, chosen)
+            score = TASKS[name].score([answer.text for answer in given], chosen)
+            found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = score
+            found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
     return {name: round(value, 4) for name, value in found.items()}
 
 

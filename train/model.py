@@ -110,7 +110,6 @@ class VaryForTraining(VaryForConditionalGeneration):
         ctc_weight = 1.0 if self.heads_only else self.ctc_weight
         learns = "vision_vocabulary" not in self.frozen
         reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
-        reads = reads and learns
         if self.heads_only and not reads and object_targets is None:  # nothing here for the heads, and the others wait
             return VaryOutput(loss=next(each for each in self.parameters() if each.requires_grad).sum() * 0.0)
         if self.heads_only:

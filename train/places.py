@@ -44,31 +44,38 @@ def with_places(
     """The answer cut before each word that stands in the picture, with the word's place: ``<y_n>`` where a line
     begins, ``<x_n>`` always."""
     spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
-    pieces, done, last = [], 0, None
+    cuts, last = [], None
     for word in re.finditer(r"\S+", answer):
         spot = next((spot_of[character] for character in range(*word.span()) if character in spot_of), None)
         if spot is None:
             continue
-        if word.start() > done:
-            pieces.append(answer[done : word.start()])
-        if last is None or spot[0] < last[0] or abs(spot[1] - last[1]) > _LINE_STEP:
-            pieces.append(processor.place("y", spot[1]))
-        pieces.append(processor.place("x", spot[0]))
-        done, last = word.start(), spot
-    return [*pieces, answer[done:]]
+        begins = last is None or spot[0] < last[0] or abs(spot[1] - last[1]) > _LINE_STEP
+        cuts.append((word.start(), [processor.place("y", spot[1])] * begins + [processor.place("x", spot[0])]))
+        last = spot
+    return _cut(answer, cuts)
 
 
-def with_corners(processor: VaryProcessor, answer: str, size: tuple[int, int]) -> list[str]:
+def with_corners(
+    processor: VaryProcessor, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]
+) -> list[str]:
     """The answer cut before each box or its label and before its second corner, with ``<y_n><x_n>`` of the corner:
     so a corner is one choice, and what follows is read there."""
+    spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
+    corners = [place for match in WRITTEN_BOX.finditer(answer) for place in (match.start(), match.start("x2"))]
+    cuts = [
+        (place, [processor.place("y", spot_of[place][1]), processor.place("x", spot_of[place][0])]) for place in corners
+    ]
+    return _cut(answer, cuts)
+
+
+def _cut(answer: str, cuts: Sequence[tuple[int, list[str]]]) -> list[str]:
+    """The pieces of the answer, with what is to stand before each cut."""
     pieces, done = [], 0
-    for match in WRITTEN_BOX.finditer(answer):
-        for place, x, y in ((match.start(), "x1", "y1"), (match.start("x2"), "x2", "y2")):
-            if place > done:
-                pieces.append(answer[done:place])
-            pieces.append(processor.place("y", int(match[y]) / SCALE * size[1]))
-            pieces.append(processor.place("x", int(match[x]) / SCALE * size[0]))
-            done = place
+    for place, tokens in cuts:
+        if place > done:
+            pieces.append(answer[done:place])
+        pieces += tokens
+        done = place
     return [*pieces, answer[done:]]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.curve import read_metrics
-from train.recipe import RecipeError
+from train.recipe import RecipeError, load_recipe
 
 RECIPE = Path(__file__).with_name("recipes") / "study.yaml"
 _EIGHT_BIT = ("train.optimizer=adamw_bnb_8bit",)
@@ -59,35 +59,26 @@ WAYS = (
 def study(folder: Path, seeds: int, jobs: int, say=print) -> dict[str, list[dict]]:
     """Run what is missing; way -> a row for each seed. Raises RecipeError where a run fails, with its last line."""
     ways = [(way, seed) for way in WAYS for seed in range(1, seeds + 1)]
+    found: dict[str, list[dict]] = {way.name: [] for way in WAYS}
     with ThreadPoolExecutor(jobs) as pool:
         for wave in ([pair for pair in ways if not pair[0].start], [pair for pair in ways if pair[0].start]):
-            for way, seed, score in pool.map(lambda pair: (*pair, _one(folder, *pair)), wave):
-                say(f"{way.name:<22} seed {seed}: {_cer(score):.3f}")
-    return {
-        way.name: [
-            {"seed": seed, "cer": _cer(_score(folder, way, seed)), "loss": _last(folder / f"{way.name}-{seed}")}
-            for seed in range(1, seeds + 1)
-        ]
-        for way in WAYS
-    }
+            for (way, seed), row in zip(wave, pool.map(lambda pair: _one(folder, *pair), wave), strict=True):
+                say(f"{way.name:<22} seed {seed}: {row['cer']:.3f}")
+                found[way.name].append(row)
+    return found
 
 
 def _one(folder: Path, way: Way, seed: int) -> dict[str, float]:
+    """``cer`` on fresh pictures and ``loss`` at the end of a run, which is made if it is missing."""
     run = folder / f"{way.name}-{seed}"
     if not (run / "score.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
         start = [f"model.init=[{folder / f'{way.start}-{seed}'}]"] if way.start else []
         _call("run", str(RECIPE), *way.overrides, *start, f"train.seed={seed}", f"output={run}")
         _call("evaluate", "--model", str(run), "--samples", way.test, "--write", str(run / "score.json"))
-    return _score(folder, way, seed)
-
-
-def _score(folder: Path, way: Way, seed: int) -> dict[str, float]:
-    return json.loads((folder / f"{way.name}-{seed}" / "score.json").read_text(encoding="utf-8"))
-
-
-def _cer(score: dict[str, float]) -> float:
-    return next(value for name, value in score.items() if name.endswith("character error rate"))
+    score = json.loads((run / "score.json").read_text(encoding="utf-8"))
+    cer = next(value for name, value in score.items() if name.endswith("character error rate"))
+    return {"cer": cer, "loss": _last(run)}
 
 
 def _last(run: Path) -> float:
@@ -123,13 +114,14 @@ def draw(folder: Path, seeds: int, target: Path) -> None:
     """The decoder's loss over the samples seen: the mean of the seeds, and the band between them."""
     from matplotlib.figure import Figure
 
+    batch = load_recipe(RECIPE).train.batch_size
     panels = list(dict.fromkeys(way.panel for way in WAYS))
     figure = Figure(figsize=(12, 5), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for number, way in enumerate(way for way in WAYS if way.panel == panel):
             steps, lines = _lines([folder / f"{way.name}-{seed}" for seed in range(1, seeds + 1)])
             middle = [sum(values) / len(values) for values in lines]
-            seen = [step * 16 for step in steps]
+            seen = [step * batch for step in steps]
             axes.plot(seen, middle, color=f"C{number}", linewidth=1.2, label=way.name)
             axes.fill_between(seen, list(map(min, lines)), list(map(max, lines)), color=f"C{number}", alpha=0.15)
         axes.set(title=panel, xlabel="samples seen", ylabel="loss of the text (nats a token)", yscale="log")
