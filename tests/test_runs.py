@@ -122,6 +122,7 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_in_the_end_too_much(te
     run(recipe(ten, tmp_path / "run", max_steps=5), say=said.append)
     skipped = [line for line in said if "not finite; samples: " in line]
     assert len(skipped) == 2 and skipped[0].startswith("step 2") and "2 batches skipped" in said[-2]
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     calls.clear()

@@ -18,12 +18,13 @@ from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
 from train.curve import read_metrics
-from train.data import BadSamples, Collator, converse
+from train.data import BadSamples, Collator, SampleDataset, SizeSampler, converse
 from train.loop import run
 from train.model import VaryForTraining, build, load_stage, opt_shape
 from train.places import looks
 from train.recipe import (
     CtcSettings,
+    DataSettings,
     GuideSettings,
     ObjectSettings,
     RecipeError,
@@ -374,3 +375,11 @@ def test_compiled_parts_give_the_same_losses(ten, tmp_path):
     for name in ("plain", "compiled"):
         run(recipe(ten, tmp_path / name, max_steps=3, compile=name == "compiled"))
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+
+
+def test_copies_of_a_sample_do_not_share_a_batch(ten):
+    data = SampleDataset([DataSettings(str(ten), share=8)], 0, BadSamples())
+    order = list(SizeSampler([(1, place % 10) for place in range(80)], data.spans, batch=5, seed=0))
+    batches = [order[start : start + 5] for start in range(0, 80, 5)]
+    assert sorted(order) == list(range(80))
+    assert all(len({data.samples[index].id for index in batch}) == 5 for batch in batches)

@@ -52,12 +52,15 @@ class SampleDataset(Dataset):
 
     Attributes:
         counts: samples taken from each source.
+        spans: of each sample, in which part of an epoch it comes, as start and length. Copies of one (``share`` above
+            1) come one after another: together in a batch they would teach no more than one.
     """
 
     def __init__(self, sources: Sequence[DataSettings], seed: int, bad: BadSamples):
         self.bad = bad
         self.samples: list[Sample] = []
         self.counts: list[int] = []
+        self.spans: list[tuple[float, float]] = []
         parts: list[list[Sample]] = []
         for number, source in enumerate(sources):
             found = [
@@ -81,6 +84,10 @@ class SampleDataset(Dataset):
                 raise SampleError(f"{source.path}: {len(part)} samples, and a share of {share:.2g} of them is none")
             self.counts.append(len(chosen))
             self.samples += chosen
+            rounds = len(chosen) / len(part)
+            for place in range(len(chosen)):
+                before = place // len(part)
+                self.spans.append((before / rounds, min(rounds - before, 1) / rounds))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -404,10 +411,19 @@ def _complete(sample: Sample) -> bool:
 
 
 class SizeSampler(Sampler[int]):
-    """Shuffled batches of like-shaped samples: batches of a window are cut from its samples sorted by shape."""
+    """Shuffled batches of like-shaped samples: batches of a window are cut from its samples sorted by shape. ``spans``:
+    as SampleDataset's."""
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch: int, seed: int, window: int = 64):
-        self.sizes, self.batch, self.seed, self.window, self.epoch = list(sizes), batch, seed, window, 0
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        spans: Sequence[tuple[float, float]],
+        batch: int,
+        seed: int,
+        window: int = 64,
+    ):
+        self.sizes, self.spans, self.batch = list(sizes), list(spans), batch
+        self.seed, self.window, self.epoch = seed, window, 0
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -419,7 +435,10 @@ class SizeSampler(Sampler[int]):
         rng = random.Random(f"{self.seed}:{self.epoch}")
         order = list(range(len(self.sizes)))
         rng.shuffle(order)
-        step = self.batch * self.window
+        when = {index: rank / len(order) for rank, index in enumerate(order)}
+        order.sort(key=lambda index: self.spans[index][0] + self.spans[index][1] * when[index])
+        once = round(min(length for _, length in self.spans) * len(order))  # samples until the first copy comes
+        step = self.batch * max(min(self.window, once // self.batch), 1)
         batches = []
         for start in range(0, len(order), step):
             part = sorted(order[start : start + step], key=self.sizes.__getitem__)

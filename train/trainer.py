@@ -77,10 +77,15 @@ class VaryTrainer(Trainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         self._names = inputs.pop("names", [])
         self.tokens += inputs["input_ids"].numel()
+        before = self.not_finite
         try:
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
         except _NotFinite:
-            return torch.zeros((), device=self.args.device)
+            loss = None
+        if self.not_finite == before:
+            return loss
+        getattr(self.model, "loss_parts", {}).clear()
+        return torch.zeros((), device=self.args.device)  # the mean that is logged must not become NaN for good
 
     def compute_loss(self, model, inputs, *arguments, **options):
         loss = super().compute_loss(model, inputs, *arguments, **options)
@@ -147,7 +152,7 @@ class VaryTrainer(Trainer):
         if self.sizes is None:
             return super()._get_train_sampler(train_dataset)
         batch = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
-        return SizeSampler(self.sizes, batch, self.args.seed)
+        return SizeSampler(self.sizes, self.train_dataset.spans, batch, self.args.seed)
 
 
 class Warmup(TrainerCallback):
