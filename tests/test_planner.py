@@ -88,6 +88,11 @@ def test_without_steps_in_backward(least):
     assert 0.5 * 2 * (sum(least[2]) - max(least[2])) < rise < 1.1 * 2 * sum(least[2])
 
 
+def test_gradients_stand_while_the_next_micro_batch_comes(shape, least):
+    one, two = (plan(small(shape, optimizer="adamw_torch_fused", accumulation=count)) for count in (1, 2))
+    assert two.moments["forward: loss"] - one.moments["forward: loss"] == pytest.approx(4 * sum(least[2]), rel=0.05)
+
+
 def test_without_checkpointing(least):
     recipe, found, _ = least
     plain = plan(replace(recipe, train=replace(recipe.train, gradient_checkpointing=False)))
@@ -169,6 +174,19 @@ def test_the_last_line_is_the_answer(shape, tmp_path, capsys):
     assert last.startswith("does not fit: ") and "try " in last
     assert main(["memory", str(path), "--tokens", "200"]) == 2
     assert "more than 200 are needed" in capsys.readouterr().err
+
+
+def test_measured_beside_the_plan(shape, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"stage: sft\nmodel: {{preset: {shape}}}\nfreeze: [vision_vocabulary, clip]\ndata: [{{path: unused}}]\n"
+        "lora: {rank: 4}\ntrain: {max_length: 300, batch_size: 1, weights: bf16, precision: bf16}\n"
+    )
+    assert main(["memory", str(path), "train.precision=fp16", "--measure"]) == 2
+    assert "add train.precision=bf16" in capsys.readouterr().err
+    assert main(["memory", str(path), "--measure"]) == 0
+    said = re.search(r"measured on (.+): peak ([\d.]+) GiB \(planned ([\d.]+)", capsys.readouterr().out)
+    assert 0.5 * float(said[3]) < float(said[2]) < 4 * float(said[3])  # a CPU's process has more than its tensors
 
 
 def test_deepspeed_of_another_kind_is_refused(shape):

@@ -1,6 +1,9 @@
 """``python -m train run RECIPE.yaml [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a model."""
 
 import argparse
+import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--blocks", type=Path, help="also a folder of NAME.png with NAME.txt, to report on")
     table.add_argument("--text-only", action="store_true", help="leave the scenes out")
     table.add_argument("--samples", type=Path, help="instead: a folder of your own samples, each task by its metric")
+    table.add_argument("--max-new-tokens", type=int, default=1024, help="of an answer, with --samples")
     table.add_argument("--write", type=Path, help="save the table as JSON")
     table.set_defaults(run=_evaluate)
 
@@ -45,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--gpu", type=float, default=11.0, help="GiB of the card")
     memory.add_argument("--tokens", type=int, default=0, help="of a sample (default: train.max_length)")
     memory.add_argument("--images", type=int, default=1, help="in a sample")
+    memory.add_argument("--measure", action="store_true", help="also run steps with random weights, on the card if any")
     memory.set_defaults(run=_memory)
 
     features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
@@ -87,7 +92,7 @@ def _evaluate(options) -> None:
     from train.evaluate import evaluate, score_samples, write_table
 
     if options.samples:
-        found = score_samples(options.model, options.samples)
+        found = score_samples(options.model, options.samples, options.max_new_tokens)
     else:
         pictures = None if options.text_only else options.source
         found = evaluate(options.model, options.source, pictures, options.count, options.seed, options.blocks)
@@ -107,7 +112,21 @@ def _memory(options) -> int:
     from train.memory import plan, report
 
     recipe = load_recipe(options.recipe, options.overrides)
+    if options.measure:
+        from train.measure import NoRoom, check, compare, measure
+
+        check(recipe)
     found = plan(recipe, options.tokens, options.images)
+    if options.measure:
+        try:
+            measured = measure(recipe, options.tokens, options.images, card=options.gpu)
+        except NoRoom as error:
+            print(report(found, recipe, options.gpu))
+            print(f"does not fit: {error}")
+            return 1
+        print(compare(measured, found.peak))
+        if not measured.device.startswith("CPU"):
+            found.peak = max(found.peak, measured.peak)
     print(report(found, recipe, options.gpu))
     return 0 if found.fits(options.gpu) else 1
 
@@ -160,10 +179,13 @@ def _run(options) -> None:
     recipe = load_recipe(options.recipe, options.overrides)
     if options.short:
         recipe = shorten(recipe, options.short, torch.cuda.is_available())
+        if int(os.environ.get("RANK", "0")) == 0 and (Path(recipe.output) / "recipe.yaml").is_file():
+            shutil.rmtree(recipe.output)  # an earlier rehearsal
     run(recipe, options.resume)
 
 
 def main(arguments: list[str] | None = None) -> int:
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # of a package that nobody needs here
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0

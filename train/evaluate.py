@@ -89,7 +89,12 @@ class Evaluator:
 
 
 def answers(
-    reader: Reader, samples: Sequence[Sample], clip: bool = True, blank: bool = False, batch: int = 8
+    reader: Reader,
+    samples: Sequence[Sample],
+    clip: bool = True,
+    blank: bool = False,
+    batch: int = 8,
+    max_new_tokens: int = 1024,
 ) -> list[Generated]:
     """The model's raw answers, each picture read whole in one pass; in the order of ``samples``, all of one task."""
     views = [_view(reader, sample, blank) for sample in samples]
@@ -98,7 +103,7 @@ def answers(
     try:
         if not clip:
             reader.model.clip = None
-        return answer_all(reader, questions, views, TASKS[samples[0].task], batch)
+        return answer_all(reader, questions, views, TASKS[samples[0].task], batch, max_new_tokens)
     finally:
         reader.model.clip = branch
 
@@ -111,14 +116,19 @@ def _view(reader: Reader, sample: Sample, blank: bool) -> Image.Image:
 
 
 def answer_all(
-    reader: Reader, questions: Sequence[Sequence[Message]], views: Sequence[Image.Image], task: Task, batch: int = 8
+    reader: Reader,
+    questions: Sequence[Sequence[Message]],
+    views: Sequence[Image.Image],
+    task: Task,
+    batch: int = 8,
+    max_new_tokens: int = 1024,
 ) -> list[Generated]:
     """Raw answers, one picture a question, in batches of like-sized pictures; in the order given."""
     order = sorted(range(len(views)), key=lambda number: views[number].width * views[number].height)
     found: dict[int, Generated] = {}
     for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
         part = order[start : start + batch]
-        answers = reader.generate([questions[n] for n in part], [views[n] for n in part], task)
+        answers = reader.generate([questions[n] for n in part], [views[n] for n in part], task, max_new_tokens)
         found |= zip(part, answers, strict=True)
     return [found[number] for number in range(len(views))]
 
@@ -149,7 +159,7 @@ def evaluate(
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def score_samples(model: str, folder: Path) -> dict[str, float]:
+def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[str, float]:
     """A model's figures on samples of one's own: a metric for each task among them. Conversations are asked for their
     last answer."""
     reader = Reader.from_pretrained(model)
@@ -158,7 +168,7 @@ def score_samples(model: str, folder: Path) -> dict[str, float]:
     for name in sorted({sample.task for sample in samples}):
         chosen = [sample for sample in samples if sample.task == name and sample.images]
         if chosen:
-            given = answers(reader, chosen)
+            given = answers(reader, chosen, max_new_tokens=max_new_tokens)
             score = TASKS[name].score([answer.text for answer in given], chosen)
             found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = score
             found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)

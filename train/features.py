@@ -149,8 +149,8 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     index = {"towers": towers, "shards": {}, "unreadable": []}
     try:
         index["shards"] = FeatureStore(folder, towers).shards
-    except RecipeError:
-        pass  # none, or of other towers: all are made anew
+    except RecipeError:  # none, or of other towers: all are made anew
+        (folder / "index.json").unlink(missing_ok=True)  # first, for it would name the new towers' shards as the old's
     wanted: dict[str, tuple[Path, Sample]] = {}
     for sample in data.samples:
         for path in sample.image_paths():

@@ -39,7 +39,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         RecipeError, SampleError: what is wrong and how to mend it.
     """
     if recipe.train.deepspeed:
-        _distributed_defaults()
+        distributed_defaults()
         allow_old_cards(say)
         say_locks(say)
     output = Path(recipe.output)
@@ -62,11 +62,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     arguments = training_arguments(recipe)
     if recipe.train.precision == "fp16" and arguments.device.type == "cpu":
         raise RecipeError("train.precision=fp16 needs a card: on a CPU set it, and train.weights if fp16, to bf16")
-    if arguments.n_gpu > 1:
-        raise RecipeError(
-            f"one process sees {arguments.n_gpu} cards: start torchrun --nproc_per_node {arguments.n_gpu} -m train run "
-            "RECIPE, or name one card in CUDA_VISIBLE_DEVICES"
-        )
+    one_card(arguments)
     with arguments.main_process_first(desc="base of the adapters"):
         model = with_adapters(model, recipe, processor, resume, writes=arguments.process_index == 0)
     if recipe.lora.rank:
@@ -231,7 +227,7 @@ def describe_optimizer(trainer: Trainer) -> str:
     return f"optimizer: {name}, state in {', '.join(sorted(states)) or 'nothing'}{note}"
 
 
-def _distributed_defaults() -> None:
+def distributed_defaults() -> None:
     """DeepSpeed wants to be told its rank; a plain ``python -m train run`` is a group of one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -259,6 +255,15 @@ def say_locks(say) -> None:
         minutes = (time.time() - lock.stat().st_mtime) / 60
         if minutes > 2:
             say(f"DeepSpeed waits for {lock}, {minutes:.0f} minutes old: delete it if nobody is compiling any more")
+
+
+def one_card(arguments: TrainingArguments) -> None:
+    """Raises RecipeError if the Trainer would share one process among several cards."""
+    if arguments.n_gpu > 1:
+        raise RecipeError(
+            f"one process sees {arguments.n_gpu} cards: start torchrun --nproc_per_node {arguments.n_gpu} -m train run "
+            "RECIPE, or name one card in CUDA_VISIBLE_DEVICES"
+        )
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:

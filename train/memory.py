@@ -9,6 +9,7 @@ import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -166,7 +167,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
         tracker.moment = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.add(tensor, "weights")
-        batch = _batch(model, fake, recipe.train.batch_size, tokens, images)
+        batch = made_up_batch(model, recipe.train.batch_size, tokens, images, fake)
         if recipe.train.deepspeed:
             sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
             terms = zero_terms(recipe.train.deepspeed, sizes, recipe.train.accumulation)
@@ -179,7 +180,8 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
         else:
             optimizer = _optimizer(recipe, arguments, model)
             _make_state(optimizer, fake)
-            _step(recipe, model, batch, tracker)
+            for _ in range(min(recipe.train.accumulation, 2)):  # the second finds the first's gradients in memory
+                _step(recipe, model, batch, tracker)
             if not recipe.train.in_backward:
                 _step_optimizer(arguments, model, optimizer, tracker)
             for tensor in _state(optimizer):
@@ -205,8 +207,16 @@ def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
                     table[name] = made[id(tensor)]
 
 
-def _batch(model: VaryForTraining, fake: FakeTensorMode, size: int, tokens: int, images: int) -> dict[str, Tensor]:
-    """Words are real, because the model asks how many there are of which; pictures are fake."""
+def made_up_batch(
+    model: VaryForTraining, size: int, tokens: int, images: int, mode: AbstractContextManager | None = None
+) -> dict[str, Tensor]:
+    """``size`` samples of ``tokens``, all taught that are no picture's. Pictures, or their features, are noise and made
+    in ``mode`` (fake tensors); words are real, because the model asks how many there are of which.
+
+    Raises:
+        RecipeError: the pictures alone are longer than ``tokens``.
+    """
+    mode = mode or contextlib.nullcontext()
     config = model.config
     down, across = config.vocabulary_config.stride
     side = config.vocabulary_config.image_size
@@ -219,19 +229,19 @@ def _batch(model: VaryForTraining, fake: FakeTensorMode, size: int, tokens: int,
     if config.image_token_id == 0:
         raise RecipeError("model: the image token cannot be number 0")
     if model.vision_vocabulary is None:
-        with fake:
-            found = torch.empty(size * images, side // down, side // across, config.vocabulary_config.output_size)
+        with mode:
+            found = torch.randn(size * images, side // down, side // across, config.vocabulary_config.output_size)
             features = {"vocabulary_features": found.half()}
             if config.clip_config is not None:
                 inner = config.clip_config.image_size // config.clip_config.patch_size
-                found = torch.empty(size * images, inner, inner, config.clip_config.width)
+                found = torch.randn(size * images, inner, inner, config.clip_config.width)
                 features["clip_features"] = found.half()
         return {"input_ids": ids, "labels": labels, **features}
-    with fake:
-        pixels = {"pixel_values": torch.empty(size * images, 3, side, side)}
+    with mode:
+        pixels = {"pixel_values": torch.randn(size * images, 3, side, side)}
         if model.clip is not None:
             inner = config.clip_config.image_size
-            pixels["clip_pixel_values"] = torch.empty(size * images, 3, inner, inner)
+            pixels["clip_pixel_values"] = torch.randn(size * images, 3, inner, inner)
     return {"input_ids": ids, "labels": labels, **pixels}
 
 
