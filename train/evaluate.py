@@ -172,6 +172,7 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
             score = TASKS[name].score([answer.text for answer in given], chosen)
             found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = score
             found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
+            found[f"{name}: cut at the limit"] = metrics.mean(answer.stop_reason == "length" for answer in given)
     return {name: round(value, 4) for name, value in found.items()}
 
 
