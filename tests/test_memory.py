@@ -16,13 +16,15 @@ from varytoy.processing import IGNORED
 
 
 class Largest(TorchDispatchMode):
-    """Elements of the largest floating-point tensor that any operation makes."""
+    """Elements of the largest tensor that any operation makes of one of these types."""
 
-    elements = 0
+    def __init__(self, *dtypes: torch.dtype):
+        super().__init__()
+        self.dtypes, self.elements = dtypes, 0
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         made = function(*arguments, **(options or {}))
-        if torch.is_tensor(made) and made.is_floating_point():
+        if torch.is_tensor(made) and made.dtype in self.dtypes:
             self.elements = max(self.elements, made.numel())
         return made
 
@@ -60,10 +62,10 @@ def test_the_scores_live_one_chunk_long_and_only_of_what_is_taught():
     hidden, weight = torch.randn(400, 8, requires_grad=True), torch.randn(1000, 8, requires_grad=True)
     labels = torch.full((400,), IGNORED)
     labels[300:] = 5
-    with Largest() as seen:
+    with Largest(torch.float32) as seen:
         chunked_cross_entropy(hidden, weight, labels, 10).backward()
     assert seen.elements == 10 * 1000
-    with Largest() as seen:
+    with Largest(torch.float32) as seen:
         chunked_cross_entropy(hidden, weight, labels, 256).backward()
     assert seen.elements == 100 * 1000
 
@@ -141,6 +143,16 @@ def test_the_loss_scale_finds_itself():
     again = InBackward(groups(model), torch.optim.SGD, scale=0.0, lr=1e-3)
     again.load_state_dict(optimizer.state_dict())
     assert (again.scale, again.skipped) == (optimizer.scale, optimizer.skipped)
+
+
+def test_an_embedding_is_never_whole_in_32_bits():
+    table = torch.nn.Embedding(2000, 64).bfloat16()
+    before = table.weight.clone()
+    InBackward([{"params": [table.weight]}], partial(RoundingAdamW8bit, chunk=4096), lr=1e-2)
+    with Largest(torch.float32, torch.float64) as seen:
+        table(torch.arange(60)).sum().backward()
+    assert not torch.equal(table.weight, before)
+    assert seen.elements == 4096
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

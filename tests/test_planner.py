@@ -171,9 +171,14 @@ def test_the_last_line_is_the_answer(shape, tmp_path, capsys):
     )
     assert main(["memory", str(path), "--gpu", "11"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("fits: ")
-    assert main(["memory", str(path), "--gpu", "1"]) == 1
+    assert main(["memory", str(path), "--gpu", "1.2"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("does not fit: ") and "try " in last
+    assert last.startswith("does not fit: ") and "with train." in last
+    words, size = re.search(r"with (.+) it is ([\d.]+) GiB$", last).groups()
+    assert main(["memory", str(path), *words.split(), "--gpu", "1.2"]) == 0  # the advice is planned, and it fits
+    assert f"fits: {size} " in capsys.readouterr().out
+    assert main(["memory", str(path), "--gpu", "1"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith("try one of the lora or qlora recipes")
     assert main(["memory", str(path), "--tokens", "200"]) == 2
     assert "more than 200 are needed" in capsys.readouterr().err
 
@@ -185,7 +190,7 @@ def test_measured_beside_the_plan(shape, tmp_path, capsys):
         "lora: {rank: 4}\ntrain: {max_length: 300, batch_size: 1, weights: bf16, precision: bf16}\n"
     )
     assert main(["memory", str(path), "train.precision=fp16", "train.weights=fp16", "--measure"]) == 2
-    assert "add train.precision=bf16" in capsys.readouterr().err
+    assert "set it, and train.weights if fp16, to bf16" in capsys.readouterr().err
     command = [sys.executable, "-m", "train", "memory", str(path), "--measure"]  # a process of its own is what grows
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     said = re.search(r"measured on (.+): peak ([\d.]+) GiB \(planned ([\d.]+)", out)
@@ -219,3 +224,11 @@ def test_full_size_recipes_fit(name, tokens, most):
     own = load_recipe(path)
     computed = found.peak if own.train.batch_size == 1 and own.train.max_length == tokens else plan(own).peak
     assert computed / GIB == pytest.approx(said, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vary-toy-pretrain-full-8bit", "vary-toy-sft-full-8bit"])
+def test_what_cannot_accumulate_has_the_largest_micro_batch(name):
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    assert plan(recipe).fits(11)
+    assert not plan(replace(recipe, train=replace(recipe.train, batch_size=recipe.train.batch_size + 1))).fits(11)

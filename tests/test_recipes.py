@@ -7,10 +7,11 @@ import pytest
 from conftest import ROOT
 
 from train.recipe import Recipe, RecipeError, load_recipe, to_yaml
+from train.study import RECIPES as STUDIES
+from train.study import WAYS
 
 SHIPPED = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
-
-
+ZERO = ROOT / "train" / "recipes"
 FROZEN = ("stage: sft", "freeze: [vision_vocabulary, clip]")
 
 
@@ -47,6 +48,18 @@ def test_shipped_recipe_loads_and_begins_with_how_to_run_it(path):
     comment = [line for line in head if line.startswith("#")]
     assert head[0].startswith("#")
     assert any(f"train run train/recipes/{path.name}" in line for line in comment)
+    if path.stem.startswith("vary-"):
+        assert any(line.startswith("#   hf download") for line in comment)
+    if path.stem.startswith("vary-") and recipe.train.deepspeed != str(path.with_name("zero2.json")):  # for one card
+        assert any(f"train memory train/recipes/{path.name}" in line for line in comment)
+        assert any(f"{path.name} --short" in line for line in comment)
+        assert any("GiB and 0.8 GiB reserve" in line for line in comment)
+        assert any(re.match(r"# Batch \d+", line) and "rate" in line for line in comment)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_ways_of_the_study_load(way):
+    load_recipe(STUDIES / way.recipe, way.overrides)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -160,6 +173,10 @@ def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
         ([*FROZEN, "train: {rates: {clip: 1.0e-5}}"], "train.rates: clip is frozen"),
         (["train: {rates: {tower: 1.0e-5}}"], "train.rates: 'tower' is not one of vision_vocabulary"),
         (["train: {rates: 1.0e-5}"], "train.rates must be a mapping"),
+        (["train: {batch_size: 0}"], "train.batch_size: a number above 0, not 0"),
+        (["train: {save_steps: -1}"], "train.save_steps: a number above 0, not -1"),
+        ([*FROZEN, "lora: {rank: 8, quantize: nf4}", f"train: {{deepspeed: {ZERO}/zero3.json}}"], "take zero2.json"),
+        ([f"train: {{optimizer: adamw_bnb_8bit, deepspeed: {ZERO}/zero2-offload.json}}"], "its own 32-bit Adam"),
     ],
 )
 def test_settings_that_do_not_go_together(recipe, lines, message):
@@ -186,6 +203,8 @@ def test_missing_recipe_says_where_they_are(tmp_path):
 def test_deepspeed_file_beside_the_recipe_is_found(recipe, tmp_path):
     (tmp_path / "zero.json").write_text("{}")
     assert load_recipe(recipe("train: {deepspeed: zero.json}")).train.deepspeed == str(tmp_path / "zero.json")
+    (tmp_path / "zero.json").write_text("{")
+    assert "zero.json has no DeepSpeed settings" in refusal(recipe("train: {deepspeed: zero.json}"))
 
 
 def test_every_setting_has_a_default():

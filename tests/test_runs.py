@@ -22,7 +22,7 @@ from train.data import BadSamples, SampleDataset
 from train.loop import allow_old_cards, run, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
-from train.resume import damage, resume_point
+from train.resume import SEAL, damage, resume_point
 from varytoy.samples import SampleError, read_samples
 
 
@@ -75,13 +75,14 @@ def test_a_damaged_checkpoint_is_said_and_an_older_one_taken(ten, tmp_path):
     output = tmp_path / "run"
     run(recipe(ten, output, max_steps=4, save_steps=2))
     newest = output / "checkpoint-4"
-    for name in ("optimizer.pt", "model.safetensors", "trainer_state.json"):
+    for name in sorted(path.name for path in newest.iterdir()):
         kept = (newest / name).read_bytes()
-        (newest / name).write_bytes(kept[: len(kept) // 2])
-        assert damage(newest)
-        said = []
-        assert resume_point(output, True, said.append) == str(output / "checkpoint-2")
-        assert re.search(rf"checkpoint-4 is damaged \({name}", said[0])
+        middle = len(kept) // 2
+        for spoilt in (kept[:middle], kept[:middle] + bytes([kept[middle] ^ 1]) + kept[middle + 1 :], None):
+            (newest / name).write_bytes(spoilt) if spoilt is not None else (newest / name).unlink()
+            said = []
+            assert resume_point(output, True, said.append) == str(output / "checkpoint-2")
+            assert re.search(rf"checkpoint-4 is damaged \({'.*' if name == SEAL else name}", said[0])
         (newest / name).write_bytes(kept)
     assert not damage(newest) and resume_point(output, True, print) == str(newest)
     for folder in (newest, output / "checkpoint-2"):

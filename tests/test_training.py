@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -258,12 +259,36 @@ def test_steps_in_backward_train_with_8_bit_state_throughout(ten, tmp_path, weig
     state = torch.load(tmp_path / "run" / "checkpoint-12" / "optimizer.pt", weights_only=True)
     states = [row for inner in state["inner"] for row in inner["state"].values()]
     states = [row | row.get("__bnb_optimizer_quant_state__", {}) for row in states]
+    model, *_ = build(recipe(ten, tmp_path / "run"))
+    wanted = Counter(tuple(parameter.shape) for parameter in model.parameters())
+    assert Counter(tuple(row["state1"].shape) for row in states) == wanted
     for row in states:  # one byte a moment, and four for each 256 of them; tensors under 4,096 elements in 32 bits
         elements = row["state1"].numel()
         small = elements < 4096
         assert row["state1"].dtype == row["state2"].dtype == (torch.float32 if small else torch.uint8)
         assert small or row["absmax1"].numel() == -(-elements // 256)
-    assert sum(row["state1"].shape == embeddings.shape for row in states) == 1
+    assert embeddings.numel() >= 4096 and tuple(embeddings.shape) in wanted
+
+
+@pytest.mark.parametrize("opt", [False, True], ids=["qwen2", "opt"])
+def test_a_checkpointed_decoder_has_the_same_losses_and_gradients(ten, opt):
+    model, processor, _ = build(recipe(ten, ten))
+    if opt:
+        model = VaryForTraining(tiny_config(opt=True))
+    rows = [(sample, sample.open_images()) for sample in list(read_samples(ten))[:3]]
+    batch = Collator(processor, 4096, BadSamples())(rows)
+    model.train()
+    found = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        torch.manual_seed(0)
+        loss = model(**batch).loss
+        found.append((loss, torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)))
+    (loss, gradients), (other_loss, other_gradients) = found
+    assert torch.equal(loss, other_loss)
+    for one, other in zip(gradients, other_gradients, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
 
 
 def test_a_batch_of_bad_samples_is_passed_over(ten, tmp_path):

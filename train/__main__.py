@@ -1,7 +1,6 @@
 """``python -m train run RECIPE.yaml [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a model."""
 
 import argparse
-import logging
 import os
 import shutil
 import sys
@@ -109,26 +108,25 @@ def _export(options) -> None:
 
 
 def _memory(options) -> int:
-    from train.memory import plan, report
+    from train.memory import advice, plan, report, verdict
 
     recipe = load_recipe(options.recipe, options.overrides)
+    card, shape = options.gpu, (options.tokens, options.images)
+    found = plan(recipe, *shape)
+    print(report(found), flush=True)
     if options.measure:
-        from train.measure import NoRoom, check, compare, measure
+        from train.measure import NoRoom, compare, measure
 
-        check(recipe)
-    found = plan(recipe, options.tokens, options.images)
-    if options.measure:
         try:
-            measured = measure(recipe, options.tokens, options.images, card=options.gpu)
+            measured = measure(recipe, *shape, card=card)
         except NoRoom as error:
-            print(report(found, recipe, options.gpu))
-            print(f"does not fit: {error}")
+            print(f"does not fit: {error}; {advice(found, recipe, card, *shape)}")
             return 1
         print(compare(measured, found.peak))
-        if not measured.device.startswith("CPU"):
+        if measured.on_card:
             found.peak = max(found.peak, measured.peak)
-    print(report(found, recipe, options.gpu))
-    return 0 if found.fits(options.gpu) else 1
+    print(verdict(found, recipe, card, *shape))
+    return 0 if found.fits(card) else 1
 
 
 def _features(options) -> None:
@@ -178,6 +176,8 @@ def _run(options) -> None:
 
     recipe = load_recipe(options.recipe, options.overrides)
     if options.short:
+        if recipe.features:
+            print(f"--short runs the towers themselves, not their features in {recipe.features}")
         recipe = shorten(recipe, options.short, torch.cuda.is_available())
         if int(os.environ.get("RANK", "0")) == 0 and (Path(recipe.output) / "recipe.yaml").is_file():
             shutil.rmtree(recipe.output)  # an earlier rehearsal
@@ -185,7 +185,6 @@ def _run(options) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # of a package that nobody needs here
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0

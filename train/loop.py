@@ -38,6 +38,7 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     Raises:
         RecipeError, SampleError: what is wrong and how to mend it.
     """
+    check_machine(recipe)
     if recipe.train.deepspeed:
         distributed_defaults()
         allow_old_cards(say)
@@ -60,15 +61,11 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     say(freeze(model, recipe.freeze))
     strides = model.config.vocabulary_config.stride
     arguments = training_arguments(recipe)
-    if recipe.train.precision == "fp16" and arguments.device.type == "cpu":
-        raise RecipeError("train.precision=fp16 needs a card: on a CPU set it, and train.weights if fp16, to bf16")
-    one_card(arguments)
     with arguments.main_process_first(desc="base of the adapters"):
-        model = with_adapters(model, recipe, processor, resume, writes=arguments.process_index == 0)
+        base = base_folder(model, recipe, processor, resume, writes=arguments.process_index == 0)
+    model = extend(model, recipe, base)
     if recipe.lora.rank:
         say(adapters.describe(model))
-    if recipe.train.compile:
-        compile_parts(model.language_model)
     for source, count in zip(recipe.data, data.counts, strict=True):
         say(f"  {count:>9,} samples from {source.path}")
     collator = Collator(
@@ -120,9 +117,13 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
 
 def show_progress(trainer: VaryTrainer) -> None:
     """Our bar in place of the Trainer's."""
+    hide_progress(trainer)
+    trainer.add_callback(Progress(trainer))
+
+
+def hide_progress(trainer: Trainer) -> None:
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(Progress(trainer))
 
 
 def record_start(recipe: Recipe, output: Path, data: SampleDataset, checkpoint: str | None) -> None:
@@ -157,13 +158,13 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def with_adapters(
+def base_folder(
     model: VaryForTraining, recipe: Recipe, processor: VaryProcessor, resume: bool, writes: bool = True
-) -> nn.Module:
-    """The model with the adapters that the recipe asks for, if it does; their base is a folder that can be loaded: the
-    one of ``init`` if that is the whole model, else written anew at the beginning of a run."""
+) -> Path | None:
+    """The model below the recipe's adapters, if it asks for any, as a folder that can be loaded: the one of ``init`` if
+    that is the whole model, else written anew at the beginning of a run."""
     if not recipe.lora.rank:
-        return model
+        return None
     base = Path(recipe.model.init[0]) if len(recipe.model.init) == 1 else None
     if base is None or not is_whole(model, base):
         base = Path(recipe.output) / "base"
@@ -176,9 +177,18 @@ def with_adapters(
             aside.rename(base)
         if not base.is_dir():
             raise RecipeError(f"--resume: {base}, which the adapters were trained on, is gone")
+    return base
+
+
+def extend(model: VaryForTraining, recipe: Recipe, base: Path | None = None) -> nn.Module:
+    """The model as it is trained: its decoder packed, with adapters and compiled, where the recipe says so."""
     if recipe.lora.quantize:
         adapters.quantize(model, compute_type(recipe))
-    return adapters.add_adapters(model, recipe, base)
+    if recipe.lora.rank:
+        model = adapters.add_adapters(model, recipe, base)
+    if recipe.train.compile:
+        compile_parts(model.language_model)
+    return model
 
 
 def compute_type(recipe: Recipe) -> torch.dtype:
@@ -198,10 +208,6 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
         chosen = RoundingAdamW8bit
     if not recipe.train.in_backward:
         return chosen, options
-    if arguments.world_size > 1:
-        raise RecipeError(
-            "train.in_backward steps before processes could share their gradients: start one process, or use DeepSpeed"
-        )
     scale, rate = recipe.train.loss_scale, options["lr"]
     return InBackward, {"make": partial(chosen, **options), "scale": scale, "lr": rate}
 
@@ -257,12 +263,19 @@ def say_locks(say) -> None:
             say(f"DeepSpeed waits for {lock}, {minutes:.0f} minutes old: delete it if nobody is compiling any more")
 
 
-def one_card(arguments: TrainingArguments) -> None:
-    """Raises RecipeError if the Trainer would share one process among several cards."""
-    if arguments.n_gpu > 1:
+def check_machine(recipe: Recipe) -> None:
+    """Raises RecipeError for what a recipe cannot do on this machine, or in so many processes."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if recipe.train.precision == "fp16" and not cards:
+        raise RecipeError("train.precision=fp16 needs a card: on a CPU set it, and train.weights if fp16, to bf16")
+    if recipe.train.in_backward and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
-            f"one process sees {arguments.n_gpu} cards: start torchrun --nproc_per_node {arguments.n_gpu} -m train run "
-            "RECIPE, or name one card in CUDA_VISIBLE_DEVICES"
+            "train.in_backward steps before processes could share their gradients: start one process, or use DeepSpeed"
+        )
+    if cards > 1 and "LOCAL_RANK" not in os.environ:
+        raise RecipeError(
+            f"one process sees {cards} cards: start torchrun --nproc_per_node {cards} -m train run RECIPE, or name one "
+            "card in CUDA_VISIBLE_DEVICES"
         )
 
 

@@ -7,7 +7,6 @@ process grows by: other kernels than a card's, the same tensors.
 
 import contextlib
 import dataclasses
-import os
 import statistics
 import tempfile
 import time
@@ -15,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import TrainerCallback
 
-from train import adapters
 from train.loop import (
     allow_old_cards,
+    check_machine,
     choose_optimizer,
-    compute_type,
     distributed_defaults,
-    one_card,
+    extend,
+    hide_progress,
     training_arguments,
 )
 from train.memory import GIB, made_up_batch
-from train.model import assemble, compile_parts, freeze
+from train.model import assemble, freeze
 from train.recipe import Recipe, RecipeError
 from train.trainer import VaryTrainer
 from varytoy.reader import first_line
@@ -38,13 +37,14 @@ class Measured:
     """What steps of a recipe took.
 
     Attributes:
-        device: name of the card, or "CPU" and its threads.
+        device: name of the card, or "CPU" and its threads; ``on_card``: which of them.
         peak: most bytes at any moment after the first step.
         seconds: of a step (median, without the first); ``tokens``: shown in a step.
         skipped: steps and gradients that were left out because something was not finite; they cost less.
     """
 
     device: str
+    on_card: bool
     peak: int
     seconds: float
     tokens: int
@@ -74,18 +74,15 @@ class _Watch(TrainerCallback):
             _forget_peak()
 
 
-def check(recipe: Recipe) -> None:
+def _check(recipe: Recipe) -> None:
     """Raises RecipeError where a recipe's step cannot be run here."""
+    check_machine(recipe)
     if torch.cuda.is_available():
         return
     if not Path("/proc/self/status").is_file():
         raise RecipeError("memory --measure needs a card, or Linux")
     if recipe.train.deepspeed:
         raise RecipeError("memory --measure: what DeepSpeed takes of a card is measured on a card only")
-    if recipe.train.precision == "fp16":
-        raise RecipeError(
-            "memory --measure: without a card add train.precision=bf16, and train.weights=bf16 where they are fp16"
-        )
 
 
 def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, card: float = 11.0) -> Measured:
@@ -96,7 +93,7 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
         NoRoom: it did not fit.
         RecipeError: the recipe cannot be run here.
     """
-    check(recipe)
+    _check(recipe)
     tokens = tokens or recipe.train.max_length
     on_card = torch.cuda.is_available()
     if on_card:
@@ -106,7 +103,7 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
         allow_old_cards(print)
     micro = min(recipe.train.accumulation, 2)
     settings = {"max_steps": steps, "accumulation": micro, "log_steps": 10**9, "warmup": 0}
-    start = _resident("VmRSS")
+    start = 0 if on_card else _resident("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
         recipe = dataclasses.replace(recipe, output=folder, train=dataclasses.replace(recipe.train, **settings))
         try:
@@ -119,21 +116,15 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
     peak = torch.cuda.max_memory_allocated() if on_card else _resident("VmHWM") - start
     device = torch.cuda.get_device_name() if on_card else f"CPU, {torch.get_num_threads()} threads"
     shown = recipe.train.batch_size * micro * tokens
-    return Measured(device, peak, statistics.median(watch.seconds), shown, watch.skipped)
+    return Measured(device, on_card, peak, statistics.median(watch.seconds), shown, watch.skipped)
 
 
 def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
     model = assemble(recipe)
     freeze(model, recipe.freeze)
     batch = made_up_batch(model, recipe.train.batch_size, tokens, images)
-    if recipe.lora.quantize:
-        adapters.quantize(model, compute_type(recipe))
-    if recipe.lora.rank:
-        model = adapters.add_adapters(model, recipe)
-    if recipe.train.compile:
-        compile_parts(model.language_model)
+    model = extend(model, recipe)
     arguments = training_arguments(recipe)
-    one_card(arguments)
     arguments.report_to = []
     arguments.set_save(strategy="no")
     watch = _Watch()
@@ -147,8 +138,7 @@ def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
         callbacks=[watch],
     )
     watch.trainer = trainer
-    for callback in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(callback)
+    hide_progress(trainer)
     trainer.train()
     inner = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
     watch.skipped += trainer.not_finite + getattr(inner, "skipped", 0)
@@ -170,8 +160,6 @@ def _forget_peak() -> None:
 
 def _resident(name: str) -> int:
     """Bytes of the process: ``VmRSS`` now, ``VmHWM`` at most."""
-    if not os.path.isfile("/proc/self/status"):
-        return 0
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 

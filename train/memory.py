@@ -9,7 +9,6 @@ import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 from train import adapters
 from train.loop import choose_optimizer, compute_type, training_arguments
 from train.model import VaryForTraining, assemble, freeze, keep_in
-from train.recipe import Recipe, RecipeError
+from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from train.zero_memory import zero_terms
 from varytoy.processing import IGNORED
 
@@ -208,7 +207,7 @@ def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
 
 
 def made_up_batch(
-    model: VaryForTraining, size: int, tokens: int, images: int, mode: AbstractContextManager | None = None
+    model: VaryForTraining, size: int, tokens: int, images: int, mode: contextlib.AbstractContextManager | None = None
 ) -> dict[str, Tensor]:
     """``size`` samples of ``tokens``, all taught that are no picture's. Pictures, or their features, are noise and made
     in ``mode`` (fake tensors); words are real, because the model asks how many there are of which.
@@ -352,8 +351,8 @@ def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
             handle.remove()
 
 
-def report(found: Plan, recipe: Recipe, card: float) -> str:
-    """The plan as a table; its last line says whether it fits."""
+def report(found: Plan) -> str:
+    """The plan as a table."""
     lines = [f"peak {found.peak / GIB:.2f} GiB, at {found.moment}", ""]
     lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in found.kinds.items()]
     lines += ["", "peak of each moment"]
@@ -361,38 +360,51 @@ def report(found: Plan, recipe: Recipe, card: float) -> str:
     lines += [f"stand-in: {text}" for text in found.stand_ins]
     if found.host:
         lines.append(f"on the host, for DeepSpeed's optimizer: {found.host / GIB:.1f} GiB")
-    short = found.peak + RESERVE - card * GIB
+    return "\n".join(lines)
+
+
+def verdict(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
+    """One line: ``fits`` or ``does not fit`` a card of so many GiB, and then what to turn."""
     sums = f"{found.peak / GIB:.2f} + {RESERVE / GIB:.1f} GiB reserve of {card:g} GiB"
-    if short <= 0:
-        return "\n".join([*lines, f"fits: {sums}"])
-    return "\n".join([*lines, f"does not fit: {sums}; {advice(found, recipe)}"])
+    if found.fits(card):
+        return f"fits: {sums}"
+    return f"does not fit: {sums}; {advice(found, recipe, card, tokens, images)}"
 
 
-def advice(found: Plan, recipe: Recipe) -> str:
-    """What to turn first, by what most of the peak is, of what the recipe allows."""
-    train, lora = recipe.train, recipe.lora
-    small = {"optimizer": "adamw_bnb_8bit"}
-    packed = {"weights": "bf16", "precision": "bf16" if lora.rank else "fp32", **small}
+def advice(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
+    """What to turn, by what most of the peak is, of what the recipe allows, until a plan of it fits the card."""
+    turned: dict[str, object] = {}
+    while not found.fits(card) and (turn := _turn(found, recipe)):
+        turned |= turn
+        recipe = replace(recipe, train=replace(recipe.train, **turn))
+        found = plan(recipe, tokens, images)
+    words = " ".join(f"train.{key}={value}".lower() for key, value in turned.items())
+    then = [f"with {words} it is {found.peak / GIB:.2f} GiB"] if turned else []
+    if not found.fits(card):
+        then.append("freeze more of the model" if recipe.lora.quantize else "try one of the lora or qlora recipes")
+    return ", ".join(then)
+
+
+def _turn(found: Plan, recipe: Recipe) -> dict[str, object]:
+    """Settings that make less of what the plan has most of; none where all are turned already."""
+    train = recipe.train
+    small = {} if train.optimizer in EIGHT_BIT else {"optimizer": "adamw_bnb_8bit"}
+    at_once = {"in_backward": True, "clip_norm": 0.0, "accumulation": 1}
+    packed = {"weights": "fp16", "precision": "fp16"}  # and not bf16, which cards of the 10 series do not have
+    if not recipe.lora.rank:
+        packed |= {"precision": "fp32", "loss_scale": 0.0, **small, **at_once}
     turns = {
-        "activations": [
-            {"gradient_checkpointing": True},
-            {"batch_size": max(train.batch_size // 2, 1)},
-            {"max_length": train.max_length // 2},
-        ],
+        "activations": [{"gradient_checkpointing": True}, {"batch_size": max(train.batch_size // 2, 1)}],
         "optimizer state": [small],
-        "gradients": [{"in_backward": True, "clip_norm": 0.0, "accumulation": 1}],
-        "weights": [packed],
+        "gradients": [at_once],
+        "weights": [packed] if train.weights == "fp32" else [],
     }
     for kind in sorted(found.kinds, key=found.kinds.get, reverse=True):
         for turn in turns.get(kind, []):
             turned = replace(recipe, train=replace(train, **turn))
             if turned != recipe and _allowed(turned):
-                return f"most are {kind}: try " + " ".join(
-                    f"train.{key}={value}".lower() for key, value in turn.items()
-                )
-    if not lora.quantize:
-        return "try one of the " + ("qlora recipes" if lora.rank else "lora recipes")
-    return "freeze more of the model, or shorten train.max_length"
+                return turn
+    return {}
 
 
 def _allowed(recipe: Recipe) -> bool:

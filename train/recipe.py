@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from varytoy.config import VaryConfig
 STAGES = ("vocabulary", "pretrain", "sft")
 EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 """Optimizers that train.rounding's stands for."""
+_ABOVE_ZERO = ("epochs", "batch_size", "accumulation", "max_length", "save_steps", "keep", "log_steps")
 PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
 
 
@@ -199,6 +201,7 @@ class Recipe:
         self._check_features()
         self._check_adapters()
         self._check_memory()
+        self._check_zero()
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
 
@@ -235,6 +238,9 @@ class Recipe:
 
     def _check_memory(self) -> None:
         train = self.train
+        for name in _ABOVE_ZERO:
+            if getattr(train, name) <= 0:
+                raise RecipeError(f"train.{name}: a number above 0, not {getattr(train, name)}")
         _one_of("train.weights", train.weights, ("fp32", "bf16", "fp16"))
         _one_of("train.rounding", train.rounding, ("chance", "nearest"))
         if train.weights != "fp32" and self.lora.rank:
@@ -287,6 +293,18 @@ class Recipe:
         elif train.loss_scale != 1.0:
             raise RecipeError("train.loss_scale is for train.in_backward: fp16 autocast has its own")
 
+    def _check_zero(self) -> None:
+        if not self.train.deepspeed:
+            return
+        zero, where = read_zero(self.train.deepspeed), f"{self.train.deepspeed}:"
+        if self.lora.quantize and zero.get("stage") == 3:
+            raise RecipeError(f"{where} ZeRO-3 cannot spread layers packed in four bits: take zero2.json")
+        if self.train.optimizer in EIGHT_BIT and zero.get("offload_optimizer", {}).get("device", "none") != "none":
+            raise RecipeError(
+                f"{where} on the host DeepSpeed steps its own 32-bit Adam, no 8-bit one: set "
+                "train.optimizer=adamw_torch, or take zero2.json"
+            )
+
 
 def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     """Three steps of the recipe's way in nano's shape, from random weights, on the samples of ``folder``: whether all
@@ -330,13 +348,21 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
             raise RecipeError(f"'{override}': the value is not YAML: {' '.join(str(error).split())}") from error
         _assign(tree, key.split("."), found, override)
     recipe = _fill(Recipe, tree, str(path), "")
-    recipe.check()
-    if recipe.train.deepspeed and not Path(recipe.train.deepspeed).is_file():
-        beside = path.parent / recipe.train.deepspeed
-        if not beside.is_file():
-            raise RecipeError(f"{path}: train.deepspeed: no file {recipe.train.deepspeed}")
+    beside = path.parent / recipe.train.deepspeed
+    if not Path(recipe.train.deepspeed).is_file() and beside.is_file():
         recipe.train.deepspeed = str(beside)
+    recipe.check()
     return recipe
+
+
+def read_zero(path: str) -> dict:
+    """What a DeepSpeed JSON file says of ZeRO. Raises RecipeError if it cannot be read."""
+    if not Path(path).is_file():
+        raise RecipeError(f"train.deepspeed: no file {path}")
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise RecipeError(f"train.deepspeed: {path} has no DeepSpeed settings in JSON: {error}") from error
 
 
 def _one_of(key: str, value: str, allowed: typing.Sequence[str]) -> None:

@@ -1,17 +1,16 @@
 """Checkpoints that are whole or not there: written aside and renamed, looked through before a run goes on from one."""
 
+import hashlib
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from train.recipe import RecipeError
 from varytoy.reader import first_line
 
+SEAL = "sha256.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -23,31 +22,36 @@ def checkpoints(output: Path) -> list[Path]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
+def seal(folder: Path) -> None:
+    """Write down the SHA-256 of each file of a finished checkpoint, for ``damage``."""
+    sums = {str(path.relative_to(folder)): _sum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    (folder / SEAL).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
 def damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, in a few words; empty if it is whole."""
+    """What is wrong with a checkpoint, in a few words; empty if each file is as it was written."""
     try:
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        sums = json.loads((folder / SEAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "trainer_state.json cannot be read"
-    deepspeed = (folder / "latest").is_file()
-    for name in ("*.safetensors", "optimizer.pt"):
-        if not deepspeed and not any(folder.glob(name)):
+        return f"{SEAL} cannot be read"
+    for name, wanted in sums.items():
+        try:
+            found = _sum(folder / name)
+        except FileNotFoundError:
             return f"{name} is missing"
-    for path in sorted(folder.rglob("*.safetensors")):
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except (OSError, SafetensorError):
-            return f"{path.name} is not whole"
-    for path in sorted([*folder.rglob("*.pt"), *folder.rglob("*.pth")]):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-        except (OSError, zipfile.BadZipFile):
-            broken = path.name
-        if broken:
-            return f"{path.name} is not whole"
+        except OSError as error:
+            return f"{name}: {first_line(error)}"
+        if found != wanted:
+            return f"{name} is not as it was written"
     return ""
+
+
+def _sum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 24):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def resume_point(output: Path, resume: bool, say: Callable[[str], None]) -> str | None:

@@ -18,7 +18,7 @@ from train.data import BadSamples, SizeSampler
 from train.in_backward import InBackward
 from train.model import VaryForTraining, load_stage
 from train.recipe import PARTS, RecipeError
-from train.resume import not_written
+from train.resume import not_written, seal
 
 
 class _NotFinite(Exception):
@@ -128,6 +128,9 @@ class VaryTrainer(Trainer):
         self._aside = str(aside)
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(aside / name)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's own archive writer raises these
@@ -135,7 +138,6 @@ class VaryTrainer(Trainer):
             raise not_written(error, output, self.state.global_step) from error
         finally:
             self._aside = None
-        self.accelerator.wait_for_everyone()
         if self.args.should_save:
             shutil.rmtree(output / name, ignore_errors=True)
             os.replace(aside / name, output / name)

@@ -3,12 +3,10 @@
 Read off DeepSpeed 0.19's ``stage_1_and_2.py`` and held against a real run by a test.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from train.recipe import RecipeError
+from train.recipe import RecipeError, read_zero
 
 
 @dataclass
@@ -28,7 +26,7 @@ def zero_terms(path: str, sizes: Sequence[int], accumulation: int) -> ZeroTerms:
     Raises:
         RecipeError: a configuration of another kind, which is not predicted.
     """
-    settings = json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {})
+    settings = read_zero(path)
     offload = settings.get("offload_optimizer", {}).get("device")
     if settings.get("stage") != 2 or offload != "cpu" or settings.get("overlap_comm"):
         raise RecipeError(
