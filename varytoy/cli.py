@@ -25,6 +25,12 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--max-new-tokens", type=_positive, default=1024, help="longest answer to one picture or block")
     read.add_argument("--json", action="store_true", help="one JSON object a line")
     read.set_defaults(run=read_files)
+
+    convert = programs.add_parser("convert", help="make a model of varytoy of somebody else's checkpoint")
+    convert.add_argument("source", metavar="SOURCE", help="a folder or a file of weights")
+    convert.add_argument("out", metavar="OUT", help="a new folder")
+    convert.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="", help="default: as it is")
+    convert.set_defaults(run=_convert)
     return parser
 
 
@@ -80,6 +86,16 @@ def _row(reader: Reader, name: str, page: Page, answer: Answer, seconds: float) 
         "seconds": round(seconds, 3),
         "model": reader.name,
     }
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from varytoy import weights
+
+    try:
+        print(f"{weights.convert(options.source, options.out, options.dtype)}, in {options.out}")
+    except (weights.WeightsError, OSError) as error:
+        return _complain(str(error))
+    return 0
 
 
 def _complain(sentence: str) -> int:

@@ -134,6 +134,7 @@ class VaryProcessor(ProcessorMixin):
         places: how many ``<y_n>`` and ``<x_n>`` tokens there are, 0 for none. A model that was taught them writes where
             each line and word stands before it, and so keeps its place; ``decode_text`` leaves them out.
         place_size: pixels (vertical, horizontal) of the picture at the model's size from one of them to the next.
+        prompts: task -> its prompt, where the model was taught other words than the tasks' own; it knows only these.
     """
 
     def __init__(
@@ -144,8 +145,10 @@ class VaryProcessor(ProcessorMixin):
         system: str = "",
         places: int = 0,
         place_size: Sequence[int] = (16, 16),
+        prompts: dict[str, str] | None = None,
         **kwargs,
     ):
+        self.prompts = dict(prompts or {})
         self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)
         super().__init__(image_processor, tokenizer, **kwargs)
 

@@ -1,5 +1,6 @@
 """Reader: what a user holds. ``Reader.from_pretrained("nano").ocr(image)``."""
 
+import json
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -7,12 +8,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoProcessor
 
 from varytoy import layout
-from varytoy.config import VaryConfig
 from varytoy.documents import to_rgb
 from varytoy.generation import Generated, generate
 from varytoy.model import VaryForConditionalGeneration
@@ -22,6 +23,8 @@ from varytoy.tasks import Answer, Task, get_task
 
 Show = Callable[[str], None]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WANTED = ("*.json", "*.safetensors", "*.bin", "*.tiktoken", "merges.txt")
+"""Files of a hub's repository that hold a model."""
 _MOST_ENLARGED = 4.0
 _MOST_LINES = 8
 
@@ -45,7 +48,8 @@ class Reader:
 
     @classmethod
     def from_pretrained(cls, name: str = "nano", device: str = "auto") -> "Reader":
-        """Load the embedded model (``nano``), a folder or a hub id.
+        """Load the embedded model (``nano``), a folder or a hub id: a model of varytoy, or one of the layouts that
+        ``varytoy convert`` knows, converted in memory.
 
         Raises:
             ModelError: the folder is no model, the hub cannot give it, or the device is not there.
@@ -108,7 +112,7 @@ class Reader:
                 long for the model.
         """
         chosen = get_task(task)
-        prompt = chosen.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
+        prompt = self._prompt(chosen, argument)
         image = view = to_rgb(image)
         if chosen.view == "text" and self._reads_blocks:
             fitted = self.fit_text(image)
@@ -138,7 +142,7 @@ class Reader:
         blocks = [block for block in layout.cut_blocks(image) if block.kind == "text"]
         if not blocks:
             return Answer("", markdown="" if task == "markdown" else None, confidence=1.0)
-        messages = [{"role": "user", "content": f"<image>\n{chosen.prompt()}"}]
+        messages = [{"role": "user", "content": f"<image>\n{self._prompt(chosen)}"}]
         done: list[Generated] = []
         text = ""
 
@@ -160,6 +164,13 @@ class Reader:
         tokens = sum(row.tokens for row in done)
         answer.confidence = sum(row.confidence * row.tokens for row in done) / max(tokens, 1)
         return answer
+
+    def _prompt(self, task: Task, argument: str = "") -> str:
+        """What the model is asked. Raises ValueError for a task that it was never taught."""
+        known = self.processor.prompts
+        if known and task.name not in known:
+            raise ValueError(f"this model was taught {' and '.join(known)}, not {task.name}")
+        return known.get(task.name) or task.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
 
     def fit_text(self, image: Image.Image) -> Image.Image:
         """The picture at the size at which the model reads its letters best; as it is where no text is found."""
@@ -241,36 +252,54 @@ def first_line(error: Exception) -> str:
 
 
 def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    folder = Path(name)
-    if (folder / "adapter_config.json").is_file():
-        return _load_adapted(folder)
-    if folder.exists() or not _HUB_ID.fullmatch(name):
-        missing = [
-            entry
-            for entry in ("config.json", "processor_config.json", "tokenizer.json")
-            if not (folder / entry).is_file()
-        ]
-        if not list(folder.glob("*.safetensors")):
-            missing.append("model.safetensors")
-        if missing:
-            raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
+    path = Path(name)
+    if not path.exists() and _HUB_ID.fullmatch(name):
+        path = _fetch(name)
+    if (path / "adapter_config.json").is_file():
+        return _load_adapted(path)
+    if path.is_file() or _is_foreign(path):
+        from varytoy import weights
+
+        try:
+            return weights.load(path)
+        except weights.WeightsError as error:
+            raise ModelError(f"cannot load the model '{name}': {error}") from error
+    missing = [
+        entry for entry in ("config.json", "processor_config.json", "tokenizer.json") if not (path / entry).is_file()
+    ]
+    if not list(path.glob("*.safetensors")):
+        missing.append("model.safetensors")
+    if missing:
+        raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
     try:
-        kind = VaryConfig.get_config_dict(name)[0].get("model_type")
-        if kind == VaryConfig.model_type:
-            model, found = VaryForConditionalGeneration.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True
-            )
-            processor = AutoProcessor.from_pretrained(name)
+        model, found = VaryForConditionalGeneration.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load the model '{name}': {first_line(error)}") from error
-    if kind != VaryConfig.model_type:
-        raise ModelError(f"'{name}' is a model of the type {kind}, not one of varytoy's")
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ModelError(
             f"the weights of '{name}' are not whole: {len(missing)} tensors are missing, first {missing[0]}"
         )
     return model, processor
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder has weights and is not one of ours, whose configuration names the vision vocabulary's."""
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = {}
+    ours = "vocabulary_config" in said or (folder / "processor_config.json").is_file() and not said
+    return not ours and any(any(folder.glob(f"*{end}")) for end in (".safetensors", ".bin", ".pth", ".index.json"))
+
+
+def _fetch(name: str) -> Path:
+    """A model of the hub, without any program that lies beside it."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the model '{name}' from the hub: {first_line(error)}") from error
 
 
 def _load_adapted(folder: Path) -> tuple[VaryForConditionalGeneration, VaryProcessor]:

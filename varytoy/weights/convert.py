@@ -1,0 +1,234 @@
+"""``varytoy convert SOURCE OUT``: a checkpoint of another layout as one of ours, on disk or in memory."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Tokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from varytoy.clip import ClipBranch
+from varytoy.config import VaryConfig, read_preset
+from varytoy.model import VaryForConditionalGeneration
+from varytoy.processing import VaryImageProcessor, VaryProcessor
+from varytoy.tokenizer import add_image_tokens
+from varytoy.vocabulary import VisionVocabulary
+from varytoy.weights.maps import Step, WeightsError, brief
+from varytoy.weights.shapes import config_of
+from varytoy.weights.source import Source
+from varytoy.weights.tokenizer import tokenizer_from_ranks
+
+_SHARD = 512 * 2**20
+"""Bytes of a file: what is written at once has to stand in memory."""
+_TIED = "language_model.lm_head.weight"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Conversion:
+    """A source, understood.
+
+    Attributes:
+        config: of the whole model, or of the part that the source is.
+        targets: every tensor by our name, on the meta device, in the source's type.
+    """
+
+    source: Source
+    config: VaryConfig | PretrainedConfig
+    targets: dict[str, Tensor]
+    steps: list[Step]
+
+    def tensors(self, names: set[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Our name and tensor, read as they come; only those of ``names`` if given."""
+        for step in self.steps:
+            wanted = [name for name in step.targets if name in self.targets and (names is None or name in names)]
+            if wanted:
+                made = step.rule.apply([self.source.get(name) for name in step.sources])
+                yield from ((name, tensor) for name, tensor in zip(step.targets, made, strict=True) if name in wanted)
+
+
+def understand(path: str | Path) -> Conversion:
+    """Recognise a checkpoint and check that it is whole.
+
+    Raises:
+        WeightsError: an unknown layout, or every key that is missing, unexpected or of a wrong shape.
+    """
+    source = Source(path)
+    family = source.family
+    steps, unexpected = family.steps(source.tensors)
+    targets: dict[str, Tensor] = {}
+    for step in steps:
+        made = step.rule.apply([source.tensors[name] for name in step.sources])
+        targets |= dict(zip(step.targets, made, strict=True))
+    if _TIED in targets and _is_copy(source, steps):
+        del targets[_TIED]
+    config = config_of(targets, family, source.config)
+    if family.name == "vary-toy" and config.text_config.hidden_size == 4096:
+        raise WeightsError(f"{source.path} is Vary (7B), which takes other pixels and another prompt than Vary-toy")
+    wanted = _shapes(config, family.part)
+    lost = [name for name in wanted if name not in targets and not family.never_has(name)]
+    strange = [name for name in targets if name not in wanted]
+    wrong = [name for name in targets if name in wanted and targets[name].shape != wanted[name].shape]
+    sentences = []
+    if lost:
+        sentences.append(f"missing {brief(family.source_of(name) for name in lost)}")
+    if strange or unexpected:
+        sentences.append(f"unexpected {brief([*unexpected, *(family.source_of(name) for name in strange)])}")
+    for name in wrong:
+        shapes = f"{list(targets[name].shape)} in place of {list(wanted[name].shape)}"
+        sentences.append(f"{family.source_of(name)} has the shape {shapes}")
+    if sentences:
+        raise WeightsError(f"{source.path} looks like {family.about}, but: {'; '.join(sentences)}")
+    return Conversion(source, config, targets, steps)
+
+
+def _is_copy(source: Source, steps: list[Step]) -> bool:
+    """Whether the decoder's scores are its embeddings, written twice."""
+    said = source.config.get("text_config", source.config).get("tie_word_embeddings")
+    homes = {target: step.sources[0] for step in steps for target in step.targets}
+    table = next((home for target, home in homes.items() if target.endswith(".embed_tokens.weight")), None)
+    if said is False or table is None or source.tensors[table].shape != source.tensors[homes[_TIED]].shape:
+        return False
+    return bool(torch.equal(source.get(table), source.get(homes[_TIED])))
+
+
+def _shapes(config: PretrainedConfig, part: str) -> dict[str, Tensor]:
+    """Our names with the shapes of the model, or the part, that the configuration makes."""
+    with torch.device("meta"):
+        if part == "vision_vocabulary":
+            model: nn.Module = VisionVocabulary(config)
+        elif part == "clip":
+            model = ClipBranch(config)
+        elif part == "language_model":
+            model = AutoModelForCausalLM.from_config(config)
+        else:
+            model = VaryForConditionalGeneration(config)
+    prefix = f"{part}." if part else ""
+    tied = bool(getattr(getattr(config, "text_config", config), "tie_word_embeddings", False))
+    found = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    return {name: tensor for name, tensor in found.items() if not (tied and name == _TIED)}
+
+
+def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
+    """Write the checkpoint at ``path`` to the folder ``out`` in our layout, tensor by tensor, with its configuration,
+    processor and tokenizer. A source that is a part of a model (SAM, CLIP, a decoder) becomes a folder for
+    ``model.init`` of a recipe.
+
+    Args:
+        dtype: fp32, fp16 or bf16; empty for the source's.
+
+    Returns:
+        One sentence on what it was.
+
+    Raises:
+        WeightsError: it is not known or not whole, or ``out`` holds something.
+    """
+    found, out = understand(path), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise WeightsError(f"{out} is there already: name a new folder")
+    processor = None if found.source.family.part else processor_for(found)
+    out.mkdir(parents=True, exist_ok=True)
+    kind = DTYPES.get(dtype)
+    metas = {name: tensor if kind is None else tensor.to(kind) for name, tensor in found.targets.items()}
+    shards = split_torch_state_dict_into_shards(
+        metas, filename_pattern="model{suffix}.safetensors", max_shard_size=_SHARD
+    )
+    for file, names in shards.filename_to_tensors.items():
+        part = {}
+        for name, tensor in found.tensors(set(names)):
+            part[name] = (tensor if kind is None else tensor.to(kind)).contiguous()
+        save_file(part, out / file, metadata={"format": "pt"})
+        del part
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    found.config.dtype = next(iter(metas.values())).dtype
+    if isinstance(found.config, VaryConfig):
+        found.config.architectures = ["VaryForConditionalGeneration"]
+    found.config.save_pretrained(out)
+    if processor is not None:
+        processor.save_pretrained(out)
+    else:
+        tokenizer = _tokenizer(found.source)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(out)
+    numbers = sum(tensor.numel() for tensor in metas.values())
+    return f"{found.source.family.about}: {len(metas)} tensors, {numbers:,} numbers"
+
+
+def load(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+    """The model and processor of a checkpoint of another layout, converted in memory.
+
+    Raises:
+        WeightsError: it is not known, not whole, or a part of a model only.
+    """
+    found = understand(path)
+    if found.source.family.part:
+        raise WeightsError(
+            f"{path} is {found.source.family.about}: a part of a model, to begin a training from (model.init), which "
+            "reads nothing by itself"
+        )
+    if found.source.family.no_reader:
+        raise WeightsError(f"{path} is {found.source.family.about}; {found.source.family.no_reader}")
+    processor = processor_for(found)
+    state = {name: tensor.to(dtype) for name, tensor in found.tensors()}
+    model = VaryForConditionalGeneration.from_pretrained(None, config=found.config, state_dict=state, dtype=dtype)
+    return model, processor
+
+
+def processor_for(found: Conversion) -> VaryProcessor:
+    """The processor that a whole model was published with: its tokenizer, pixels, template and prompts.
+
+    Raises:
+        WeightsError: there is no tokenizer beside the weights, or one of another model.
+    """
+    family, config = found.source.family, found.config
+    chosen = read_preset(family.preset)["processor"] | family.processor
+    tokenizer = _tokenizer(found.source)
+    if tokenizer is None:
+        raise WeightsError(
+            f"{found.source.folder} lacks a tokenizer: put tokenizer.json, qwen.tiktoken, or vocab.json and merges.txt "
+            "beside the weights"
+        )
+    try:
+        add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
+    except ValueError as error:
+        raise WeightsError(f"{found.source.folder}: {error}") from error
+    if chosen.get("template", "chatml") == "chatml":
+        tokenizer.eos_token = "<|im_end|>"
+    side, clip = config.vocabulary_config.image_size, config.clip_config
+    pixels = chosen.pop("image_processor") | {
+        "size": (side, side),
+        "stride": config.vocabulary_config.stride,
+        "clip_size": clip.image_size if clip is not None else 0,
+    }
+    config.text_config.eos_token_id = tokenizer.eos_token_id
+    config.text_config.pad_token_id = tokenizer.pad_token_id
+    return VaryProcessor(VaryImageProcessor(**pixels), tokenizer, **chosen)
+
+
+def _tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside the weights, whatever model class the folder names."""
+    names = {file.name for file in source.folder.iterdir()}
+    ranks = next(iter(sorted(name for name in names if name.endswith(".tiktoken"))), None)
+    try:
+        if "tokenizer.json" in names:
+            return PreTrainedTokenizerFast.from_pretrained(source.folder)
+        if ranks is not None:
+            return tokenizer_from_ranks(source.folder / ranks)
+        if {"vocab.json", "merges.txt"} <= names:
+            return GPT2Tokenizer.from_pretrained(source.folder)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip().splitlines() or ["?"])[0]
+        raise WeightsError(f"{source.folder}: its tokenizer cannot be loaded: {first}") from error
+    return None

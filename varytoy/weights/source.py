@@ -1,0 +1,124 @@
+"""A checkpoint as it lies on the disk: names and shapes at once, tensors one by one and mapped, never unpickled."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from varytoy.weights.maps import Family, WeightsError, recognise
+
+_PICKLED = (".bin", ".pth", ".pt")
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+
+
+class Source:
+    """A file of weights, or a folder with such files and a ``config.json``.
+
+    Attributes:
+        path: file or folder; ``folder``: where configuration and tokenizer are looked for.
+        config: of ``config.json``, empty without one.
+        tensors: every tensor by its name, on the meta device.
+
+    Raises:
+        WeightsError: nothing is there, or it cannot be read.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.folder = self.path if self.path.is_dir() else self.path.parent
+        self.config = self._read_config()
+        self.tensors: dict[str, Tensor] = {}
+        self._homes: dict[str, Path] = {}
+        self._open: tuple[Path, object] | None = None
+        for file in self._files():
+            for name, tensor in self._shapes(file):
+                self.tensors[name], self._homes[name] = tensor, file
+        self.family: Family = recognise(self.tensors, str(self.path))
+
+    def get(self, name: str) -> Tensor:
+        """The tensor, its bytes mapped from the file where its format allows that."""
+        file = self._homes[name]
+        if self._open is None or self._open[0] != file:
+            self._open = (file, _pickled(file) if file.suffix in _PICKLED else safe_open(file, "pt"))
+        opened = self._open[1]
+        return opened[name] if isinstance(opened, dict) else opened.get_tensor(name)
+
+    def _shapes(self, file: Path) -> Iterator[tuple[str, Tensor]]:
+        if file.suffix in _PICKLED:
+            for name, tensor in _pickled(file).items():
+                yield name, tensor.to("meta")
+            return
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():
+                    part = opened.get_slice(name)
+                    yield name, torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
+        except (OSError, SafetensorError, KeyError) as error:
+            raise WeightsError(f"{file}: no whole safetensors file: {error}") from error
+
+    def _files(self) -> list[Path]:
+        if self.path.is_file():
+            if self.path.suffix not in (*_PICKLED, ".safetensors"):
+                raise WeightsError(f"{self.path}: weights end in .safetensors, {', '.join(_PICKLED)}")
+            return [self.path]
+        if not self.path.is_dir():
+            raise WeightsError(f"{self.path}: no such file or folder")
+        for index in sorted(self.path.glob("*.index.json")):
+            named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            lost = [name for name in named if not (self.path / name).is_file()]
+            if lost:
+                raise WeightsError(f"{self.path} lacks {', '.join(lost)}, which {index.name} names")
+            return [self.path / name for name in named]
+        for endings in ((".safetensors",), _PICKLED):
+            found = sorted(file for file in self.path.iterdir() if file.suffix in endings and file.is_file())
+            if found:
+                return found
+        raise WeightsError(f"{self.path} lacks weights: no *.safetensors and no pytorch_model.bin")
+
+    def _read_config(self) -> dict:
+        file = self.folder / "config.json"
+        if not file.is_file():
+            return {}
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WeightsError(f"{file}: not JSON: {error}") from error
+
+
+def _pickled(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file of torch.save. Nothing in it is executed."""
+    try:
+        try:
+            tree = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:  # the format of before torch 1.6 cannot be mapped
+            if "mmap" not in str(error):
+                raise
+            tree = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has many for this, of which some are the unpickler's own
+        first = (str(error).strip().splitlines() or ["?"])[0]
+        raise WeightsError(f"{file}: cannot be read as weights: {first}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
+            tree = tree[wrapper]
+            break
+    found = {name: value for name, value in tree.items() if isinstance(value, Tensor)} if isinstance(tree, dict) else {}
+    if not found:
+        raise WeightsError(f"{file}: holds no tensors")
+    return found
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
