@@ -11,6 +11,8 @@ from varytoy.documents import DocumentError, Page, open_pages
 from varytoy.reader import Reader
 from varytoy.tasks import TASKS, Answer
 
+_FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: a stock folder of its kind; onnx: the branches"
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="varytoy", description="Small vision-language models that read.")
@@ -31,6 +33,24 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("out", metavar="OUT", help="a new folder")
     convert.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="", help="default: as it is")
     convert.set_defaults(run=_convert)
+
+    export = programs.add_parser("export", help="write a model of varytoy for other engines")
+    export.add_argument("format", choices=("got", "decoder", "onnx"), help=_FORMATS)
+    export.add_argument("model", metavar="MODEL", help="a folder")
+    export.add_argument("out", metavar="OUT", help="a new folder")
+    export.add_argument("--size", type=_positive, default=0, help="onnx: pixels of a side (default: the model's)")
+    export.set_defaults(run=_export)
+
+    vocabulary = programs.add_parser("export-vocab", help="write the vision vocabulary of any checkpoint alone")
+    vocabulary.add_argument("model", metavar="MODEL", help="a folder or a file of weights")
+    vocabulary.add_argument("out", metavar="OUT", help="a new folder")
+    vocabulary.set_defaults(run=_export_vocabulary)
+
+    joined = programs.add_parser("import-vocab", help="give a model of varytoy the vision vocabulary of a checkpoint")
+    joined.add_argument("source", metavar="SOURCE", help="a folder or a file of weights")
+    joined.add_argument("model", metavar="MODEL", help="a folder, which stays as it is")
+    joined.add_argument("out", metavar="OUT", help="a new folder")
+    joined.set_defaults(run=_import_vocabulary)
     return parser
 
 
@@ -91,10 +111,35 @@ def _row(reader: Reader, name: str, page: Page, answer: Answer, seconds: float) 
 def _convert(options: argparse.Namespace) -> int:
     from varytoy import weights
 
-    try:
-        print(f"{weights.convert(options.source, options.out, options.dtype)}, in {options.out}")
-    except (weights.WeightsError, OSError) as error:
-        return _complain(str(error))
+    print(f"{weights.convert(options.source, options.out, options.dtype)}, in {options.out}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from varytoy import weights
+
+    if options.format == "onnx":
+        files = weights.export_onnx(options.model, options.out, options.size)
+        print(f"{', '.join(file.name for file in files)} in {options.out}")
+        return 0
+    {"got": weights.export_got, "decoder": weights.export_decoder}[options.format](options.model, options.out)
+    print(f"{options.model} is in {options.out}")
+    return 0
+
+
+def _export_vocabulary(options: argparse.Namespace) -> int:
+    from varytoy import weights
+
+    weights.export_vocabulary(options.model, options.out)
+    print(f"the vision vocabulary of {options.model} is in {options.out}")
+    return 0
+
+
+def _import_vocabulary(options: argparse.Namespace) -> int:
+    from varytoy import weights
+
+    weights.import_vocabulary(options.source, options.model, options.out)
+    print(f"{options.model} with the vision vocabulary of {options.source} is in {options.out}")
     return 0
 
 
@@ -110,6 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: what is left to write has no reader
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (ValueError, OSError) as error:
+        return _complain(str(error))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ class Connector(nn.Module):
         if clip is None:
             return torch.cat([rows.new_zeros(*rows.shape[:-1], self.clip_width), rows], -1)
         other = self.mm_projector(clip)
-        if grids is None:
-            grids = torch.tensor([rows.shape[1:3]], device=rows.device).expand(rows.shape[0], 2)
-        if other.shape[1:3] != rows.shape[1:3] or bool((grids != grids[:1]).any()):
+        if other.shape[1:3] != rows.shape[1:3] or (grids is not None and bool((grids != grids[:1]).any())):
+            if grids is None:
+                grids = torch.tensor([rows.shape[1:3]], device=rows.device).expand(rows.shape[0], 2)
             other = _spread(other, grids, *rows.shape[1:3])
         return torch.cat([other.to(rows.dtype), rows], -1)
 

@@ -1,7 +1,21 @@
 """Other people's checkpoints in, and formats that other engines read out. The key maps are the files in ``maps/``."""
 
 from varytoy.weights.convert import convert, load
-from varytoy.weights.maps import Family, families, recognise
-from varytoy.weights.source import Source, WeightsError
+from varytoy.weights.export import export_decoder, export_got, export_onnx, export_vocabulary, import_vocabulary
+from varytoy.weights.maps import Family, WeightsError, families, recognise
+from varytoy.weights.source import Source
 
-__all__ = ["Family", "Source", "WeightsError", "convert", "families", "load", "recognise"]
+__all__ = [
+    "Family",
+    "Source",
+    "WeightsError",
+    "convert",
+    "export_decoder",
+    "export_got",
+    "export_onnx",
+    "export_vocabulary",
+    "families",
+    "import_vocabulary",
+    "load",
+    "recognise",
+]

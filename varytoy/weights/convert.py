@@ -1,13 +1,10 @@
 """``varytoy convert SOURCE OUT``: a checkpoint of another layout as one of ours, on disk or in memory."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -25,11 +22,9 @@ from varytoy.tokenizer import add_image_tokens
 from varytoy.vocabulary import VisionVocabulary
 from varytoy.weights.maps import Step, WeightsError, brief
 from varytoy.weights.shapes import config_of
-from varytoy.weights.source import Source
+from varytoy.weights.source import Source, new_folder, write_shards
 from varytoy.weights.tokenizer import tokenizer_from_ranks
 
-_SHARD = 512 * 2**20
-"""Bytes of a file: what is written at once has to stand in memory."""
 _TIED = "language_model.lm_head.weight"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -48,13 +43,12 @@ class Conversion:
     targets: dict[str, Tensor]
     steps: list[Step]
 
-    def tensors(self, names: set[str] | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Our name and tensor, read as they come; only those of ``names`` if given."""
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Our name and tensor, read as they come."""
         for step in self.steps:
-            wanted = [name for name in step.targets if name in self.targets and (names is None or name in names)]
-            if wanted:
+            if self.targets.keys() & set(step.targets):
                 made = step.rule.apply([self.source.get(name) for name in step.sources])
-                yield from ((name, tensor) for name, tensor in zip(step.targets, made, strict=True) if name in wanted)
+                yield from zip(step.targets, made, strict=True)
 
 
 def understand(path: str | Path) -> Conversion:
@@ -133,25 +127,15 @@ def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
     Raises:
         WeightsError: it is not known or not whole, or ``out`` holds something.
     """
-    found, out = understand(path), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise WeightsError(f"{out} is there already: name a new folder")
+    found = understand(path)
     processor = None if found.source.family.part else processor_for(found)
-    out.mkdir(parents=True, exist_ok=True)
-    kind = DTYPES.get(dtype)
-    metas = {name: tensor if kind is None else tensor.to(kind) for name, tensor in found.targets.items()}
-    shards = split_torch_state_dict_into_shards(
-        metas, filename_pattern="model{suffix}.safetensors", max_shard_size=_SHARD
-    )
-    for file, names in shards.filename_to_tensors.items():
-        part = {}
-        for name, tensor in found.tensors(set(names)):
-            part[name] = (tensor if kind is None else tensor.to(kind)).contiguous()
-        save_file(part, out / file, metadata={"format": "pt"})
-        del part
-    if shards.is_sharded:
-        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
-        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    out, kind = new_folder(out), DTYPES.get(dtype)
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor if kind is None else tensor.to(kind)
+
+    metas = {name: cast(tensor) for name, tensor in found.targets.items()}
+    write_shards(out, metas, ((name, cast(tensor)) for name, tensor in found.tensors()))
     found.config.dtype = next(iter(metas.values())).dtype
     if isinstance(found.config, VaryConfig):
         found.config.architectures = ["VaryForConditionalGeneration"]

@@ -85,7 +85,8 @@ def clip_config(tensors: Mapping[str, Tensor], said: dict) -> ClipConfig:
     width = len(tensors["clip.visual.class_embedding"])
     patch = tensors["clip.visual.conv1.weight"].shape[-1]
     places = len(tensors["clip.visual.positional_embedding"]) - 1
-    heads = said.get("vision_config", {}).get("num_attention_heads")
+    vision = said if said.get("model_type") == "clip_vision_model" else said.get("vision_config", {})
+    heads = vision.get("num_attention_heads")
     return ClipConfig(
         image_size=round(places**0.5) * patch,
         patch_size=patch,

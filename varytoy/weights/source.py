@@ -1,15 +1,20 @@
 """A checkpoint as it lies on the disk: names and shapes at once, tensors one by one and mapped, never unpickled."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from varytoy.weights.maps import Family, WeightsError, recognise
 
+_SHARD = 512 * 2**20
+"""Bytes of a file: what is written at once has to stand in memory."""
 _PICKLED = (".bin", ".pth", ".pt")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
@@ -36,7 +41,11 @@ class Source:
         for file in self._files():
             for name, tensor in self._shapes(file):
                 self.tensors[name], self._homes[name] = tensor, file
-        self.family: Family = recognise(self.tensors, str(self.path))
+
+    @cached_property
+    def family(self) -> Family:
+        """Its layout. Raises WeightsError if it is none that is known."""
+        return recognise(self.tensors, str(self.path))
 
     def get(self, name: str) -> Tensor:
         """The tensor, its bytes mapped from the file where its format allows that."""
@@ -86,6 +95,36 @@ class Source:
             return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise WeightsError(f"{file}: not JSON: {error}") from error
+
+
+def new_folder(out: str | Path) -> Path:
+    """Make a folder. Raises WeightsError if something is there."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise WeightsError(f"{out} is there already: name a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def write_shards(out: Path, metas: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors as they come into files of half a GiB, with an index where there are several.
+
+    Args:
+        metas: every tensor that will come, in this order; only shapes and types are looked at.
+    """
+    shards = split_torch_state_dict_into_shards(
+        dict(metas), filename_pattern="model{suffix}.safetensors", max_shard_size=_SHARD
+    )
+    left = {file: set(names) for file, names in shards.filename_to_tensors.items()}
+    ready: dict[str, dict[str, Tensor]] = {file: {} for file in left}
+    for name, tensor in tensors:
+        file = shards.tensor_to_filename[name]
+        ready[file][name] = tensor.contiguous()
+        if ready[file].keys() == left[file]:
+            save_file(ready.pop(file), out / file, metadata={"format": "pt"})
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def _pickled(file: Path) -> dict[str, Tensor]:
