@@ -9,11 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from train.__main__ import main
-from train.adapters import Nf4StandIn, decoder_linears, quantize
+from train.adapters import Nf4StandIn
 from train.loop import run
 from train.model import build
 from train.recipe import LoraSettings
 from varytoy.reader import ModelError, Reader
+from varytoy.runtime import decoder_linears, quantize
 
 TOWERS = ["vision_vocabulary", "clip"]
 
@@ -82,7 +83,7 @@ def test_the_stand_in_takes_the_memory_of_real_four_bit_layers(ten, tmp_path):
     model, *_ = build(tiny_recipe(ten, tmp_path / "run"))
     plain = decoder_linears(model.language_model)
     wanted = {name: Nf4StandIn(layer, torch.float32) for name, layer in plain.items()}
-    quantize(model, torch.float32)
+    quantize(model, "nf4", torch.float32)
     for name, layer in wanted.items():
         real = model.language_model.get_submodule(name).weight
         assert real.dtype == torch.uint8 and real.nbytes == layer.weight.nbytes

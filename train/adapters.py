@@ -10,46 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from train.recipe import LoraSettings, Recipe, RecipeError
-
-
-def decoder_linears(decoder: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of a language model by name, without the one that gives the scores."""
-    scores = decoder.get_output_embeddings()
-    return {
-        name: module
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and module is not scores
-    }
-
-
-def quantize(model: nn.Module, dtype: torch.dtype) -> None:
-    """Exchange the linear layers of the model's decoder for bitsandbytes' NF4 ones, which compute in ``dtype``.
-
-    The weights are turned when they come to their device (on the CPU: at once). QLoRA, arXiv 2305.14314.
-    """
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
-    def turn(layer: nn.Linear) -> nn.Module:
-        made = Linear4bit(
-            layer.in_features, layer.out_features, layer.bias is not None, dtype, quant_type="nf4", device="meta"
-        )
-        made.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
-        made.bias = layer.bias
-        return made.to(layer.weight.device)
-
-    _exchange(model.language_model, turn)
-    model.is_loaded_in_4bit = True  # PEFT asks
+from varytoy.runtime import decoder_linears, exchange
 
 
 def stand_in(decoder: nn.Module, dtype: torch.dtype) -> None:
-    """As ``quantize``, with layers that take the same memory and nothing of bitsandbytes, for fake tensors."""
-    _exchange(decoder, lambda layer: Nf4StandIn(layer, dtype))
-
-
-def _exchange(decoder: nn.Module, turn) -> None:
-    for name, layer in decoder_linears(decoder).items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(decoder.get_submodule(parent), leaf, turn(layer))
+    """As ``varytoy.runtime.quantize`` to NF4, with layers that take the same memory and nothing of bitsandbytes, for
+    fake tensors."""
+    exchange(decoder, lambda layer: Nf4StandIn(layer, dtype))
 
 
 class Nf4StandIn(nn.Linear):

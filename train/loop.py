@@ -23,13 +23,14 @@ from train import adapters
 from train.data import BadSamples, Collator, SampleDataset
 from train.features import FeatureStore, check_all
 from train.in_backward import InBackward
-from train.model import DTYPES, VaryForTraining, build, compile_parts, freeze, is_whole
+from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
 from train.resume import not_written, resume_point
 from train.rounding import RoundingAdamW8bit
 from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.processing import VaryProcessor
+from varytoy.runtime import DTYPES, quantize
 
 
 def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
@@ -183,7 +184,7 @@ def base_folder(
 def extend(model: VaryForTraining, recipe: Recipe, base: Path | None = None) -> nn.Module:
     """The model as it is trained: its decoder packed, with adapters and compiled, where the recipe says so."""
     if recipe.lora.quantize:
-        adapters.quantize(model, compute_type(recipe))
+        quantize(model, recipe.lora.quantize, compute_type(recipe))
     if recipe.lora.rank:
         model = adapters.add_adapters(model, recipe, base)
     if recipe.train.compile:

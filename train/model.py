@@ -20,11 +20,10 @@ from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader, first_line
+from varytoy.runtime import DTYPES
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Types by their names in recipes."""
 HEADS = ("ctc_head.", "object_head.", "clip_object_head.")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from varytoy.documents import DocumentError, Page, open_pages
 from varytoy.reader import Reader
+from varytoy.runtime import DTYPES
 from varytoy.tasks import TASKS, Answer
 
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: a stock folder of its kind; onnx: the branches"
@@ -23,15 +24,25 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--task", choices=list(TASKS), help="what to do (default: ocr, or chat with --prompt)")
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
-    read.add_argument("--device", default="auto", help="auto, cpu, cuda …")
+    read.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    read.add_argument(
+        "--dtype", choices=("auto", "fp32", "fp16", "bf16"), default="auto", help="numbers of the weights"
+    )
+    read.add_argument(
+        "--quantize", choices=("int8", "nf4"), default="", help="pack the decoder (pip install bitsandbytes)"
+    )
     read.add_argument("--max-new-tokens", type=_positive, default=1024, help="longest answer to one picture or block")
     read.add_argument("--json", action="store_true", help="one JSON object a line")
     read.set_defaults(run=read_files)
 
+    doctor = programs.add_parser("doctor", help="look what works on this machine, and how to mend what does not")
+    doctor.add_argument("--no-build", action="store_true", help="do not compile DeepSpeed's part (minutes, once)")
+    doctor.set_defaults(run=_doctor)
+
     convert = programs.add_parser("convert", help="make a model of varytoy of somebody else's checkpoint")
     convert.add_argument("source", metavar="SOURCE", help="a folder or a file of weights")
     convert.add_argument("out", metavar="OUT", help="a new folder")
-    convert.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="", help="default: as it is")
+    convert.add_argument("--dtype", choices=tuple(DTYPES), default="", help="default: as it is")
     convert.set_defaults(run=_convert)
 
     export = programs.add_parser("export", help="write a model of varytoy for other engines")
@@ -65,9 +76,11 @@ def read_files(options: argparse.Namespace) -> int:
     task = TASKS[options.task or ("chat" if options.prompt else "ocr")]
     try:
         task.prompt(options.prompt)
-        reader = Reader.from_pretrained(options.model, options.device)
+        reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize)
     except ValueError as error:
         return _complain(str(error))
+    if options.quantize and not reader.precision.quantize:
+        _complain(reader.precision.reason)
     failed = False
     for name in options.files:
         try:
@@ -106,6 +119,12 @@ def _row(reader: Reader, name: str, page: Page, answer: Answer, seconds: float) 
         "seconds": round(seconds, 3),
         "model": reader.name,
     }
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from varytoy.doctor import report
+
+    return 1 if report(not options.no_build) else 0
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -38,6 +38,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _no_split_modules = ["Block", "Qwen2DecoderLayer", "OPTDecoderLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
+    compute_dtype: torch.dtype | None = None
+    """What layers widen their weights to (varytoy.runtime), where that is not ``dtype``."""
 
     def __init__(self, config: VaryConfig):
         super().__init__(config)
@@ -70,10 +72,11 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             The rows of all images, padding left out, in reading order of the grid [N, D], and the vision
             vocabulary's tokens [I, h, w, D1].
         """
-        vocabulary = self.vision_vocabulary(pixel_values.to(self.dtype), image_sizes)
+        dtype = self.compute_dtype or self.dtype
+        vocabulary = self.vision_vocabulary(pixel_values.to(dtype), image_sizes)
         clip = None
         if self.clip is not None and clip_pixel_values is not None:
-            clip = self.clip(clip_pixel_values.to(self.dtype))
+            clip = self.clip(clip_pixel_values.to(dtype))
         grids = None
         if image_sizes is not None:
             grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)

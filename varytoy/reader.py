@@ -18,6 +18,7 @@ from varytoy.documents import to_rgb
 from varytoy.generation import Generated, generate
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import Message, VaryProcessor
+from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tasks import Answer, Task, get_task
 
@@ -39,7 +40,10 @@ class Reader:
     Attributes:
         name: what the model was loaded as.
         batch_size: blocks of a page that are read together.
+        precision: device and numbers, where ``from_pretrained`` chose them.
     """
+
+    precision: Precision | None = None
 
     def __init__(
         self, model: VaryForConditionalGeneration, processor: VaryProcessor, name: str = "", batch_size: int = 12
@@ -47,28 +51,37 @@ class Reader:
         self.model, self.processor, self.name, self.batch_size = model.eval(), processor, name, batch_size
 
     @classmethod
-    def from_pretrained(cls, name: str = "nano", device: str = "auto") -> "Reader":
+    def from_pretrained(
+        cls, name: str = "nano", device: str = "auto", dtype: str = "auto", quantize: str = ""
+    ) -> "Reader":
         """Load the embedded model (``nano``), a folder or a hub id: a model of varytoy, or one of the layouts that
         ``varytoy convert`` knows, converted in memory.
+
+        Args:
+            device: auto, cpu, cuda, cuda:1, mps.
+            dtype: auto (see varytoy.runtime), fp32, fp16, bf16. ``nano`` is so small that auto is fp32 for it.
+            quantize: int8 or nf4 for the decoder; where the device cannot, it stays as it is and ``precision.reason``
+                says why.
 
         Raises:
             ModelError: the folder is no model, the hub cannot give it, or the device is not there.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "nano":
-            with as_file(files("varytoy") / "nano") as folder:
-                if not (folder / "model.safetensors").is_file():
-                    raise ModelError("this installation lacks the embedded model; name another with --model")
-                return cls(*_load(str(folder)), name="vary-nano").to(device)
-        return cls(*_load(name), name=name).to(device)
-
-    def to(self, device: str) -> "Reader":
         try:
-            self.model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ModelError(f"the device '{device}' cannot be used: {first_line(error)}") from error
-        return self
+            precision = choose_precision(device, "fp32" if name == "nano" and dtype == "auto" else dtype, quantize)
+            storage = DTYPES[precision.storage]
+            if name == "nano":
+                with as_file(files("varytoy") / "nano") as folder:
+                    if not (folder / "model.safetensors").is_file():
+                        raise ModelError("this installation lacks the embedded model; name another with --model")
+                    model, processor = _load(str(folder), storage)
+                name = "vary-nano"
+            else:
+                model, processor = _load(name, storage)
+            reader = cls(place(model, precision), processor, name=name)
+        except DeviceError as error:
+            raise ModelError(str(error)) from error
+        reader.precision = precision
+        return reader
 
     def ocr(self, image: Image.Image, **options) -> Answer:
         return self.ask(image, "ocr", **options)
@@ -251,17 +264,17 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+def _load(name: str, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     path = Path(name)
     if not path.exists() and _HUB_ID.fullmatch(name):
         path = _fetch(name)
     if (path / "adapter_config.json").is_file():
-        return _load_adapted(path)
+        return _load_adapted(path, dtype)
     if path.is_file() or _is_foreign(path):
         from varytoy import weights
 
         try:
-            return weights.load(path)
+            return weights.load(path, dtype)
         except weights.WeightsError as error:
             raise ModelError(f"cannot load the model '{name}': {error}") from error
     missing = [
@@ -272,7 +285,7 @@ def _load(name: str) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     if missing:
         raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
     try:
-        model, found = VaryForConditionalGeneration.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        model, found = VaryForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load the model '{name}': {first_line(error)}") from error
@@ -302,7 +315,7 @@ def _fetch(name: str) -> Path:
         raise ModelError(f"cannot load the model '{name}' from the hub: {first_line(error)}") from error
 
 
-def _load_adapted(folder: Path) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     """A PEFT folder: its base with the adapters merged in."""
     try:
         from peft import PeftConfig, PeftModel
@@ -315,7 +328,7 @@ def _load_adapted(folder: Path) -> tuple[VaryForConditionalGeneration, VaryProce
     if not base:
         raise ModelError(f"'{folder}' is an adapter, and its adapter_config.json names no base")
     try:
-        model, processor = _load(base)
+        model, processor = _load(base, dtype)
     except ModelError as error:
         raise ModelError(f"'{folder}' is an adapter, and its base cannot be loaded: {error}") from error
     return PeftModel.from_pretrained(model, folder).merge_and_unload(), processor

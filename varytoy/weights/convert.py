@@ -18,6 +18,7 @@ from varytoy.clip import ClipBranch
 from varytoy.config import VaryConfig, read_preset
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryImageProcessor, VaryProcessor
+from varytoy.runtime import DTYPES
 from varytoy.tokenizer import add_image_tokens
 from varytoy.vocabulary import VisionVocabulary
 from varytoy.weights.maps import Step, WeightsError, brief
@@ -26,7 +27,6 @@ from varytoy.weights.source import Source, new_folder, write_shards
 from varytoy.weights.tokenizer import tokenizer_from_ranks
 
 _TIED = "language_model.lm_head.weight"
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
