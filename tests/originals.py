@@ -309,3 +309,26 @@ def open_clip_state() -> dict[str, Tensor]:
         "token_embedding.weight": torch.randn(9, 8),
         "text_projection": torch.randn(8, 8),
     }
+
+
+def large(folder: Path, layers: int) -> int:
+    """A pytorch_model.bin with the shapes of Vary-toy and so many of its 24 layers, in fp16. Returns its bytes."""
+    from varytoy.config import VaryConfig, read_preset
+    from varytoy.model import VaryForConditionalGeneration
+    from varytoy.weights import families
+
+    tree = {key: value for key, value in read_preset("vary-toy").items() if key != "processor"}
+    tree["text_config"]["num_hidden_layers"] = layers
+    with torch.device("meta"):
+        ours = VaryForConditionalGeneration(VaryConfig(**tree)).state_dict()
+    steps, left = families()["vary-toy"].inverse(ours)
+    assert not left
+    state = {}
+    for step in steps:
+        for name, each in zip(step.targets, step.rule.apply([ours[source] for source in step.sources]), strict=True):
+            state[name] = torch.empty(each.shape, dtype=torch.float16).uniform_(-1, 1)
+    config = {"model_type": "mmgpt", "num_attention_heads": 16, "im_patch_token": 151859}
+    folder.mkdir(parents=True)
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(config))
+    return sum(tensor.nbytes for tensor in state.values())

@@ -1,7 +1,10 @@
 """Other people's checkpoints: recognised from their keys, equal in what they compute, and every fault named."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import originals
@@ -359,3 +362,16 @@ def test_the_branches_run_in_onnxruntime(tmp_path):
     )
     torch.testing.assert_close(run("clip.onnx", clip_pixel_values=inputs["clip_pixel_values"]), seen, **close)
     torch.testing.assert_close(run(f"connector-{SIDE}.onnx", vocabulary=read, clip=seen), rows, **close)
+
+
+@pytest.mark.slow
+def test_conversion_streams(tmp_path):
+    """At the full model's widths, with 8 of 24 layers: what stands in memory at once is half a GiB of tensors."""
+    size = originals.large(tmp_path / "large", 8)
+    originals.write_ranks(tmp_path / "large")
+    command = [sys.executable, str(ROOT / "tests" / "stream.py"), str(tmp_path / "large"), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    largest = 2 * 151860 * 2048
+    assert size > 2.5 * 2**30 and found["peak"] <= 2**30 + largest
