@@ -13,8 +13,11 @@ from conftest import ROOT
 import train.model
 from train.__main__ import main
 from train.memory import GIB, plan
+from train.needs import plan_reading
 from train.recipe import DataSettings, LoraSettings, ModelSettings, Recipe, RecipeError, TrainSettings, load_recipe
-from varytoy.config import read_preset
+from varytoy.config import VaryConfig, read_preset
+from varytoy.doctor import NEEDS
+from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import IGNORED
 
 RECIPES = ROOT / "train" / "recipes"
@@ -153,6 +156,32 @@ def test_the_plan_is_what_a_real_step_takes(shape, precision):
     assert (before + most) / found.peak == pytest.approx(1.0, abs=0.1)
 
 
+def test_reading_takes_what_is_planned(shape):
+    """As above, for ``needs``: two pages at once in fp16, on the CPU; then what packing must save."""
+    found = plan_reading(shape, pages=2, answer=60)
+    model = VaryForConditionalGeneration(VaryConfig.preset(shape)).half().eval()
+    ids = torch.zeros(2, 256 + 40, dtype=torch.long)
+    ids[:, :256] = WORDS - 1
+    pictures = {"pixel_values": torch.randn(2, 3, 1024, 1024), "clip_pixel_values": torch.randn(2, 3, 224, 224)}
+    before = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    with (
+        torch.no_grad(),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
+    ):
+        model(ids, **pictures, logits_to_keep=1)
+    now = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    pixels = sum(tensor.nbytes for tensor in pictures.values())
+    assert (before + pixels + most) / found.peak == pytest.approx(1.0, abs=0.1)
+    linears = LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER)
+    for quantize, size in (("int8", 1.0), ("nf4", 0.5)):
+        packed = plan_reading(shape, quantize, pages=2, answer=60)
+        assert found.kinds["weights"] - packed.kinds["weights"] == pytest.approx((2 - size) * linears, rel=0.05)
+
+
 def test_adapters_and_four_bits(shape, least):
     lora = LoraSettings(rank=8)
     base = small(shape, weights="bf16", precision="bf16", gradient_checkpointing=True)
@@ -220,10 +249,22 @@ def test_full_size_recipes_fit(name, tokens, most):
     recipe = load_recipe(path, ["train.batch_size=1", f"train.max_length={tokens}"])
     found = plan(recipe)
     assert found.peak <= most * GIB and found.fits(11)
+    way = name.removeprefix("vary-toy-sft-")
+    assert way == name or found.peak / GIB == pytest.approx(NEEDS[f"train {way}"], abs=0.01)  # the doctor's
     said = float(re.search(r"([\d.]+) GiB", path.read_text()).group(1))
     own = load_recipe(path)
     computed = found.peak if own.train.batch_size == 1 and own.train.max_length == tokens else plan(own).peak
     assert computed / GIB == pytest.approx(said, abs=0.05)
+
+
+@pytest.mark.slow
+def test_what_reading_needs_is_what_the_pages_say(capsys):
+    assert main(["needs"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    page = (ROOT / "varytoy" / "weights" / "README.md").read_text(encoding="utf-8")
+    assert len(rows) == 4 and all(row in page for row in rows[1:])
+    cells = next(row for row in rows if row.startswith("| Vary-toy")).split(" | ")
+    assert (float(cells[3]), float(cells[7])) == (NEEDS["read"], NEEDS["read in nf4"])
 
 
 @pytest.mark.slow

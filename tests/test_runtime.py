@@ -123,11 +123,11 @@ def test_the_doctor_on_an_old_card(card, monkeypatch):
     assert said.endswith("--index-url https://download.pytorch.org/whl/cu126")
     card((6, 1), ["sm_50", "sm_60", "sm_70"])
     assert str(doctor._torch()).startswith("ok")
-    assert "Vary-toy: read, train qlora, train lora" in str(doctor._can_run())
+    assert "Vary-toy: read in nf4, read, train qlora, train lora" in str(doctor._can_run())
     monkeypatch.setattr(doctor, "memory", lambda: (8.0, 16.0))
     assert "not train full-offload (7.0 GiB)" in str(doctor._can_run())
     card((6, 1), size=6.0)
-    assert "read, train qlora; not train lora (6.6 GiB)" in str(doctor._can_run())
+    assert "read in nf4, read, train qlora; not train lora (6.6 GiB)" in str(doctor._can_run())
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,12 @@ from train.recipe import (
     RecipeError,
 )
 from varytoy import metrics
-from varytoy.config import VaryConfig
+from varytoy.config import VaryConfig, VisionVocabularyConfig
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader
 from varytoy.samples import Sample, parse_sample, read_samples
 from varytoy.tasks import TASKS
+from varytoy.weights import convert
 
 
 def read_all(folder: Path, samples) -> list[str]:
@@ -313,6 +314,29 @@ def test_accumulation_weighs_all_parts_of_the_loss_alike(ten):
     among_four = model(**batch, num_items_in_batch=4 * taught).loss.item()
     assert among_four == pytest.approx(alone / 4, rel=1e-4) and len(parts) == 2
     assert all(model.loss_parts[name].item() == pytest.approx(part.item(), rel=1e-4) for name, part in parts.items())
+
+
+def test_a_converted_sam_begins_the_vocabulary_stage(tmp_path):
+    config = VaryConfig.preset("vary-tiny")
+    tower = {
+        "image_size": 64,
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 1,
+        "window_size": 2,
+        "global_layers": [1],
+    }
+    config.vocabulary_config = VisionVocabularyConfig(**tower, neck_size=16, compressor_sizes=(24, 32))
+    config.text_config = tiny_config(opt=True).text_config
+    model = VaryForTraining(config)
+    sam = {
+        name: torch.randn_like(each) for name, each in model.vision_vocabulary.state_dict().items() if "net" not in name
+    }
+    torch.save({f"image_encoder.{name}": each for name, each in sam.items()}, tmp_path / "sam.pth")
+    convert(tmp_path / "sam.pth", tmp_path / "sam")
+    found = load_stage(model, tmp_path / "sam")
+    assert found.taken == {f"vision_vocabulary.{name}" for name in sam} and not found.misfits
+    assert all(torch.equal(model.vision_vocabulary.state_dict()[name], each) for name, each in sam.items())
 
 
 @pytest.mark.parametrize("table", [10, 500])

@@ -27,11 +27,13 @@ from transformers import (
 
 from varytoy.cli import main
 from varytoy.clip import ClipBranch
-from varytoy.model import VaryForConditionalGeneration
-from varytoy.processing import VaryProcessor
+from varytoy.config import VaryConfig
+from varytoy.model import VaryForConditionalGeneration, count_parameters
+from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryProcessor
 from varytoy.weights import Source, WeightsError, convert, families, load, recognise
 from varytoy.weights.convert import understand
 from varytoy.weights.maps import brief
+from varytoy.weights.shapes import config_of
 
 
 def batch(words: int = 6) -> dict[str, Tensor]:
@@ -171,6 +173,47 @@ def test_every_map_goes_both_ways(name, tmp_path):
     assert {target for step in back for target in step.targets} == wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("vary-toy", "vary-toy"),
+        ("got", "got"),
+        ("got-transformers", "got"),
+        ("got-nested", "got"),
+        ("vary-tiny", "vary-tiny"),
+        ("vary-tiny-600k", "vary-tiny"),
+    ],
+)
+def test_full_size_layouts_are_the_presets(name, preset):
+    """On the meta device: the published shapes under their names give our configuration back."""
+    family, wanted = families()[name], VaryConfig.preset(preset)
+    with torch.device("meta"):
+        ours = VaryForConditionalGeneration(wanted).state_dict()
+    if wanted.tie_word_embeddings:
+        del ours["language_model.lm_head.weight"]
+    steps, lost = family.inverse(ours)
+    theirs: dict[str, Tensor] = {}
+    for step in steps:
+        theirs |= zip(step.targets, step.rule.apply([ours[name] for name in step.sources]), strict=True)
+    steps, left = family.steps(theirs)
+    found: dict[str, Tensor] = {}
+    for step in steps:
+        found |= zip(step.targets, step.rule.apply([theirs[name] for name in step.sources]), strict=True)
+    assert not lost and not left
+    assert {name: each.shape for name, each in found.items()} == {name: each.shape for name, each in ours.items()}
+    assert recognise(theirs) == family
+    text = wanted.text_config
+    said = {"num_attention_heads": text.num_attention_heads, "max_position_embeddings": text.max_position_embeddings}
+    if text.model_type == "qwen2":
+        said["rope_theta"] = text.rope_parameters["rope_theta"]
+    config = config_of(found, family, said)
+    assert config.vocabulary_config.to_dict() == wanted.vocabulary_config.to_dict()
+    assert (config.clip_config is None) == (wanted.clip_config is None)
+    assert config.image_token_id == wanted.image_token_id and count_parameters(config) == count_parameters(wanted)
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size"):
+        assert getattr(config.text_config, key) == getattr(text, key)
+
+
 def test_every_fault_is_named(tmp_path):
     originals.vary_toy(tmp_path / "x")
     state = torch.load(tmp_path / "x" / "pytorch_model.bin", weights_only=True)
@@ -251,6 +294,8 @@ LAYOUTS = {
 def test_read_takes_every_layout(name, tmp_path, capsys):
     """What random weights write says nothing; that they write does, twice the same."""
     LAYOUTS[name](tmp_path / "x")
+    pixels = load(tmp_path / "x")[1].image_processor
+    assert (pixels.mode, pixels.mean, pixels.std) == ("squash", CLIP_MEAN, CLIP_STD)
     page = tmp_path / "page.png"
     noise(200, 150).save(page)
     found = []
@@ -286,6 +331,9 @@ def test_transformers_own_class_reads_what_is_exported(tmp_path, capsys):
     same = own(" OCR: ", [picture])
     assert torch.equal(inputs["input_ids"], same["input_ids"])
     torch.testing.assert_close(inputs["pixel_values"], same["pixel_values"], atol=1e-4, rtol=0)
+    returned, _ = load(tmp_path / "back")
+    with torch.no_grad():
+        assert torch.equal(returned.eval()(**same).logits, ours(**same).logits)
     told = dict(max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert torch.equal(again.generate(**inputs, **told), ours.generate(**same, **told))
 

@@ -51,6 +51,10 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--measure", action="store_true", help="also run steps with random weights, on the card if any")
     memory.set_defaults(run=_memory)
 
+    needs = programs.add_parser("needs", help="what each published model takes of a card to read, without one")
+    needs.add_argument("--answer", type=int, default=1024, help="tokens of an answer")
+    needs.set_defaults(run=_needs)
+
     features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
     features.add_argument("recipe")
     features.add_argument("overrides", nargs="*", metavar="key=value")
@@ -127,6 +131,12 @@ def _memory(options) -> int:
             found.peak = max(found.peak, measured.peak)
     print(verdict(found, recipe, card, *shape))
     return 0 if found.fits(card) else 1
+
+
+def _needs(options) -> None:
+    from train.needs import table
+
+    print(table(options.answer))
 
 
 def _features(options) -> None:

@@ -29,7 +29,15 @@ from varytoy.processing import IGNORED
 GIB = 2**30
 RESERVE = 0.8 * GIB
 """What a card needs beside the tensors: the CUDA context, cuBLAS' workspace, gaps of the allocator."""
-KINDS = ("weights", "optimizer state", "gradients", "activations", "DeepSpeed's buffers", "workspace")
+KINDS = (
+    "weights",
+    "optimizer state",
+    "gradients",
+    "keys and values",
+    "activations",
+    "DeepSpeed's buffers",
+    "workspace",
+)
 _BLOCK = 512  # the CUDA allocator gives memory in multiples of this
 _LARGE = 1 << 16  # factories of more elements are made fake
 
@@ -152,7 +160,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
             adapters.add_adapters(model, recipe)
         if recipe.train.deepspeed:
             keep_in(model, compute_type(recipe))
-    _make_fake(model, fake)
+    make_fake(model, fake)
     model.train()
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -191,7 +199,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     return found
 
 
-def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
+def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
     """Tensors of the meta device become fake ones of the CPU; what is tied stays so."""
     made: dict[int, Tensor] = {}
     for module in model.modules():

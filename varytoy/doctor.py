@@ -16,9 +16,16 @@ from varytoy.runtime import choose_precision
 OLD_CARDS = "https://download.pytorch.org/whl/cu126"
 """PyTorch's wheels that still have kernels for cards before the RTX 20 series."""
 RESERVE = 0.8
-NEEDS = {"train qlora": 4.10, "train lora": 5.78, "train full-offload": 6.25, "train full-8bit": 8.83}
-"""GiB that Vary-toy takes of a card, without the reserve: ``python -m train memory`` at 2,048 tokens (4,096 with
-offload), micro-batch 1."""
+NEEDS = {
+    "read in nf4": 2.97,
+    "read": 4.65,
+    "train qlora": 4.10,
+    "train lora": 5.78,
+    "train full-offload": 6.25,
+    "train full-8bit": 8.83,
+}
+"""GiB that Vary-toy takes of a card, without the reserve: ``python -m train needs`` for one page, ``python -m train
+memory`` at 2,048 tokens (4,096 with offload), micro-batch 1."""
 HOST = {"train full-offload": 34.8}
 """GiB that it takes of the host."""
 GIB = 2**30
@@ -194,7 +201,7 @@ def _can_run() -> Finding:
     card, host = torch.cuda.mem_get_info()[1] / GIB, memory()[1]
     fits = [name for name, need in NEEDS.items() if need + RESERVE <= card and HOST.get(name, 0) <= host]
     lacks = [f"{name} ({need + RESERVE:.1f} GiB)" for name, need in NEEDS.items() if name not in fits]
-    text = f"Vary-toy: {', '.join(['read', *fits])}" + (f"; not {', '.join(lacks)}" if lacks else "")
+    text = f"Vary-toy: {', '.join(fits) or 'nothing'}" + (f"; not {', '.join(lacks)}" if lacks else "")
     return Finding("this machine", "note", text, "python -m train memory RECIPE says it exactly")
 
 
