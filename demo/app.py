@@ -23,6 +23,7 @@ except ImportError:
 from demo import look, view  # noqa: E402
 from demo.pictures import Example, examples, thumbnail  # noqa: E402
 from demo.session import Session, Turn, resolve, sentence, stream  # noqa: E402
+from varytoy.cli import device_options  # noqa: E402
 from varytoy.documents import DocumentError  # noqa: E402
 from varytoy.reader import ModelError, Reader  # noqa: E402
 from varytoy.tasks import Answer, get_task  # noqa: E402
@@ -235,6 +236,7 @@ def _port(text: str) -> int:
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A page in the browser where a model reads pictures and PDFs.")
     parser.add_argument("--model", default="nano", metavar="FOLDER_OR_HUB_ID", help="default: the embedded model, nano")
+    device_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=_port, default=7860, help="default: 7860")
     return parser.parse_args(words)
@@ -243,7 +245,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     chosen = arguments(words)
     try:
-        reader = Reader.from_pretrained(chosen.model)
+        reader = Reader.from_pretrained(chosen.model, chosen.device, chosen.dtype, chosen.quantize)
     except ModelError as error:
         print(error, file=sys.stderr)
         return 2
@@ -255,6 +257,7 @@ def main(words: list[str] | None = None) -> int:
             reason = "the port is taken or the address is not this machine's; choose another with --port or --host"
             print(f"cannot serve on {chosen.host}:{chosen.port}: {reason}", file=sys.stderr)
             return 2
+        print(f"{reader.name} on {reader.precision.reason}")
         print(f"Open http://{chosen.host}:{chosen.port} in a browser; Ctrl+C ends.", flush=True)
         demo.page.block_thread()
     return 0

@@ -56,7 +56,7 @@ def test_wishes(card):
         "",
         "Card, capability 6.1: fp16 storage, fp32 compute; no bf16; not int8: it needs capability 7.5",
     )
-    for wish in ({"dtype": "bf16"}, {"dtype": "int4"}, {"quantize": "int2"}, {"device": "tpu"}):
+    for wish in ({"dtype": "bf16"}, {"dtype": "int4"}, {"quantize": "int2"}, {"device": "tpu"}, {"device": "cuda:9"}):
         with pytest.raises(DeviceError):
             choose_precision(**wish)
     card(None)

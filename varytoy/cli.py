@@ -9,7 +9,7 @@ from pathlib import Path
 
 from varytoy.documents import DocumentError, Page, open_pages
 from varytoy.reader import Reader
-from varytoy.runtime import DTYPES
+from varytoy.runtime import DTYPES, QUANTIZED
 from varytoy.tasks import TASKS, Answer
 
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: a stock folder of its kind; onnx: the branches"
@@ -24,13 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--task", choices=list(TASKS), help="what to do (default: ocr, or chat with --prompt)")
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
-    read.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    read.add_argument(
-        "--dtype", choices=("auto", "fp32", "fp16", "bf16"), default="auto", help="numbers of the weights"
-    )
-    read.add_argument(
-        "--quantize", choices=("int8", "nf4"), default="", help="pack the decoder (pip install bitsandbytes)"
-    )
+    device_options(read)
     read.add_argument("--max-new-tokens", type=_positive, default=1024, help="longest answer to one picture or block")
     read.add_argument("--json", action="store_true", help="one JSON object a line")
     read.set_defaults(run=read_files)
@@ -63,6 +57,13 @@ def build_parser() -> argparse.ArgumentParser:
     joined.add_argument("out", metavar="OUT", help="a new folder")
     joined.set_defaults(run=_import_vocabulary)
     return parser
+
+
+def device_options(parser: argparse.ArgumentParser) -> None:
+    """Those of ``Reader.from_pretrained``."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="numbers that weights are kept in")
+    parser.add_argument("--quantize", choices=QUANTIZED, default="", help="pack the decoder (needs bitsandbytes)")
 
 
 def _positive(text: str) -> int:

@@ -67,7 +67,7 @@ class Reader:
             ModelError: the folder is no model, the hub cannot give it, or the device is not there.
         """
         try:
-            precision = choose_precision(device, "fp32" if name == "nano" and dtype == "auto" else dtype, quantize)
+            precision = choose_precision(device, dtype, quantize, small=name == "nano")
             storage = DTYPES[precision.storage]
             if name == "nano":
                 with as_file(files("varytoy") / "nano") as folder:

@@ -33,10 +33,10 @@ class Precision:
     reason: str = ""
 
 
-def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = "") -> Precision:
+def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = "", small: bool = False) -> Precision:
     """Decide by what the device can do: bf16 from compute capability 8.0, fp16 products from 7.0 (and on 6.0), below
     these fp16 storage and fp32 products. PyTorch's ``is_bf16_supported`` is not asked: it says yes where bf16 is only
-    imitated.
+    imitated. A ``small`` model stays in fp32 unless asked otherwise.
 
     Raises:
         DeviceError: the device is not there, or does not have that type.
@@ -51,25 +51,27 @@ def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(kind):
         raise DeviceError(f"the device '{device}' cannot be used: {_absent(kind)}")
+    number = device.partition(":")[2]
+    if number and not (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count()):
+        raise DeviceError(f"the device '{device}' cannot be used: there are {torch.cuda.device_count()} NVIDIA cards")
+    capability = torch.cuda.get_device_capability(device) if kind == "cuda" else None
     if kind == "cpu":
-        storage = compute = "fp32"
-        reason = "CPU: fp32; --dtype bf16 takes half of the memory"
-        capability = None
+        where, (storage, compute, why) = "CPU", ("fp32", "fp32", "fp32; --dtype bf16 takes half of the memory")
     elif kind == "mps":
-        storage = compute = "fp16"
-        reason, capability = "Apple's GPU: fp16", None
+        where, (storage, compute, why) = "Apple's GPU", ("fp16", "fp16", "fp16")
     else:
-        capability = torch.cuda.get_device_capability(device)
+        where = f"{torch.cuda.get_device_name(device)}, capability {capability[0]}.{capability[1]}"
         storage, compute, why = _by_capability(capability)
-        reason = f"{torch.cuda.get_device_name(device)}, capability {capability[0]}.{capability[1]}: {why}"
-    if dtype != "auto":
-        if dtype == "bf16" and (kind == "mps" or capability is not None and capability < (8, 0)):
-            raise DeviceError(f"--dtype bf16: there is none here ({reason}); take fp16")
-        widened = dtype == "fp16" and compute == "fp32"
+    if dtype == "bf16" and (kind == "mps" or capability is not None and capability < (8, 0)):
+        raise DeviceError(f"--dtype bf16: there is none here ({where}: {why}); take fp16")
+    if dtype == "auto" and small:
+        storage = compute = "fp32"
+        why = "fp32, the model is small"
+    elif dtype != "auto":
+        widened = dtype == "fp16" and compute == "fp32"  # a CPU, too, has no fp16 products
         storage, compute = dtype, "fp32" if widened else dtype
-        reason = f"{dtype} as asked" + (", computed in fp32" if widened and kind != "cpu" else "")
-        if kind == "cpu" and dtype == "fp16":
-            reason = "fp16 storage as asked, computed in fp32: a CPU has no fp16 products"
+        why = f"{dtype} as asked" + (", widened to fp32 for products" if widened else "")
+    reason = f"{where}: {why}"
     if quantize:
         quantize, note = _quantize_or_not(quantize, kind, capability)
         reason = f"{reason}; {note}"
