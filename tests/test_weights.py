@@ -207,6 +207,9 @@ def test_full_size_layouts_are_the_presets(name, preset):
     if text.model_type == "qwen2":
         said["rope_theta"] = text.rope_parameters["rope_theta"]
     config = config_of(found, family, said)
+    if text.model_type == "qwen2":
+        bare = config_of(found, family, {"num_attention_heads": text.num_attention_heads}).text_config
+        assert bare.rope_parameters["rope_theta"] == text.rope_parameters["rope_theta"]
     assert config.vocabulary_config.to_dict() == wanted.vocabulary_config.to_dict()
     assert (config.clip_config is None) == (wanted.clip_config is None)
     assert config.image_token_id == wanted.image_token_id and count_parameters(config) == count_parameters(wanted)

@@ -29,15 +29,16 @@ def config_of(tensors: Mapping[str, Tensor], family: Family, said: dict) -> Vary
         if family.part == "clip":
             return clip_config(tensors, said)
         if family.part == "language_model":
-            return text_config(tensors, family.model_type, said)
-        text = text_config(tensors, family.model_type, said)
+            return text_config(tensors, family.model_type, said, {})
+        preset = read_preset(family.preset)
+        text = text_config(tensors, family.model_type, said, preset)
         clip = clip_config(tensors, said) if "clip.visual.class_embedding" in tensors else None
         return VaryConfig(
             vocabulary_config=vocabulary_config(tensors),
             clip_config=clip,
             clip_projection_size=len(tensors["connector.mm_projector.weight"]) if clip is not None else 0,
             text_config=text,
-            image_token_id=_image_token(said, read_preset(family.preset)["image_token_id"], text.vocab_size),
+            image_token_id=_image_token(said, preset["image_token_id"], text.vocab_size),
             tie_word_embeddings=text.tie_word_embeddings,
         )
     except KeyError as error:
@@ -97,8 +98,8 @@ def clip_config(tensors: Mapping[str, Tensor], said: dict) -> ClipConfig:
     )
 
 
-def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict) -> PretrainedConfig:
-    """Of the decoder, in transformers' class for ``model_type`` (qwen2 or opt)."""
+def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict, preset: dict) -> PretrainedConfig:
+    """Of the decoder, in transformers' class for ``model_type`` (qwen2 or opt); ``preset`` has what is usual."""
     said = said.get("text_config", said)
     names = {
         "qwen2": "language_model.model.embed_tokens.weight",
@@ -130,15 +131,21 @@ def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict) -> P
         raise WeightsError(
             f"{rows} rows of keys in heads {width // heads} wide: config.json must say num_attention_heads"
         )
-    rope = said.get("rope_theta") or said.get("rotary_emb_base") or said.get("rope_parameters", {}).get("rope_theta")
+    usual = preset.get("text_config", {})  # the configuration of GOT's port leaves out what is usual there
+    rope = (
+        said.get("rope_theta") or said.get("rotary_emb_base") or (said.get("rope_parameters") or {}).get("rope_theta")
+    )
+    rope = rope or usual.get("rope_parameters", {}).get("rope_theta", 10000.0)
     return AutoConfig.for_model(
         **settings,
         num_key_value_heads=rows // (width // heads),
         intermediate_size=len(tensors["language_model.model.layers.0.mlp.gate_proj.weight"]),
         num_hidden_layers=_count(tensors, r"language_model\.model\.layers\.(\d+)\."),
         rms_norm_eps=said.get("rms_norm_eps") or said.get("layer_norm_epsilon") or 1e-6,
-        max_position_embeddings=said.get("max_position_embeddings") or said.get("seq_length") or 8192,
-        rope_parameters={"rope_type": "default", "rope_theta": float(rope or 10000.0)},
+        max_position_embeddings=said.get("max_position_embeddings")
+        or said.get("seq_length")
+        or usual.get("max_position_embeddings", 8192),
+        rope_parameters={"rope_type": told.get("type", "default")} | told | {"rope_theta": float(rope)},
     )
 
 
