@@ -132,10 +132,10 @@ def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict, pres
             f"{rows} rows of keys in heads {width // heads} wide: config.json must say num_attention_heads"
         )
     usual = preset.get("text_config", {})  # the configuration of GOT's port leaves out what is usual there
-    rope = (
-        said.get("rope_theta") or said.get("rotary_emb_base") or (said.get("rope_parameters") or {}).get("rope_theta")
-    )
+    told = said.get("rope_parameters") or {}
+    rope = said.get("rope_theta") or said.get("rotary_emb_base") or told.get("rope_theta")
     rope = rope or usual.get("rope_parameters", {}).get("rope_theta", 10000.0)
+    told = told | (said.get("rope_scaling") or {})
     return AutoConfig.for_model(
         **settings,
         num_key_value_heads=rows // (width // heads),
