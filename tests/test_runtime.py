@@ -69,7 +69,9 @@ def test_wishes(card):
 def test_narrow_storage_computes_as_wide_weights_of_the_same_values(storage):
     model = tiny_model(tiny_config())
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[storage]
-    wanted = copy.deepcopy(model).to(dtype).float()
+    wanted = copy.deepcopy(model)
+    for parameter in wanted.parameters():
+        parameter.data = parameter.data.to(dtype).float()
     found = place(copy.deepcopy(model), Precision("cpu", storage, "fp32"))
     inputs = {"input_ids": torch.tensor([[7, 5, 5, 5, 5, 9, 11]]), "pixel_values": torch.randn(1, 3, 32, 16)}
     inputs |= {"clip_pixel_values": torch.randn(1, 3, 32, 32), "image_sizes": torch.tensor([[32, 16]])}
@@ -77,6 +79,9 @@ def test_narrow_storage_computes_as_wide_weights_of_the_same_values(storage):
         assert torch.equal(found(**inputs).logits, wanted(**inputs).logits)
     layers = [each.weight.dtype for each in found.modules() if isinstance(each, (torch.nn.Linear, torch.nn.Embedding))]
     assert set(layers) == {dtype}
+    narrow = place(copy.deepcopy(model), Precision("cpu", "bf16", "bf16"))
+    frequencies = [each for name, each in narrow.named_buffers() if "inv_freq" in name]
+    assert frequencies and all(each.dtype == torch.float32 for each in frequencies)
 
 
 @pytest.mark.parametrize(("kind", "most"), [("int8", 0.05), ("nf4", 0.35)])

@@ -136,7 +136,8 @@ def test_parts_are_for_the_beginning_of_a_training(tmp_path):
         "qwen2.safetensors": originals.qwen2().state_dict(),
     }
     for file, state in states.items():
-        folder = originals.write(tmp_path / Path(file).stem, state, file)
+        config = {"num_attention_heads": HEADS, "rope_theta": 1e6} if file.startswith("qwen") else None
+        folder = originals.write(tmp_path / Path(file).stem, state, file, config)
         told = convert(folder / file, tmp_path / f"ours-{file}")
         written = load_file(tmp_path / f"ours-{file}" / "model.safetensors")
         part = Source(folder).family.part
@@ -281,6 +282,61 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
         convert(tmp_path / "again", tmp_path / "out")
 
 
+def test_what_lies_beside_the_weights(tmp_path):
+    """A trainer's files, leftovers of another format, and settings that are there and say nothing."""
+    originals.vary_toy(tmp_path / "x")
+    folder = tmp_path / "x"
+    wanted = understand(folder).targets.keys()
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"):
+        torch.save({"x": Path("/")}, folder / name)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vision_select_layer": None, "text_config": None}))
+    assert understand(folder).targets.keys() == wanted
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    originals.write(folder, state)
+    (folder / "pytorch_model.bin.index.json").write_text("{}")
+    assert Source(folder).get("transformer.wte.weight").shape == state["transformer.wte.weight"].shape
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    shutil.copyfile(folder / "a.safetensors", folder / "b.safetensors")
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(WeightsError, match="no index of files"):
+        Source(folder)
+    (folder / "pytorch_model.bin.index.json").unlink()
+    with pytest.raises(WeightsError, match="is in a.safetensors and in b.safetensors"):
+        Source(folder)
+    for text in ("[]", "{"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(WeightsError, match="config.json: no"):
+            Source(folder)
+
+
+def test_another_activation_is_no_silent_change(tmp_path):
+    state = originals.clip_state(originals.clip(), "")
+    originals.write(tmp_path / "clip", state, config={"vision_config": {"hidden_act": "gelu"}})
+    with pytest.raises(WeightsError, match="computes with gelu"):
+        understand(tmp_path / "clip")
+    folder = originals.write(tmp_path / "open", originals.open_clip_state(), "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
+    assert understand(folder).config.width == 128
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {}}')
+    with pytest.raises(WeightsError, match="computes with gelu"):
+        understand(folder)
+
+
+def test_tokenizers_that_say_little_or_nonsense(tmp_path):
+    originals.vary_toy(tmp_path / "x")
+    processor = load(tmp_path / "x")[1]
+    processor.tokenizer.backend_tokenizer.save(str(tmp_path / "x" / "tokenizer.json"))
+    (tmp_path / "x" / "qwen.tiktoken").unlink()
+    again = load(tmp_path / "x")[1]
+    assert again(["a", "longer"], [noise(9, 9)] * 2)["input_ids"].tolist() == (
+        processor(["a", "longer"], [noise(9, 9)] * 2)["input_ids"].tolist()
+    )
+    (tmp_path / "x" / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(WeightsError, match="its tokenizer cannot be loaded"):
+        load(tmp_path / "x")
+
+
 def test_names_in_brief():
     assert brief(["h.0.a", "h.1.a", "h.3.a", "x", "h.2.b"]) == "h.0-1,3.a, x, h.2.b"
 
@@ -386,7 +442,21 @@ def test_a_vision_vocabulary_goes_from_one_model_into_another(tmp_path, capsys):
     clip = originals.write(tmp_path / "clip", originals.clip_state(originals.clip(), ""))
     assert main(["export-vocab", str(clip), str(tmp_path / "none")]) == 2
     assert "there is no vision vocabulary in it" in capsys.readouterr().err
+    sam = {f"image_encoder.{name}": each for name, each in other.items() if "net_" not in name}
+    originals.write(tmp_path / "from", sam, "sam.pth")
     nano = str(ROOT / "varytoy" / "nano")
+    assert main(["export-vocab", str(tmp_path / "from" / "sam.pth"), str(tmp_path / "sam")]) == 0
+    assert main(["export-vocab", str(tmp_path / "sam"), str(tmp_path / "sam-again")]) == 0
+    assert main(["convert", str(tmp_path / "from" / "sam.pth"), str(tmp_path / "sam-part")]) == 0
+    assert main(["export-vocab", str(tmp_path / "sam-part"), str(tmp_path / "sam-third")]) == 0
+    assert main(["export-vocab", nano, str(tmp_path / "nano-vocab")]) == 0
+    capsys.readouterr()
+    assert main(["import-vocab", str(tmp_path / "sam"), str(tmp_path / "ours"), str(tmp_path / "none")]) == 2
+    assert "net_2.weight is nothing in place of" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "sam-part"), str(tmp_path / "none")]) == 2
+    assert "name it in model.init" in capsys.readouterr().err
+    assert main(["convert", nano, str(tmp_path / "none")]) == 2
+    assert "is a model of varytoy already" in capsys.readouterr().err
     assert main(["import-vocab", vocabulary, nano, str(tmp_path / "none")]) == 2
     assert "does not fit into" in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader, first_line
-from varytoy.runtime import DTYPES
+from varytoy.runtime import DTYPES, keep_in
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""
@@ -267,14 +267,6 @@ def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> Vary
     if recipe.train.weights != "fp32":
         keep_in(model, DTYPES[recipe.train.weights])
     return model
-
-
-def keep_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Weights in 16 bits. Batch norm's stay as they are: its running statistics do not bear it."""
-    for module in model.modules():
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
 
 
 def processor_of(settings: ModelSettings) -> VaryProcessor:

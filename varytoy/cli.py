@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from varytoy.documents import DocumentError, Page, open_pages
-from varytoy.reader import Reader
+from varytoy.reader import Reader, find
 from varytoy.runtime import DTYPES, QUANTIZED
 from varytoy.tasks import TASKS, Answer
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     convert = programs.add_parser("convert", help="make a model of varytoy of somebody else's checkpoint")
-    convert.add_argument("source", metavar="SOURCE", help="a folder or a file of weights")
+    convert.add_argument("source", metavar="SOURCE", help="a folder, a file of weights or a hub id")
     convert.add_argument("out", metavar="OUT", help="a new folder")
     convert.add_argument("--dtype", choices=tuple(DTYPES), default="", help="default: as it is")
     convert.set_defaults(run=_convert)
@@ -131,7 +131,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     from varytoy import weights
 
-    print(f"{weights.convert(options.source, options.out, options.dtype)}, in {options.out}")
+    print(f"{weights.convert(find(options.source), options.out, options.dtype)}, in {options.out}")
     return 0
 
 

@@ -60,6 +60,8 @@ def examine(build: bool = True) -> Iterator[Finding]:
 
 def _torch() -> Finding:
     version = f"{torch.__version__} on Python {sys.version.split()[0]}"
+    if torch.version.hip:
+        return Finding("torch", "note", f"{version}, for AMD's cards, on which varytoy was never tried")
     if torch.cuda.is_available():
         capability, archs = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
         name = f"{torch.cuda.get_device_name()}, capability {capability[0]}.{capability[1]}"
@@ -198,8 +200,10 @@ def _can_run() -> Finding:
     if not torch.cuda.is_available():
         text = "reading on the CPU (vary-nano at ease, Vary-toy slowly), training of vary-nano; Vary-toy's needs a card"
         return Finding("this machine", "note", text)
+    packed = _version("bitsandbytes") is not None
     card, host = torch.cuda.mem_get_info()[1] / GIB, memory()[1]
     fits = [name for name, need in NEEDS.items() if need + RESERVE <= card and HOST.get(name, 0) <= host]
+    fits = [name for name in fits if packed or name.split()[-1] not in ("nf4", "qlora", "full-8bit")]
     lacks = [f"{name} ({need + RESERVE:.1f} GiB)" for name, need in NEEDS.items() if name not in fits]
     text = f"Vary-toy: {', '.join(fits) or 'nothing'}" + (f"; not {', '.join(lacks)}" if lacks else "")
     return Finding("this machine", "note", text, "python -m train memory RECIPE says it exactly")

@@ -26,6 +26,7 @@ Show = Callable[[str], None]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WANTED = ("*.json", "*.safetensors", "*.bin", "*.tiktoken", "merges.txt")
 """Files of a hub's repository that hold a model."""
+_SMALL = 2**27
 _MOST_ENLARGED = 4.0
 _MOST_LINES = 8
 
@@ -59,7 +60,7 @@ class Reader:
 
         Args:
             device: auto, cpu, cuda, cuda:1, mps.
-            dtype: auto (see varytoy.runtime), fp32, fp16, bf16. ``nano`` is so small that auto is fp32 for it.
+            dtype: auto (see varytoy.runtime), fp32, fp16, bf16. For models as small as ``nano`` auto is fp32.
             quantize: int8 or nf4 for the decoder; where the device cannot, it stays as it is and ``precision.reason``
                 says why.
 
@@ -67,7 +68,7 @@ class Reader:
             ModelError: the folder is no model, the hub cannot give it, or the device is not there.
         """
         try:
-            precision = choose_precision(device, dtype, quantize, small=name == "nano")
+            precision = choose_precision(device, dtype, quantize, small=name == "nano" or _is_small(find(name)))
             storage = DTYPES[precision.storage]
             if name == "nano":
                 with as_file(files("varytoy") / "nano") as folder:
@@ -265,9 +266,7 @@ def first_line(error: Exception) -> str:
 
 
 def _load(name: str, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    path = Path(name)
-    if not path.exists() and _HUB_ID.fullmatch(name):
-        path = _fetch(name)
+    path = find(name)
     if (path / "adapter_config.json").is_file():
         return _load_adapted(path, dtype)
     if path.is_file() or _is_foreign(path):
@@ -297,18 +296,35 @@ def _load(name: str, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, 
     return model, processor
 
 
+def _is_small(folder: Path) -> bool:
+    """Whether the weights of a folder are so few that nothing is saved by narrower ones."""
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+    return 0 < sum(sizes) < _SMALL and not (folder / "adapter_config.json").is_file()
+
+
 def _is_foreign(folder: Path) -> bool:
     """Whether a folder has weights and is not one of ours, whose configuration names the vision vocabulary's."""
     try:
         said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         said = {}
-    ours = "vocabulary_config" in said or (folder / "processor_config.json").is_file() and not said
-    return not ours and any(any(folder.glob(f"*{end}")) for end in (".safetensors", ".bin", ".pth", ".index.json"))
+    from varytoy.weights.source import ENDINGS
+
+    if isinstance(said, dict) and "vocabulary_config" in said:
+        return False
+    ours = (folder / "processor_config.json").is_file() and not said
+    return not ours and any(any(folder.glob(f"*{end}")) for end in (*ENDINGS, ".index.json"))
 
 
-def _fetch(name: str) -> Path:
-    """A model of the hub, without any program that lies beside it."""
+def find(name: str) -> Path:
+    """The file or folder of that name, or a model of the hub, fetched without any program that lies beside it.
+
+    Raises:
+        ModelError: the hub cannot give it.
+    """
+    path = Path(name)
+    if path.exists() or not _HUB_ID.fullmatch(name):
+        return path
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED))
     except (OSError, ValueError) as error:

@@ -52,8 +52,9 @@ def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = 
     if not there.get(kind):
         raise DeviceError(f"the device '{device}' cannot be used: {_absent(kind)}")
     number = device.partition(":")[2]
-    if number and not (kind == "cuda" and number.isdecimal() and int(number) < torch.cuda.device_count()):
-        raise DeviceError(f"the device '{device}' cannot be used: there are {torch.cuda.device_count()} NVIDIA cards")
+    cards = torch.cuda.device_count() if kind == "cuda" else 1
+    if number and not (number.isdecimal() and int(number) < cards):
+        raise DeviceError(f"the device '{device}' cannot be used: there are {cards} of its kind, counted from 0")
     capability = torch.cuda.get_device_capability(device) if kind == "cuda" else None
     if kind == "cpu":
         where, (storage, compute, why) = "CPU", ("fp32", "fp32", "fp32; --dtype bf16 takes half of the memory")
@@ -114,7 +115,7 @@ def place(model: nn.Module, precision: Precision) -> nn.Module:
     """
     compute = DTYPES[precision.compute]
     try:
-        model.to(DTYPES[precision.storage])
+        keep_in(model, DTYPES[precision.storage])
         if precision.quantize:
             odd = {
                 layer.in_features for layer in decoder_linears(model.language_model).values() if layer.in_features % 64
@@ -130,6 +131,15 @@ def place(model: nn.Module, precision: Precision) -> nn.Module:
         widen(model, compute)
         model.compute_dtype = compute
     return model
+
+
+def keep_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters in ``dtype``. What is computed with wide numbers stays so: the frequencies of rotary positions, of
+    which 16 bits would turn far words by a radian, and batch norm, whose running statistics do not bear it."""
+    for module in model.modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
 
 
 def widen(model: nn.Module, dtype: torch.dtype) -> None:

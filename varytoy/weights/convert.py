@@ -58,6 +58,8 @@ def understand(path: str | Path) -> Conversion:
         WeightsError: an unknown layout, or every key that is missing, unexpected or of a wrong shape.
     """
     source = Source(path)
+    if "vocabulary_config" in source.config:
+        raise WeightsError(f"{path} is a model of varytoy already")
     family = source.family
     steps, unexpected = family.steps(source.tensors)
     targets: dict[str, Tensor] = {}
@@ -88,7 +90,7 @@ def understand(path: str | Path) -> Conversion:
 
 def _is_copy(source: Source, steps: list[Step]) -> bool:
     """Whether the decoder's scores are its embeddings, written twice."""
-    said = source.config.get("text_config", source.config).get("tie_word_embeddings")
+    said = (source.config.get("text_config") or source.config).get("tie_word_embeddings")
     homes = {target: step.sources[0] for step in steps for target in step.targets}
     table = next((home for target, home in homes.items() if target.endswith(".embed_tokens.weight")), None)
     if said is False or table is None or source.tensors[table].shape != source.tensors[homes[_TIED]].shape:
@@ -128,7 +130,9 @@ def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
         WeightsError: it is not known or not whole, or ``out`` holds something.
     """
     found = understand(path)
-    processor = None if found.source.family.part else processor_for(found)
+    part = found.source.family.part
+    processor = None if part else processor_for(found)
+    tokenizer = _tokenizer(found.source) if part == "language_model" else None
     out, kind = new_folder(out), DTYPES.get(dtype)
 
     def cast(tensor: Tensor) -> Tensor:
@@ -142,10 +146,8 @@ def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
     found.config.save_pretrained(out)
     if processor is not None:
         processor.save_pretrained(out)
-    else:
-        tokenizer = _tokenizer(found.source)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(out)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(out)
     numbers = sum(tensor.numel() for tensor in metas.values())
     return f"{found.source.family.about}: {len(metas)} tensors, {numbers:,} numbers"
 
@@ -188,8 +190,15 @@ def processor_for(found: Conversion) -> VaryProcessor:
         add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
     except ValueError as error:
         raise WeightsError(f"{found.source.folder}: {error}") from error
-    if chosen.get("template", "chatml") == "chatml":
+    chatml = chosen.get("template", "chatml") == "chatml"
+    if chatml:
         tokenizer.eos_token = "<|im_end|>"
+    known = tokenizer.get_vocab()
+    for role, usual in {"eos_token": "</s>", "pad_token": "<|endoftext|>" if chatml else "<pad>"}.items():
+        if getattr(tokenizer, role) is None:  # without tokenizer_config.json
+            setattr(tokenizer, role, usual)
+        if getattr(tokenizer, role) not in known:
+            raise WeightsError(f"{found.source.folder}: its tokenizer has no token {getattr(tokenizer, role)}")
     side, clip = config.vocabulary_config.image_size, config.clip_config
     pixels = chosen.pop("image_processor") | {
         "size": (side, side),
@@ -212,7 +221,9 @@ def _tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
             return tokenizer_from_ranks(source.folder / ranks)
         if {"vocab.json", "merges.txt"} <= names:
             return GPT2Tokenizer.from_pretrained(source.folder)
-    except (OSError, ValueError, KeyError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # the tokenizers library raises nothing narrower
         first = (str(error).strip().splitlines() or ["?"])[0]
         raise WeightsError(f"{source.folder}: its tokenizer cannot be loaded: {first}") from error
     return None

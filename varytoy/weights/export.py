@@ -90,9 +90,8 @@ def export_vocabulary(model: str | Path, out: str | Path) -> None:
     Raises:
         WeightsError: there is none in it.
     """
-    tensors = vocabulary_of(model)
+    tensors, config = vocabulary_of(model)
     out = new_folder(out)
-    config = vocabulary_config(tensors)
     plain = {name.removeprefix("vision_vocabulary."): tensor for name, tensor in tensors.items()}
     write_shards(out, plain, plain.items())
     config.save_pretrained(out)
@@ -105,7 +104,7 @@ def import_vocabulary(vocabulary: str | Path, model: str | Path, out: str | Path
         WeightsError: there is none in it, or it has other shapes than the model's.
     """
     source, config = _ours(model)
-    tensors = vocabulary_of(vocabulary)
+    tensors, _ = vocabulary_of(vocabulary)
     own = _part(source, "vision_vocabulary")
     for name in sorted(own.keys() | tensors.keys()):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
@@ -122,22 +121,24 @@ def import_vocabulary(vocabulary: str | Path, model: str | Path, out: str | Path
     AutoProcessor.from_pretrained(model).save_pretrained(out)
 
 
-def vocabulary_of(path: str | Path) -> dict[str, Tensor]:
-    """The vision vocabulary of a checkpoint in any layout, by our names.
+def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig]:
+    """The vision vocabulary of a checkpoint in any layout, by our names, and its shape.
 
     Raises:
         WeightsError: there is none in it.
     """
     source = Source(path)
-    if "vocabulary_config" in source.config:
-        return {name: source.get(name) for name in _part(source, "vision_vocabulary")}
+    own = {name: source.get(name) for name in _part(source, "vision_vocabulary")}
+    if own:
+        whole = "vocabulary_config" in source.config
+        return own, VaryConfig.from_pretrained(path).vocabulary_config if whole else vocabulary_config(own)
     found: dict[str, Tensor] = {}
     for step in source.family.steps(source.tensors)[0]:
         if step.targets[0].startswith("vision_vocabulary."):
             found |= zip(step.targets, step.rule.apply([source.get(name) for name in step.sources]), strict=True)
     if not found:
         raise WeightsError(f"{path} is {source.family.about}: there is no vision vocabulary in it")
-    return found
+    return found, vocabulary_config(found)
 
 
 def _ours(model: str | Path) -> tuple[Source, VaryConfig]:

@@ -15,7 +15,7 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
-PARTS = ("vision_vocabulary", "clip", "language_model")
+PARTS = ("vision_vocabulary.", "clip.", "language_model.")
 _GROUPS = {"{n}": r"(?P<n>\d+)", "{rest}": r"(?P<rest>.+)"}
 
 
@@ -54,7 +54,7 @@ class Family:
 
     Attributes:
         signs: key patterns that a checkpoint of this layout has, all of them.
-        part: what of a model it holds (see PARTS), or empty for a whole one.
+        part: what of a model it holds (vision_vocabulary, clip or language_model), or empty for a whole one.
         preset: whose processor goes with it; ``processor``: what is other there.
         model_type: transformers' name of the decoder.
         no_reader: why a whole model cannot be asked, empty where it can.
@@ -179,6 +179,8 @@ def recognise(keys: Iterable[str], where: str = "the checkpoint") -> Family:
         for family in families().values()
         if all(any(_match(sign, key) is not None for key in keys) for sign in family.signs)
     ]
+    if not found and keys and all(key.startswith(PARTS) for key in keys):
+        raise WeightsError(f"{where} is a part that varytoy convert has made: name it in model.init of a recipe")
     found.sort(key=lambda family: (bool(family.part), -len(family.signs)))
     if not found:
         known = ", ".join(families())

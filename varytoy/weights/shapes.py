@@ -29,7 +29,9 @@ def config_of(tensors: Mapping[str, Tensor], family: Family, said: dict) -> Vary
         if family.part == "clip":
             return clip_config(tensors, said)
         if family.part == "language_model":
-            return text_config(tensors, family.model_type, said, {})
+            return text_config(
+                tensors, family.model_type, said, read_preset("vary-toy") if family.name == "qwen" else {}
+            )
         preset = read_preset(family.preset)
         text = text_config(tensors, family.model_type, said, preset)
         clip = clip_config(tensors, said) if "clip.visual.class_embedding" in tensors else None
@@ -86,7 +88,11 @@ def clip_config(tensors: Mapping[str, Tensor], said: dict) -> ClipConfig:
     width = len(tensors["clip.visual.class_embedding"])
     patch = tensors["clip.visual.conv1.weight"].shape[-1]
     places = len(tensors["clip.visual.positional_embedding"]) - 1
-    vision = said if said.get("model_type") == "clip_vision_model" else said.get("vision_config", {})
+    vision = said if said.get("model_type") == "clip_vision_model" else said.get("vision_config") or {}
+    if vision.get("hidden_act", "quick_gelu") != "quick_gelu":
+        raise WeightsError(
+            f"this CLIP computes with {vision['hidden_act']}, ours with quick_gelu as OpenAI's: take that"
+        )
     heads = vision.get("num_attention_heads")
     return ClipConfig(
         image_size=round(places**0.5) * patch,
@@ -94,20 +100,23 @@ def clip_config(tensors: Mapping[str, Tensor], said: dict) -> ClipConfig:
         width=width,
         layers=_count(tensors, r"clip\.visual\.transformer\.resblocks\.(\d+)\."),
         head_width=width // heads if heads else _HEAD_WIDTH,
-        select_layer=said.get("vision_select_layer", -2),
+        select_layer=said.get("vision_select_layer") or -2,
     )
 
 
 def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict, preset: dict) -> PretrainedConfig:
     """Of the decoder, in transformers' class for ``model_type`` (qwen2 or opt); ``preset`` has what is usual."""
-    said = said.get("text_config", said)
+    said = said.get("text_config") or said
+    usual = preset.get("text_config", {})  # configurations leave out what is usual
     names = {
         "qwen2": "language_model.model.embed_tokens.weight",
         "opt": "language_model.model.decoder.embed_tokens.weight",
     }
     table = tensors[names[model_type]]
     words, width = table.shape
-    heads = said.get("num_attention_heads") or width // _HEAD_WIDTH
+    heads = said.get("num_attention_heads")
+    if not heads:
+        heads = usual["num_attention_heads"] if width == usual.get("hidden_size") else width // _HEAD_WIDTH
     settings = {
         "model_type": model_type,
         "vocab_size": words,
@@ -131,10 +140,13 @@ def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict, pres
         raise WeightsError(
             f"{rows} rows of keys in heads {width // heads} wide: config.json must say num_attention_heads"
         )
-    usual = preset.get("text_config", {})  # the configuration of GOT's port leaves out what is usual there
     told = said.get("rope_parameters") or {}
     rope = said.get("rope_theta") or said.get("rotary_emb_base") or told.get("rope_theta")
-    rope = rope or usual.get("rope_parameters", {}).get("rope_theta", 10000.0)
+    rope = rope or usual.get("rope_parameters", {}).get("rope_theta")
+    if not rope:
+        raise WeightsError(
+            "Qwen's decoders differ in their rotations: config.json beside the weights must say rope_theta"
+        )
     told = told | (said.get("rope_scaling") or {})
     return AutoConfig.for_model(
         **settings,

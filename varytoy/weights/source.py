@@ -16,6 +16,10 @@ from varytoy.weights.maps import Family, WeightsError, recognise
 _SHARD = 512 * 2**20
 """Bytes of a file: what is written at once has to stand in memory."""
 _PICKLED = (".bin", ".pth", ".pt")
+ENDINGS = (".safetensors", *_PICKLED)
+"""Of files of weights."""
+_OTHERS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
+"""What a Trainer pickles beside the weights."""
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
@@ -40,6 +44,9 @@ class Source:
         self._open: tuple[Path, object] | None = None
         for file in self._files():
             for name, tensor in self._shapes(file):
+                if name in self.tensors:
+                    other = self._homes[name].name
+                    raise WeightsError(f"{self.folder}: {name} is in {other} and in {file.name}: name one of the files")
                 self.tensors[name], self._homes[name] = tensor, file
 
     @cached_property
@@ -70,31 +77,48 @@ class Source:
 
     def _files(self) -> list[Path]:
         if self.path.is_file():
-            if self.path.suffix not in (*_PICKLED, ".safetensors"):
-                raise WeightsError(f"{self.path}: weights end in .safetensors, {', '.join(_PICKLED)}")
+            if self.path.suffix not in ENDINGS:
+                raise WeightsError(f"{self.path}: weights end in {', '.join(ENDINGS)}")
             return [self.path]
         if not self.path.is_dir():
             raise WeightsError(f"{self.path}: no such file or folder")
-        for index in sorted(self.path.glob("*.index.json")):
-            named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            lost = [name for name in named if not (self.path / name).is_file()]
-            if lost:
-                raise WeightsError(f"{self.path} lacks {', '.join(lost)}, which {index.name} names")
-            return [self.path / name for name in named]
+        for whole in ("model.safetensors", "pytorch_model.bin"):
+            if (self.path / f"{whole}.index.json").is_file():
+                return self._indexed(self.path / f"{whole}.index.json")
+            if (self.path / whole).is_file():
+                return [self.path / whole]
+        files = sorted(file for file in self.path.iterdir() if file.is_file() and not file.name.startswith(_OTHERS))
         for endings in ((".safetensors",), _PICKLED):
-            found = sorted(file for file in self.path.iterdir() if file.suffix in endings and file.is_file())
-            if found:
+            if found := [file for file in files if file.suffix in endings]:
                 return found
         raise WeightsError(f"{self.path} lacks weights: no *.safetensors and no pytorch_model.bin")
 
+    def _indexed(self, index: Path) -> list[Path]:
+        try:
+            named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{index}: no index of files of weights") from error
+        lost = [name for name in named if not (self.path / name).is_file()]
+        if lost:
+            raise WeightsError(f"{self.path} lacks {', '.join(lost)}, which {index.name} names")
+        return [self.path / name for name in named]
+
     def _read_config(self) -> dict:
         file = self.folder / "config.json"
-        if not file.is_file():
-            return {}
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise WeightsError(f"{file}: not JSON: {error}") from error
+        if not file.is_file() and (self.folder / "open_clip_config.json").is_file():
+            said = _read_json(self.folder / "open_clip_config.json").get("model_cfg") or {}
+            return {"vision_config": {"hidden_act": "quick_gelu" if said.get("quick_gelu") else "gelu"}}
+        return _read_json(file) if file.is_file() else {}
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{file}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{file}: no settings, but a {type(found).__name__}")
+    return found
 
 
 def new_folder(out: str | Path) -> Path:
@@ -137,8 +161,7 @@ def _pickled(file: Path) -> dict[str, Tensor]:
                 raise
             tree = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch has many for this, of which some are the unpickler's own
-        first = (str(error).strip().splitlines() or ["?"])[0]
-        raise WeightsError(f"{file}: cannot be read as weights: {first}") from error
+        raise WeightsError(f"{file}: cannot be read as weights: it is cut short, or holds more than tensors") from error
     for wrapper in _WRAPPERS:
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
