@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -68,17 +69,13 @@ class Reader:
             ModelError: the folder is no model, the hub cannot give it, or the device is not there.
         """
         try:
-            precision = choose_precision(device, dtype, quantize, small=name == "nano" or _is_small(find(name)))
-            storage = DTYPES[precision.storage]
-            if name == "nano":
-                with as_file(files("varytoy") / "nano") as folder:
-                    if not (folder / "model.safetensors").is_file():
-                        raise ModelError("this installation lacks the embedded model; name another with --model")
-                    model, processor = _load(str(folder), storage)
-                name = "vary-nano"
-            else:
-                model, processor = _load(name, storage)
-            reader = cls(place(model, precision), processor, name=name)
+            choose_precision(device, dtype, quantize)  # a wrong wish is said before anything is fetched
+            with as_file(files("varytoy") / "nano") if name == "nano" else nullcontext(find(name)) as path:
+                if name == "nano" and not (path / "model.safetensors").is_file():
+                    raise ModelError("this installation lacks the embedded model; name another with --model")
+                precision = choose_precision(device, dtype, quantize, _is_small(path))
+                model, processor = _load(path, DTYPES[precision.storage])
+            reader = cls(place(model, precision), processor, name="vary-nano" if name == "nano" else name)
         except DeviceError as error:
             raise ModelError(str(error)) from error
         reader.precision = precision
@@ -265,8 +262,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _load(name: str, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    path = find(name)
+def _load(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     if (path / "adapter_config.json").is_file():
         return _load_adapted(path, dtype)
     if path.is_file() or _is_foreign(path):
@@ -275,23 +271,23 @@ def _load(name: str, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, 
         try:
             return weights.load(path, dtype)
         except weights.WeightsError as error:
-            raise ModelError(f"cannot load the model '{name}': {error}") from error
+            raise ModelError(f"cannot load the model '{path}': {error}") from error
     missing = [
         entry for entry in ("config.json", "processor_config.json", "tokenizer.json") if not (path / entry).is_file()
     ]
     if not list(path.glob("*.safetensors")):
         missing.append("model.safetensors")
     if missing:
-        raise ModelError(f"{name} is not a varytoy model: it lacks {', '.join(missing)}")
+        raise ModelError(f"{path} is not a varytoy model: it lacks {', '.join(missing)}")
     try:
         model, found = VaryForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
         processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the model '{name}': {first_line(error)}") from error
+        raise ModelError(f"cannot load the model '{path}': {first_line(error)}") from error
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise ModelError(
-            f"the weights of '{name}' are not whole: {len(missing)} tensors are missing, first {missing[0]}"
+            f"the weights of '{path}' are not whole: {len(missing)} tensors are missing, first {missing[0]}"
         )
     return model, processor
 
@@ -344,7 +340,7 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalG
     if not base:
         raise ModelError(f"'{folder}' is an adapter, and its adapter_config.json names no base")
     try:
-        model, processor = _load(base, dtype)
+        model, processor = _load(find(base), dtype)
     except ModelError as error:
         raise ModelError(f"'{folder}' is an adapter, and its base cannot be loaded: {error}") from error
     return PeftModel.from_pretrained(model, folder).merge_and_unload(), processor
