@@ -362,6 +362,8 @@ def test_read_takes_every_layout(name, tmp_path, capsys):
         assert main(["read", str(page), "--model", str(tmp_path / model), "--json", "--max-new-tokens", "8"]) == 0
         found.append(json.loads(capsys.readouterr().out)["text"])
         if model == "x":
+            assert main(["convert", str(tmp_path / "x"), str(tmp_path / "half"), "--dtype", "fp16"]) == 0
+            assert VaryConfig.from_pretrained(tmp_path / "half").dtype == torch.float16
             assert main(["convert", str(tmp_path / "x"), str(tmp_path / "ours")]) == 0
             assert "tensors" in capsys.readouterr().out
     assert found[0] == found[1]
