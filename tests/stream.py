@@ -24,7 +24,7 @@ def watch() -> None:
 
 
 start, began = anonymous(), time.perf_counter()
-watcher = threading.Thread(target=watch)
+watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
 told = convert(sys.argv[1], sys.argv[2])
 done.set()

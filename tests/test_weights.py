@@ -11,7 +11,7 @@ import originals
 import pytest
 import torch
 from conftest import ROOT, noise
-from originals import HEADS, IMAGE, SIDE, TOKENS
+from originals import HEADS, IMAGE, RANKS, SIDE, TOKENS
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -491,10 +491,11 @@ def test_the_branches_run_in_onnxruntime(tmp_path):
 def test_conversion_streams(tmp_path):
     """At the full model's widths, with 8 of 24 layers: what stands in memory at once is half a GiB of tensors."""
     size = originals.large(tmp_path / "large", 8)
-    originals.write_ranks(tmp_path / "large")
+    shutil.copy(RANKS, tmp_path / "large")
     command = [sys.executable, str(ROOT / "tests" / "stream.py"), str(tmp_path / "large"), str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     largest = 2 * 151860 * 2048
     assert size > 2.5 * 2**30 and found["peak"] <= 2**30 + largest
