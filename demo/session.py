@@ -13,7 +13,7 @@ from PIL import Image
 
 from demo.view import MAX_TOKENS
 from varytoy.documents import DocumentError, open_pages
-from varytoy.reader import first_line
+from varytoy.runtime import first_line
 from varytoy.tasks import TASKS, Answer, get_task
 
 HISTORY_TURNS = 6

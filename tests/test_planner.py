@@ -119,6 +119,16 @@ def test_without_the_chunked_loss(least, monkeypatch):
     assert scores < rise < 4 * scores
 
 
+def most_allocated(profile: torch.profiler.profile) -> int:
+    """Bytes, beyond what stood when the profile began."""
+    now = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_plan_is_what_a_real_step_takes(shape, precision):
     """Measured by torch's own profiler of memory, on the CPU; its kernels' hidden buffers are not in the plan."""
@@ -148,11 +158,7 @@ def test_the_plan_is_what_a_real_step_takes(shape, precision):
     before = sum({tensor.data_ptr(): tensor.nbytes for tensor in kept}.values())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    now = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
+    most = most_allocated(profile)
     assert (before + most) / found.peak == pytest.approx(1.0, abs=0.1)
 
 
@@ -169,11 +175,7 @@ def test_reading_takes_what_is_planned(shape):
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
     ):
         model(ids, **pictures, logits_to_keep=1)
-    now = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
+    most = most_allocated(profile)
     pixels = sum(tensor.nbytes for tensor in pictures.values())
     assert (before + pixels + most) / found.peak == pytest.approx(1.0, abs=0.1)
     linears = LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER)

@@ -30,7 +30,7 @@ from varytoy.model import VaryForConditionalGeneration, count_parameters
 from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryProcessor
 from varytoy.weights import Source, WeightsError, convert, families, load, recognise
 from varytoy.weights.convert import understand
-from varytoy.weights.maps import brief
+from varytoy.weights.maps import brief, renamed
 from varytoy.weights.shapes import config_of
 
 
@@ -191,13 +191,9 @@ def test_full_size_layouts_are_the_presets(name, preset):
     if wanted.tie_word_embeddings:
         del ours["language_model.lm_head.weight"]
     steps, lost = family.inverse(ours)
-    theirs: dict[str, Tensor] = {}
-    for step in steps:
-        theirs |= zip(step.targets, step.rule.apply([ours[name] for name in step.sources]), strict=True)
+    theirs = dict(renamed(steps, ours.__getitem__))
     steps, left = family.steps(theirs)
-    found: dict[str, Tensor] = {}
-    for step in steps:
-        found |= zip(step.targets, step.rule.apply([theirs[name] for name in step.sources]), strict=True)
+    found = dict(renamed(steps, theirs.__getitem__))
     assert not lost and not left
     assert {name: each.shape for name, each in found.items()} == {name: each.shape for name, each in ours.items()}
     assert recognise(theirs) == family

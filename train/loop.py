@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -30,7 +29,7 @@ from train.resume import not_written, resume_point
 from train.rounding import RoundingAdamW8bit
 from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.processing import VaryProcessor
-from varytoy.runtime import DTYPES, quantize
+from varytoy.runtime import DTYPES, quantize, version_of
 
 
 def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
@@ -138,19 +137,12 @@ def record_start(recipe: Recipe, output: Path, data: SampleDataset, checkpoint: 
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from": checkpoint,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {name: version_of(name) for name in packages},
         "data": [{"path": each.path, "samples": count, "sha256": _digest(Path(each.path))} for each, count in sources],
         "recipe": dataclasses.asdict(recipe),
     }
     with (output / "runs.jsonl").open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(row) + "\n")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _digest(path: Path) -> str:

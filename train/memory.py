@@ -227,7 +227,7 @@ def made_up_batch(
     config = model.config
     down, across = config.vocabulary_config.stride
     side = config.vocabulary_config.image_size
-    pictures = images * (side // down) * (side // across)
+    pictures = images * config.vocabulary_config.image_tokens
     if pictures >= tokens:
         raise RecipeError(f"{images} pictures have {pictures} tokens: more than {tokens} are needed")
     ids = torch.zeros(size, tokens, dtype=torch.long)

@@ -52,7 +52,7 @@ def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 
     model.eval()
     text = config.text_config
     heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
-    image = (config.vocabulary_config.image_size // config.vocabulary_config.stride[0]) ** 2
+    image = config.vocabulary_config.image_tokens
     length = image + _PROMPT + answer
     tracker = Tracker(fake)
     with torch.no_grad(), tracker:

@@ -52,6 +52,12 @@ class VisionVocabularyConfig(PretrainedConfig):
         return self.grid_stride[0] * factor, self.grid_stride[1] * factor
 
     @property
+    def image_tokens(self) -> int:
+        """Of a picture of ``image_size``."""
+        down, across = self.stride
+        return (self.image_size // down) * (self.image_size // across)
+
+    @property
     def output_size(self) -> int:
         return self.compressor_sizes[-1] if self.neck_size else self.hidden_size
 

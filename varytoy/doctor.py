@@ -1,6 +1,5 @@
 """``varytoy doctor``: a line a check, each with its reason and cure; the last says what this machine can run."""
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from varytoy.runtime import choose_precision
+from varytoy.runtime import choose_precision, first_line, version_of
 
 OLD_CARDS = "https://download.pytorch.org/whl/cu126"
 """PyTorch's wheels that still have kernels for cards before the RTX 20 series."""
@@ -53,8 +52,7 @@ def examine(build: bool = True) -> Iterator[Finding]:
         try:
             yield check()
         except Exception as error:  # a broken library may raise anything when it is imported
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            yield Finding(check.__name__.strip("_").replace("_unbuilt", ""), "lacking", first)
+            yield Finding(check.__name__.strip("_").replace("_unbuilt", ""), "lacking", first_line(error))
     yield _can_run()
 
 
@@ -100,7 +98,7 @@ def _torchvision() -> Finding:
 
     try:
         torchvision.ops.nms(torch.zeros(1, 4), torch.ones(1), 0.5)
-    except (RuntimeError, AttributeError, NotImplementedError):
+    except (RuntimeError, AttributeError):
         return Finding(
             "torchvision",
             "note",
@@ -111,12 +109,12 @@ def _torchvision() -> Finding:
 
 
 def _bitsandbytes() -> Finding:
-    if _version("bitsandbytes") is None:
+    version = version_of("bitsandbytes")
+    if version is None:
         return Finding("bitsandbytes", "note", "not installed: no 8-bit AdamW, int8 or NF4", "pip install bitsandbytes")
     from bitsandbytes import functional
     from bitsandbytes.cextension import lib
 
-    version = f"{_version('bitsandbytes')}"
     if torch.cuda.is_available() and not getattr(lib, "compiled_with_cuda", False):
         cure = "python -m bitsandbytes prints what it looked for; pip install -U bitsandbytes"
         return Finding("bitsandbytes", "lacking", f"{version} has no library for CUDA {torch.version.cuda}", cure)
@@ -132,14 +130,14 @@ def _bitsandbytes() -> Finding:
 
 
 def _deepspeed_unbuilt() -> Finding:
-    version = _version("deepspeed")
+    version = version_of("deepspeed")
     if version is None:
         return Finding("deepspeed", "note", "not installed: one card, no offload", "pip install deepspeed ninja")
     return Finding("deepspeed", "note", f"{version}; its compiled part was not tried (--no-build)")
 
 
 def _deepspeed() -> Finding:
-    version = _version("deepspeed")
+    version = version_of("deepspeed")
     if version is None:
         return _deepspeed_unbuilt()
     program = "from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load(verbose=False)"
@@ -200,20 +198,13 @@ def _can_run() -> Finding:
     if not torch.cuda.is_available():
         text = "reading on the CPU (vary-nano at ease, Vary-toy slowly), training of vary-nano; Vary-toy's needs a card"
         return Finding("this machine", "note", text)
-    packed = _version("bitsandbytes") is not None
+    packed = version_of("bitsandbytes") is not None
     card, host = torch.cuda.mem_get_info()[1] / GIB, memory()[1]
     fits = [name for name, need in NEEDS.items() if need + RESERVE <= card and HOST.get(name, 0) <= host]
     fits = [name for name in fits if packed or name.split()[-1] not in ("nf4", "qlora", "full-8bit")]
     lacks = [f"{name} ({need + RESERVE:.1f} GiB)" for name, need in NEEDS.items() if name not in fits]
     text = f"Vary-toy: {', '.join(fits) or 'nothing'}" + (f"; not {', '.join(lacks)}" if lacks else "")
     return Finding("this machine", "note", text, "python -m train memory RECIPE says it exactly")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def report(build: bool = True) -> int:

@@ -19,7 +19,7 @@ from varytoy.documents import to_rgb
 from varytoy.generation import Generated, generate
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import Message, VaryProcessor
-from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, place
+from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, first_line, place
 from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tasks import Answer, Task, get_task
 
@@ -255,11 +255,6 @@ class Reader:
             history = history[2:]
             if history:
                 history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
-
-
-def first_line(error: Exception) -> str:
-    """What a library's error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:

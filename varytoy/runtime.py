@@ -1,5 +1,6 @@
 """On which device a model runs and in which numbers: one value, with the reason for it."""
 
+import importlib.metadata
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,19 @@ class Precision:
     compute: str
     quantize: str = ""
     reason: str = ""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def version_of(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = "", small: bool = False) -> Precision:
@@ -125,8 +139,7 @@ def place(model: nn.Module, precision: Precision) -> nn.Module:
             quantize(model, precision.quantize, compute)
         model.to(precision.device)
     except (RuntimeError, AssertionError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DeviceError(f"the device '{precision.device}' cannot be used: {first}") from error
+        raise DeviceError(f"the device '{precision.device}' cannot be used: {first_line(error)}") from error
     if precision.compute != precision.storage:
         widen(model, compute)
         model.compute_dtype = compute

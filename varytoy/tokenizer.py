@@ -62,6 +62,11 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
     backend = Tokenizer(BPE(vocabulary, merges=[], byte_fallback=True, unk_token="<0x00>"))
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *reserved]])
+    return chat_tokenizer(backend)
+
+
+def chat_tokenizer(backend) -> PreTrainedTokenizerFast:
+    """A tokenizer of the tokenizers library as transformers', with ChatML's ends of turns and padding."""
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",

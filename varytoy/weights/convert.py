@@ -18,10 +18,10 @@ from varytoy.clip import ClipBranch
 from varytoy.config import VaryConfig, read_preset
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryImageProcessor, VaryProcessor
-from varytoy.runtime import DTYPES
+from varytoy.runtime import DTYPES, first_line
 from varytoy.tokenizer import add_image_tokens
 from varytoy.vocabulary import VisionVocabulary
-from varytoy.weights.maps import Step, WeightsError, brief
+from varytoy.weights.maps import Step, WeightsError, brief, renamed
 from varytoy.weights.shapes import config_of
 from varytoy.weights.source import Source, new_folder, write_shards
 from varytoy.weights.tokenizer import tokenizer_from_ranks
@@ -47,8 +47,7 @@ class Conversion:
         """Our name and tensor, read as they come."""
         for step in self.steps:
             if self.targets.keys() & set(step.targets):
-                made = step.rule.apply([self.source.get(name) for name in step.sources])
-                yield from zip(step.targets, made, strict=True)
+                yield from renamed([step], self.source.get)
 
 
 def understand(path: str | Path) -> Conversion:
@@ -62,10 +61,7 @@ def understand(path: str | Path) -> Conversion:
         raise WeightsError(f"{path} is a model of varytoy already")
     family = source.family
     steps, unexpected = family.steps(source.tensors)
-    targets: dict[str, Tensor] = {}
-    for step in steps:
-        made = step.rule.apply([source.tensors[name] for name in step.sources])
-        targets |= dict(zip(step.targets, made, strict=True))
+    targets = dict(renamed(steps, source.tensors.__getitem__))
     if _TIED in targets and _is_copy(source, steps):
         del targets[_TIED]
     config = config_of(targets, family, source.config)
@@ -224,6 +220,5 @@ def _tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
     except WeightsError:
         raise
     except Exception as error:  # the tokenizers library raises nothing narrower
-        first = (str(error).strip().splitlines() or ["?"])[0]
-        raise WeightsError(f"{source.folder}: its tokenizer cannot be loaded: {first}") from error
+        raise WeightsError(f"{source.folder}: its tokenizer cannot be loaded: {first_line(error)}") from error
     return None

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, GotOcr2Config, Pre
 
 from varytoy.config import VaryConfig
 from varytoy.processing import VaryProcessor
-from varytoy.weights.maps import Family, WeightsError, families
+from varytoy.weights.maps import Family, WeightsError, families, renamed
 from varytoy.weights.shapes import vocabulary_config
 from varytoy.weights.source import Source, new_folder, write_shards
 
@@ -35,7 +35,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
     }.items():
         if wrong:
             raise WeightsError(f"{model} cannot be transformers' GOT-OCR2: it {reason}")
-    processor, down = VaryProcessor.from_pretrained(model), vision.stride[0]
+    processor = VaryProcessor.from_pretrained(model)
     stock = GotOcr2Config(
         vision_config={
             "hidden_size": vision.hidden_size,
@@ -51,7 +51,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
         },
         text_config=text.to_dict(),
         image_token_index=config.image_token_id,
-        image_seq_length=(vision.image_size // down) ** 2,
+        image_seq_length=vision.image_tokens,
         tie_word_embeddings=config.tie_word_embeddings,
     )
     stock.architectures = ["GotOcr2ForConditionalGeneration"]
@@ -132,10 +132,10 @@ def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig
     if own:
         whole = "vocabulary_config" in source.config
         return own, VaryConfig.from_pretrained(path).vocabulary_config if whole else vocabulary_config(own)
-    found: dict[str, Tensor] = {}
-    for step in source.family.steps(source.tensors)[0]:
-        if step.targets[0].startswith("vision_vocabulary."):
-            found |= zip(step.targets, step.rule.apply([source.get(name) for name in step.sources]), strict=True)
+    steps = [
+        each for each in source.family.steps(source.tensors)[0] if each.targets[0].startswith("vision_vocabulary.")
+    ]
+    found = dict(renamed(steps, source.get))
     if not found:
         raise WeightsError(f"{path} is {source.family.about}: there is no vision vocabulary in it")
     return found, vocabulary_config(found)
@@ -157,15 +157,8 @@ def _write(source: Source, family: Family, tensors: dict[str, Tensor], out: Path
     steps, left = family.inverse(tensors)
     if left:
         raise WeightsError(f"{source.path} has what {family.about} has not: {', '.join(left)}")
-    metas: dict[str, Tensor] = {}
-    for step in steps:
-        metas |= zip(step.targets, step.rule.apply([source.tensors[name] for name in step.sources]), strict=True)
-    made = (
-        pair
-        for step in steps
-        for pair in zip(step.targets, step.rule.apply([source.get(name) for name in step.sources]), strict=True)
-    )
-    write_shards(out, metas, made)
+    metas = dict(renamed(steps, source.tensors.__getitem__))
+    write_shards(out, metas, renamed(steps, source.get))
     config.dtype = next(iter(metas.values())).dtype
     config.save_pretrained(out)
 

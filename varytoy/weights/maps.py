@@ -7,7 +7,7 @@ along it. The way back is the same rules read in the other direction.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -115,6 +115,12 @@ def _steps(rules: Sequence[Rule], ignored: Sequence[str], keys: Iterable[str]) -
     return list(steps), left
 
 
+def renamed(steps: Iterable[Step], get: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Targets and their tensors, made step by step of what ``get`` gives for the names of the sources."""
+    for step in steps:
+        yield from zip(step.targets, step.rule.apply([get(name) for name in step.sources]), strict=True)
+
+
 @cache
 def _pattern(pattern: str) -> re.Pattern:
     parts = re.split(r"(\{n\}|\{rest\})", pattern)
@@ -154,12 +160,12 @@ def _family(name: str, trees: dict[str, dict]) -> Family:
         take, instead = other.get("take", ""), other.get("as", "")
         inner = _family(other["map"], trees)
 
-        def renamed(pattern: str, take: str = take, instead: str = instead) -> str:
+        def moved(pattern: str, take: str = take, instead: str = instead) -> str:
             return instead + pattern.removeprefix(take)
 
         chosen = [rule for rule in inner.rules if all(pattern.startswith(take) for pattern in rule.sources)]
-        rules += [Rule(tuple(map(renamed, rule.sources)), rule.targets) for rule in chosen]
-        ignored += [renamed(pattern) for pattern in inner.ignored if pattern.startswith(take)]
+        rules += [Rule(tuple(map(moved, rule.sources)), rule.targets) for rule in chosen]
+        ignored += [moved(pattern) for pattern in inner.ignored if pattern.startswith(take)]
     tuples = {key: tuple(tree.get(key, ())) for key in ("signs", "lacks")}
     plain = {
         key: tree[key] for key in ("about", "part", "preset", "processor", "model_type", "no_reader") if key in tree

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, normalizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from varytoy.tokenizer import IMAGE_TOKENS
+from varytoy.tokenizer import IMAGE_TOKENS, chat_tokenizer
 from varytoy.weights.maps import WeightsError
 
 SPECIAL = (
@@ -53,10 +53,4 @@ def tokenizer_from_ranks(path: Path) -> PreTrainedTokenizerFast:
     backend = _Converter(str(path), pattern=_WORDS).converted()
     backend.normalizer = normalizers.NFC()
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
+    return chat_tokenizer(backend)
