@@ -3,13 +3,13 @@
 Shapes: B batch, I images in the batch, H W pixels, h w token grid, N image tokens of the batch, T text, D width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from varytoy.clip import ClipBranch, initialise_clip
 from varytoy.config import VaryConfig
@@ -17,15 +17,14 @@ from varytoy.connector import Connector
 from varytoy.vocabulary import Attention, StemConv, VisionVocabulary
 
 
+CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
+"""What the installed transformers calls the key-value cache: ``cache`` since 5.24."""
+
+
 @dataclass
-class VaryOutput(ModelOutput):
+class VaryOutput(CausalLMOutputWithPast):
     """``vocabulary_features`` [I, h, w, D1] are the reading branch's tokens, when images were given."""
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: object | None = None
-    hidden_states: tuple | None = None
-    attentions: tuple | None = None
     vocabulary_features: Tensor | None = None
 
 
@@ -128,14 +127,16 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_sizes: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: object | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs,
     ) -> VaryOutput:
-        """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken."""
+        """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken. ``cache`` and
+        ``past_key_values`` are two names of the key-value cache, whichever the installed transformers uses."""
         features = None
         if inputs_embeds is None:
             inputs_embeds, features = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)
@@ -144,9 +145,9 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
+            **{CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
         loss = None
@@ -160,7 +161,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return VaryOutput(
             loss=loss,
             logits=outputs.logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             vocabulary_features=features,
