@@ -8,7 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from varytoy.config import VaryConfig
 from varytoy.connector import Connector
-from varytoy.model import VaryForConditionalGeneration, count_parameters
+from varytoy.model import CACHE, VaryForConditionalGeneration, count_parameters
 from varytoy.processing import VaryProcessor
 
 PROMPTS = ["Read.", "What does this image say, please?"]
@@ -43,6 +43,19 @@ def test_cached_generation_equals_uncached(model, processor, pictures):
     cached = new_tokens(model, inputs)
     assert len(set(cached[0])) > 2, "the tiny model says the same token again and again: the test shows nothing"
     assert cached == new_tokens(model, inputs, use_cache=False)
+
+
+@pytest.mark.parametrize("spelling", ["cache", "past_key_values"])
+def test_the_cache_has_both_names(model, processor, pictures, spelling):
+    """transformers 5.24 renamed ``past_key_values`` to ``cache``; either is taken, and the output has the stock one."""
+    inputs = processor(PROMPTS[0], pictures[0])
+    whole = model(**inputs).logits[0, -1]
+    first = {
+        name: value[:, :-1] if name in ("input_ids", "attention_mask") else value for name, value in inputs.items()
+    }
+    kept = model(**first, use_cache=True)[CACHE]
+    again = model(inputs["input_ids"][:, -1:], inputs["attention_mask"], **{spelling: kept}).logits[0, -1]
+    torch.testing.assert_close(again, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_batch_generates_what_each_prompt_generates_alone(model, processor, pictures):

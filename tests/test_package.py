@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from setuptools import find_packages
 
+CONSTRAINTS = "varytoy/constraints.txt"
 LATE = ("gradio", "deepspeed", "bitsandbytes", "open_clip", "pypdfium2")
 ROOMS = ("varytoy", "train", "data_tools", "demo", "tests")
 FORBIDDEN = {
@@ -157,3 +160,22 @@ def test_programs_named_in_the_project_file_exist(project):
         module, function = target.split(":")
         tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_lock_holds_every_requirement_within_its_range(project):
+    """``.ci/lock`` was run after the last change of the ranges, and both lines of the README install from its file."""
+    extras = project["project"]["optional-dependencies"].values()
+    wanted = [Requirement(line) for lines in (project["project"]["dependencies"], *extras) for line in lines]
+    locked: dict[str, list[str]] = {}
+    for line in (ROOT / CONSTRAINTS).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            entry = Requirement(line)
+            locked.setdefault(canonicalize_name(entry.name), []).append(str(entry.specifier).removeprefix("=="))
+    for each in wanted:
+        name = canonicalize_name(each.name)
+        if name != "varytoy":
+            assert name in locked and all(version in each.specifier for version in locked[name]), name
+    installs = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if "pip install" in line and "-e" in line
+    ]
+    assert len(installs) >= 2 and all(f"-c {CONSTRAINTS}" in line for line in installs)

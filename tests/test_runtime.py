@@ -9,7 +9,7 @@ import torch
 from conftest import noise, tiny_config, tiny_model
 from originals import vary_toy
 
-from varytoy import doctor
+from varytoy import doctor, versions
 from varytoy.cli import main
 from varytoy.runtime import DeviceError, Precision, choose_precision, place
 
@@ -117,8 +117,18 @@ def test_the_doctor_here(capsys):
     lacking = main(["doctor", "--no-build"])
     lines = capsys.readouterr().out.splitlines()
     names = [line.split(":")[0].split()[-1] for line in lines]
-    assert names == ["torch", "precision", "torchvision", "bitsandbytes", "deepspeed", "memory", "models", "machine"]
+    packages = ["torch", "precision", "torchvision", "transformers", "bitsandbytes", "deepspeed", "versions"]
+    assert names == [*packages, "memory", "models", "machine"]
     assert lacking == any(line.startswith("FAIL") for line in lines)
+
+
+def test_the_doctor_names_versions_that_were_not_tested(monkeypatch):
+    installed = {"transformers": "5.99.0", "pillow": "11.0.0", "torch": "2.13.0+cu126", "peft": None}
+    monkeypatch.setattr(versions, "version_of", lambda name: installed.get(name, versions.tested_versions().get(name)))
+    found = {each.name: each for each in versions.differences()}
+    assert set(found) == {"transformers", "pillow"}
+    assert found["transformers"].allowed and not found["pillow"].allowed
+    assert doctor._versions().state == "lacking" and "transformers 5.99.0" in doctor._versions().text
 
 
 def test_the_doctor_on_an_old_card(card, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from varytoy.runtime import choose_precision, first_line, version_of
+from varytoy.versions import CONSTRAINTS, differences
 
 OLD_CARDS = "https://download.pytorch.org/whl/cu126"
 """PyTorch's wheels that still have kernels for cards before the RTX 20 series."""
@@ -46,8 +47,8 @@ class Finding:
 
 def examine(build: bool = True) -> Iterator[Finding]:
     """All checks, as they end. ``build``: also compile DeepSpeed's CPU Adam, which takes minutes the first time."""
-    checks: list[Callable[[], Finding]] = [_torch, _precision, _torchvision, _bitsandbytes]
-    checks += [_deepspeed if build else _deepspeed_unbuilt, _host, _cache]
+    checks: list[Callable[[], Finding]] = [_torch, _precision, _torchvision, _transformers, _bitsandbytes]
+    checks += [_deepspeed if build else _deepspeed_unbuilt, _versions, _host, _cache]
     for check in checks:
         try:
             yield check()
@@ -106,6 +107,23 @@ def _torchvision() -> Finding:
             "pip install --force-reinstall torch torchvision (both in one command)",
         )
     return Finding("torchvision", "good", f"{torchvision.__version__}, its compiled part works")
+
+
+def _transformers() -> Finding:
+    return Finding("transformers", "good", f"{version_of('transformers')}, tokenizers {version_of('tokenizers')}")
+
+
+def _versions() -> Finding:
+    """What differs from the lock; outside the allowed ranges is a failure."""
+    found = differences()
+    outside = [f"{each.name} {each.installed} ({each.allowed})" for each in found if each.allowed]
+    others = [f"{each.name} {each.installed} (tested: {each.tested})" for each in found if not each.allowed]
+    cure = f"pip install -c {CONSTRAINTS} -e '.[demo]' (with the extras that you use)"
+    if outside:
+        return Finding("versions", "lacking", f"outside the allowed ranges: {', '.join(outside)}", cure)
+    if others:
+        return Finding("versions", "note", f"not the tested ones: {', '.join(others)}", f"if something fails, {cure}")
+    return Finding("versions", "good", "those that varytoy is tested with")
 
 
 def _bitsandbytes() -> Finding:

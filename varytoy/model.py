@@ -16,7 +16,6 @@ from varytoy.config import VaryConfig
 from varytoy.connector import Connector
 from varytoy.vocabulary import Attention, StemConv, VisionVocabulary
 
-
 CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
 """What the installed transformers calls the key-value cache: ``cache`` since 5.24."""
 
