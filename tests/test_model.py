@@ -140,7 +140,7 @@ def test_model_without_clip_branch(processor, pictures):
 
 
 def test_wrong_number_of_image_tokens_is_one_sentence(model, processor, pictures):
-    inputs = processor(PROMPTS[0], pictures[0])
+    inputs = processor(PROMPTS[0], pictures[0], fit=False)
     place = (inputs["input_ids"][0] == model.config.image_token_id).nonzero()[0]
     inputs["input_ids"][0, place] = 1
     with pytest.raises(ValueError, match="29 <imgpad> tokens but 30 image tokens: prompt and pixels must come from"):

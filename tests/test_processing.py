@@ -264,7 +264,7 @@ def test_pictures_of_any_mode(processor, mode):
 
 def test_views_of_a_batch_may_differ(processor):
     picture = noise(448, 448)
-    inputs = processor(["Read.", "Describe."], [[picture], [picture]], view=["text", "picture"])
+    inputs = processor(["Read.", "Describe."], [[picture], [picture]], view=["text", "picture"], fit=False)
     assert inputs["image_sizes"].tolist() == [[448, 448], [224, 224]]
 
 

@@ -1,19 +1,25 @@
 """varytoy: small vision-language models that read."""
 
-from varytoy._torchvision import ensure_torchvision
+import sys
+from pathlib import Path, PurePath
 
-ensure_torchvision()
-
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor  # noqa: E402
-
-from varytoy.config import VaryConfig  # noqa: E402
-from varytoy.model import VaryForConditionalGeneration  # noqa: E402
-from varytoy.processing import VaryImageProcessor, VaryProcessor  # noqa: E402
-
-AutoConfig.register("vary", VaryConfig)
-AutoModelForImageTextToText.register(VaryConfig, VaryForConditionalGeneration)
-AutoImageProcessor.register(VaryConfig, VaryImageProcessor)
-AutoProcessor.register(VaryConfig, VaryProcessor)
+import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["VaryConfig", "VaryForConditionalGeneration", "VaryProcessor"]
+NANO = str(Path(__file__).parent / "nano")
+"""Folder of the embedded model, for ``from_pretrained`` and transformers' ``pipeline``."""
+
+# `import varytoy` registers the model with transformers. The `varytoy` program alone does not wait for it: it says its
+# --help and what is wrong with its options at once, and imports torch when a command needs it.
+if PurePath(getattr(sys, "argv", [""])[0]).stem != "varytoy":
+    from varytoy.registration import VaryConfig, VaryForConditionalGeneration, VaryProcessor
+else:
+
+    @wrapt.when_imported("transformers")
+    def _repair_torchvision(_) -> None:
+        from varytoy._torchvision import ensure_torchvision
+
+        ensure_torchvision()
+
+
+__all__ = ["NANO", "VaryConfig", "VaryForConditionalGeneration", "VaryProcessor"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from varytoy._torchvision import ensure_torchvision
 from varytoy.runtime import choose_precision, first_line, version_of
 from varytoy.versions import CONSTRAINTS, differences
 
@@ -95,6 +96,7 @@ def _precision() -> Finding:
 
 
 def _torchvision() -> Finding:
+    ensure_torchvision()
     import torchvision
 
     try:

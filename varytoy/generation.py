@@ -87,10 +87,13 @@ class Confidence(LogitsProcessor):
 
 
 class _Streamer(BaseStreamer):
-    """Hands the texts of all rows so far to a callback, a few times a second; unfinished UTF-8 is left out."""
+    """Hands the texts so far to a callback, a few times a second: of all rows up to the first that is not finished, so
+    that what a reader has seen stays where it is. Unfinished UTF-8 is left out."""
 
     def __init__(self, processor: VaryProcessor, show: Callable[[list[str]], None], pause: float = 0.1):
         self.processor, self.show, self.pause = processor, show, pause
+        tokenizer = processor.tokenizer
+        self.ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}  # a row that a criterion stopped has padding only
         self.steps: list[list[int]] | None = None
         self.last = 0.0
 
@@ -100,16 +103,21 @@ class _Streamer(BaseStreamer):
             return
         self.steps.append(value.flatten().tolist())
         if time.monotonic() - self.last >= self.pause:
-            self.show([text.rstrip("\ufffd") for text in self._texts()])
+            self.show(self._texts())
             self.last = time.monotonic()
 
     def end(self) -> None:
-        self.show(self._texts())
+        self.show(self._texts(whole=True))
 
-    def _texts(self) -> list[str]:
-        end = self.processor.tokenizer.eos_token_id
-        rows = (itertools.takewhile(lambda token: token != end, row) for row in zip(*self.steps or [], strict=True))
-        return [self.processor.decode_text(list(row)) for row in rows]
+    def _texts(self, whole: bool = False) -> list[str]:
+        texts = []
+        for row in zip(*self.steps or [], strict=True):
+            ids = list(itertools.takewhile(lambda token: token not in self.ends, row))
+            text = self.processor.decode_text(ids)
+            if len(ids) == len(row) and not whole:
+                return [*texts, text.rstrip("\ufffd")]
+            texts.append(text)
+        return texts
 
 
 @torch.inference_mode()
@@ -124,7 +132,7 @@ def generate(
     """Greedy answers to a batch from ``processor(…)``.
 
     Args:
-        show: called with the texts of all rows so far.
+        show: called with the texts so far, of all rows up to the first that is not finished.
         cancel: set it from another thread to stop early.
     """
     inputs = {name: value.to(model.device) for name, value in inputs.items()}

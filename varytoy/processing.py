@@ -8,15 +8,19 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from varytoy import fitting
+from varytoy.chat import ChatText, Message, read_chat
 from varytoy.config import VaryConfig, read_preset
 from varytoy.documents import to_rgb
 from varytoy.samples import IMAGE_PLACEHOLDER
+from varytoy.tasks import find_prompt
 from varytoy.tokenizer import add_image_tokens, character_tokenizer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IGNORED = -100
-Message = dict[str, str]
+_OPEN, _CLOSED, _CONTINUED = "open", "closed", "continued"
+"""How a conversation ends: with an opened turn of the assistant, with its last message, or within that."""
 
 
 class Special(str):
@@ -76,6 +80,15 @@ class VaryImageProcessor(BaseImageProcessor):
             clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
             found["clip_pixel_values"] = torch.stack(clip)
         return BatchFeature(found)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """A picture of text at the size and with the margins that the model was taught, if it is of the kind that was
+        taught any. More than it can read at once is only scaled: ``Reader`` reads pages block by block."""
+        if self.mode != "fit":
+            return image
+        view = fitting.fit_text(to_rgb(image), self.text_size)
+        box = fitting.one_pass_box(view, self.text_size, self.max_pixels)
+        return view.crop(box) if box else view
 
     def scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
         """(width, height) to which a picture of ``size`` is resized for the vision vocabulary, before any padding."""
@@ -183,40 +196,97 @@ class VaryProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        text: str | Sequence[str] | Sequence[Sequence[Message]],
+        text: str | Sequence[str] | Sequence[Sequence[Message]] | None = None,
         images: Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]] | None = None,
-        view: str | Sequence[str] = "text",
+        view: str | Sequence[str] | None = None,
         train: bool = False,
-        **kwargs,
+        fit: bool | None = None,
+        ending: str = _OPEN,
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
     ) -> BatchFeature:
         """A batch of conversations.
 
         Args:
             text: a prompt, or a list of prompts, or a list of conversations (lists of messages). A prompt that holds
-                no ``<image>`` is given its images in front.
+                no ``<image>`` is given its images in front. What ``apply_chat_template`` returns is taken as it is.
             images: one image, or one for each prompt, or a list of images for each conversation.
-            view: ``"text"`` or ``"picture"``, one for all or one for each conversation.
+            view: ``"text"`` or ``"picture"``, one for all or one for each conversation; by default that of the task
+                whose prompt is asked, ``"text"`` for other words.
             train: make ``labels`` and pad right; otherwise open the assistant's turn and pad left.
+            fit: bring text to the size that the model reads best, as ``Reader`` does; by default unless ``train``.
+            ending: how a conversation that is not trained on ends: ``"open"`` (the assistant's turn is opened),
+                ``"closed"`` or ``"continued"`` (the last message stays open).
+            return_tensors, padding: transformers' names of what is always so: PyTorch's tensors, padded.
 
         Raises:
-            ValueError: placeholders and images do not match.
+            ValueError: placeholders and images do not match, or there is no text.
         """
+        if return_tensors not in (None, "pt") or padding not in (True, "longest"):
+            raise ValueError("batches are padded tensors of PyTorch: leave return_tensors and padding out")
+        if text is None:
+            raise ValueError("text is missing: give a prompt, e.g. text='OCR this image.'")
         conversations, pictures = _conversations(text, images)
-        views = [view] * len(conversations) if isinstance(view, str) else list(view)
-        flat = [picture for group in pictures for picture in group]
-        found, counts = BatchFeature(), []
+        if isinstance(text, ChatText):
+            ending = text.ending
+        elif not isinstance(text, str) and text and isinstance(text[0], ChatText):
+            ending = text[0].ending
+        views = [view] * len(conversations) if view is None or isinstance(view, str) else list(view)
+        views = [each or _view_of(messages) for each, messages in zip(views, conversations, strict=True)]
+        flat, counts = [], []
+        found = BatchFeature()
+        for each, group in zip(views, pictures, strict=True):
+            fits = each == "text" and (not train if fit is None else fit)
+            flat += [self.image_processor.fit(image) if fits else image for image in group]
         if flat:
             flat_views = [view for view, group in zip(views, pictures, strict=True) for _ in group]
             found = self.image_processor(flat, flat_views)
             counts = self.image_processor.token_counts(found["image_sizes"])
         rows, start = [], 0
         for messages, group in zip(conversations, pictures, strict=True):
-            rows.append(self.encode(messages, counts[start : start + len(group)], train))
+            rows.append(self.encode(messages, counts[start : start + len(group)], train, ending))
             start += len(group)
         found.update(self.pad(rows, train))
         return found
 
-    def encode(self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool) -> tuple[list, list]:
+    def apply_chat_template(
+        self,
+        conversation: Sequence[dict] | Sequence[Sequence[dict]],
+        tokenize: bool = False,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = "pt",
+        processor_kwargs: dict | None = None,
+        **kwargs,
+    ) -> ChatText | list[ChatText] | BatchFeature | torch.Tensor:
+        """transformers' chat messages (varytoy.chat), one conversation or a batch, as text, or with ``tokenize`` as
+        the tensors of ``__call__``, which takes ``processor_kwargs`` and what else is given.
+
+        The template is the checkpoint's own and cannot be exchanged: special tokens that stand in somebody's words are
+        plain characters, which a template of text could not keep apart.
+
+        Raises:
+            ValueError: a message or part that is none of chat's.
+        """
+        single = bool(conversation) and isinstance(conversation[0], dict)
+        chats = [read_chat(each) for each in ([conversation] if single else conversation)]
+        ending = _CONTINUED if continue_final_message else _OPEN if add_generation_prompt else _CLOSED
+        if not tokenize:
+            texts = [ChatText.of(self._written(messages, ending), messages, ending) for messages, _ in chats]
+            return texts[0] if single else texts
+        options = {**(processor_kwargs or {}), **kwargs, "return_tensors": None if return_tensors == "auto" else "pt"}
+        messages, images = zip(*chats, strict=True)
+        found = self(list(messages), list(images), ending=ending, **options)
+        return found if return_dict else found["input_ids"]
+
+    def _written(self, messages: Sequence[Message], ending: str) -> str:
+        """A conversation as text, for people; ``<image>`` stands for the image tokens."""
+        return "".join(str(piece) for piece, _ in self._pieces(messages, ending))
+
+    def encode(
+        self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool, ending: str = _OPEN
+    ) -> tuple[list, list]:
         """One conversation -> (ids, labels), equally long; labels are -100 outside the assistant's words.
 
         An assistant's content may be a list of texts and ``Special`` tokens.
@@ -224,7 +294,7 @@ class VaryProcessor(ProcessorMixin):
         ids: list[int] = []
         labels: list[int] = []
         counts = iter(image_tokens)
-        for piece, target in self._pieces(messages, train):
+        for piece, target in self._pieces(messages, _CLOSED if train else ending):
             new: list[int] = []
             whole = target or isinstance(piece, Special)
             for number, part in enumerate([piece] if whole else piece.split(IMAGE_PLACEHOLDER)):
@@ -249,29 +319,31 @@ class VaryProcessor(ProcessorMixin):
         """Generated ids -> text, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _pieces(self, messages: Sequence[Message], train: bool):
+    def _pieces(self, messages: Sequence[Message], ending: str):
         """(text, is it a target) in order; a special token is a ``Special``, which no user can type."""
         if self.template == "vicuna":
-            for message in messages:
+            for number, message in enumerate(messages, 1):
                 if message["role"] == "assistant":
                     yield " ASSISTANT: ", False
                     yield from ((piece, True) for piece in content_pieces(message["content"]))
-                    yield Special(self.tokenizer.eos_token), True
+                    if ending != _CONTINUED or number < len(messages):
+                        yield Special(self.tokenizer.eos_token), True
                 else:
                     user = message["role"] == "user"
                     yield f"USER: {message['content']}" if user else f"{message['content']} ", False
-            if not train:
+            if ending == _OPEN:
                 yield " ASSISTANT: ", False
             return
         if self.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        for message in messages:
+        for number, message in enumerate(messages, 1):
             target = message["role"] == "assistant"
             yield Special("<|im_start|>"), False
             yield message["role"] + "\n", False
             yield from ((piece, target) for piece in content_pieces(message["content"]))
-            yield Special("<|im_end|>"), target
-        if not train:
+            if ending != _CONTINUED or number < len(messages):
+                yield Special("<|im_end|>"), target
+        if ending == _OPEN:
             yield Special("<|im_start|>"), False
             yield "assistant\n", False
 
@@ -314,6 +386,14 @@ def content_pieces(content: str | Sequence[str]) -> Sequence[str]:
     return [content] if isinstance(content, str) else content
 
 
+def _view_of(messages: Sequence[Message]) -> str:
+    """The view of the task whose prompt is asked last; ``"text"`` for other words."""
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    last = asked[-1] if asked and isinstance(asked[-1], str) else ""
+    known = find_prompt(last.replace(IMAGE_PLACEHOLDER, "").strip())
+    return known[0].view if known else "text"
+
+
 def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.Image]]]:
     """Bring every accepted form to lists of conversations and of image lists."""
     if isinstance(text, str):
@@ -327,7 +407,13 @@ def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.I
         raise ValueError(f"{len(text)} prompts but images for {len(groups)}")
     conversations = []
     for entry, group in zip(text, groups, strict=True):
-        if isinstance(entry, str):
+        if isinstance(entry, ChatText):
+            entry = entry.messages
+        elif isinstance(entry, str):
+            if entry.startswith("<|im_start|>"):
+                raise ValueError(
+                    "the text is a rendered chat: give apply_chat_template's result unchanged, or the words alone"
+                )
             if IMAGE_PLACEHOLDER not in entry:
                 entry = f"{IMAGE_PLACEHOLDER}\n" * len(group) + entry
             entry = [{"role": "user", "content": entry}]

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -14,26 +15,41 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoProcessor
 
-from varytoy import layout
-from varytoy.documents import to_rgb
+from varytoy import fitting, layout, registration  # noqa: F401  (registration: AutoProcessor knows our classes)
+from varytoy.chat import Message
+from varytoy.documents import DocumentError, Source, open_pages, to_rgb
 from varytoy.generation import Generated, generate
 from varytoy.model import VaryForConditionalGeneration
-from varytoy.processing import Message, VaryProcessor
+from varytoy.processing import VaryProcessor
 from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, first_line, place
 from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tasks import Answer, Task, get_task
 
 Show = Callable[[str], None]
+Sources = Source | Sequence[Source]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WANTED = ("*.json", "*.safetensors", "*.bin", "*.tiktoken", "merges.txt")
 """Files of a hub's repository that hold a model."""
 _SMALL = 2**27
-_MOST_ENLARGED = 4.0
-_MOST_LINES = 8
+_LONGEST = 20
+"""Longer side over shorter side, above which a model that squashes a picture into a square reads it in pieces."""
 
 
 class ModelError(ValueError):
     """A model that cannot be loaded; the message says what is missing and where."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What is asked of each picture."""
+
+    task: Task
+    argument: str
+    prompt: str
+    history: Sequence[Message]
+    max_new_tokens: int
+    show: Show | None
+    cancel: threading.Event | None
 
 
 class Reader:
@@ -81,62 +97,125 @@ class Reader:
         reader.precision = precision
         return reader
 
-    def ocr(self, image: Image.Image, **options) -> Answer:
-        return self.ask(image, "ocr", **options)
+    def ocr(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "ocr", **options)
 
-    def markdown(self, image: Image.Image, **options) -> Answer:
-        return self.ask(image, "markdown", **options)
+    def markdown(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "markdown", **options)
 
-    def detect(self, image: Image.Image, classes: str = "", **options) -> Answer:
-        return self.ask(image, "detect", classes, **options)
+    def detect(self, source: Sources, classes: str = "", **options) -> Answer | list[Answer]:
+        return self.ask(source, "detect", classes, **options)
 
-    def ground(self, image: Image.Image, phrase: str, **options) -> Answer:
-        return self.ask(image, "ground", phrase, **options)
+    def ground(self, source: Sources, phrase: str, **options) -> Answer | list[Answer]:
+        return self.ask(source, "ground", phrase, **options)
 
-    def caption(self, image: Image.Image, **options) -> Answer:
-        return self.ask(image, "caption", **options)
+    def caption(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "caption", **options)
 
-    def vqa(self, image: Image.Image, question: str, **options) -> Answer:
-        return self.ask(image, "vqa", question, **options)
+    def vqa(self, source: Sources, question: str, **options) -> Answer | list[Answer]:
+        return self.ask(source, "vqa", question, **options)
 
     def ask(
         self,
-        image: Image.Image,
+        source: Sources,
         task: str = "ocr",
         argument: str = "",
         history: Sequence[Message] = (),
         max_new_tokens: int = 1024,
         show: Show | None = None,
         cancel: threading.Event | None = None,
-    ) -> Answer:
-        """One task on one picture. Text that does not fit in one pass is read as a page.
+        password: str | None = None,
+    ) -> Answer | list[Answer]:
+        """One task on a picture or a document. Text that does not fit in one pass is read block by block.
 
         Args:
+            source: an opened picture, a path or a file's bytes; a list of them gives a list of answers. A document of
+                several pages gives one answer, whose ``pages`` are those of its pages.
             argument: the phrase, question or classes, for the tasks that take one.
             history: earlier turns on this picture; the first user turn holds ``<image>``. The oldest are left out where
                 the model's context cannot hold them all.
             show: called with the text so far.
             cancel: set from another thread to stop.
+            password: of a protected PDF.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
                 long for the model.
+            DocumentError: the file cannot be opened. In a list, and for one of several pages, the answer has it as its
+                ``error`` instead.
         """
         chosen = get_task(task)
-        prompt = self._prompt(chosen, argument)
-        image = view = to_rgb(image)
-        if chosen.view == "text" and self._reads_blocks:
-            fitted = self.fit_text(image)
-            view = self._one_pass(fitted)
-            if view is None and not history:
-                return self.read_page(image, task, max_new_tokens, show, cancel)
-            view = view or fitted
-        messages = self._conversation(history, prompt, view, chosen, max_new_tokens)
-        live = (lambda texts: show(texts[0])) if show else None
-        found = self.generate([messages], [view], chosen, max_new_tokens, live, cancel)[0]
-        answer = chosen.parse(found.text, image.size, argument)
-        answer.stop_reason, answer.confidence = found.stop_reason, found.confidence
+        prompt = self._prompt(chosen, argument)  # a wrong wish is said before anything is opened
+        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel)
+        if isinstance(source, (list, tuple)):
+            return [self._ask_or_error(lambda each=each: self._document(each, options, password)) for each in source]
+        return self._document(source, options, password)
+
+    def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
+        pages = list(open_pages(source, password=password))
+        if len(pages) == 1:
+            return self._picture(pages[0].image, options)
+        answers: list[Answer] = []
+        for page in pages:
+            before = "".join(f"{answer.text}\n\n" for answer in answers)
+            live = replace(options, show=(lambda text, before=before: options.show(before + text)))
+            part = live if options.show else options
+            answers.append(self._ask_or_error(lambda page=page, part=part: self._picture(page.image, part)))
+            page.forget()
+            if options.cancel is not None and options.cancel.is_set():
+                break
+        return join_pages(answers)
+
+    def _ask_or_error(self, ask: Callable[[], Answer]) -> Answer:
+        try:
+            return ask()
+        except DocumentError as error:
+            return Answer("", stop_reason="error", error=str(error))
+
+    def _picture(self, image: Image.Image, options: "_Options") -> Answer:
+        task = options.task
+        box = (0, 0, *image.size)
+        view, scale = image, 1.0
+        if task.view == "text" and self._reads_blocks:
+            view = self.fit_text(image)
+            scale = view.width / image.width
+            part = self._one_pass_box(view)
+            if part is None and not options.history:
+                return self.read_page(image, task.name, options.max_new_tokens, options.show, options.cancel)
+            box = part or (0, 0, *view.size)
+            view = view.crop(box)
+        elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
+            return self._read_pieces(image, options)
+        answer = self._one_pass(view, image.size, options)
+        if task.view == "text" and answer.text:
+            answer.blocks = [(answer.text, tuple(round(side / scale) for side in box))]
         return answer
+
+    def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
+        """``view``: the picture as the model gets it; ``size``: of the file, in whose pixels boxes are given."""
+        task, show = options.task, options.show
+        messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
+        live = (lambda texts: show(texts[0] if texts else "")) if show else None
+        found = self.generate([messages], [view], task, options.max_new_tokens, live, options.cancel)[0]
+        answer = task.parse(found.text, size, options.argument)
+        answer.stop_reason, answer.confidence, answer.size = found.stop_reason, found.confidence, size
+        return answer
+
+    def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
+        """A picture too long for a model that squashes it into a square, piece by piece."""
+        answers, between = [], " " if image.width > image.height else "\n"
+        for box in fitting.cut_long(image):
+            answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
+            answer.blocks = [(answer.text, box)]
+            answers.append(answer)
+            if options.show:
+                options.show(between.join(each.text for each in answers))
+            if options.cancel is not None and options.cancel.is_set():
+                break
+        joined = join_pages(answers, between)
+        joined.blocks = [block for answer in answers for block in answer.blocks if block[0]]
+        joined.pages, joined.size = [], image.size
+        return joined
 
     def read_page(
         self,
@@ -152,7 +231,7 @@ class Reader:
         image = to_rgb(image)
         blocks = [block for block in layout.cut_blocks(image) if block.kind == "text"]
         if not blocks:
-            return Answer("", markdown="" if task == "markdown" else None, confidence=1.0)
+            return Answer("", markdown="" if task == "markdown" else None, confidence=1.0, size=image.size)
         messages = [{"role": "user", "content": f"<image>\n{self._prompt(chosen)}"}]
         done: list[Generated] = []
         text = ""
@@ -171,9 +250,9 @@ class Reader:
             if cancel is not None and cancel.is_set():
                 break
         answer = chosen.parse(text, image.size)
+        answer.blocks = [(row.text, block.box) for row, block in zip(done, blocks, strict=False) if row.text.strip()]
         answer.stop_reason = next((row.stop_reason for row in done if row.stop_reason != "end"), "end")
-        tokens = sum(row.tokens for row in done)
-        answer.confidence = sum(row.confidence * row.tokens for row in done) / max(tokens, 1)
+        answer.confidence, answer.size = _mean_confidence(done), image.size
         return answer
 
     def _prompt(self, task: Task, argument: str = "") -> str:
@@ -186,33 +265,16 @@ class Reader:
     def fit_text(self, image: Image.Image) -> Image.Image:
         """The picture at the size at which the model reads its letters best; as it is where no text is found."""
         image = to_rgb(image)
-        size = layout.estimate_text_size(image)
-        if not size or not self._reads_blocks:
-            return image
-        scale = min(self.processor.image_processor.text_size / size, _MOST_ENLARGED)
-        if abs(scale - 1) < 0.08:
-            return image
-        return image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)), Image.LANCZOS)
+        return fitting.fit_text(image, self.processor.image_processor.text_size) if self._reads_blocks else image
 
     @property
     def _reads_blocks(self) -> bool:
         """Small models read a block at a time; those that squash a page into a square read it whole."""
         return self.processor.image_processor.mode == "fit"
 
-    def _one_pass(self, view: Image.Image) -> Image.Image | None:
-        """A picture with letters of the model's size without the wide margins that it was not taught; None where it is
-        more than it was taught to read at once."""
-        blocks = layout.cut_blocks(view)
-        if sum(block.lines for block in blocks) > _MOST_LINES or any(block.kind != "text" for block in blocks):
-            return None
-        if blocks:
-            margin = round(2 * self.processor.image_processor.text_size)
-            sides = list(zip(*(block.box for block in blocks), strict=True))
-            left, top = max(min(sides[0]) - margin, 0), max(min(sides[1]) - margin, 0)
-            view = view.crop(
-                (left, top, min(max(sides[2]) + margin, view.width), min(max(sides[3]) + margin, view.height))
-            )
-        return view if view.width * view.height <= self.processor.image_processor.max_pixels else None
+    def _one_pass_box(self, view: Image.Image) -> tuple[int, int, int, int] | None:
+        settings = self.processor.image_processor
+        return fitting.one_pass_box(view, settings.text_size, settings.max_pixels)
 
     def generate(
         self,
@@ -223,12 +285,13 @@ class Reader:
         show: Callable[[list[str]], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> list[Generated]:
-        """Raw answers to a batch of conversations with one image each. ``show`` gets the texts of all so far.
+        """Raw answers to a batch of conversations with one image each, which are taken at the size they have. ``show``
+        gets the texts so far, up to the first answer that is not finished.
 
         Raises:
             ValueError: a conversation fills the model's context.
         """
-        inputs = self.processor(list(conversations), [[image] for image in images], task.view)
+        inputs = self.processor(list(conversations), [[image] for image in images], task.view, fit=False)
         length, most = inputs["input_ids"].shape[1], self._context
         if length >= most:
             raise ValueError(
@@ -255,6 +318,25 @@ class Reader:
             history = history[2:]
             if history:
                 history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
+
+
+def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
+    """One answer of those to the pages of a document."""
+    texts = [answer.text for answer in answers]
+    sure = [(answer.confidence, max(len(answer.text), 1)) for answer in answers if answer.confidence is not None]
+    return Answer(
+        between.join(texts),
+        markdown=None if any(answer.markdown is None for answer in answers) else between.join(texts),
+        confidence=sum(value * weight for value, weight in sure) / sum(weight for _, weight in sure) if sure else None,
+        stop_reason=next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end"),
+        error=next((answer.error for answer in answers if answer.error), ""),
+        pages=list(answers),
+    )
+
+
+def _mean_confidence(rows: Sequence[Generated]) -> float:
+    """Mean of several answers' confidences, weighted by their tokens."""
+    return sum(row.confidence * row.tokens for row in rows) / max(sum(row.tokens for row in rows), 1)
 
 
 def _load(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:

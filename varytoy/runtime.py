@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-QUANTIZED = ("int8", "nf4")
+from varytoy.options import DTYPE_NAMES, QUANTIZED
+
+DTYPES = dict(zip(DTYPE_NAMES, (torch.float32, torch.float16, torch.bfloat16), strict=True))
 _ROWS = 16384  # of a weight that are in 32 bits at a time
 
 

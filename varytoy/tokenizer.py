@@ -49,7 +49,7 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
     Raises:
         ValueError: the characters, 256 bytes and special tokens do not fit into ``size``.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders
     from tokenizers.models import BPE
 
     tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(set(characters))]
@@ -60,7 +60,10 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
     reserved = [*(f"<|extra_{number}|>" for number in range(left)), *marks]
     vocabulary = {token: number for number, token in enumerate([*tokens, *reserved])}
     backend = Tokenizer(BPE(vocabulary, merges=[], byte_fallback=True, unk_token="<0x00>"))
-    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    # Places are the model's notes to itself and no text, whoever decodes it.
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(Regex("<[yx]_[0-9]+>"), ""), decoders.ByteFallback(), decoders.Fuse()]
+    )
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *reserved]])
     return chat_tokenizer(backend)
 

@@ -1,5 +1,7 @@
 """Tasks: one object each that holds its prompts, writes and parses its answers, draws itself and names its metric."""
 
+import re
+
 from varytoy.tasks.base import Answer, Task, draw_boxes
 from varytoy.tasks.language import Caption, Chat, Vqa
 from varytoy.tasks.places import Detection, Grounding
@@ -18,4 +20,19 @@ def get_task(name: str) -> Task:
         raise ValueError(f"no task '{name}'; the tasks are {', '.join(TASKS)}") from None
 
 
-__all__ = ["TASKS", "Answer", "Task", "draw_boxes", "get_task"]
+def find_prompt(text: str) -> tuple[Task, str] | None:
+    """The task whose prompt a text is, in any of its wordings, and the argument in it; None for other words."""
+    for task in TASKS.values():
+        for form in (*task.prompts, *task.class_prompts):
+            if form == "{}":
+                continue  # chat's, which any words fit
+            before, hole, after = form.partition("{}")
+            if not hole and text.casefold() == form.casefold():
+                return task, ""
+            match = hole and re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.IGNORECASE | re.DOTALL)
+            if match:
+                return task, match[1].strip()
+    return None
+
+
+__all__ = ["TASKS", "Answer", "Task", "draw_boxes", "find_prompt", "get_task"]

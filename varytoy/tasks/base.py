@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageDraw, ImageFont
 
 from varytoy import metrics
-from varytoy.boxes import Box
+from varytoy.boxes import Box, Coordinates
 from varytoy.samples import Sample
 
 _COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#6e7781")
@@ -15,13 +15,30 @@ _COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#
 
 @dataclass
 class Answer:
-    """What a user gets. ``boxes`` are ``(label, (x1, y1, x2, y2))`` in pixels of the file."""
+    """What a user gets.
+
+    Attributes:
+        boxes: of things, ``(label, (x1, y1, x2, y2))`` in pixels of the file.
+        blocks: of text, ``(text, (x1, y1, x2, y2))``, for text that was read in blocks.
+        confidence: geometric mean of the chosen tokens' probabilities, 0 to 1; None where nothing was asked.
+        stop_reason: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was stopped),
+            ``stopped`` (by the user) or ``error``.
+        error: of a file or page that could not be read; else empty.
+        size: (width, height) of the picture in pixels.
+        turned: degrees, counter-clockwise, by which the picture was turned to stand upright; boxes are of the file.
+        pages: the answers to each page of a document with several.
+    """
 
     text: str
-    boxes: list[tuple[str, tuple[int, int, int, int]]] = field(default_factory=list)
+    boxes: list[tuple[str, Coordinates]] = field(default_factory=list)
     markdown: str | None = None
     confidence: float | None = None
     stop_reason: str = "end"
+    blocks: list[tuple[str, Coordinates]] = field(default_factory=list)
+    error: str = ""
+    size: tuple[int, int] | None = None
+    turned: int = 0
+    pages: list["Answer"] = field(default_factory=list)
 
 
 class Task:
@@ -33,6 +50,7 @@ class Task:
         view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, made small).
         metric: name of what ``score`` returns.
         takes: what the argument is, in a user's words, or None.
+        class_prompts: ways to ask for an argument that may be left out.
     """
 
     name: str
@@ -40,6 +58,7 @@ class Task:
     view: str = "picture"
     metric: str = "exact match"
     takes: str | None = None
+    class_prompts: Sequence[str] = ()
 
     def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
         """The standard prompt, or with ``rng`` any paraphrase.
@@ -74,11 +93,11 @@ class Task:
         return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
 
 
-def pixel_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> list[tuple[str, tuple[int, int, int, int]]]:
+def pixel_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> list[tuple[str, Coordinates]]:
     return [(box.label, box.to_pixels(*size)) for box in boxes]
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[tuple[str, tuple[int, int, int, int]]]) -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: Sequence[tuple[str, Coordinates]]) -> Image.Image:
     """Outline each box in its label's colour and write the label on it."""
     drawn = image.convert("RGB").copy()
     pen = ImageDraw.Draw(drawn)

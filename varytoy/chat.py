@@ -1,0 +1,76 @@
+"""transformers' chat messages -> ours: the texts with ``<image>`` placeholders, and the pictures apart.
+
+A message's content is a text, or a list of parts: ``{"type": "text", "text": …}`` and ``{"type": "image"}`` with the
+picture under ``image``, ``url``, ``path`` or ``base64``, or with none where the pictures are given apart.
+"""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from varytoy.documents import open_pages
+from varytoy.samples import IMAGE_PLACEHOLDER, ROLES
+
+Message = dict[str, str]
+_SOURCES = ("image", "url", "path", "base64")
+
+
+class ChatText(str):
+    """A conversation as the text that a model sees. It remembers the messages it was made of, so that a processor can
+    take it back without reading special tokens out of somebody's words."""
+
+    messages: list[Message]
+    ending: str
+
+    @classmethod
+    def of(cls, text: str, messages: list[Message], ending: str) -> "ChatText":
+        found = cls(text)
+        found.messages, found.ending = messages, ending
+        return found
+
+
+def read_chat(conversation: Sequence[dict]) -> tuple[list[Message], list[Image.Image]]:
+    """Messages and pictures of one conversation.
+
+    Raises:
+        ValueError: a message that is none, or a part that is neither text nor picture; with its number.
+    """
+    messages: list[Message] = []
+    images: list[Image.Image] = []
+    for number, message in enumerate(conversation, 1):
+        where = f"message {number}"
+        if not isinstance(message, dict) or message.get("role") not in ROLES or "content" not in message:
+            raise ValueError(f"{where}: a message has 'role' ({', '.join(ROLES)}) and 'content'")
+        content = message["content"]
+        if not isinstance(content, str):
+            content = _join(content, where, images)
+        messages.append({"role": message["role"], "content": content})
+    return messages, images
+
+
+def _join(parts: object, where: str, images: list[Image.Image]) -> str:
+    """One text of a list of parts; their pictures are added to ``images``."""
+    if not isinstance(parts, (list, tuple)):
+        raise ValueError(f"{where}: its content is a text or a list of parts")
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"].replace(IMAGE_PLACEHOLDER, "image"))
+        elif kind == "image":
+            texts.append(IMAGE_PLACEHOLDER)
+            images += [_open(part[key], where) for key in _SOURCES if part.get(key) is not None][:1]
+        else:
+            raise ValueError(f"{where}: a part has 'type' text, with 'text', or image; videos and sounds are not read")
+    return "\n".join(texts)
+
+
+def _open(source: object, where: str) -> Image.Image:
+    if isinstance(source, str) and not source.startswith(("http://", "https://", "data:")):
+        try:
+            return next(open_pages(source)).image
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    from transformers.image_utils import load_image
+
+    return load_image(source)
