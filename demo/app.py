@@ -23,8 +23,8 @@ except ImportError:
 from demo import look, view  # noqa: E402
 from demo.pictures import Example, examples, thumbnail  # noqa: E402
 from demo.session import Session, Turn, resolve, sentence, stream  # noqa: E402
-from varytoy.cli import device_options  # noqa: E402
 from varytoy.documents import DocumentError  # noqa: E402
+from varytoy.options import device_options  # noqa: E402
 from varytoy.reader import ModelError, Reader  # noqa: E402
 from varytoy.tasks import Answer, get_task  # noqa: E402
 

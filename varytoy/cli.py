@@ -1,32 +1,33 @@
 """``varytoy read FILE…``: the command line."""
 
 import argparse
-import json
 import os
 import sys
-import time
-from pathlib import Path
 
-from varytoy.documents import DocumentError, Page, open_pages
-from varytoy.reader import Reader, find
-from varytoy.runtime import DTYPES, QUANTIZED
-from varytoy.tasks import TASKS, Answer
+from varytoy import __version__
+from varytoy.options import DTYPE_NAMES, device_options, positive
+from varytoy.read import complain, read_files
+from varytoy.tasks import TASKS
 
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: a stock folder of its kind; onnx: the branches"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="varytoy", description="Small vision-language models that read.")
+    parser.add_argument("--version", action="version", version=f"varytoy {__version__}")
     programs = parser.add_subparsers(dest="program", required=True, metavar="COMMAND")
     read = programs.add_parser("read", help="read pictures and PDF files, or ask about them")
-    read.add_argument("files", nargs="+", metavar="FILE")
-    read.add_argument("--page", type=int, help="only this page, counted from 1 (default: all)")
+    read.add_argument("files", nargs="+", metavar="FILE", help="files, folders, patterns, or - for standard input")
+    read.add_argument("--page", type=positive, help="only this page, counted from 1 (default: all)")
     read.add_argument("--task", choices=list(TASKS), help="what to do (default: ocr, or chat with --prompt)")
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
     device_options(read)
-    read.add_argument("--max-new-tokens", type=_positive, default=1024, help="longest answer to one picture or block")
-    read.add_argument("--json", action="store_true", help="one JSON object a line")
+    read.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to one picture or block")
+    read.add_argument("--json", action="store_true", help="one JSON object a page, each on a line")
+    read.add_argument("--out", metavar="FOLDER", help="write FOLDER/NAME.txt (.md, .json) for each file")
+    read.add_argument("--overwrite", action="store_true", help="with --out: replace files that are there")
+    read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 
     doctor = programs.add_parser("doctor", help="look what works on this machine, and how to mend what does not")
@@ -36,14 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
     convert = programs.add_parser("convert", help="make a model of varytoy of somebody else's checkpoint")
     convert.add_argument("source", metavar="SOURCE", help="a folder, a file of weights or a hub id")
     convert.add_argument("out", metavar="OUT", help="a new folder")
-    convert.add_argument("--dtype", choices=tuple(DTYPES), default="", help="default: as it is")
+    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="", help="default: as it is")
     convert.set_defaults(run=_convert)
 
     export = programs.add_parser("export", help="write a model of varytoy for other engines")
     export.add_argument("format", choices=("got", "decoder", "onnx"), help=_FORMATS)
     export.add_argument("model", metavar="MODEL", help="a folder")
     export.add_argument("out", metavar="OUT", help="a new folder")
-    export.add_argument("--size", type=_positive, default=0, help="onnx: pixels of a side (default: the model's)")
+    export.add_argument("--size", type=positive, default=0, help="onnx: pixels of a side (default: the model's)")
     export.set_defaults(run=_export)
 
     vocabulary = programs.add_parser("export-vocab", help="write the vision vocabulary of any checkpoint alone")
@@ -59,69 +60,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def device_options(parser: argparse.ArgumentParser) -> None:
-    """Those of ``Reader.from_pretrained``."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="numbers that weights are kept in")
-    parser.add_argument("--quantize", choices=QUANTIZED, default="", help="pack the decoder (needs bitsandbytes)")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
-
-
-def read_files(options: argparse.Namespace) -> int:
-    """Read every file; what goes wrong with one does not stop the others. Returns the exit code."""
-    task = TASKS[options.task or ("chat" if options.prompt else "ocr")]
-    try:
-        task.prompt(options.prompt)
-        reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize)
-    except ValueError as error:
-        return _complain(str(error))
-    if options.quantize and not reader.precision.quantize:
-        _complain(reader.precision.reason)
-    failed = False
-    for name in options.files:
-        try:
-            for page in open_pages(Path(name), [options.page] if options.page is not None else None):
-                _read_page(reader, name, page, task.name, options)
-        except (ValueError, RuntimeError) as error:
-            failed = True
-            _complain(str(error) if isinstance(error, DocumentError) else f"{name}: {error}")
-            if options.json:
-                print(json.dumps({"file": name, "error": str(error)}, ensure_ascii=False), flush=True)
-    return 2 if failed else 0
-
-
-def _read_page(reader: Reader, name: str, page: Page, task: str, options: argparse.Namespace) -> None:
-    start = time.perf_counter()
-    answer = reader.ask(page.image, task, options.prompt, max_new_tokens=options.max_new_tokens)
-    seconds = time.perf_counter() - start
-    if options.json:
-        print(json.dumps(_row(reader, name, page, answer, seconds), ensure_ascii=False), flush=True)
-        return
-    print(answer.text, flush=True)
-    if answer.stop_reason == "loop":
-        _complain(f"{name} page {page.number}: the model began to repeat itself and was stopped")
-    elif answer.stop_reason == "length":
-        _complain(f"{name} page {page.number}: the answer was cut; give a larger --max-new-tokens")
-
-
-def _row(reader: Reader, name: str, page: Page, answer: Answer, seconds: float) -> dict:
-    return {
-        "file": name,
-        "page": page.number,
-        "text": answer.text,
-        "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],
-        "stop_reason": answer.stop_reason,
-        "confidence": None if answer.confidence is None else round(answer.confidence, 4),
-        "seconds": round(seconds, 3),
-        "model": reader.name,
-    }
-
-
 def _doctor(options: argparse.Namespace) -> int:
     from varytoy.doctor import report
 
@@ -130,6 +68,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from varytoy import weights
+    from varytoy.reader import find
 
     print(f"{weights.convert(find(options.source), options.out, options.dtype)}, in {options.out}")
     return 0
@@ -163,11 +102,6 @@ def _import_vocabulary(options: argparse.Namespace) -> int:
     return 0
 
 
-def _complain(sentence: str) -> int:
-    print(f"varytoy: {sentence}", file=sys.stderr)
-    return 2
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
@@ -175,8 +109,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: what is left to write has no reader
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
     except (ValueError, OSError) as error:
-        return _complain(str(error))
+        return complain(str(error))
 
 
 if __name__ == "__main__":
