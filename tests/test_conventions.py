@@ -1,5 +1,8 @@
 """transformers' and PEFT's own ways of using a model: the real classes, with a tiny model."""
 
+import base64
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -44,6 +47,11 @@ def test_every_way_of_asking_is_one(processor, page, tmp_path):
     by_path = chat()
     by_path[0]["content"][0]["path"] = str(tmp_path / "page.png")
     assert same(processor.apply_chat_template(by_path, **options), inputs)
+    encoded = base64.b64encode((tmp_path / "page.png").read_bytes()).decode()
+    by_words = [{"role": "user", "content": [{"type": "image", "base64": encoded}, *chat()[0]["content"][1:]]}]
+    assert same(processor.apply_chat_template(by_words, **options), inputs)
+    assert same(processor(images=str(tmp_path / "page.png"), text=ASK), inputs)
+    assert same(processor(images=[np.asarray(page)], text=[ASK]), inputs)
     rendered = processor.apply_chat_template(chat(), add_generation_prompt=True)
     assert rendered == f"<|im_start|>user\n<image>\n{ASK}<|im_end|><|im_start|>assistant\n"
     assert same(processor(text=[rendered], images=[page]), inputs)
@@ -116,6 +124,8 @@ def test_unknown_keywords_are_refused(processor, page):
         processor(images=page, text=ASK, return_tensors="np")
     with pytest.raises(ValueError, match="text is missing"):
         processor(images=page)
+    with pytest.raises(ValueError, match="none.png"):
+        processor(images="none.png", text=ASK)
     with pytest.raises(ValueError, match="message 1"):
         processor.apply_chat_template([{"role": "user", "content": [{"type": "video"}]}])
 

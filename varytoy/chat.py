@@ -5,13 +5,17 @@ picture under ``image``, ``url``, ``path`` or ``base64``, or with none where the
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from varytoy.documents import open_pages
+from varytoy.runtime import first_line
 from varytoy.samples import IMAGE_PLACEHOLDER, ROLES
 
 Message = dict[str, str]
+_REMOTE = ("http://", "https://", "data:")
 _SOURCES = ("image", "url", "path", "base64")
 
 
@@ -59,18 +63,36 @@ def _join(parts: object, where: str, images: list[Image.Image]) -> str:
             texts.append(part["text"].replace(IMAGE_PLACEHOLDER, "image"))
         elif kind == "image":
             texts.append(IMAGE_PLACEHOLDER)
-            images += [_open(part[key], where) for key in _SOURCES if part.get(key) is not None][:1]
+            images += [_part_image(part, key, where) for key in _SOURCES if part.get(key) is not None][:1]
         else:
             raise ValueError(f"{where}: a part has 'type' text, with 'text', or image; videos and sounds are not read")
     return "\n".join(texts)
 
 
-def _open(source: object, where: str) -> Image.Image:
-    if isinstance(source, str) and not source.startswith(("http://", "https://", "data:")):
-        try:
-            return next(open_pages(source)).image
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-    from transformers.image_utils import load_image
+def _part_image(part: dict, key: str, where: str) -> Image.Image:
+    source = part[key]
+    if key == "base64" and isinstance(source, str) and not source.startswith("data:"):
+        source = f"data:image/png;base64,{source}"
+    return open_image(source, where)
 
-    return load_image(source)
+
+def open_image(source: object, where: str = "image") -> Image.Image:
+    """A picture as people give it to a processor: opened, a path, an address, base64, or an array [H, W, 3] of bytes.
+
+    Raises:
+        ValueError: it is none of these, or cannot be read; beginning with ``where``.
+    """
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim in (2, 3):
+        return Image.fromarray(source)
+    try:
+        if isinstance(source, (bytes, Path)) or isinstance(source, str) and not source.startswith(_REMOTE):
+            return next(open_pages(source)).image
+        if isinstance(source, str):
+            from transformers.image_utils import load_image
+
+            return load_image(source)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{where}: {first_line(error)}") from error
+    raise ValueError(f"{where}: a picture, a path or an array of bytes is needed, not {type(source).__name__}")

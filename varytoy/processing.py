@@ -9,7 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from varytoy import fitting
-from varytoy.chat import ChatText, Message, read_chat
+from varytoy.chat import ChatText, Message, open_image, read_chat
 from varytoy.config import VaryConfig, read_preset
 from varytoy.documents import to_rgb
 from varytoy.samples import IMAGE_PLACEHOLDER
@@ -210,7 +210,8 @@ class VaryProcessor(ProcessorMixin):
         Args:
             text: a prompt, or a list of prompts, or a list of conversations (lists of messages). A prompt that holds
                 no ``<image>`` is given its images in front. What ``apply_chat_template`` returns is taken as it is.
-            images: one image, or one for each prompt, or a list of images for each conversation.
+            images: one image, or one for each prompt, or a list of images for each conversation; opened, or as
+                ``varytoy.chat.open_image`` takes them.
             view: ``"text"`` or ``"picture"``, one for all or one for each conversation; by default that of the task
                 whose prompt is asked, ``"text"`` for other words.
             train: make ``labels`` and pad right; otherwise open the assistant's turn and pad left.
@@ -401,7 +402,10 @@ def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.I
     groups = (
         [[]] * len(text)
         if images is None
-        else [[group] if isinstance(group, Image.Image) else list(group) for group in images]
+        else [
+            [open_image(image) for image in (group if isinstance(group, (list, tuple)) else [group])]
+            for group in images
+        ]
     )
     if len(groups) != len(text):
         raise ValueError(f"{len(text)} prompts but images for {len(groups)}")
