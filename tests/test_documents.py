@@ -83,7 +83,8 @@ def test_path_bytes_and_picture_give_the_same_page(tmp_path):
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    assert only(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).image.size == (20, 40)
+    image = only(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).image
+    assert image.size == documents.to_rgb(image).size == (20, 40)  # and once only
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -98,13 +98,19 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGB")
     else:
         picture.load()
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+    if orientation not in _UPRIGHT:
+        return picture
+    upright = picture.transpose(_UPRIGHT[orientation])
+    upright.info = {}  # which says that it is still to be turned
+    return upright
 
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF's, or 1 where there is none or the EXIF block cannot be read: the pixels are whole without it."""
     try:
-        return picture.getexif().get(_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # pillow's EXIF reader raises nearly anything on malformed blocks
         return 1
 
