@@ -362,6 +362,7 @@ def load_stage(model: nn.Module, folder: Path) -> Loaded:
 def _settings(config: VaryConfig) -> dict:
     """What of a configuration changes what the model computes."""
     passing = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+    passing |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # some releases' Trainer writes the tokenizer's here
 
     def without(tree):
         return (
