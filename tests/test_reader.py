@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from safetensors.torch import load_file, save_file
+from test_documents import make_pdf
 
 from varytoy import cli, generation, layout
+from varytoy.documents import DocumentError
 from varytoy.generation import Generated, LoopGuard, generate, repeated_tail
 from varytoy.reader import ModelError, Reader
 from varytoy.tasks import Answer
@@ -275,6 +277,42 @@ def test_read_refuses_what_cannot_be(folder, tmp_path, capsys):
     assert "needs a phrase" in capsys.readouterr().err
     assert cli.main(["read", str(tmp_path / "good.png"), "--model", str(tmp_path)]) == 2
     assert "lacks config.json" in capsys.readouterr().err
+
+
+def test_paths_documents_and_lists_are_read(reader, monkeypatch, tmp_path):
+    def echo(self, conversations, images, *rest):
+        return [SimpleNamespace(text=f"{image.size}", stop_reason="end", confidence=0.5, tokens=1) for image in images]
+
+    monkeypatch.setattr(Reader, "generate", echo)
+    page().save(tmp_path / "one.png")
+    (tmp_path / "three.pdf").write_bytes(make_pdf("one", "two", "three"))
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    alone = reader.ocr(page())
+    assert reader.ocr(str(tmp_path / "one.png")) == reader.ocr((tmp_path / "one.png").read_bytes()) == alone
+    with pytest.raises(DocumentError):
+        reader.ocr(tmp_path / "broken.png")
+    shown = []
+    broken, document, picture = reader.ocr([tmp_path / "broken.png", tmp_path / "three.pdf", page()], show=shown.append)
+    assert (broken.text, broken.stop_reason) == ("", "error") and "broken.png" in broken.error
+    assert picture == alone and picture.blocks[0][0] == picture.text and picture.size == page().size
+    assert len(document.pages) == 3 and document.text == "\n\n".join(each.text for each in document.pages)
+    assert document.confidence == 0.5 and document.pages[0].size == (625, 417)
+
+
+def test_a_long_strip_is_read_in_pieces_by_models_that_squash(reader, monkeypatch):
+    def echo(self, conversations, images, *rest):
+        return [SimpleNamespace(text=str(images[0].size), stop_reason="end", confidence=0.5, tokens=1)]
+
+    monkeypatch.setattr(Reader, "generate", echo)
+    monkeypatch.setattr(reader.processor.image_processor, "mode", "squash")
+    strip = Image.new("RGB", (100, 2500), "white")
+    pen = ImageDraw.Draw(strip)
+    for line in range(0, 2500, 20):
+        pen.rectangle((10, line, 90, line + 9), fill="black")
+    answer = reader.ocr(strip)
+    boxes = [box for _, box in answer.blocks]
+    assert boxes[0][1] == 0 and boxes[-1][3] == 2500 and all(box[3] - box[1] <= 500 for box in boxes)
+    assert all(above[3] == below[1] and above[3] % 20 >= 9 for above, below in zip(boxes, boxes[1:], strict=False))
 
 
 def test_boxes_of_an_answer_are_pixels_of_the_file(reader, monkeypatch):

@@ -30,17 +30,17 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 
-    doctor = programs.add_parser("doctor", help="look what works on this machine, and how to mend what does not")
+    doctor = programs.add_parser("doctor", help="check this machine and suggest fixes")
     doctor.add_argument("--no-build", action="store_true", help="do not compile DeepSpeed's part (minutes, once)")
     doctor.set_defaults(run=_doctor)
 
-    convert = programs.add_parser("convert", help="make a model of varytoy of somebody else's checkpoint")
+    convert = programs.add_parser("convert", help="convert a third-party checkpoint")
     convert.add_argument("source", metavar="SOURCE", help="a folder, a file of weights or a hub id")
     convert.add_argument("out", metavar="OUT", help="a new folder")
     convert.add_argument("--dtype", choices=DTYPE_NAMES, default="", help="default: as it is")
     convert.set_defaults(run=_convert)
 
-    export = programs.add_parser("export", help="write a model of varytoy for other engines")
+    export = programs.add_parser("export", help="export a checkpoint for other engines")
     export.add_argument("format", choices=("got", "decoder", "onnx"), help=_FORMATS)
     export.add_argument("model", metavar="MODEL", help="a folder")
     export.add_argument("out", metavar="OUT", help="a new folder")
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     vocabulary.add_argument("out", metavar="OUT", help="a new folder")
     vocabulary.set_defaults(run=_export_vocabulary)
 
-    joined = programs.add_parser("import-vocab", help="give a model of varytoy the vision vocabulary of a checkpoint")
+    joined = programs.add_parser("import-vocab", help="replace the vision vocabulary of a model")
     joined.add_argument("source", metavar="SOURCE", help="a folder or a file of weights")
     joined.add_argument("model", metavar="MODEL", help="a folder, which stays as it is")
     joined.add_argument("out", metavar="OUT", help="a new folder")
