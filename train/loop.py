@@ -26,7 +26,6 @@ from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
 from train.resume import not_written, resume_point
-from train.rounding import RoundingAdamW8bit
 from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.processing import VaryProcessor
 from varytoy.runtime import DTYPES, quantize, version_of
@@ -196,6 +195,8 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
     if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
         return None
     if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
+        from train.rounding import RoundingAdamW8bit  # imports bitsandbytes, which other optimizers need not
+
         options.pop("optim_bits")
         options["nearest"] = recipe.train.rounding == "nearest"
         chosen = RoundingAdamW8bit
