@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
+from train.run_folder import writing
 from varytoy import metrics
 from varytoy.generation import Generated
 from varytoy.processing import Message
@@ -177,4 +178,5 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
 
 
 def write_table(found: dict[str, float], target: Path) -> None:
-    target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    with writing(target):
+        target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -7,9 +7,12 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from train.bad_samples import open_sample
 from train.data import SampleDataset
+from train.run_folder import writing
 from varytoy.processing import VaryProcessor
 from varytoy.reader import Reader
+from varytoy.runtime import first_line
 from varytoy.samples import Sample, SampleError
 from varytoy.tasks import TASKS
 
@@ -42,7 +45,9 @@ class Predictions(TrainerCallback):
             was_training = model.training
             model.eval()
             with torch.autocast(args.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                write(self.folder / f"step-{state.global_step:06d}", Reader(model, self.processor), self.samples)
+                folder = self.folder / f"step-{state.global_step:06d}"
+                with writing(folder):
+                    write(folder, Reader(model, self.processor), self.samples)
             model.train(was_training)
 
 
@@ -52,18 +57,18 @@ def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_token
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
         for number, sample in enumerate(samples):
             try:
-                image = sample.open_images()[0]
+                image = open_sample(sample)[0]
             except SampleError:
                 continue  # counted when it is trained on
             first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
             task = TASKS[sample.task]
             try:
                 said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
-            except ValueError as error:  # too long for the model
-                said = f"({error})"
-            answer = task.parse(said, image.size)
+                drawn = task.draw(image, task.parse(said, image.size))
+            except Exception as error:  # too long for the model, or odd in any other way: no reason to end a run
+                said, drawn = f"({type(error).__name__}: {first_line(error)})", image
             name = f"{number:02d}.png"
-            task.draw(image, answer).save(folder / name)
+            drawn.save(folder / name)
             row = {
                 "picture": name,
                 "sample": sample.id,
