@@ -245,7 +245,12 @@ def _run(options) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest  # argparse takes only those before the first option
     expected = (RecipeError, SampleError, SourceError, ModelError, DocumentError, WeightsError, MissingExtra, OSError)
     try:
         require("train", *getattr(options, "needs", ()), by=f"python -m train {options.program}")

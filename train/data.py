@@ -86,14 +86,14 @@ class SampleDataset(Dataset):
         found = []
         for sample in self.samples:
             rows = tokens = 0
-            for path in sample.image_paths():
+            for name in sample.images:
                 try:
-                    with Image.open(path) as image:
+                    with Image.open(sample.folder / name) as image:
                         high, wide = -(-image.height // stride[0]), -(-image.width // stride[1])
                         rows, tokens = max(rows, high), tokens + high * wide
                 except Exception:  # Pillow raises any kind for a damaged file
                     continue  # counted and named when the sample is used
-            found.append((rows // 2, tokens + sum(len(message["content"]) for message in sample.messages)))
+            found.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
         return found
 
 

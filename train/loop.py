@@ -113,7 +113,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
             Predictions(output / "predictions", data, processor, recipe.train.predict_steps, compute_type(recipe)),
         ],
     )
-    show_progress(trainer)
+    progress = show_progress(trainer)
     record_start(recipe, output, data.counts, checkpoint)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -122,6 +122,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         raise RecipeError(
             f"the run ended at step {step}: {first_line(error)} ({room(output)}); {last_checkpoint(output)}"
         ) from error
+    finally:
+        progress.close()
     say(describe_optimizer(trainer))
     try:
         trainer.save_model(str(output))
@@ -135,10 +137,12 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         torch.distributed.destroy_process_group()
 
 
-def show_progress(trainer: VaryTrainer) -> None:
+def show_progress(trainer: VaryTrainer) -> Progress:
     """Our bar in place of the Trainer's."""
     hide_progress(trainer)
-    trainer.add_callback(Progress(trainer))
+    progress = Progress(trainer)
+    trainer.add_callback(progress)
+    return progress
 
 
 def hide_progress(trainer: Trainer) -> None:

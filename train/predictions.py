@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from transformers import TrainerCallback
 
 from train.bad_samples import open_sample
@@ -54,27 +55,25 @@ class Predictions(TrainerCallback):
 def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
     """Ask ``reader`` the first question of each sample and write down what it says."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
+    with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for number, sample in enumerate(samples):
             try:
                 image = open_sample(sample)[0]
             except SampleError:
                 continue  # counted when it is trained on
-            first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
-            task = TASKS[sample.task]
             try:
-                said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
-                drawn = task.draw(image, task.parse(said, image.size))
+                row, drawn = _asked(reader, sample, image, max_new_tokens)
             except Exception as error:  # too long for the model, or odd in any other way: no reason to end a run
-                said, drawn = f"({type(error).__name__}: {first_line(error)})", image
+                row, drawn = {"said": f"({type(error).__name__}: {first_line(error)})"}, image
             name = f"{number:02d}.png"
             drawn.save(folder / name)
-            row = {
-                "picture": name,
-                "sample": sample.id,
-                "task": sample.task,
-                "question": sample.messages[first - 1]["content"],
-                "wanted": sample.messages[first]["content"],
-                "said": said,
-            }
+            row = {"picture": name, "sample": sample.id, "task": sample.task, **row}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _asked(reader: Reader, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
+    first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
+    task = TASKS[sample.task]
+    said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
+    question, wanted = (sample.messages[place]["content"] for place in (first - 1, first))
+    return {"question": question, "wanted": wanted, "said": said}, task.draw(image, task.parse(said, image.size))

@@ -203,6 +203,11 @@ class Progress(ProgressCallback):
         super().on_train_begin(args, state, control, **kwargs)
         self.start = time.time()
 
+    def close(self) -> None:
+        """End the bar's line, where a run is stopped."""
+        if self.training_bar is not None:
+            self.training_bar.close()
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or "loss" not in (logs or {}):
             return
