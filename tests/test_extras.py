@@ -40,8 +40,6 @@ def test_a_plain_run_needs_no_package_that_it_does_not_use(ten, tmp_path):
     blocked = ("bitsandbytes", "datasets", "deepspeed", "matplotlib", "peft", "pycocotools")
     block = f"import sys; sys.modules.update(dict.fromkeys({blocked}))"
     code = f"{block}; import train.__main__ as program; sys.exit(program.main())"
-        f"import sys; sys.modules.update(dict.fromkeys({blocked})); from train.__main__ import main; sys.exit(main())"
-    )
     command = {**start_of(path), "args": [sys.executable, "-c", code, "run", str(path), "train.max_steps=1"]}
     done = subprocess.run(**command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -113,6 +113,7 @@ def test_a_file_that_cannot_be_written_is_named(ten, tmp_path, capsys, name):
     assert name.removesuffix(".part") in error and "MiB free" in error
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_where_to_go_on(ten, tmp_path):
     path = write(tmp_path, ten, max_steps=5000, workers=1)
     process = subprocess.Popen(
