@@ -11,6 +11,7 @@ from data_tools.dialogue import write_dialogues
 from data_tools.packages import SourceError
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
+from varytoy.extras import require
 from varytoy.samples import read_samples
 
 
@@ -30,6 +31,22 @@ def _span_of_floats(text: str) -> tuple:
     return span(text, float)
 
 
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
+    return number
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_tools", description="Make training and test samples.")
     programs = parser.add_subparsers(dest="program", required=True, metavar="NAME")
@@ -45,12 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("out", type=Path, help="folder for samples.jsonl and images/")
     common.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
-    common.add_argument("--count", type=int, default=1000, help="pictures to make")
+    common.add_argument("--count", type=_positive, default=1000, help="pictures to make")
     common.add_argument("--seed", type=int, default=0)
     common.add_argument(
         "--split", choices=("train", "test"), default="train", help="test uses what training never shows"
     )
-    common.add_argument("--workers", type=int, help="processes (default: all cores)")
+    common.add_argument("--workers", type=_positive, help="processes (default: all cores)")
     common.add_argument("--overwrite", action="store_true")
 
     blocks = programs.add_parser("blocks", parents=[common], help="render text blocks (OCR and markdown)")
@@ -61,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     blocks.add_argument("--font-size", type=_span_of_floats, help="font sizes in pixels, instead of --x-height")
     blocks.add_argument("--plain", action="store_true", help="no headings, lists and bold")
     blocks.add_argument(
-        "--repeats", type=float, default=0.0, help="share of blocks made of a few words over and over, 0 to 1"
+        "--repeats", type=_share, default=0.0, help="share of blocks made of a few words over and over, 0 to 1"
     )
     blocks.add_argument("--texts", type=Path, nargs="+", default=[], metavar="FILE", help="your own texts, UTF-8")
     blocks.add_argument("--fonts", type=Path, metavar="FOLDER", help="your own fonts, *.ttf and *.otf")
@@ -70,12 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
     scenes = programs.add_parser(
         "scenes", parents=[common], help="render scenes (detection, grounding, captions, questions)"
     )
-    scenes.add_argument("--size", type=int, default=224, help="longer side in pixels")
+    scenes.add_argument("--size", type=_positive, default=224, help="longer side in pixels")
     scenes.set_defaults(run=_scenes)
 
     dialogue = programs.add_parser("dialogue", help="write text-only conversation")
     dialogue.add_argument("out", type=Path)
-    dialogue.add_argument("--count", type=int, default=1000)
+    dialogue.add_argument("--count", type=_positive, default=1000)
     dialogue.add_argument("--seed", type=int, default=0)
     dialogue.add_argument("--overwrite", action="store_true")
     dialogue.set_defaults(run=lambda chosen: write_dialogues(chosen.out, chosen.count, chosen.seed, chosen.overwrite))
@@ -87,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _fetch(options) -> None:
+    require("train", "resvg_py", by="python -m data_tools fetch")
     sources.fetch(options.directory)
     pictures.fetch(options.directory, options.share_alike)
 
@@ -132,6 +150,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (SourceError, OSError, ValueError) as error:
         print(f"data_tools: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        left = f"; {options.out} has no samples.jsonl, which is written last" if hasattr(options, "out") else ""
+        print(f"\ndata_tools: stopped{left}", file=sys.stderr)
+        return 130
     return 0
 
 

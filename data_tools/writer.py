@@ -4,11 +4,14 @@ A renderer is a function of the sample's index alone, seeded from it, so that th
 with any number of processes, and a longer run begins with the samples of a shorter one.
 """
 
+import errno
 import hashlib
 import json
-import multiprocessing
+import multiprocessing.pool
 import os
 import random
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -42,9 +45,15 @@ def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]
     out.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)  # old answers must not meet new pictures if this is interrupted
     unfinished = target.with_suffix(".part")
-    with unfinished.open("w", encoding="utf-8") as lines:
-        yield lambda row: print(json.dumps(row, ensure_ascii=False), file=lines)
-    unfinished.replace(target)
+    try:
+        with unfinished.open("w", encoding="utf-8") as lines:
+            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=lines)
+        unfinished.replace(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        free = shutil.disk_usage(out).free / 2**20
+        raise OSError(error.errno, f"{error.strerror} ({free:.0f} MiB free)", str(error.filename or out)) from error
 
 
 def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:
@@ -52,13 +61,18 @@ def write_samples(out: Path, count: int, render: Renderer, workers: int | None =
     workers = workers or os.cpu_count() or 1
     one = partial(_write_one, out, render)
     written = 0
-    with samples_file(out, overwrite) as add, multiprocessing.Pool(workers) if workers > 1 else nullcontext() as pool:
+    with samples_file(out, overwrite) as add, _pool(workers) if workers > 1 else nullcontext() as pool:
         results = pool.imap(one, range(count), chunksize=8) if pool else map(one, range(count))
         for made in tqdm(results, total=count, unit="picture", desc=out.name):
             for row in made:
                 add(row)
                 written += 1
     return written
+
+
+def _pool(workers: int) -> multiprocessing.pool.Pool:
+    """Worker processes that leave Ctrl-C to the main one, which ends them."""
+    return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def _write_one(out: Path, render: Renderer, index: int) -> list[dict]:

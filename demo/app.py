@@ -18,7 +18,9 @@ if not __package__:
 try:
     import gradio as gr  # noqa: E402
 except ImportError:
-    sys.exit("The demo needs Gradio: pip install -e '.[demo]'")
+    from varytoy.extras import pip_line
+
+    sys.exit(f"The demo needs Gradio: {pip_line('demo')}")
 
 from demo import look, view  # noqa: E402
 from demo.pictures import Example, examples, thumbnail  # noqa: E402

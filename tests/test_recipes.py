@@ -1,6 +1,7 @@
 """Recipes: every one that is shipped loads, and every mistake is one sentence."""
 
 import dataclasses
+import random
 import re
 
 import pytest
@@ -110,15 +111,15 @@ def test_unknown_key_names_the_file_and_the_known_ones(recipe):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.batch_size=four", "train.batch_size must be int, not 'four'"),
-        ("train.batch_size=1.5", "train.batch_size must be int, not 1.5"),
-        ("train.batch_size=true", "train.batch_size must be int, not True"),
-        ("train.learning_rate=fast", "train.learning_rate must be float, not 'fast'"),
-        ("model.clip=1", "model.clip must be bool, not 1"),
-        ("model.preset=[nano]", "model.preset must be str"),
+        ("train.batch_size=four", "train.batch_size must be a whole number, not 'four'"),
+        ("train.batch_size=1.5", "train.batch_size must be a whole number, not 1.5"),
+        ("train.batch_size=true", "train.batch_size must be a whole number, not True"),
+        ("train.learning_rate=fast", "train.learning_rate must be a finite number, not 'fast'"),
+        ("model.clip=1", "model.clip must be true or false, not 1"),
+        ("model.preset=[nano]", "model.preset must be text"),
         ("freeze=3", "freeze must be a list"),
         ("train=5", "train.* must be a mapping"),
-        ("data.0.tasks=[1]", "data.0.tasks.0 must be str"),
+        ("data.0.tasks=[1]", "data.0.tasks.0 must be text"),
         ("train.betas=[0.9]", "train.betas"),
     ],
 )
@@ -159,7 +160,7 @@ def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
         (["train: {loss_scale: 128}"], "train.loss_scale is for train.in_backward"),
         (["train: {weights: fp16, precision: fp16}"], "a GradScaler refuses such weights: set train.precision=fp32"),
         (["train: {weights: bf16}"], "small steps would be lost: set train.optimizer=adamw_bnb_8bit"),
-        (["train: {deepspeed: nowhere.json}"], "train.deepspeed: no file nowhere.json"),
+        (["train: {deepspeed: nowhere.json}"], "train.deepspeed: no file 'nowhere.json'"),
         (["train: {weights: fp16, optimizer: adamw_bnb_8bit}"], "would be lost without a scale: set train.in_backward"),
         (["stage: sft", "lora: {quantize: nf4}"], "cannot be trained: set lora.rank"),
         (["stage: sft", "lora: {rank: 8}"], "write freeze: ['vision_vocabulary', 'clip']"),
@@ -189,11 +190,90 @@ def test_recipe_without_data(tmp_path):
     assert "data: name at least one folder of samples" in refusal(path)
 
 
-@pytest.mark.parametrize("text", ["stage: [", "- a list", "just words"])
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]"] + [f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 30)]
+)
+MERGES = "\n".join(["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)])
+NO_RECIPES = {
+    "unfinished": "stage: [",
+    "list": "- a list",
+    "words": "just words",
+    "latin-1": "output: caf\xe9".encode("latin-1"),
+    "zero byte": "output: a\0b",
+    "tab": "train:\n\tepochs: 1",
+    "digits": "train: {batch_size: " + "9" * 5000 + "}",
+    "hexadecimal digits": "train: {batch_size: 0x" + "f" * 5000 + "}",
+    "date": "output: 2024-13-45",
+    "deep": "output: " + "[" * 3000,
+    "deep and whole": "freeze: " + "[" * 50 + "]" * 50,
+    "aliases": BOMB,
+    "merges": MERGES,
+    "a loop": "data: &a [*a]",
+    "unhashable": "? [1, 2]\n: 3",
+    "half an emoji": 'output: "\\ud83d"',
+    "an object": "output: !!python/object/apply:os.getcwd []",
+}
+
+
+@pytest.mark.parametrize("text", NO_RECIPES.values(), ids=NO_RECIPES)
 def test_file_that_is_no_recipe(tmp_path, text):
     path = tmp_path / "recipe.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert "recipe.yaml" in refusal(path)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    assert f"{tmp_path} is a folder" in refusal(tmp_path)
+
+
+def test_any_mutation_of_a_recipe_is_taken_or_refused_in_one_sentence(recipe):
+    """Bytes of the file and values of overrides, exchanged for odd ones; the seed makes it the same each time."""
+    dice = random.Random(0)
+    odd = [".nan", "-.inf", "-1", "0", "1e400", "9" * 5000, "0x" + "f" * 5000, "~", "true", "[]", "{}", "[[], {}]"]
+    odd += [
+        "{a: b}",
+        "\t",
+        "&a [*a]",
+        "*a",
+        "!!set {a}",
+        "!!binary AA==",
+        "2024-13-45",
+        "²",
+        "\0",
+        '"\\ud83d"',
+        "x" * 5000,
+    ]
+    odd += ["1:2", "? [x]", "[" * 500, "<<", "=", ".", "é"]
+    keys = [
+        "data.²",
+        "data.0",
+        "data.1",
+        "data.-1",
+        f"data.{'9' * 5000}",
+        "train.betas.1",
+        "train.rates.clip",
+        "freeze.0",
+    ]
+    tree = dataclasses.asdict(Recipe())
+    keys += [f"{part}.{key}" for part, keys in tree.items() if isinstance(keys, dict) for key in keys]
+    keys += [*tree, "", ".", "train..x", "nothing", "data.0.path.deeper", "guide.layers.0"]
+    text = "\n".join(SHIPPED[0].read_text(encoding="utf-8").splitlines()[3:])
+    refused = 0
+    for turn in range(200):
+        overrides, changed = [], text
+        if turn % 2:
+            place = dice.randrange(len(text))
+            changed = text[:place] + dice.choice(odd) + text[place + dice.randrange(4) :]
+        else:
+            overrides = [f"{dice.choice(keys)}={dice.choice(odd)}" for _ in range(dice.randrange(1, 3))]
+        path = recipe()
+        path.write_text(changed, encoding="utf-8")
+        try:
+            to_yaml(load_recipe(path, overrides))
+        except RecipeError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 1500, (changed, overrides)
+    assert 50 < refused < 200
 
 
 def test_missing_recipe_says_where_they_are(tmp_path):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from train.__main__ import main
-from train.data import BadSamples, SampleDataset
+from train.bad_samples import BadSamples
+from train.data import SampleDataset
 from train.loop import allow_old_cards, run, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
@@ -81,14 +82,14 @@ def test_a_damaged_checkpoint_is_said_and_an_older_one_taken(ten, tmp_path):
         for spoilt in (kept[:middle], kept[:middle] + bytes([kept[middle] ^ 1]) + kept[middle + 1 :], None):
             (newest / name).write_bytes(spoilt) if spoilt is not None else (newest / name).unlink()
             said = []
-            assert resume_point(output, True, said.append) == str(output / "checkpoint-2")
+            assert resume_point(output, said.append) == str(output / "checkpoint-2")
             assert re.search(rf"checkpoint-4 is damaged \({'.*' if name == SEAL else name}", said[0])
         (newest / name).write_bytes(kept)
-    assert not damage(newest) and resume_point(output, True, print) == str(newest)
+    assert not damage(newest) and resume_point(output, print) == str(newest)
     for folder in (newest, output / "checkpoint-2"):
         (folder / "trainer_state.json").unlink()
     with pytest.raises(RecipeError, match="holds no whole checkpoint"):
-        resume_point(output, True, print)
+        resume_point(output, print)
 
 
 def test_a_full_disk_is_said_and_leaves_the_last_checkpoint(ten, tmp_path, monkeypatch):

@@ -285,6 +285,18 @@ def test_detection_f1():
     assert metrics.detection_f1([[]], [[]]) == 1.0
 
 
+def test_average_precision_is_cocos():
+    """By hand: 101 points of recall; one of two boxes found gives precision up to recall 0.5, that is at 51 of them."""
+    truth = [[Box("cat", (0, 0, 100, 100)), Box("Cat", (500, 500, 600, 600))]]
+    hit, near, miss = Box("cat", (0, 0, 100, 100)), Box("cat", (0, 0, 100, 72)), Box("cat", (800, 800, 900, 900))
+    assert metrics.average_precision([[hit, miss]], truth) == pytest.approx((51 / 101, 51 / 101))
+    assert metrics.average_precision([[miss, hit]], truth) == pytest.approx((51 / 202, 51 / 202))
+    assert metrics.average_precision([[near]], truth) == pytest.approx((0.5 * 51 / 101, 51 / 101))  # 5 of 10 bounds
+    assert metrics.average_precision(truth, truth) == (1.0, 1.0)
+    assert metrics.average_precision([[]], truth) == (0.0, 0.0)
+    assert metrics.average_precision([[hit]], [[]]) is None
+
+
 def test_iou():
     assert iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1.0

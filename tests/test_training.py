@@ -18,8 +18,9 @@ from transformers import OPTForCausalLM
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
+from train.bad_samples import BadSamples
 from train.curve import read_metrics
-from train.data import BadSamples, Collator, SampleDataset, SizeSampler, converse
+from train.data import Collator, SampleDataset, SizeSampler, converse
 from train.loop import run
 from train.model import VaryForTraining, build, load_stage, opt_shape
 from train.places import looks

@@ -1,17 +1,53 @@
 """``python -m train run RECIPE.yaml [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a model."""
 
 import argparse
+import math
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools.packages import SourceError
-from train.recipe import RecipeError, load_recipe, shorten
+from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, shorten
 from varytoy.documents import DocumentError
+from varytoy.extras import MissingExtra, require
 from varytoy.reader import ModelError
 from varytoy.samples import SampleError
+from varytoy.weights.maps import WeightsError
+
+_SCORES = ("apted", "markdown_it", "pycocotools", "rapidfuzz")
+_TRAINER = ("accelerate", "rapidfuzz", "tensorboard")
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def _gib(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of GiB above 0")
+    return number
+
+
+def _to_write(text: str) -> Path:
+    """A file for the result: that its folder is there is known before hours of work."""
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: name a file in a folder that is there")
+    return path
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no file name that ends in .png, .svg or .pdf")
+    return path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -21,21 +57,22 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("recipe")
     run.add_argument("overrides", nargs="*", metavar="key=value")
     run.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
+    run.add_argument("--overwrite", action="store_true", help="begin anew and delete the run that the folder holds")
     run.add_argument("--short", metavar="FOLDER", help="only three steps in nano's shape, on the samples of FOLDER")
     run.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, needs=_TRAINER)
 
     table = programs.add_parser("evaluate", help="print a model's table, on freshly rendered samples")
     table.add_argument("--model", default="nano", help="nano, a folder or a hub id")
     table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
-    table.add_argument("--count", type=int, default=200, help="pictures of each kind")
+    table.add_argument("--count", type=_positive, default=200, help="pictures of each kind")
     table.add_argument("--seed", type=int, default=1001)
     table.add_argument("--blocks", type=Path, help="also a folder of NAME.png with NAME.txt, to report on")
     table.add_argument("--text-only", action="store_true", help="leave the scenes out")
     table.add_argument("--samples", type=Path, help="instead: a folder of your own samples, each task by its metric")
-    table.add_argument("--max-new-tokens", type=int, default=1024, help="of an answer, with --samples")
-    table.add_argument("--write", type=Path, help="save the table as JSON")
-    table.set_defaults(run=_evaluate)
+    table.add_argument("--max-new-tokens", type=_positive, default=1024, help="of an answer, with --samples")
+    table.add_argument("--write", type=_to_write, help="save the table as JSON")
+    table.set_defaults(run=_evaluate, needs=_SCORES)
 
     export = programs.add_parser("export", help="write a finished run as a folder to share, in 16 bits")
     export.add_argument("source", metavar="RUN")
@@ -45,14 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
     memory = programs.add_parser("memory", help="what a recipe's step needs on a card, without one")
     memory.add_argument("recipe")
     memory.add_argument("overrides", nargs="*", metavar="key=value")
-    memory.add_argument("--gpu", type=float, default=11.0, help="GiB of the card")
-    memory.add_argument("--tokens", type=int, default=0, help="of a sample (default: train.max_length)")
-    memory.add_argument("--images", type=int, default=1, help="in a sample")
+    memory.add_argument("--gpu", type=_gib, default=11.0, help="GiB of the card")
+    memory.add_argument("--tokens", type=_positive, default=0, help="of a sample (default: train.max_length)")
+    memory.add_argument("--images", type=_positive, default=1, help="in a sample")
     memory.add_argument("--measure", action="store_true", help="also run steps with random weights, on the card if any")
-    memory.set_defaults(run=_memory)
+    memory.set_defaults(run=_memory, needs=("accelerate",))
 
     needs = programs.add_parser("needs", help="what each published model takes of a card to read, without one")
-    needs.add_argument("--answer", type=int, default=1024, help="tokens of an answer")
+    needs.add_argument("--answer", type=_positive, default=1024, help="tokens of an answer")
     needs.set_defaults(run=_needs)
 
     features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
@@ -63,32 +100,45 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = programs.add_parser("inspect", help="show samples of a recipe as tokens, with what is taught marked")
     inspect.add_argument("recipe")
     inspect.add_argument("overrides", nargs="*", metavar="key=value")
-    inspect.add_argument("--count", type=int, default=3, help="samples of each source")
-    inspect.set_defaults(run=_inspect)
+    inspect.add_argument("--count", type=_positive, default=3, help="samples of each source")
+    inspect.set_defaults(run=_inspect, needs=("rapidfuzz",))
 
     merge = programs.add_parser("merge", help="make an ordinary model of an adapter and its base")
     merge.add_argument("source", metavar="RUN")
     merge.add_argument("out", type=Path)
-    merge.set_defaults(run=_merge)
+    merge.set_defaults(run=_merge, needs=("peft",))
 
     curve = programs.add_parser("curve", help="draw the losses of runs after one another")
     curve.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    curve.add_argument("--out", type=Path, default=Path("curve.png"), help="PNG, SVG or PDF")
-    curve.set_defaults(run=_curve)
+    curve.add_argument("--out", type=_picture, default=Path("curve.png"), help="PNG, SVG or PDF")
+    curve.set_defaults(run=_curve, needs=("matplotlib",))
 
     study = programs.add_parser("study", help="the convergence study (train/study.md): runs what is missing of it")
     study.add_argument("--folder", type=Path, default=Path("runs/study"))
-    study.add_argument("--seeds", type=int, default=3)
-    study.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    study.add_argument("--out", type=Path, default=Path("runs/study/study.png"), help="the curves")
-    study.set_defaults(run=_study)
+    study.add_argument("--seeds", type=_positive, default=3)
+    study.add_argument("--jobs", type=_positive, default=2, help="runs at a time, one thread each")
+    study.add_argument("--out", type=_picture, default=Path("runs/study/study.png"), help="the curves")
+    study.set_defaults(run=_study, needs=(*_TRAINER, *_SCORES, "bitsandbytes", "matplotlib", "peft"))
 
     pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
     pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
     pages.add_argument("--model", default="nano")
-    pages.add_argument("--limit", type=int, help="only the first so many")
-    pages.set_defaults(run=_pages)
+    pages.add_argument("--limit", type=_positive, help="only the first so many")
+    pages.set_defaults(run=_pages, needs=("rapidfuzz",))
     return parser
+
+
+def _load(options) -> Recipe:
+    """The recipe, once all packages that it needs are known to be there."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    train = recipe.train
+    asked = {
+        "bitsandbytes": train.optimizer in EIGHT_BIT or recipe.lora.quantize,
+        "deepspeed": train.deepspeed,
+        "peft": recipe.lora.rank,
+    }
+    require("train", *(name for name, wanted in asked.items() if wanted), by=options.recipe)
+    return recipe
 
 
 def _evaluate(options) -> None:
@@ -114,7 +164,7 @@ def _export(options) -> None:
 def _memory(options) -> int:
     from train.memory import advice, plan, report, verdict
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = _load(options)
     card, shape = options.gpu, (options.tokens, options.images)
     found = plan(recipe, *shape)
     print(report(found), flush=True)
@@ -184,23 +234,34 @@ def _run(options) -> None:
 
     from train.loop import run
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = _load(options)
     if options.short:
         if recipe.features:
             print(f"--short runs the towers themselves, not their features in {recipe.features}")
         recipe = shorten(recipe, options.short, torch.cuda.is_available())
-        if int(os.environ.get("RANK", "0")) == 0 and (Path(recipe.output) / "recipe.yaml").is_file():
-            shutil.rmtree(recipe.output)  # an earlier rehearsal
-    run(recipe, options.resume)
+    if options.resume and (options.overwrite or options.short):
+        raise RecipeError("--resume goes on with a run, --overwrite and --short begin anew: leave one of them out")
+    run(recipe, options.resume, overwrite=options.overwrite or bool(options.short))  # or an earlier rehearsal
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(each.startswith("-") for each in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest  # argparse takes only those before the first option
+    expected = (RecipeError, SampleError, SourceError, ModelError, DocumentError, WeightsError, MissingExtra, OSError)
     try:
+        require("train", *getattr(options, "needs", ()), by=f"python -m train {options.program}")
         return options.run(options) or 0
-    except (RecipeError, SampleError, SourceError, ModelError, DocumentError, FileNotFoundError) as error:
+    except expected as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        if not int(os.environ.get("RANK", "0")):
+            print(f"\ntrain: stopped; {stop}" if str(stop) else "\ntrain: stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

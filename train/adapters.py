@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from train.recipe import LoraSettings, Recipe, RecipeError
+from train.run_folder import writing
+from varytoy.extras import require
 from varytoy.runtime import decoder_linears, exchange
 
 
@@ -53,12 +55,11 @@ def add_adapters(model: nn.Module, recipe: Recipe, base: Path | str = "") -> nn.
     """The model inside PEFT's wrapper; ``base``: the folder that holds the weights without the adapters.
 
     Raises:
-        RecipeError: PEFT is not installed, or no layer has a name of ``lora.targets``.
+        MissingExtra: PEFT is not installed.
+        RecipeError: no layer has a name of ``lora.targets``.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise RecipeError("lora needs PEFT: pip install peft") from error
+    require("train", "peft", by="lora")
+    from peft import LoraConfig, get_peft_model
 
     settings: LoraSettings = recipe.lora
     names = {f"language_model.{name}" for name in decoder_linears(model.language_model)}
@@ -103,5 +104,6 @@ def merge(run: str, out: Path) -> None:
     if not (Path(run) / "adapter_config.json").is_file():
         raise RecipeError(f"{run} is no adapter: it has no adapter_config.json")
     reader = Reader.from_pretrained(run, "cpu")
-    reader.model.save_pretrained(out)
-    reader.processor.save_pretrained(out)
+    with writing(out):
+        reader.model.save_pretrained(out)
+        reader.processor.save_pretrained(out)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.recipe import RecipeError
+from train.run_folder import writing
 
 PARTS = ("text", "letters", "guide", "objects", "corners", "clip_objects", "clip_corners")
 
@@ -22,8 +23,11 @@ def read_metrics(run: Path) -> list[dict]:
     rows: list[dict] = []
     before = last = 0.0
     for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if "loss" not in row:
+        try:
+            row = json.loads(line)
+        except ValueError:  # torn, where a run was killed
+            continue
+        if not isinstance(row, dict) or "loss" not in row:
             continue
         if row["seconds"] < last:  # resumed: the clock began anew
             before += last
@@ -56,5 +60,6 @@ def draw(runs: Sequence[Path], target: Path) -> None:
     axes.set(xlabel="hours of training", ylabel="loss (nats)", yscale="log")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=110)

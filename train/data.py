@@ -1,17 +1,18 @@
 """Samples into batches: mixing, encoding, counting of bad samples, batches of like size."""
 
 import itertools
-import multiprocessing
 import random
+import signal
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from train.bad_samples import BadSamples, fault, open_sample
 from train.features import FeatureStore
 from train.places import looks, with_corners, with_places
 from train.recipe import DataSettings
@@ -19,32 +20,6 @@ from varytoy.boxes import SCALE
 from varytoy.processing import IGNORED, Special, VaryProcessor, content_pieces
 from varytoy.samples import IMAGE_PLACEHOLDER, Sample, SampleError, read_samples
 from varytoy.tasks import TASKS
-
-
-class BadSamples:
-    """Counts bad samples over all worker processes and reports the first ones; it never replaces one.
-
-    A sample counts once, but with worker processes, which begin anew in each epoch, once an epoch.
-    """
-
-    def __init__(self, report: Callable[[str], None] = print, most: int = 10):
-        self.report, self.most = report, most
-        self._count = multiprocessing.Value("i", 0)
-        self._said: set[str] = set()
-
-    def __call__(self, error: Exception) -> None:
-        if str(error) in self._said:  # the same sample in another epoch
-            return
-        self._said.add(str(error))
-        with self._count.get_lock():
-            self._count.value += 1
-            number = self._count.value
-        if number <= self.most:
-            self.report(f"bad sample {number}: {error}")
-
-    @property
-    def count(self) -> int:
-        return self._count.value
 
 
 class SampleDataset(Dataset):
@@ -94,8 +69,9 @@ class SampleDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Sample, list] | None:
         sample = self.samples[index]
+        _leave_interrupts_to_the_run()
         try:
-            return sample, sample.open_images()
+            return sample, open_sample(sample)
         except SampleError as error:
             self.bad(error)
             return None
@@ -110,15 +86,21 @@ class SampleDataset(Dataset):
         found = []
         for sample in self.samples:
             rows = tokens = 0
-            for path in sample.image_paths():
+            for name in sample.images:
                 try:
-                    with Image.open(path) as image:
+                    with Image.open(sample.folder / name) as image:
                         high, wide = -(-image.height // stride[0]), -(-image.width // stride[1])
                         rows, tokens = max(rows, high), tokens + high * wide
-                except (OSError, ValueError, SyntaxError):  # Pillow raises the last for a damaged PNG chunk
-                    continue  # counted when the sample is used
-            found.append((rows // 2, tokens + sum(len(message["content"]) for message in sample.messages)))
+                except Exception:  # Pillow raises any kind for a damaged file
+                    continue  # counted and named when the sample is used
+            found.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
         return found
+
+
+def _leave_interrupts_to_the_run() -> None:
+    """In a worker process: Ctrl-C goes to all processes, and the run itself ends its workers."""
+    if get_worker_info() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Sample]:
@@ -168,7 +150,26 @@ class Collator:
         self.symbols = {character: number for number, character in enumerate(characters, 1)}
 
     def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
-        items = [self._item(*item) for item in items if item is not None]
+        pairs = [item for item in items if item is not None]
+        try:
+            return self._batch(pairs)
+        except Exception:  # of any kind: whose fault it is shows alone, and one sample must not end a run
+            good = [pair for pair in pairs if self._good_alone(pair)]
+            if len(good) == len(pairs):
+                raise
+            return self._batch(good)
+
+    def _good_alone(self, pair: tuple[Sample, list]) -> bool:
+        """Whether a batch can be made of one sample; counts it as bad if not."""
+        try:
+            self._batch([pair])
+        except Exception as error:
+            self.bad(fault(pair[0], error))
+            return False
+        return True
+
+    def _batch(self, pairs: Sequence[tuple[Sample, list]]) -> dict[str, Tensor]:
+        items = [self._item(*pair) for pair in pairs]
         items = [item for item in items if self._fits(item)]
         if not items:  # all are counted as bad; the model takes no loss from this
             return {

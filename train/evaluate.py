@@ -12,11 +12,14 @@ from tqdm import tqdm
 from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
+from train.bad_samples import BadSamples, fault, open_sample
+from train.run_folder import writing
 from varytoy import metrics
+from varytoy.boxes import parse_boxes
 from varytoy.generation import Generated
 from varytoy.processing import Message
 from varytoy.reader import Reader
-from varytoy.samples import Sample, read_samples
+from varytoy.samples import Sample, SampleError, read_samples
 from varytoy.tasks import TASKS, Task
 
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
@@ -73,7 +76,10 @@ class Evaluator:
                 chosen = [sample for sample in chosen if sample.boxes]
             if not chosen:
                 continue
-            found[name] = self._score(task, chosen)
+            given = [answer.text for answer in answers(self.reader, chosen)]
+            found[name] = TASKS[task].score(given, chosen)
+            if task == "detect":
+                found |= _precision("detection", given, chosen)
             if task in ("vqa", "caption"):
                 found[f"{name}, CLIP off"] = self._score(task, chosen, clip=False)
             if task == "vqa":
@@ -108,8 +114,14 @@ def answers(
         reader.model.clip = branch
 
 
+def _precision(name: str, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
+    """COCO's figures of detection answers; nothing where no sample has a box."""
+    pair = metrics.average_precision([parse_boxes(text) for text in texts], [sample.boxes for sample in samples])
+    return {} if pair is None else {f"{name} AP@[.50:.95]": pair[0], f"{name} AP50": pair[1]}
+
+
 def _view(reader: Reader, sample: Sample, blank: bool) -> Image.Image:
-    image = sample.open_images()[0]
+    image = open_sample(sample)[0]
     if blank:
         return Image.new("RGB", image.size, "white")
     return reader.fit_text(image) if TASKS[sample.task].view == "text" else image
@@ -161,20 +173,63 @@ def evaluate(
 
 def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[str, float]:
     """A model's figures on samples of one's own: a metric for each task among them. Conversations are asked for their
-    last answer."""
+    last answer. Samples that cannot be asked or scored are named, counted and left out.
+
+    Raises:
+        SampleError: no sample is left.
+    """
     reader = Reader.from_pretrained(model)
-    samples = list(read_samples(folder))
+    bad = BadSamples()
+    groups: dict[str, list[Sample]] = {}
+    for sample in read_samples(folder, on_error=bad):
+        if sample.images and _can_be_scored(sample, bad):
+            groups.setdefault(sample.task, []).append(sample)
     found = {}
-    for name in sorted({sample.task for sample in samples}):
-        chosen = [sample for sample in samples if sample.task == name and sample.images]
-        if chosen:
-            given = answers(reader, chosen, max_new_tokens=max_new_tokens)
-            score = TASKS[name].score([answer.text for answer in given], chosen)
-            found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = score
+    for name, chosen in sorted(groups.items()):
+        pairs = _asked(reader, chosen, bad, max_new_tokens)
+        if pairs:
+            given, chosen = zip(*pairs, strict=True)
+            texts = [answer.text for answer in given]
+            found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(texts, chosen)
+            if name == "detect":
+                found |= _precision(name, texts, chosen)
             found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
             found[f"{name}: cut at the limit"] = metrics.mean(answer.stop_reason == "length" for answer in given)
+    if not found:
+        raise SampleError(f"{folder}: no samples with a picture that could be asked ({bad.count} bad ones)")
+    if bad.count:
+        found["bad samples, left out"] = bad.count
     return {name: round(value, 4) for name, value in found.items()}
 
 
+def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
+    try:
+        if sample.task not in TASKS:
+            raise ValueError(f"there is no task '{sample.task}'; there are {', '.join(TASKS)}")
+        if len(sample.images) > 1:
+            raise ValueError(f"{len(sample.images)} pictures, and one is asked about")
+        TASKS[sample.task].score([sample.answer], [sample])
+    except Exception as error:  # facts or boxes that the metric needs may be missing, or of any odd kind
+        bad(fault(sample, error))
+        return False
+    return True
+
+
+def _asked(
+    reader: Reader, samples: Sequence[Sample], bad: BadSamples, max_new_tokens: int
+) -> list[tuple[Generated, Sample]]:
+    """The answers with their samples; where a batch fails each is asked alone."""
+    try:
+        return list(zip(answers(reader, samples, max_new_tokens=max_new_tokens), samples, strict=True))
+    except Exception as error:  # of any kind: one sample must not end the others
+        if len(samples) == 1:
+            bad(fault(samples[0], error))
+            return []
+    half = len(samples) // 2  # so that few are asked again
+    parts = (samples[:half], samples[half:])
+    return [pair for part in parts for pair in _asked(reader, part, bad, max_new_tokens)]
+
+
 def write_table(found: dict[str, float], target: Path) -> None:
-    target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    with writing(target):
+        target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from train.recipe import Recipe, RecipeError
+from train.run_folder import write_aside, writing
 from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryProcessor
-from varytoy.samples import Sample, SampleError, open_image
+from varytoy.samples import Sample, open_image
 
 TOWERS = ("vision_vocabulary.", "clip.")
 _SHARD = 256  # pictures a file
@@ -106,6 +107,8 @@ class FeatureStore:
 
     def get(self, key: str) -> dict[str, Tensor]:
         """``vocabulary`` [h, w, D1] and, with a CLIP branch, ``clip`` [h2, w2, D2] of a picture, fp16."""
+        if key not in self.shards:
+            raise ValueError("its picture has no features: the towers could not take it")
         shard = self.shards[key]
         if shard not in self._files:
             self._files[shard] = safe_open(self.folder / shard, "pt").__enter__()
@@ -118,8 +121,11 @@ def check_all(store: FeatureStore, samples: Sequence[Sample]) -> None:
     """Raises RecipeError for the first picture that has no features, because it is new or was changed. A
     picture that cannot be opened needs none: its sample is a bad one."""
     for path in sorted({path for sample in samples for path in sample.image_paths()}):
-        key = store.key(path) if path.is_file() else ""
-        if key and key not in store and key not in store.unreadable:
+        try:
+            key = store.key(path)
+        except (OSError, ValueError):
+            continue
+        if key not in store and key not in store.unreadable:
             raise RecipeError(f"features: none for {path}, which is new or has changed: run `python -m train features`")
 
 
@@ -130,7 +136,8 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     Raises:
         RecipeError, SampleError: what is wrong and how to mend it.
     """
-    from train.data import BadSamples, SampleDataset, view_of
+    from train.bad_samples import BadSamples, fault
+    from train.data import SampleDataset, view_of
     from train.model import build
 
     if not recipe.features:
@@ -154,10 +161,13 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     wanted: dict[str, tuple[Path, Sample]] = {}
     for sample in data.samples:
         for path in sample.image_paths():
-            if path.is_file():
+            try:
                 wanted.setdefault(image_key(path), (path, sample))
+            except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+                bad(fault(sample, error))
     missing = [key for key in wanted if key not in index["shards"]]
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     number = len(set(index["shards"].values()))
     for start in tqdm(range(0, len(missing), _SHARD), unit="shard", desc="features"):
         tensors = {}
@@ -167,11 +177,13 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
             for key in part[begin : begin + batch_size]:
                 path, sample = wanted[key]
                 try:
-                    images.append(open_image(path))
-                except SampleError as error:
-                    bad(error)
+                    image = open_image(path)
+                    processor.image_processor([image], [view_of(sample)])
+                except Exception as error:  # Pillow raises any kind for a damaged file; one must not end the others
+                    bad(fault(sample, error))
                     index["unreadable"].append(key)
                     continue
+                images.append(image)
                 keys.append(key)
                 views.append(view_of(sample))
             if not images:
@@ -185,9 +197,8 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
         if tensors:
             shard = f"features-{number:05d}.safetensors"
             number += 1
-            save_file(tensors, folder / shard)
+            with writing(folder / shard):
+                save_file(tensors, folder / shard)
             index["shards"] |= {key: shard for key in part if f"{key}.vocabulary" in tensors}
-        aside = folder / "index.json.part"
-        aside.write_text(json.dumps(index), encoding="utf-8")
-        aside.replace(folder / "index.json")
+        write_aside(folder / "index.json", json.dumps(index))
     return len(wanted) - len(index["unreadable"])

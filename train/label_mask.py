@@ -5,7 +5,8 @@ from itertools import groupby
 
 from torch import Tensor
 
-from train.data import BadSamples, Collator, SampleDataset
+from train.bad_samples import BadSamples
+from train.data import Collator, SampleDataset
 from train.model import processor_of
 from train.recipe import Recipe
 from varytoy.processing import IGNORED, VaryProcessor

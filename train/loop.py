@@ -1,13 +1,8 @@
 """One loop for every stage and size: transformers' Trainer with our data, losses and records."""
 
-import dataclasses
-import hashlib
-import json
 import os
-import platform
 import shutil
 import socket
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -19,34 +14,52 @@ from torch.optim import Optimizer
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from train import adapters
-from train.data import BadSamples, Collator, SampleDataset
+from train.bad_samples import BadSamples
+from train.data import Collator, SampleDataset
 from train.features import FeatureStore, check_all
 from train.in_backward import InBackward
 from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
-from train.recipe import EIGHT_BIT, Recipe, RecipeError, to_yaml
+from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from train.resume import not_written, resume_point
-from train.rounding import RoundingAdamW8bit
+from train.run_folder import alone, check_new, clear, compare, is_first, last_checkpoint, record_start, room, writing
 from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.processing import VaryProcessor
-from varytoy.runtime import DTYPES, quantize, version_of
+from varytoy.runtime import DTYPES, first_line, quantize
 
 
-def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
+def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False) -> Path:
     """Train as the recipe says. Returns the folder of the finished model.
 
+    Args:
+        resume: go on from the newest checkpoint of the output folder.
+        overwrite: begin anew, and delete the run that the output folder holds.
+
     Raises:
-        RecipeError, SampleError: what is wrong and how to mend it.
+        RecipeError, SampleError, MissingExtra: what is wrong and how to mend it.
+        KeyboardInterrupt: with half a sentence on the last checkpoint.
     """
     check_machine(recipe)
+    output = Path(recipe.output)
+    try:
+        with alone(output, say):
+            _run(recipe, output, resume, overwrite, say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(last_checkpoint(output)) from None
+    return output
+
+
+def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> None:
     if recipe.train.deepspeed:
         distributed_defaults()
         allow_old_cards(say)
         say_locks(say)
-    output = Path(recipe.output)
-    checkpoint = resume_point(output, resume, say)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    checkpoint = None
+    if resume:
+        checkpoint = resume_point(output, say)
+        compare(recipe, output, checkpoint, say if is_first() else lambda _: None)
+    elif is_first() and not overwrite:  # the others wait for it before anything is written
+        check_new(output)
     torch.manual_seed(recipe.train.seed)
     torch.set_flush_denormal(True)  # tiny optimizer states slow a CPU down
     bad = BadSamples(say)
@@ -59,6 +72,8 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
         features = FeatureStore(Path(recipe.features), model.towers.digest(processor))
         check_all(features, data.samples)
     say(freeze(model, recipe.freeze))
+    if overwrite and is_first():
+        clear(output, recipe)
     strides = model.config.vocabulary_config.stride
     arguments = training_arguments(recipe)
     with arguments.main_process_first(desc="base of the adapters"):
@@ -98,9 +113,17 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
             Predictions(output / "predictions", data, processor, recipe.train.predict_steps, compute_type(recipe)),
         ],
     )
-    show_progress(trainer)
-    record_start(recipe, output, data, checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    progress = show_progress(trainer)
+    record_start(recipe, output, data.counts, checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (OSError, SafetensorError) as error:
+        step = trainer.state.global_step
+        raise RecipeError(
+            f"the run ended at step {step}: {first_line(error)} ({room(output)}); {last_checkpoint(output)}"
+        ) from error
+    finally:
+        progress.close()
     say(describe_optimizer(trainer))
     try:
         trainer.save_model(str(output))
@@ -112,43 +135,19 @@ def run(recipe: Recipe, resume: bool = False, say=print) -> Path:
     if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return output
 
 
-def show_progress(trainer: VaryTrainer) -> None:
+def show_progress(trainer: VaryTrainer) -> Progress:
     """Our bar in place of the Trainer's."""
     hide_progress(trainer)
-    trainer.add_callback(Progress(trainer))
+    progress = Progress(trainer)
+    trainer.add_callback(progress)
+    return progress
 
 
 def hide_progress(trainer: Trainer) -> None:
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-
-
-def record_start(recipe: Recipe, output: Path, data: SampleDataset, checkpoint: str | None) -> None:
-    """A line in ``runs.jsonl``: the command, versions, data and settings that a start of the run had."""
-    if int(os.environ.get("RANK", "0")):
-        return
-    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "deepspeed", "peft", "varytoy")
-    sources = zip(recipe.data, data.counts, strict=True)
-    row = {
-        "command": [sys.executable, *sys.argv],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "from": checkpoint,
-        "python": platform.python_version(),
-        "versions": {name: version_of(name) for name in packages},
-        "data": [{"path": each.path, "samples": count, "sha256": _digest(Path(each.path))} for each, count in sources],
-        "recipe": dataclasses.asdict(recipe),
-    }
-    with (output / "runs.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row) + "\n")
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a source's list of samples."""
-    path = path / "samples.jsonl" if path.is_dir() else path
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def base_folder(
@@ -165,9 +164,10 @@ def base_folder(
             aside = base.with_name("base.part")
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(base, ignore_errors=True)
-            model.save_pretrained(aside)
-            processor.save_pretrained(aside)
-            aside.rename(base)
+            with writing(base):
+                model.save_pretrained(aside)
+                processor.save_pretrained(aside)
+                aside.rename(base)
         if not base.is_dir():
             raise RecipeError(f"--resume: {base}, which the adapters were trained on, is gone")
     return base
@@ -196,6 +196,8 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
     if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
         return None
     if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
+        from train.rounding import RoundingAdamW8bit  # imports bitsandbytes, which other optimizers need not
+
         options.pop("optim_bits")
         options["nearest"] = recipe.train.rounding == "nearest"
         chosen = RoundingAdamW8bit

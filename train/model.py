@@ -16,6 +16,7 @@ from train.chunked_loss import chunked_cross_entropy
 from train.features import Towers
 from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
+from train.run_folder import writing
 from varytoy.config import VaryConfig
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
@@ -441,6 +442,7 @@ def export(run: str, out: Path) -> int:
     reader = Reader.from_pretrained(run, "cpu")
     for parameter in reader.model.parameters():
         parameter.data = parameter.data.half()
-    reader.model.save_pretrained(out)
-    reader.processor.save_pretrained(out)
+    with writing(out):
+        reader.model.save_pretrained(out)
+        reader.processor.save_pretrained(out)
     return (out / "model.safetensors").stat().st_size

@@ -24,9 +24,7 @@ class PageScore:
 
 
 def tesseract(image: Image.Image) -> str:
-    """Tesseract's text of a page. Raises FileNotFoundError when it is not installed."""
-    if not shutil.which("tesseract"):
-        raise FileNotFoundError("tesseract is not installed: install the package tesseract-ocr")
+    """Tesseract's text of a page."""
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         image.save(file.name)
         command = ["tesseract", file.name, "stdout", "--dpi", "150"]
@@ -50,6 +48,11 @@ def report(model: str, folder: Path, limit: int | None = None) -> None:
     files = sorted(folder.glob("*.pdf"))[:limit]
     if not files:
         raise FileNotFoundError(f"no PDF files in {folder}")
+    lacking = [path.with_suffix(".txt") for path in files if not path.with_suffix(".txt").is_file()]
+    if lacking:
+        raise FileNotFoundError(f"no {lacking[0]}, the true text of the page beside it")
+    if not shutil.which("tesseract"):
+        raise FileNotFoundError("tesseract is not installed: install the package tesseract-ocr")
     scores = []
     print(f"{'page':<24} {'vary':>6} {'Tesseract':>9} {'s':>6}")
     for score in score_pages(Reader.from_pretrained(model), files):

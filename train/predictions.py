@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from transformers import TrainerCallback
 
+from train.bad_samples import open_sample
 from train.data import SampleDataset
+from train.run_folder import writing
 from varytoy.processing import VaryProcessor
 from varytoy.reader import Reader
+from varytoy.runtime import first_line
 from varytoy.samples import Sample, SampleError
 from varytoy.tasks import TASKS
 
@@ -42,34 +46,34 @@ class Predictions(TrainerCallback):
             was_training = model.training
             model.eval()
             with torch.autocast(args.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                write(self.folder / f"step-{state.global_step:06d}", Reader(model, self.processor), self.samples)
+                folder = self.folder / f"step-{state.global_step:06d}"
+                with writing(folder):
+                    write(folder, Reader(model, self.processor), self.samples)
             model.train(was_training)
 
 
 def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
     """Ask ``reader`` the first question of each sample and write down what it says."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
+    with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for number, sample in enumerate(samples):
             try:
-                image = sample.open_images()[0]
+                image = open_sample(sample)[0]
             except SampleError:
                 continue  # counted when it is trained on
-            first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
-            task = TASKS[sample.task]
             try:
-                said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
-            except ValueError as error:  # too long for the model
-                said = f"({error})"
-            answer = task.parse(said, image.size)
+                row, drawn = _asked(reader, sample, image, max_new_tokens)
+            except Exception as error:  # too long for the model, or odd in any other way: no reason to end a run
+                row, drawn = {"said": f"({type(error).__name__}: {first_line(error)})"}, image
             name = f"{number:02d}.png"
-            task.draw(image, answer).save(folder / name)
-            row = {
-                "picture": name,
-                "sample": sample.id,
-                "task": sample.task,
-                "question": sample.messages[first - 1]["content"],
-                "wanted": sample.messages[first]["content"],
-                "said": said,
-            }
+            drawn.save(folder / name)
+            row = {"picture": name, "sample": sample.id, "task": sample.task, **row}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _asked(reader: Reader, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
+    first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
+    task = TASKS[sample.task]
+    said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
+    question, wanted = (sample.messages[place]["content"] for place in (first - 1, first))
+    return {"question": question, "wanted": wanted, "said": said}, task.draw(image, task.parse(said, image.size))

@@ -11,17 +11,20 @@ import yaml
 from transformers import SchedulerType
 from transformers.training_args import OptimizerNames
 
+from train.parse import RecipeError, fill, is_there, read_tree, shown
 from varytoy.config import VaryConfig
 
 STAGES = ("vocabulary", "pretrain", "sft")
 EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 """Optimizers that train.rounding's stands for."""
 _ABOVE_ZERO = ("epochs", "batch_size", "accumulation", "max_length", "save_steps", "keep", "log_steps")
+_FROM_ZERO = (
+    *("train.learning_rate", "train.warmup", "train.weight_decay", "train.clip_norm", "train.loss_scale"),
+    *("train.workers", "train.seed", "train.predict_steps", "train.most_not_finite", "lora.rank", "lora.alpha"),
+    *("ctc.warmup_steps", "ctc.weight", "objects.weight", "guide.weight", "guide.head"),
+)
+_MOST_SEED = 2**32 - 1  # NumPy's
 PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot run; the message names the file and the key."""
 
 
 @dataclass
@@ -178,7 +181,8 @@ class Recipe:
         if self.model.preset and not self.model.preset.endswith(".json"):
             _one_of("model.preset", self.model.preset, VaryConfig.presets())
         if len(self.train.betas) != 2:
-            raise RecipeError(f"train.betas: two numbers, not {self.train.betas}")
+            raise RecipeError(f"train.betas: two numbers, not {shown(self.train.betas)}")
+        self._check_numbers()
         if self.train.predict_steps and self.train.deepspeed:
             raise RecipeError("train.predict_steps asks one process, and DeepSpeed may spread the model: set it to 0")
         for part in self.train.rates:
@@ -191,6 +195,8 @@ class Recipe:
         _one_of("model.decoder", self.model.decoder, ("", "opt"))
         for part in self.freeze:
             _one_of("freeze", part, PARTS)
+        if not self.output:
+            raise RecipeError("output: name a folder for the run, e.g. output=runs/mine")
         if not self.data or not all(entry.path for entry in self.data):
             raise RecipeError("data: name at least one folder of samples, e.g. data.0.path=data/blocks")
         things = self.objects.weight and self.model.clip and "clip" not in self.freeze  # the CLIP branch's own head
@@ -204,6 +210,20 @@ class Recipe:
         self._check_zero()
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
+
+    def _check_numbers(self) -> None:
+        flat = flatten(self)
+        least = dict.fromkeys(_FROM_ZERO, 0) | {key: 0 for key in flat if key.startswith("train.rates.")}
+        for number in range(len(self.data)):
+            least |= {f"data.{number}.share": 0, f"data.{number}.longest": 0, f"data.{number}.turns": 1}
+        for key, bound in (least | {"ctc.frames": 1}).items():
+            if flat[key] < bound:
+                raise RecipeError(f"{key}: a number from {bound}, not {flat[key]}")
+        if self.train.seed > _MOST_SEED:
+            raise RecipeError(f"train.seed: a number from 0 to {_MOST_SEED}, not {self.train.seed}")
+        for number, beta in enumerate(self.train.betas):
+            if not 0 <= beta < 1:
+                raise RecipeError(f"train.betas.{number}: a number from 0 to below 1, not {beta}")
 
     def _check_features(self) -> None:
         if not self.features:
@@ -228,8 +248,8 @@ class Recipe:
             if lora.quantize:
                 raise RecipeError("lora.quantize: weights in four bits cannot be trained: set lora.rank, e.g. 64")
             return
-        if lora.rank < 0 or not 0 <= lora.dropout < 1:
-            raise RecipeError(f"lora: a rank above 0 and a dropout from 0 to 1, not {lora.rank} and {lora.dropout}")
+        if not 0 <= lora.dropout < 1:
+            raise RecipeError(f"lora.dropout: a share from 0 to below 1, not {lora.dropout}")
         if "language_model" in self.freeze:
             raise RecipeError("lora trains adapters of the language model: take it out of freeze")
         self._check_frozen_towers("lora trains the decoder's adapters and the connector")
@@ -288,8 +308,6 @@ class Recipe:
                 )
             if train.deepspeed:
                 raise RecipeError("train.in_backward: DeepSpeed has an optimizer of its own: drop one of the two")
-            if train.loss_scale < 0:
-                raise RecipeError(f"train.loss_scale: a factor, or 0 to find it, not {train.loss_scale}")
         elif train.loss_scale != 1.0:
             raise RecipeError("train.loss_scale is for train.in_backward: fp16 autocast has its own")
 
@@ -332,107 +350,56 @@ def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recip
         RecipeError: unknown keys, wrong types, settings that do not go together.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"no recipe at {path}; the recipes are in train/recipes")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise RecipeError(f"'{override}' is no override: write key=value, e.g. train.batch_size=4")
-        try:
-            found = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"'{override}': the value is not YAML: {' '.join(str(error).split())}") from error
-        _assign(tree, key.split("."), found, override)
-    recipe = _fill(Recipe, tree, str(path), "")
+    recipe = read_recipe(path, overrides)
     beside = path.parent / recipe.train.deepspeed
-    if not Path(recipe.train.deepspeed).is_file() and beside.is_file():
+    if not is_there(Path(recipe.train.deepspeed)) and is_there(beside):
         recipe.train.deepspeed = str(beside)
     recipe.check()
     return recipe
 
 
+def read_recipe(path: Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """As ``load_recipe``, without looking whether the settings go together and their files are there."""
+    return fill(Recipe, read_tree(path, overrides), str(path))
+
+
 def read_zero(path: str) -> dict:
     """What a DeepSpeed JSON file says of ZeRO. Raises RecipeError if it cannot be read."""
-    if not Path(path).is_file():
-        raise RecipeError(f"train.deepspeed: no file {path}")
+    if not is_there(Path(path)):
+        raise RecipeError(f"train.deepspeed: no file {shown(path)}")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {})
-    except (OSError, ValueError, AttributeError) as error:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"train.deepspeed: {path} has no DeepSpeed settings in JSON: {error}") from error
+    zero = tree.get("zero_optimization", {}) if isinstance(tree, dict) else None
+    if not isinstance(zero, dict) or not isinstance(zero.get("offload_optimizer", {}), dict):
+        raise RecipeError(f"train.deepspeed: {path} has no DeepSpeed settings: zero_optimization must be an object")
+    return zero
 
 
 def _one_of(key: str, value: str, allowed: typing.Sequence[str]) -> None:
     if value not in allowed:
-        raise RecipeError(f"{key}: '{value}' is not one of {', '.join(name or 'nothing' for name in allowed)}")
-
-
-def _assign(tree, keys: list[str], value, override: str) -> None:
-    for place, key in enumerate(keys[:-1]):
-        if not isinstance(tree, (list, dict)):
-            raise RecipeError(f"'{override}': there are no settings below '{'.'.join(keys[:place])}'")
-        if isinstance(tree, list):
-            if not key.isdigit() or int(key) > len(tree):
-                raise RecipeError(f"'{override}': '{key}' is no entry of a list of {len(tree)}")
-            if int(key) == len(tree):
-                tree.append({})
-            tree = tree[int(key)]
-        else:
-            following = keys[place + 1]
-            tree = tree.setdefault(key, [] if following.isdigit() else {})
-    if not isinstance(tree, (list, dict)):
-        raise RecipeError(f"'{override}': there are no settings below '{'.'.join(keys[:-1])}'")
-    if isinstance(tree, list):
-        if not keys[-1].isdigit() or int(keys[-1]) >= len(tree):
-            raise RecipeError(f"'{override}': '{keys[-1]}' is no entry of a list of {len(tree)}")
-        tree[int(keys[-1])] = value
-    else:
-        tree[keys[-1]] = value
-
-
-def _fill(kind: type, tree: object, where: str, prefix: str):
-    """A dataclass from a mapping, recursively, with checked keys and types."""
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be a mapping")
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in tree.items():
-        if key not in fields:
-            raise RecipeError(f"{where}: unknown key '{prefix}{key}'; known are {', '.join(fields)}")
-        values[key] = _convert(hints[key], value, where, f"{prefix}{key}")
-    return kind(**values)
-
-
-def _convert(hint, value, where: str, key: str):
-    if dataclasses.is_dataclass(hint):
-        return _fill(hint, value, where, key + ".")
-    if typing.get_origin(hint) is list:
-        inner = typing.get_args(hint)[0]
-        if inner is str and (value is None or isinstance(value, str)):
-            value = [value] if value else []  # model.init=FOLDER, model.init=
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be a list")
-        return [_convert(inner, entry, where, f"{key}.{number}") for number, entry in enumerate(value)]
-    if typing.get_origin(hint) is dict:
-        if not isinstance(value, dict):
-            raise RecipeError(f"{where}: {key} must be a mapping")
-        inner = typing.get_args(hint)[1]
-        return {str(name): _convert(inner, entry, where, f"{key}.{name}") for name, entry in value.items()}
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    elif hint is str and value is None:
-        return ""
-    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise RecipeError(f"{where}: {key} must be {hint.__name__}, not {value!r}")
+        raise RecipeError(f"{key}: {shown(value)} is not one of {', '.join(name or 'nothing' for name in allowed)}")
 
 
 def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def flatten(recipe: Recipe) -> dict[str, object]:
+    """Dotted key, as in an override -> value; lists of plain values stay whole."""
+    found: dict[str, object] = {}
+
+    def walk(tree: object, key: str) -> None:
+        if isinstance(tree, dict):
+            pairs = list(tree.items())
+        elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
+            pairs = list(enumerate(tree))
+        else:
+            found[key] = tree
+            return
+        for name, value in pairs:
+            walk(value, f"{key}.{name}" if key else str(name))
+
+    walk(dataclasses.asdict(recipe), "")
+    return found

@@ -54,17 +54,13 @@ def _sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def resume_point(output: Path, resume: bool, say: Callable[[str], None]) -> str | None:
-    """The newest whole checkpoint of a run, or None for a new run.
+def resume_point(output: Path, say: Callable[[str], None]) -> str:
+    """The newest whole checkpoint of a run.
 
     Raises:
-        RecipeError: there is none to go on from, or a run that would be overwritten.
+        RecipeError: there is none.
     """
     found = checkpoints(output)
-    if not resume:
-        if found:
-            raise RecipeError(f"{output} holds a run: continue it with --resume or choose another output=FOLDER")
-        return None
     for folder in found:
         wrong = damage(folder)
         if not wrong:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from train.curve import read_metrics
 from train.recipe import RecipeError, load_recipe
+from train.run_folder import writing
 
 RECIPES = Path(__file__).with_name("recipes")
 _TWO = ("data.0.path=data/study-two", "train.learning_rate=3e-4", "guide.weight=0")
@@ -135,8 +136,9 @@ def draw(folder: Path, seeds: int, target: Path) -> None:
         axes.set(title=panel, xlabel="samples seen", ylabel="loss of the text (nats a token)", yscale="log")
         axes.grid(axis="y", alpha=0.3)
         axes.legend(frameon=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=110)
 
 
 def _lines(runs: Sequence[Path]) -> tuple[list[int], list[list[float]]]:

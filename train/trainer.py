@@ -14,11 +14,13 @@ from torch import nn
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from train.data import BadSamples, SizeSampler
+from train.bad_samples import BadSamples
+from train.data import SizeSampler
 from train.in_backward import InBackward
 from train.model import VaryForTraining, load_stage
 from train.recipe import PARTS, RecipeError
 from train.resume import not_written, seal
+from train.run_folder import writing
 
 
 class _NotFinite(Exception):
@@ -186,7 +188,7 @@ class Records(TrainerCallback):
         row |= {name: round(torch.stack(values).float().mean().item(), 4) for name, values in self.parts.items()}
         self.parts = {}
         row["bad_samples"] = self.bad.count
-        with self.path.open("a", encoding="utf-8") as lines:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
 
 
@@ -200,6 +202,11 @@ class Progress(ProgressCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         self.start = time.time()
+
+    def close(self) -> None:
+        """End the bar's line, where a run is stopped."""
+        if self.training_bar is not None:
+            self.training_bar.close()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or self.training_bar is None or "loss" not in (logs or {}):

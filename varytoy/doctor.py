@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from varytoy._torchvision import ensure_torchvision
+from varytoy.extras import pip_line
 from varytoy.runtime import choose_precision, first_line, version_of
-from varytoy.versions import CONSTRAINTS, differences
+from varytoy.versions import differences
 
 OLD_CARDS = "https://download.pytorch.org/whl/cu126"
 """PyTorch's wheels that still have kernels for cards before the RTX 20 series."""
@@ -120,7 +121,7 @@ def _versions() -> Finding:
     found = differences()
     outside = [f"{each.name} {each.installed} ({each.allowed})" for each in found if each.allowed]
     others = [f"{each.name} {each.installed} (tested: {each.tested})" for each in found if not each.allowed]
-    cure = f"pip install -c {CONSTRAINTS} -e '.[demo]' (with the extras that you use)"
+    cure = f"{pip_line('demo')} (with the extras that you use)"
     if outside:
         return Finding("versions", "lacking", f"outside the allowed ranges: {', '.join(outside)}", cure)
     if others:

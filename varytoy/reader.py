@@ -18,6 +18,7 @@ from transformers import AutoProcessor
 from varytoy import fitting, layout, registration  # noqa: F401  (registration: AutoProcessor knows our classes)
 from varytoy.chat import Message
 from varytoy.documents import DocumentError, Source, open_pages, to_rgb
+from varytoy.extras import MissingExtra, require
 from varytoy.generation import Generated, generate
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryProcessor
@@ -407,9 +408,10 @@ def find(name: str) -> Path:
 def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     """A PEFT folder: its base with the adapters merged in."""
     try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise ModelError(f"'{folder}' is an adapter: pip install peft to load it") from error
+        require("train", "peft", by=f"'{folder}' is an adapter, which")
+    except MissingExtra as error:
+        raise ModelError(str(error)) from error
+    from peft import PeftConfig, PeftModel
 
     # What lies in the run's own folder comes first: the stored path may be another run's by now.
     own = (home / "base" for home in (folder, folder.parent) if (home / "base" / "config.json").is_file())

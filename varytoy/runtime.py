@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varytoy.extras import installed, pip_line
 from varytoy.options import DTYPE_NAMES, QUANTIZED
 
 DTYPES = dict(zip(DTYPE_NAMES, (torch.float32, torch.float16, torch.bfloat16), strict=True))
@@ -110,10 +111,8 @@ def _by_capability(capability: tuple[int, int]) -> tuple[str, str, str]:
 
 def _quantize_or_not(quantize: str, kind: str, capability: tuple[int, int] | None) -> tuple[str, str]:
     """What of a wish can be had, and a note on it. Bounds are bitsandbytes' own: Turing for int8, Pascal for NF4."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        return "", f"not {quantize}: bitsandbytes is missing (pip install bitsandbytes)"
+    if not installed("bitsandbytes"):
+        return "", f"not {quantize}: bitsandbytes is missing ({pip_line('train')})"
     if kind == "mps":
         return "", f"not {quantize}: bitsandbytes does not know this device"
     least = {"int8": (7, 5), "nf4": (6, 0)}[quantize]

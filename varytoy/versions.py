@@ -9,8 +9,6 @@ from packaging.utils import canonicalize_name
 
 from varytoy.runtime import version_of
 
-CONSTRAINTS = "varytoy/constraints.txt"
-
 
 @dataclass(frozen=True)
 class Difference:

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoProcessor, GotOcr2Config, PretrainedConfig
 
 from varytoy.config import VaryConfig
+from varytoy.extras import require
 from varytoy.processing import VaryProcessor
 from varytoy.weights.maps import Family, WeightsError, families, renamed
 from varytoy.weights.shapes import vocabulary_config
@@ -175,15 +176,11 @@ def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]
         The files.
 
     Raises:
-        WeightsError: the onnx packages are not installed.
+        MissingExtra: the onnx packages are not installed.
     """
     from varytoy.model import VaryForConditionalGeneration
 
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise WeightsError("ONNX needs two packages: pip install 'varytoy[onnx]'") from error
+    require("onnx", "onnx", "onnxscript", by="the export to ONNX")
     _, config = _ours(model)
     whole = VaryForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
     out = new_folder(out)

@@ -1,0 +1,130 @@
+"""The folder of a run: a run goes on with what it was started with, alone, and a model is not overwritten unasked."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, losses, start_of
+
+from train.__main__ import main
+
+HOLDER = """
+import pathlib, sys, time, varytoy, train.run_folder
+with train.run_folder.alone(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def write(folder: Path, data: Path, **train) -> Path:
+    """A recipe of two steps with a checkpoint after each, for the folder ``run`` beside it."""
+    settings = {"max_steps": 2, "batch_size": 5, "save_steps": 1, "log_steps": 1, **train}
+    text = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"stage: pretrain\noutput: {folder / 'run'}\nmodel: {{preset: {TINY}, clip: false}}\n"
+        f"data: [{{path: {data}}}]\ntrain: {{{text}}}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def done(ten, tmp_path) -> Path:
+    """The recipe of a finished run on samples of its own."""
+    path = write(tmp_path, shutil.copytree(ten, tmp_path / "data"))
+    assert main(["run", str(path)]) == 0
+    return path
+
+
+def test_what_may_not_change_is_refused_before_anything_is_written(done, tmp_path, capsys):
+    stored = tmp_path / "run" / "recipe.yaml"
+    before = stored.read_bytes()
+    for override, said in {
+        "train.learning_rate=0.5": "train.learning_rate=0.5 (was 5e-05)",
+        "train.optimizer=adafactor": "train.optimizer=adafactor (was adamw_torch)",
+        "model.clip=true": "model.clip=True (was False)",
+        "data.1.path=elsewhere": "data.1.path=elsewhere (was None)",
+    }.items():
+        assert main(["run", str(done), "--resume", override]) == 2
+        error = capsys.readouterr().err
+        assert said in error and f"model.init={tmp_path / 'run' / 'checkpoint-2'}" in error and error.count("\n") == 1
+    with (tmp_path / "data" / "samples.jsonl").open("a") as lines:
+        lines.write("\n")
+    assert main(["run", str(done), "--resume"]) == 2
+    assert f"the samples of data.0.path={tmp_path / 'data'}" in capsys.readouterr().err
+    assert stored.read_bytes() == before
+
+
+def test_what_may_change_is_said_and_applied(done, tmp_path, capsys):
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    asked = ["train.max_steps=3", "train.save_steps=3", f"data.0.path={moved}"]
+    assert main(["run", str(done), *asked, "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "train.max_steps=3 (was 2)" in said and f"data.0.path={moved} (was " in said
+    assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run" / "checkpoint-3").is_dir()
+    assert main(["run", str(done), *asked, "train.max_steps=1", "--resume"]) == 2
+    assert "train.max_steps=1, but" in capsys.readouterr().err
+
+
+def test_a_finished_model_is_overwritten_only_on_demand(done, tmp_path, capsys):
+    for folder in (tmp_path / "run").glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert main(["run", str(done)]) == 2
+    assert "model.safetensors" in (error := capsys.readouterr().err) and "--overwrite" in error
+    assert main(["run", str(done), "--overwrite", f"model.init={tmp_path / 'run'}"]) == 2
+    assert "model.init" in capsys.readouterr().err and (tmp_path / "run" / "model.safetensors").is_file()
+    assert main(["run", str(done), "--overwrite", "train.max_steps=1"]) == 0
+    assert len(losses(tmp_path / "run")) == 1 and (tmp_path / "run" / "notes.txt").is_file()
+
+
+def test_one_run_at_a_time_until_its_process_ends(ten, tmp_path, capsys):
+    path = write(tmp_path, ten)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        for more in ((), ("--overwrite",)):
+            assert main(["run", str(path), *more]) == 2
+            assert f"{tmp_path / 'run'} is in use by process {other.pid} " in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+    assert main(["run", str(path), "train.max_steps=1"]) == 0
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml.part", "runs.jsonl", "metrics.jsonl", "runs", "predictions"])
+def test_a_file_that_cannot_be_written_is_named(ten, tmp_path, capsys, name):
+    """A full disk, as /dev/full plays it; a file in a folder's place, for folders."""
+    path = write(tmp_path, ten, predict_steps=1)
+    (tmp_path / "run").mkdir()
+    if name in ("runs", "predictions"):
+        (tmp_path / "run" / name).touch()
+    else:
+        (tmp_path / "run" / name).symlink_to("/dev/full")
+    assert main(["run", str(path)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert name.removesuffix(".part") in error and "MiB free" in error
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_where_to_go_on(ten, tmp_path):
+    path = write(tmp_path, ten, max_steps=5000, workers=1)
+    process = subprocess.Popen(
+        **start_of(path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    end = time.time() + 100
+    while not any((tmp_path / "run").glob("checkpoint-*")):
+        assert process.poll() is None and time.time() < end
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in error
+    wanted = f"train: stopped; the last checkpoint is {tmp_path / 'run' / 'checkpoint-'}"
+    assert error.splitlines()[-1].startswith(wanted)

@@ -1,0 +1,172 @@
+"""Dataclasses from a YAML file and ``a.b=value`` overrides, with checked keys and types."""
+
+import dataclasses
+import math
+import reprlib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+_MOST_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot run; the message names the file and the key."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that stops where merge keys (``<<``) multiply each other."""
+
+    def flatten_mapping(self, node):
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(problem=f"a mapping of more than {_MOST_VALUES:,} keys")
+
+
+def read_tree(path: Path, overrides: Sequence[str] = ()) -> object:
+    """What a YAML file holds, with the overrides put in (values are YAML; list entries by number).
+
+    Raises:
+        RecipeError: the file cannot be read, is not YAML, or an override cannot be applied.
+    """
+    if is_there(path, Path.is_dir):
+        raise RecipeError(f"{path} is a folder: name the recipe's file, e.g. {path / 'recipe.yaml'}")
+    if not is_there(path):
+        raise RecipeError(f"no recipe at {shown(str(path))}; the recipes are in train/recipes")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+    tree = _load(text, f"{path}")
+    tree = {} if tree is None else tree
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        said = shown(override)
+        if not equals:
+            raise RecipeError(f"{said} is no override: write key=value, e.g. train.batch_size=4")
+        _assign(tree, key.split("."), _load(value, f"{said}: the value"), said)
+    return tree
+
+
+def is_there(path: Path, kind=Path.is_file) -> bool:
+    """Whether the file is there; one whose name no file can have is not."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _load(text: str, where: str) -> object:
+    """One YAML document, of a size that a recipe can have."""
+    try:
+        tree = yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise RecipeError(f"{where} is nested too deep") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # numbers and dates that are none
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())[:300]}") from error
+    left, count = [(tree, 0)], 0
+    while left:  # aliases may make a tree much larger than its text, or endless
+        value, depth = left.pop()
+        count += 1
+        if count > _MOST_VALUES or depth > _DEEPEST:
+            raise RecipeError(f"{where} has more than {_MOST_VALUES:,} values or {_DEEPEST} levels: do aliases repeat?")
+        if isinstance(value, int) and abs(value) >= _LARGEST:
+            raise RecipeError(f"{where} has a number of more than 18 digits")
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+            raise RecipeError(f"{where} has a character that no text may hold in {shown(value)}")
+        if isinstance(value, dict):
+            left += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, (list, tuple, set)):
+            left += [(part, depth + 1) for part in value]
+    return tree
+
+
+def shown(value: object) -> str:
+    """A value for a message: one short line."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 120
+    return short.repr(value)
+
+
+def _index(key: str, size: int, override: str) -> int:
+    """Raises RecipeError if ``key`` is no number from 0 to below ``size``."""
+    if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < size):
+        raise RecipeError(f"{override}: {shown(key)} is no entry of a list of {size}, or write the whole list: key=[…]")
+    return int(key)
+
+
+def _assign(tree, keys: list[str], value, override: str) -> None:
+    for place, key in enumerate(keys[:-1]):
+        following = keys[place + 1]
+        fresh = [] if following.isascii() and following.isdigit() else {}
+        if isinstance(tree, list):
+            number = _index(key, len(tree) + 1, override)
+            if number == len(tree):
+                tree.append({})
+            tree = tree[number]
+        elif isinstance(tree, dict):
+            if tree.get(key) is None:  # not there, or written without anything below
+                tree[key] = fresh
+            tree = tree[key]
+        else:
+            raise RecipeError(f"{override}: there are no settings below {shown('.'.join(keys[:place]))}")
+    if isinstance(tree, list):
+        tree[_index(keys[-1], len(tree), override)] = value
+    elif isinstance(tree, dict):
+        tree[keys[-1]] = value
+    else:
+        raise RecipeError(f"{override}: there are no settings below {shown('.'.join(keys[:-1]))}")
+
+
+def fill(kind: type, tree: object, where: str, prefix: str = ""):
+    """A dataclass from a mapping, recursively. ``where`` and ``prefix`` begin what messages say.
+
+    Raises:
+        RecipeError: an unknown key, or a value of another type.
+    """
+    tree = {} if tree is None else tree  # a section without anything below
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be a mapping")
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        if key not in fields:
+            unknown = shown(f"{prefix}{key}")
+            raise RecipeError(f"{where}: unknown key {unknown}; known are {', '.join(fields)}")
+        values[key] = _convert(hints[key], value, where, f"{prefix}{key}")
+    return kind(**values)
+
+
+def _convert(hint, value, where: str, key: str):
+    if dataclasses.is_dataclass(hint):
+        return fill(hint, value, where, key + ".")
+    if typing.get_origin(hint) is list:
+        inner = typing.get_args(hint)[0]
+        if inner is str and (value is None or isinstance(value, str)):
+            value = [value] if value else []  # model.init=FOLDER, model.init=
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: {key} must be a list")
+        return [_convert(inner, entry, where, f"{key}.{number}") for number, entry in enumerate(value)]
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f"{where}: {key} must be a mapping")
+        inner = typing.get_args(hint)[1]
+        return {str(name): _convert(inner, entry, where, f"{key}.{name}") for name, entry in value.items()}
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    elif hint is str and value is None:
+        return ""
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    kind = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
+    raise RecipeError(f"{where}: {key} must be {kind}, not {shown(value)}")

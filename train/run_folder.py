@@ -1,0 +1,235 @@
+"""The folder of a run: one process at a time, the settings that it was started with, no model overwritten unasked."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
+from train.resume import checkpoints
+from varytoy.runtime import first_line, version_of
+
+try:
+    import fcntl
+except ImportError:  # Windows: runs are not kept apart
+    fcntl = None
+
+LOCK = "run.lock"
+MAY_CHANGE = {"output"} | {
+    f"train.{name}"
+    for name in (
+        *("epochs", "max_steps", "save_steps", "keep", "log_steps", "predict_steps", "workers", "most_not_finite"),
+        *("gradient_checkpointing", "compile"),
+    )
+}
+"""What changes nothing that a step computes, beyond the last bits: taken over on --resume, and said."""
+_PATHS = ("output", "features", "model.init", "model.tokenizer", "model.preset", "train.deepspeed")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+_OF_A_RUN = ("recipe.yaml", "runs.jsonl", "metrics.jsonl", "predictions", "runs", "unfinished", "base", "checkpoint-*")
+_OF_A_MODEL = ("*.safetensors", "model.safetensors.index.json", "adapter_config.json")
+
+
+def is_first() -> bool:
+    """Whether this is the one process of a run that writes its folder."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextlib.contextmanager
+def alone(output: Path, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Context: no other run is in the folder. The lock ends with the process, however that ends.
+
+    Raises:
+        RecipeError: another run is there; names its process and machine.
+    """
+    if fcntl is None or not is_first():
+        yield
+        return
+    path = output / LOCK
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not kept by workers that outlive a run
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                other = file.read().strip() or "another process"
+                raise RecipeError(f"{output} is in use by {other}: wait, or choose another output=FOLDER") from None
+            say(f"{path} cannot be locked here ({error.strerror}): start no second run in {output}")
+        if not os.fstat(file.fileno()).st_nlink:  # opened just before the other run deleted it at its end
+            raise RecipeError(f"{output} was in use until now: start again")
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+            file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                output.rmdir()  # nothing was begun
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Context: what cannot be written to ``path`` is one sentence, with the room that is left.
+
+    Raises:
+        RecipeError: the disk is full, the folder cannot be written, and the like.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path} could not be written ({first_line(error)}; {room(path)})") from error
+
+
+def room(path: Path) -> str:
+    """How much is free on the disk of a path that may not be there yet."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return f"{shutil.disk_usage(there).free / 2**20:.0f} MiB free"
+
+
+def last_checkpoint(output: Path) -> str:
+    """Half a sentence on where a run that was stopped goes on from."""
+    last = next(iter(checkpoints(output)), None)
+    return f"the last checkpoint is {last}: go on with --resume" if last else f"there is no checkpoint in {output} yet"
+
+
+def write_aside(path: Path, text: str) -> None:
+    """A file that is whole or not there. Raises RecipeError as ``writing``."""
+    aside = path.with_name(f"{path.name}.part")
+    with writing(path):
+        try:
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def check_new(output: Path) -> None:
+    """Raises RecipeError where a new run would overwrite another's checkpoints or model."""
+    if checkpoints(output):
+        raise RecipeError(
+            f"{output} holds a run: continue it with --resume, choose another output=FOLDER, or add --overwrite"
+        )
+    model = next((name for name in _WEIGHTS if (output / name).is_file()), None)
+    if model:
+        raise RecipeError(f"{output} holds a finished model ({model}): choose another output=FOLDER or add --overwrite")
+
+
+def clear(output: Path, recipe: Recipe) -> None:
+    """Delete an earlier run and its model, for --overwrite; other files stay.
+
+    Raises:
+        RecipeError: the recipe begins from what would be deleted, or a file cannot be deleted.
+    """
+    for name in recipe.model.init:
+        if output.resolve() in (Path(name).resolve(), *Path(name).resolve().parents):
+            raise RecipeError(f"model.init: {name} lies in output={output}, which --overwrite deletes: choose another")
+    with writing(output):
+        for pattern in (*_OF_A_RUN, *_OF_A_MODEL):
+            for path in output.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def compare(recipe: Recipe, output: Path, checkpoint: str, say: Callable[[str], None]) -> None:
+    """Hold a recipe that goes on against the one that the run was started with; says what changes.
+
+    Raises:
+        RecipeError: a setting or the data changed in a way that would make another run of it.
+    """
+    stored = output / "recipe.yaml"
+    if not stored.is_file():
+        say(f"{stored} is gone: whether settings have changed is not known")
+        return
+    old, new = flatten(read_recipe(stored)), flatten(recipe)
+    started = _last_start(output)
+    sums = {f"data.{number}.path": row.get("sha256") for number, row in enumerate(started.get("data", []))}
+    taken, refused = [], []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if before == after or key in _PATHS and _absolute(before) == _absolute(after):
+            continue
+        change = f"{key}={after} (was {before})"
+        moved = key == "features" and before and after  # what is in it is checked, wherever it lies
+        moved = moved or sums.get(key) and after and digest(Path(after)) == sums[key]
+        (taken if key in MAY_CHANGE or moved else refused).append(change)
+    for key, wanted in sums.items():
+        if wanted and new.get(key) == old.get(key) is not None and digest(Path(new[key])) != wanted:
+            refused.append(f"the samples of {key}={new[key]} (their SHA-256 is not that of runs.jsonl)")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if started.get("processes", processes) != processes:
+        refused.append(f"{processes} processes (were {started['processes']})")
+    if refused:
+        raise RecipeError(
+            f"--resume: a run goes on with what it was started with, and changed are {', '.join(refused)}: change that "
+            f"back, or start a new run from its model with model.init={checkpoint} output=FOLDER"
+        )
+    if taken:
+        say(f"changed for the rest of the run: {', '.join(taken)}")
+    step = int(checkpoint.rpartition("-")[2])
+    if 0 < recipe.train.max_steps < step:
+        raise RecipeError(f"--resume: train.max_steps={recipe.train.max_steps}, but {checkpoint} has {step} steps")
+
+
+def _absolute(value: object) -> object:
+    if isinstance(value, list):
+        return [_absolute(each) for each in value]
+    return os.path.abspath(value) if isinstance(value, str) and value else value
+
+
+def _last_start(output: Path) -> dict:
+    """The newest whole line of ``runs.jsonl``; the last may be torn."""
+    path = output / "runs.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                return row
+    return {}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a source's list of samples; empty if it is not there."""
+    path = path / "samples.jsonl" if path.is_dir() else path
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def record_start(recipe: Recipe, output: Path, counts: list[int], checkpoint: str | None) -> None:
+    """Write ``recipe.yaml`` and a line of ``runs.jsonl``: command, versions, data and settings of this start.
+
+    Raises:
+        RecipeError: they cannot be written.
+    """
+    if not is_first():
+        return
+    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "deepspeed", "peft", "varytoy")
+    sources = zip(recipe.data, counts, strict=True)
+    row = {
+        "command": [sys.executable, *sys.argv],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "from": checkpoint,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "python": platform.python_version(),
+        "versions": {name: version_of(name) for name in packages},
+        "data": [{"path": each.path, "samples": count, "sha256": digest(Path(each.path))} for each, count in sources],
+        "recipe": dataclasses.asdict(recipe),
+    }
+    write_aside(output / "recipe.yaml", to_yaml(recipe))
+    path = output / "runs.jsonl"
+    with writing(path), path.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
