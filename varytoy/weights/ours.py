@@ -14,7 +14,7 @@ from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryProcessor
 from varytoy.vocabulary import VisionVocabulary
 from varytoy.weights.maps import WeightsError, brief
-from varytoy.weights.settings import PROCESSOR, named, read_settings
+from varytoy.weights.settings import GENERATION, PROCESSOR, named, read_settings
 from varytoy.weights.source import Source
 
 TIED = "language_model.lm_head.weight"
@@ -34,6 +34,9 @@ def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGener
         raise WeightsError(f"{folder} is not a varytoy model: it lacks {', '.join(missing)}")
     _, config = read_ours(folder)
     processor = read_processor(folder, config)
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        read_settings(generation, GENERATION)
     with named(f"{folder} cannot be loaded"):
         return VaryForConditionalGeneration.from_pretrained(folder, dtype=dtype), processor
 
@@ -100,7 +103,8 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     """
     file = Path(folder) / "processor_config.json"
     read_settings(file, PROCESSOR)
-    with named(f"{file} and the tokenizer beside it cannot be loaded"):
+    read_settings(file.with_name("tokenizer.json"), {})
+    with named(f"{file}, with tokenizer.json and tokenizer_config.json beside it, cannot be loaded"):
         processor = AutoProcessor.from_pretrained(folder)
         if not isinstance(processor, VaryProcessor):
             raise WeightsError(f"{file} is of another kind of model: {type(processor).__name__}")

@@ -63,6 +63,10 @@ _STAGE = Rule(
     "a width, two strides from 1 to 16 and up to 64 blocks",
 )
 
+_TOKENS: Rules = {
+    **dict.fromkeys(("bos_token_id", "pad_token_id"), _TOKEN),
+    "eos_token_id": either(_TOKEN, several(_TOKEN, 0, 64)),
+}
 _DECODER: Rules = {
     "model_type": TEXT,
     "num_attention_heads": _HEADS,
@@ -118,8 +122,7 @@ OURS: Rules = {
         **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer"), _LAYERS),
         **dict.fromkeys(("num_key_value_heads", "head_dim"), _HEADS),
         **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), _LAYERS),
-        **dict.fromkeys(("bos_token_id", "pad_token_id"), _TOKEN),
-        "eos_token_id": either(_TOKEN, several(_TOKEN, 0, 64)),
+        **_TOKENS,
         "vocab_size": whole(1, 2**22),
     },
     "clip_projection_size": whole(0, 2**20),
@@ -146,6 +149,8 @@ PROCESSOR: Rules = {
     "place_size": several(_SIDE, 2, 2),
     "prompts": TEXTS,
 }
+
+GENERATION: Rules = _TOKENS
 
 ADAPTER: Rules = {
     "rank_pattern": Rule(
