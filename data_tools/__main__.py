@@ -12,7 +12,7 @@ from data_tools.packages import SourceError
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from varytoy.extras import require
-from varytoy.samples import read_samples
+from varytoy.samples import SampleError, read_samples
 
 
 def span(text: str, kind=int) -> tuple:
@@ -138,15 +138,29 @@ def _scenes(options) -> None:
     write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
 
 
-def _check(options) -> None:
-    count = sum(1 for sample in read_samples(options.samples) if sample.open_images() is not None)
-    print(f"{count} samples are valid")
+def _check(options) -> int:
+    """Every bad sample on a line of its own; the exit code is 2 where there are some."""
+    bad = good = 0
+
+    def say(error: SampleError) -> None:
+        nonlocal bad
+        bad += 1
+        print(f"data_tools: {error}", file=sys.stderr)
+
+    for sample in read_samples(options.samples, on_error=say):
+        try:
+            sample.open_images()
+            good += 1
+        except SampleError as error:
+            say(error)
+    print(f"{good} samples are valid" + (f", {bad} are not" if bad else ""))
+    return 2 if bad else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (SourceError, OSError, ValueError) as error:
         print(f"data_tools: {error}", file=sys.stderr)
         return 2
@@ -154,7 +168,6 @@ def main(arguments: list[str] | None = None) -> int:
         left = f"; {options.out} has no samples.jsonl, which is written last" if hasattr(options, "out") else ""
         print(f"\ndata_tools: stopped{left}", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 import io
 import json
+import os
+import zlib
 
 import pytest
-from conftest import noise
+from conftest import noise, tiny_recipe
 
+from data_tools.__main__ import main
+from train.data import BadSamples, SampleDataset
 from varytoy.boxes import Box
 from varytoy.samples import Sample, SampleError, read_samples
 
@@ -99,36 +103,167 @@ def test_bad_row_names_its_file_and_line(tmp_path, message):
         list(read_samples(write(tmp_path, GOOD, BAD[message])))
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {**GOOD, "boxes": 5},
-        {**GOOD, "boxes": None},
-        {**GOOD, "boxes": [{"label": "cat", "box": [0, 0, 1, float("inf")]}]},
-        {**GOOD, "boxes": [{"label": "cat", "box": [0, 0, 1]}]},
-        {**GOOD, "images": ["a\0.png"]},
-        {**GOOD, "images": None},
-        {"messages": [{"role": ["user"], "content": "x"}, ANSWER]},
-        {"messages": [{"role": "user", "content": None}, ANSWER]},
-        {"conversations": [{"from": ["human"], "value": "x"}]},
+def box(*sides, label="cat", **more) -> dict:
+    return {**GOOD, "boxes": [{"label": label, "box": list(sides), **more}]}
+
+
+def facts(**found) -> dict:
+    return {**GOOD, "facts": found}
+
+
+def nested(levels: int) -> str:
+    return json.dumps(GOOD)[:-1] + ', "facts": {"x": ' + "[" * levels + "]" * levels + "}}"
+
+
+HALF = "smile \ud83d"
+ODD = {
+    "boxes 5": ({**GOOD, "boxes": 5}, "boxes"),
+    "boxes null": ({**GOOD, "boxes": None}, "boxes"),
+    "box entry 5": ({**GOOD, "boxes": [5]}, "boxes"),
+    "infinite box": (box(0, 0, 1, float("inf")), "finite"),
+    "NaN in a box": (box(0, 0, 1, float("nan")), "finite"),
+    "true in a box": (box(0, 0, 1, True), "boxes"),
+    "half a pixel": (box(0, 0, 1, 0.5), "whole"),
+    "number of 4000 digits in a box": (box(0, 0, 1, 10**4000), "from 0 to 1000"),
+    "three numbers": (box(0, 0, 1), "four numbers"),
+    "label a number": (box(0, 0, 1, 1, label=5), "boxes"),
+    "label that cannot be written": (box(0, 0, 1, 1, label="a; b"), "'a; b'"),
+    "key in a box": (box(0, 0, 1, 1, score=0.5), "boxes"),
+    "NUL in a path": ({**GOOD, "images": ["a\0.png"]}, "image path"),
+    "path without end": ({**GOOD, "images": ["a" * 5000]}, "image path"),
+    "folder as picture": ({**GOOD, "images": ["."]}, "not lead to a file"),
+    "circle of links": ({**GOOD, "images": ["circle.png"]}, "circle.png"),
+    "FIFO as picture": ({**GOOD, "images": ["fifo.png"]}, "not lead to a file"),
+    "images null": ({**GOOD, "images": None}, "images"),
+    "role a list": ({"messages": [{"role": ["user"], "content": "x"}, ANSWER]}, "role"),
+    "content null": ({"messages": [{"role": "user", "content": None}, ANSWER]}, "content"),
+    "system last": ({"messages": [TEXT_USER, ANSWER, {"role": "system", "content": "x"}]}, "end with the assistant"),
+    "speaker a list": ({"conversations": [{"from": ["human"], "value": "x"}]}, "conversations"),
+    "placeholder in an answer": (
         {"messages": [TEXT_USER, {"role": "assistant", "content": "<image>"}], "images": ["a.png"]},
-    ],
-    ids=[
-        "boxes 5",
-        "boxes null",
-        "infinite box",
-        "three numbers",
-        "NUL in a path",
-        "images null",
-        "role a list",
-        "content null",
-        "speaker a list",
-        "placeholder in an answer",
-    ],
-)
-def test_odd_row_is_refused_in_words(tmp_path, row):
-    with pytest.raises(SampleError, match=r"samples\.jsonl line 1: "):
-        list(read_samples(write(tmp_path, row)))
+        "assistant turn",
+    ),
+    "id a list": ({**GOOD, "id": [1]}, "'id'"),
+    "id true": ({**GOOD, "id": True}, "'id'"),
+    "task a number": ({**GOOD, "task": 7}, "'task'"),
+    "unknown task": ({**GOOD, "task": "orc"}, "ocr"),
+    "half an emoji in an answer": ({"messages": [TEXT_USER, {**ANSWER, "content": HALF}]}, "messages.1.content"),
+    "half an emoji in a question": ({"messages": [{**TEXT_USER, "content": HALF}, ANSWER]}, "messages.0.content"),
+    "half an emoji in the id": ({**GOOD, "id": HALF}, "'id'"),
+    "half an emoji in a label": (box(0, 0, 1, 1, label=HALF), "boxes.0.label"),
+    "half an emoji in a path": ({**GOOD, "images": ["images/\ud83d.png"]}, "images.0"),
+    "half an emoji in a key": (facts(**{HALF: 1}), "key"),
+    "at without letters": (facts(at=[5, 10]), "facts.letters"),
+    "letters without at": (facts(letters="ab"), "facts.at"),
+    "odd at": (facts(letters="a", at=[5]), "facts.at"),
+    "at a word": (facts(letters="a", at="56"), "facts.at"),
+    "at of words": (facts(letters="a", at=["5", "6"]), "facts.at"),
+    "at out of this world": (facts(letters="a", at=[5, 10**400]), "facts.at"),
+    "at null": (facts(at=None), "facts.at"),
+    "letters a list": (facts(letters=["a"], at=[5, 6]), "facts.letters"),
+    "printed null": (facts(printed=None), "facts.printed"),
+    "asked a list": (facts(asked=["cat"]), "facts.asked"),
+    "everything a word": (facts(everything="yes"), "facts.everything"),
+    "objects a word": (facts(objects="cat"), "facts.objects"),
+    "NaN in facts": (facts(x={"y": [float("nan")]}), "facts.x.y.0"),
+    "5000 digits": (json.dumps(facts(n=0)).replace(": 0", ": " + "9" * 5000), "digits"),
+    "nested 40 deep": (nested(40), "nested"),
+    "nested 100,000 deep": (nested(100_000), "nested"),
+    "key twice": ('{"id": "a", "id": "b"}', "'id' stands twice"),
+}
+
+
+def spoil(folder) -> None:
+    """What ends a program, or holds it for ever, when it is opened as a picture."""
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    os.mkfifo(folder / "fifo.png")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_row_is_refused_in_words_and_costs_only_itself(tmp_path, name):
+    row, words = ODD[name]
+    spoil(tmp_path)
+    errors = []
+    found = list(read_samples(write(tmp_path, GOOD, row, GOOD), on_error=errors.append))
+    assert [sample.id for sample in found] == ["samples:1", "samples:3"]
+    assert len(errors) == 1 and isinstance(errors[0], SampleError)
+    said = str(errors[0])
+    assert "samples.jsonl line 2: " in said and words in said and len(said) < 600 and "\n" not in said
+    said.encode()
+
+
+def test_all_known_facts_and_a_byte_order_mark_are_taken(tmp_path):
+    row = {
+        **GOOD,
+        "task": "markdown",
+        "facts": {
+            **{
+                "letters": "ab",
+                "at": [1, 2, 3.5, -4],
+                "printed": "ab",
+                "everything": False,
+                "asked": "",
+                "objects": [],
+            },
+            "free": {"any": ["thing", None, 10**300]},
+        },
+    }
+    write(tmp_path, row)
+    file = tmp_path / "samples.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    (sample,) = read_samples(tmp_path)
+    assert sample.facts == row["facts"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "FIFO", "circle", "unreadable"])
+def test_a_samples_file_that_is_none_is_named(tmp_path, kind):
+    file = tmp_path / "samples.jsonl"
+    if kind == "folder":
+        (file / "samples.jsonl").mkdir(parents=True)
+    elif kind == "FIFO":
+        os.mkfifo(file)
+    elif kind == "circle":
+        file.symlink_to(file)
+    else:
+        file.write_text("{}")
+        file.chmod(0)
+    user = os.geteuid()
+    try:
+        if not user:
+            os.seteuid(65534)  # the superuser may read everything
+        with pytest.raises(SampleError, match=r"samples\.jsonl"):
+            list(read_samples(file))
+        errors = []
+        assert list(read_samples(file, on_error=errors.append)) == [] and len(errors) == 1
+    finally:
+        os.seteuid(user)
+
+
+def test_check_names_every_bad_sample(tmp_path, capsys):
+    write(tmp_path, GOOD, "{", {**GOOD, "images": ["none.png"]}, {**GOOD, "id": "c", "images": ["text.png"]}, GOOD)
+    (tmp_path / "text.png").write_text("no picture")
+    assert main(["check", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out.strip() == "2 samples are valid, 3 are not"
+    assert ["line 2:" in err, "line 3, sample 'samples:3'" in err, "line 4, sample 'c'" in err] == [True] * 3
+    assert len(err.splitlines()) == 3
+    write(tmp_path, GOOD)
+    assert main(["check", str(tmp_path)]) == 0
+
+
+def test_training_data_is_what_is_left(tmp_path):
+    """No bad sample ends a run: what can be seen in a file is left out at once, a broken picture when it is opened."""
+    write(tmp_path, GOOD, *(row for row, _ in ODD.values()), {**GOOD, "images": ["bomb.png"]})
+    spoil(tmp_path)
+    header = b"IHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    bad = BadSamples(report=lambda text: None)
+    data = SampleDataset(tiny_recipe(tmp_path, tmp_path).data, 0, bad)
+    assert (len(data), bad.count) == (2, len(ODD))
+    assert len(data.shapes((8, 8))) == 2
+    assert [data[n] is None for n in range(2)] == [False, True]
+    assert bad.count == len(ODD) + 1
 
 
 def test_bytes_that_are_no_text_name_the_file(tmp_path):

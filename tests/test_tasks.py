@@ -1,12 +1,13 @@
 """The box grammar, each task from prompt to score, and golden values of the metrics."""
 
 import random
+import time
 
 import pytest
 from PIL import Image, ImageChops
 
 from varytoy import metrics
-from varytoy.boxes import Box, format_box, format_boxes, iou, parse_boxes
+from varytoy.boxes import Box, check_label, format_box, format_boxes, iou, parse_boxes, written_boxes
 from varytoy.samples import Sample
 from varytoy.tasks import TASKS, Answer, get_task
 
@@ -25,6 +26,84 @@ def test_boxes_come_back():
     assert parse_boxes(format_box((9, 552, 58, 737))) == [Box("", (9, 552, 58, 737))]
 
 
+LABELS = [
+    "bow (weapon)",
+    "T.V.",
+    "Person: standing",
+    "3, 4",
+    "a [b]",
+    "[b",
+    '"quoted"',
+    "(7)",
+    ":",
+    "a:",
+    "..",
+    "-x",
+    "",
+]
+
+
+def test_boxes_with_any_label_come_back_or_are_refused():
+    """What can be written is read back exactly, by the parser of answers and by that of places in training answers."""
+    rng = random.Random(0)
+    pieces = [*LABELS, *"abc .,:;-*[]()<>/|\n\t\u2028\u2603\0123'\"", "<ref>", "</ref>", "[1, 2, 3, 4]", "(1,2),(3,4)"]
+    labels = LABELS + ["".join(rng.choices(pieces, k=rng.randint(1, 6))) for _ in range(3000)]
+    good = []
+    for label in labels:
+        try:
+            check_label(label)
+            good.append(label)
+        except ValueError as error:
+            assert label not in LABELS and "cannot be written" in str(error)
+            with pytest.raises(ValueError, match="cannot be written"):
+                format_boxes([Box(label, (1, 2, 3, 4))])
+    assert len(LABELS) + 1000 < len(good) < len(labels) - 100
+    for _ in range(1000):
+        chosen = dict.fromkeys(" ".join(label.split()) for label in rng.choices(good, k=3))
+        boxes = [Box(label, (*corner, 900, 1000)) for label in chosen for corner in ((0, 7), (10, 899))]
+        text = format_boxes(boxes)
+        assert parse_boxes(text) == boxes, text
+        found = [text[slice(*box.label)] if box.label else None for box in written_boxes(text)]
+        assert found == [name for label in chosen for name in (label or None, None)], text
+        assert get_task("detect").score([text], [sample(boxes=boxes)]) == 1.0
+
+
+@pytest.mark.parametrize("label", ["a; b", "[1, 2, 3, 4]", "- a", "**a**", "<ref>a</ref>"])
+def test_a_label_that_an_answer_cannot_hold_is_refused(label):
+    with pytest.raises(ValueError, match="cannot be written in an answer"):
+        get_task("detect").answer([Box(label, (1, 2, 3, 4))])
+
+
+FLOODS = [
+    " ",
+    "\n",
+    "[",
+    "(",
+    ")",
+    "(1,",
+    "(1,2)",
+    "(1,2) ",
+    "[1, ",
+    "7",
+    "<ref>",
+    "<ref>a",
+    "*",
+    "- ",
+    ":",
+    "; ",
+    "[1, 2, 3, 4]",
+]
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("before", ["", "(1,2)", "cat: [1, 2, 3, 4] "])
+def test_parsing_takes_time_in_proportion_to_the_text(before, flood):
+    text = before + flood * (200_000 // len(flood)) + ": [1, 2, 3, 4]"
+    start = time.process_time()
+    parse_boxes(text), list(written_boxes(text))
+    assert time.process_time() - start < 2
+
+
 CAT = [Box("cat", (9, 552, 58, 737))]
 
 
@@ -38,6 +117,9 @@ CAT = [Box("cat", (9, 552, 58, 737))]
         ("cat: [58, 737, 9, 552]", CAT),
         ("cat: [58, 552, 9, 737]", CAT),
         ("cat: [[9, 552, 58, 737]]", CAT),
+        ("- cat: [9, 552, 58, 737]", CAT),
+        ("* **cat**: [9, 552, 58, 737]", CAT),
+        ("**cat:** [9, 552, 58, 737]", CAT),
         ("Here is what I see:\ncat: [009, 552, 058, 737];", CAT),
         ("<ref>cat</ref><box>(9,552),(58,737)</box>", CAT),
         ("<ref>cat</ref><box>[9, 552, 58, 737]</box>", CAT),
@@ -240,6 +322,9 @@ def sample(answer: str = "", boxes=(), **facts) -> Sample:
         ("detect", ["cat: [0, 0, 100, 100];", "None."], [sample(boxes=[Box("Cat", (0, 0, 100, 90))]), sample()], 1.0),
         ("detect", ["dog: [0, 0, 100, 100];"], [sample(boxes=[Box("cat", (0, 0, 100, 100))])], 0.0),
         ("ground", ["[0, 0, 100, 100]", "no box"], [sample(boxes=[Box("", (0, 0, 100, 90))])] * 2, 0.5),
+        ("ground", ["None.", "[0, 0, 100, 100]"], [sample("None."), sample("[000, 000, 100, 100]")], 1.0),
+        ("ground", ["[0, 0, 1, 1]", "None."], [sample("None."), sample("[000, 000, 100, 100]")], 0.0),
+        ("detect", ["cat: [0, 0, 100, 100];"], [sample("cat: [000, 000, 100, 100];")], 1.0),
         ("caption", ["Two dogs on a bench."], [sample(objects=["dog", "bench", "cat", "tree"])], 0.5),
         ("vqa", ["The Cat.", "a dog"], [sample("cat"), sample("cat")], 0.5),
         ("chat", ["Paris"], [sample("paris!")], 1.0),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from varytoy.runtime import first_line
+from varytoy.errors import first_line
 from varytoy.samples import Sample, SampleError
 
 

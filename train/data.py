@@ -18,7 +18,7 @@ from train.places import looks, with_corners, with_places
 from train.recipe import DataSettings
 from varytoy.boxes import SCALE
 from varytoy.processing import IGNORED, Special, VaryProcessor, content_pieces
-from varytoy.samples import IMAGE_PLACEHOLDER, Sample, SampleError, read_samples
+from varytoy.samples import IMAGE_PLACEHOLDER, Sample, SampleError, image_size, read_samples
 from varytoy.tasks import TASKS
 
 
@@ -86,14 +86,14 @@ class SampleDataset(Dataset):
         found = []
         for sample in self.samples:
             rows = tokens = 0
-            for name in sample.images:
+            for path in sample.image_paths():
                 try:
-                    with Image.open(sample.folder / name) as image:
-                        high, wide = -(-image.height // stride[0]), -(-image.width // stride[1])
-                        rows, tokens = max(rows, high), tokens + high * wide
-                except Exception:  # Pillow raises any kind for a damaged file
-                    continue  # counted and named when the sample is used
-            found.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
+                    width, height = image_size(path)
+                except SampleError:
+                    continue  # counted when the sample is used
+                high, wide = -(-height // stride[0]), -(-width // stride[1])
+                rows, tokens = max(rows, high), tokens + high * wide
+            found.append((rows // 2, tokens + sum(len(message["content"]) for message in sample.messages)))
         return found
 
 
@@ -240,7 +240,7 @@ class Collator:
         tokens = [self.processor.image_processor.tokens(image.size, view_of(sample)) for image in item.images]
         length = len(self.processor.encode(item.messages, tokens, True)[0])
         if length > self.max_length:
-            self.bad(SampleError(f"sample '{sample.id}': {length} tokens, over train.max_length={self.max_length}"))
+            self.bad(SampleError(f"{sample.name}: {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
 
     def _corrupt(self, ids: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:

@@ -24,8 +24,9 @@ from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from train.resume import not_written, resume_point
 from train.run_folder import alone, check_new, clear, compare, is_first, last_checkpoint, record_start, room, writing
 from train.trainer import Progress, Records, VaryTrainer, Warmup
+from varytoy.errors import first_line
 from varytoy.processing import VaryProcessor
-from varytoy.runtime import DTYPES, first_line, quantize
+from varytoy.runtime import DTYPES, quantize
 
 
 def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False) -> Path:

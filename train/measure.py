@@ -29,7 +29,7 @@ from train.memory import GIB, made_up_batch
 from train.model import assemble, freeze
 from train.recipe import Recipe, RecipeError
 from train.trainer import VaryTrainer
-from varytoy.runtime import first_line
+from varytoy.errors import first_line
 
 
 @dataclass

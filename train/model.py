@@ -18,10 +18,11 @@ from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from train.run_folder import writing
 from varytoy.config import VaryConfig
+from varytoy.errors import first_line
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing import IGNORED, VaryProcessor
 from varytoy.reader import Reader
-from varytoy.runtime import DTYPES, first_line, keep_in
+from varytoy.runtime import DTYPES, keep_in
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from varytoy.boxes import SCALE, WRITTEN_BOX
+from varytoy.boxes import SCALE, written_boxes
 from varytoy.processing import VaryProcessor
 from varytoy.samples import Sample
 
@@ -28,13 +28,11 @@ def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int,
         for character, letter in sorted(letter_of.items()):
             x, y = at[2 * letter] / size[0], at[2 * letter + 1] / size[1]
             found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
-    for match in WRITTEN_BOX.finditer(answer):
-        x1, y1, x2, y2 = (int(match[side]) / SCALE for side in ("x1", "y1", "x2", "y2"))
-        spots = {"x1": (x1, y1), "y1": (x1, y1), "x2": (x2, y2), "y2": (x2, y2)}
-        spots["label" if match["label"] else 0] = (x1, y1)  # 0: the bracket itself
-        for part, (x, y) in spots.items():
-            end = match.end(part) if part else match.start() + 1
-            found += [(place, x, y) for place in range(match.start(part), end)]
+    for box in written_boxes(answer):
+        x1, y1, x2, y2 = (int(answer[slice(*side)]) / SCALE for side in box.sides)
+        spans = zip(box.sides, [(x1, y1), (x1, y1), (x2, y2), (x2, y2)], strict=True)
+        for (first, end), (x, y) in [(box.label or (box.start, box.start + 1), (x1, y1)), *spans]:
+            found += [(place, x, y) for place in range(first, end)]
     return sorted(found)
 
 
@@ -61,7 +59,7 @@ def with_corners(
     """The answer cut before each box or its label and before its second corner, with ``<y_n><x_n>`` of the corner:
     so a corner is one choice, and what follows is read there."""
     spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
-    corners = [place for match in WRITTEN_BOX.finditer(answer) for place in (match.start(), match.start("x2"))]
+    corners = [place for box in written_boxes(answer) for place in (box.start, box.sides[2][0])]
     cuts = [
         (place, [processor.place("y", spot_of[place][1]), processor.place("x", spot_of[place][0])]) for place in corners
     ]

@@ -11,9 +11,9 @@ from transformers import TrainerCallback
 from train.bad_samples import open_sample
 from train.data import SampleDataset
 from train.run_folder import writing
+from varytoy.errors import first_line
 from varytoy.processing import VaryProcessor
 from varytoy.reader import Reader
-from varytoy.runtime import first_line
 from varytoy.samples import Sample, SampleError
 from varytoy.tasks import TASKS
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from train.recipe import RecipeError
-from varytoy.runtime import first_line
+from varytoy.errors import first_line
 
 SEAL = "sha256.json"
 _NAME = re.compile(r"checkpoint-(\d+)")

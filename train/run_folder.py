@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
 from train.resume import checkpoints
-from varytoy.runtime import first_line, version_of
+from varytoy.errors import first_line
+from varytoy.runtime import version_of
 
 try:
     import fcntl

@@ -6,8 +6,9 @@ digits zero-padded, as the Vary-toy paper writes them (``[009, 552, 058, 737]``)
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 SCALE = 1000
 Coordinates = tuple[int, int, int, int]
@@ -15,12 +16,14 @@ Coordinates = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled box, xyxy, integers 0-1000 of the image."""
+    """A labelled box, xyxy, integers 0-1000 of the image. Runs of white space in the label are one space, in truths as
+    in answers."""
 
     label: str
     xyxy: Coordinates
 
     def __post_init__(self):
+        object.__setattr__(self, "label", " ".join(self.label.split()))
         x1, y1, x2, y2 = self.xyxy
         if not (0 <= x1 <= x2 <= SCALE and 0 <= y1 <= y2 <= SCALE):
             raise ValueError(f"box {list(self.xyxy)} of '{self.label}' is not x1 <= x2, y1 <= y2 within 0-{SCALE}")
@@ -48,24 +51,46 @@ def format_box(xyxy: Coordinates) -> str:
 
 
 def format_boxes(boxes: Iterable[Box]) -> str:
-    """Group by label in order of first appearance: ``Person: [..], [..]; Car: [..];``."""
+    """Group by label in order of first appearance: ``Person: [..], [..]; Car: [..];``. ``parse_boxes`` reads the same
+    boxes back.
+
+    Raises:
+        ValueError: a label that cannot be written (``check_label``).
+    """
     groups: dict[str, list[str]] = {}
     for box in boxes:
+        check_label(box.label)
         groups.setdefault(box.label, []).append(format_box(box.xyxy))
-    return " ".join(f"{label}: {', '.join(found)};" for label, found in groups.items())
+    return " ".join(map(_group, groups, groups.values()))
 
 
-_SIDES = ", ".join(rf"(?P<{side}>\d+)" for side in ("x1", "y1", "x2", "y2"))
-WRITTEN_BOX = re.compile(rf"(?:(?P<label>[\w' -]+): )?\[{_SIDES}\]")
-"""A box as ``format_boxes`` writes it; ``label`` where it is the first of its label. For what a model wrote:
-``parse_boxes``."""
+def _group(label: str, boxes: Iterable[str]) -> str:
+    return f"{label}: {', '.join(boxes)};"
+
+
+@lru_cache(4096)
+def check_label(label: str) -> None:
+    """Raises ValueError for a label that an answer cannot hold, because ``parse_boxes`` would read another."""
+    box = Box(label, (1, 2, 3, 4))
+    written, other = _group(box.label, [format_box(box.xyxy)]), Box("other", (5, 6, 7, 8))
+    end = _group(other.label, [format_box(other.xyxy)])
+    if parse_boxes(f"{written} {end}") != [box, other] or parse_boxes(f"{end} {written}") != [other, box]:
+        raise ValueError(
+            f"the label {label[:80]!r} cannot be written in an answer: leave out ';', a box in numbers, tags such as "
+            "<ref>, a list mark at the beginning and '*' around it"
+        )
+
 
 _NUMBER = r"\s*(\d{1,4})\s*"
 _FOUR = r"[\[(]" + ",".join([_NUMBER] * 4) + r"[\])]"
-_PAIRS = r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*,?\s*\(" + _NUMBER + "," + _NUMBER + r"\)"
+_PAIRS = r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*(?:,\s*)?\(" + _NUMBER + "," + _NUMBER + r"\)"
 _BOX = re.compile(f"(?:{_FOUR})|(?:{_PAIRS})")
+_WRITTEN = re.compile(r"\[" + ", ".join([r"(\d{1,4})"] * 4) + r"\]")
+_REFERENCE = re.compile(r"<(\|?)ref\1>([^<]*)<(?:\|/|/)ref\1>")
 _TAGS = re.compile(r"</?(?:ref|box|quad)>|<\|/?(?:ref|det|grounding)\|>")
+_LIST_MARK = re.compile(r"\s*[-*+\u2022]\s+")
 _LABEL_EDGE = " \t\r\n:;,.-*[]()"
+Span = tuple[int, int]
 
 
 def parse_boxes(text: str, scale: int = SCALE) -> list[Box]:
@@ -78,9 +103,10 @@ def parse_boxes(text: str, scale: int = SCALE) -> list[Box]:
     boxes: list[Box] = []
     label, end = "", 0
     for match in _BOX.finditer(text):
-        words = _TAGS.sub(" ", text[end : match.start()])
-        words = re.split(r"[;\n]", words)[-1].strip(_LABEL_EDGE)
-        label, end = words or label, match.end()
+        gap = text[end : match.start()]
+        span, end = _label_span(gap, first=end == 0), match.end()
+        if span is not None:
+            label = gap[slice(*span)]
         values = [int(group) for group in match.groups() if group is not None]
         if max(values) > scale:
             continue
@@ -89,6 +115,67 @@ def parse_boxes(text: str, scale: int = SCALE) -> list[Box]:
         y1, y2 = sorted(values[1::2])
         boxes.append(Box(label, (x1, y1, x2, y2)))
     return boxes
+
+
+@dataclass(frozen=True)
+class WrittenBox:
+    """Where in an answer a box stands that is written as ``format_boxes`` does.
+
+    Attributes:
+        start: of all of it, with its label.
+        label: first character and end; None where it is not the first box of its label.
+        sides: the same of x1, y1, x2 and y2.
+    """
+
+    start: int
+    label: Span | None
+    sides: tuple[Span, ...]
+
+
+def written_boxes(text: str) -> Iterator[WrittenBox]:
+    """The boxes of a training answer in order. For what a model wrote: ``parse_boxes``."""
+    end = 0
+    for match in _WRITTEN.finditer(text):
+        span = _label_span(text[end : match.start()], first=end == 0)
+        label = None if span is None or span[0] == span[1] else (end + span[0], end + span[1])
+        if label and text[label[1] : label[1] + 1] != ":":  # words of a sentence
+            label = None
+        yield WrittenBox(label[0] if label else match.start(), label, tuple(match.span(side) for side in range(1, 5)))
+        end = match.end()
+
+
+def _label_span(gap: str, first: bool) -> Span | None:
+    """Where in the text between two boxes, or before the ``first``, the label of the second stands; None where the
+    label of the box before holds. What a colon or a closing tag ends is taken as it is, other words without the
+    punctuation around them."""
+    references = list(_REFERENCE.finditer(gap))
+    if references:
+        return _stripped(gap, *references[-1].span(2))
+    gap = _TAGS.sub(lambda tag: " " * len(tag[0]), gap)
+    start = max(gap.rfind(";"), gap.rfind("\n")) + 1
+    fresh = first or start > 0  # nothing between here and the label belongs to the box before
+    mark = _LIST_MARK.match(gap, start)
+    start = mark.end() if mark else start
+    end = len(gap[start:].rstrip(" \t\r[(")) + start  # [[..]]
+    if gap[start:end].endswith(":"):
+        if not fresh:
+            start = end - 1 - len(gap[start : end - 1].lstrip(_LABEL_EDGE))
+        start, end = _stripped(gap, start, end - 1)
+        marks = min(_stars(gap[start:end]), _stars(gap[start:end][::-1]), (end - start) // 2)
+        start, end = _stripped(gap, start + marks, end - marks)
+        return (start, end) if fresh or start < end else None
+    start, end = _stripped(gap, start, end, _LABEL_EDGE)
+    return (start, end) if start < end else None
+
+
+def _stripped(text: str, start: int, end: int, characters: str | None = None) -> Span:
+    """The span without ``characters`` (None: white space) at its ends."""
+    part = text[start:end].rstrip(characters)
+    return start + len(part) - len(part.lstrip(characters)), start + len(part)
+
+
+def _stars(text: str) -> int:
+    return len(text) - len(text.lstrip("*"))
 
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from varytoy.documents import open_pages
-from varytoy.runtime import first_line
+from varytoy.errors import first_line
 from varytoy.samples import IMAGE_PLACEHOLDER, ROLES
 
 Message = dict[str, str]

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from varytoy._torchvision import ensure_torchvision
+from varytoy.errors import first_line
 from varytoy.extras import pip_line
-from varytoy.runtime import choose_precision, first_line, version_of
+from varytoy.runtime import choose_precision, version_of
 from varytoy.versions import differences
 
 OLD_CARDS = "https://download.pytorch.org/whl/cu126"

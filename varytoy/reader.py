@@ -1,43 +1,28 @@
 """Reader: what a user holds. ``Reader.from_pretrained("nano").ocr(image)``."""
 
-import json
-import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
-from pathlib import Path
 
-import torch
-from huggingface_hub import snapshot_download
 from PIL import Image
-from safetensors import SafetensorError
-from transformers import AutoProcessor
 
-from varytoy import fitting, layout, registration  # noqa: F401  (registration: AutoProcessor knows our classes)
+from varytoy import fitting, layout
 from varytoy.chat import Message
 from varytoy.documents import DocumentError, Source, open_pages, to_rgb
-from varytoy.extras import MissingExtra, require
 from varytoy.generation import Generated, generate
+from varytoy.loading import ModelError, find, is_small, load_model
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryProcessor
-from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, first_line, place
+from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tasks import Answer, Task, get_task
 
 Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_WANTED = ("*.json", "*.safetensors", "*.bin", "*.tiktoken", "merges.txt")
-"""Files of a hub's repository that hold a model."""
-_SMALL = 2**27
 _LONGEST = 20
 """Longer side over shorter side, above which a model that squashes a picture into a square reads it in pieces."""
-
-
-class ModelError(ValueError):
-    """A model that cannot be loaded; the message says what is missing and where."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +75,8 @@ class Reader:
             with as_file(files("varytoy") / "nano") if name == "nano" else nullcontext(find(name)) as path:
                 if name == "nano" and not (path / "model.safetensors").is_file():
                     raise ModelError("this installation lacks the embedded model; name another with --model")
-                precision = choose_precision(device, dtype, quantize, _is_small(path))
-                model, processor = _load(path, DTYPES[precision.storage])
+                precision = choose_precision(device, dtype, quantize, is_small(path))
+                model, processor = load_model(path, DTYPES[precision.storage])
             reader = cls(place(model, precision), processor, name="vary-nano" if name == "nano" else name)
         except DeviceError as error:
             raise ModelError(str(error)) from error
@@ -338,88 +323,3 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
 def _mean_confidence(rows: Sequence[Generated]) -> float:
     """Mean of several answers' confidences, weighted by their tokens."""
     return sum(row.confidence * row.tokens for row in rows) / max(sum(row.tokens for row in rows), 1)
-
-
-def _load(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    if (path / "adapter_config.json").is_file():
-        return _load_adapted(path, dtype)
-    if path.is_file() or _is_foreign(path):
-        from varytoy import weights
-
-        try:
-            return weights.load(path, dtype)
-        except weights.WeightsError as error:
-            raise ModelError(f"cannot load the model '{path}': {error}") from error
-    missing = [
-        entry for entry in ("config.json", "processor_config.json", "tokenizer.json") if not (path / entry).is_file()
-    ]
-    if not list(path.glob("*.safetensors")):
-        missing.append("model.safetensors")
-    if missing:
-        raise ModelError(f"{path} is not a varytoy model: it lacks {', '.join(missing)}")
-    try:
-        model, found = VaryForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the model '{path}': {first_line(error)}") from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
-        raise ModelError(
-            f"the weights of '{path}' are not whole: {len(missing)} tensors are missing, first {missing[0]}"
-        )
-    return model, processor
-
-
-def _is_small(folder: Path) -> bool:
-    """Whether the weights of a folder are so few that nothing is saved by narrower ones."""
-    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
-    return 0 < sum(sizes) < _SMALL and not (folder / "adapter_config.json").is_file()
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether a folder has weights and is not one of ours, whose configuration names the vision vocabulary's."""
-    try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        said = {}
-    from varytoy.weights.source import ENDINGS
-
-    if isinstance(said, dict) and "vocabulary_config" in said:
-        return False
-    ours = (folder / "processor_config.json").is_file() and not said
-    return not ours and any(any(folder.glob(f"*{end}")) for end in (*ENDINGS, ".index.json"))
-
-
-def find(name: str) -> Path:
-    """The file or folder of that name, or a model of the hub, fetched without any program that lies beside it.
-
-    Raises:
-        ModelError: the hub cannot give it.
-    """
-    path = Path(name)
-    if path.exists() or not _HUB_ID.fullmatch(name):
-        return path
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the model '{name}' from the hub: {first_line(error)}") from error
-
-
-def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    """A PEFT folder: its base with the adapters merged in."""
-    try:
-        require("train", "peft", by=f"'{folder}' is an adapter, which")
-    except MissingExtra as error:
-        raise ModelError(str(error)) from error
-    from peft import PeftConfig, PeftModel
-
-    # What lies in the run's own folder comes first: the stored path may be another run's by now.
-    own = (home / "base" for home in (folder, folder.parent) if (home / "base" / "config.json").is_file())
-    base = str(next(own, "")) or PeftConfig.from_pretrained(folder).base_model_name_or_path
-    if not base:
-        raise ModelError(f"'{folder}' is an adapter, and its adapter_config.json names no base")
-    try:
-        model, processor = _load(find(base), dtype)
-    except ModelError as error:
-        raise ModelError(f"'{folder}' is an adapter, and its base cannot be loaded: {error}") from error
-    return PeftModel.from_pretrained(model, folder).merge_and_unload(), processor

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varytoy.errors import first_line
 from varytoy.extras import installed, pip_line
 from varytoy.options import DTYPE_NAMES, QUANTIZED
 
@@ -34,11 +35,6 @@ class Precision:
     compute: str
     quantize: str = ""
     reason: str = ""
-
-
-def first_line(error: Exception) -> str:
-    """What a library's error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def version_of(package: str) -> str | None:

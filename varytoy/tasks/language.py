@@ -1,6 +1,7 @@
 """Captions, questions about a picture, and plain conversation."""
 
 from varytoy import metrics
+from varytoy.samples import SampleError
 from varytoy.tasks.base import Task
 
 
@@ -15,7 +16,14 @@ class Caption(Task):
     )
 
     def score(self, predictions, samples):
-        """Recall of ``facts["objects"]`` (class names) in the captions."""
+        """Recall of ``facts["objects"]`` (class names) in the captions.
+
+        Raises:
+            SampleError: a sample does not say them.
+        """
+        bare = next((sample for sample in samples if "objects" not in sample.facts), None)
+        if bare is not None:
+            raise SampleError(f"{bare.name}: captions are scored by the list of names in 'facts.objects'; add it")
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(metrics.names_found(text, sample.facts["objects"]) for text, sample in pairs)
 

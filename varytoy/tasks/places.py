@@ -1,7 +1,8 @@
 """Detection (all objects, or named classes) and grounding (the one object that a phrase means)."""
 
 from varytoy import metrics
-from varytoy.boxes import format_box, format_boxes, parse_boxes
+from varytoy.boxes import Box, format_box, format_boxes, parse_boxes
+from varytoy.samples import Sample
 from varytoy.tasks.base import Answer, Task, pixel_boxes
 
 
@@ -31,7 +32,7 @@ class Detection(Task):
         return Answer(text.strip(), pixel_boxes(parse_boxes(text), size))
 
     def score(self, predictions, samples):
-        return metrics.detection_f1([parse_boxes(text) for text in predictions], [sample.boxes for sample in samples])
+        return metrics.detection_f1([parse_boxes(text) for text in predictions], [_truth(each) for each in samples])
 
 
 class Grounding(Task):
@@ -54,5 +55,15 @@ class Grounding(Task):
         return Answer(text.strip(), boxes)
 
     def score(self, predictions, samples):
+        """Right is a first box over the true one, or no box where the truth is that there is none."""
         pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.box_hit(parse_boxes(text)[:1], sample.boxes[0]) for text, sample in pairs)
+        return metrics.mean(_right(parse_boxes(text)[:1], _truth(sample)) for text, sample in pairs)
+
+
+def _truth(sample: Sample) -> list[Box]:
+    """The boxes of a sample, which may stand in its answer alone."""
+    return sample.boxes or parse_boxes(sample.answer)
+
+
+def _right(found: list[Box], truth: list[Box]) -> bool:
+    return metrics.box_hit(found, truth[0]) if truth else not found

@@ -5,28 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
     GPT2Tokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
-from varytoy.clip import ClipBranch
 from varytoy.config import VaryConfig, read_preset
+from varytoy.errors import first_line
 from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryImageProcessor, VaryProcessor
-from varytoy.runtime import DTYPES, first_line
+from varytoy.runtime import DTYPES
 from varytoy.tokenizer import add_image_tokens
-from varytoy.vocabulary import VisionVocabulary
 from varytoy.weights.maps import Step, WeightsError, brief, renamed
+from varytoy.weights.ours import TIED, empty_tensors
+from varytoy.weights.settings import named
 from varytoy.weights.shapes import config_of
 from varytoy.weights.source import Source, new_folder, write_shards
 from varytoy.weights.tokenizer import tokenizer_from_ranks
-
-_TIED = "language_model.lm_head.weight"
 
 
 @dataclass
@@ -61,13 +59,14 @@ def understand(path: str | Path) -> Conversion:
         raise WeightsError(f"{path} is a model of varytoy already")
     family = source.family
     steps, unexpected = family.steps(source.tensors)
-    targets = dict(renamed(steps, source.tensors.__getitem__))
-    if _TIED in targets and _is_copy(source, steps):
-        del targets[_TIED]
-    config = config_of(targets, family, source.config)
+    with named(f"{source.path}: its tensors or its config.json do not make {family.about}"):
+        targets = dict(renamed(steps, source.tensors.__getitem__))
+        if TIED in targets and _is_copy(source, steps):
+            del targets[TIED]
+        config = config_of(targets, family, source.config)
+        wanted = empty_tensors(config, family.part)
     if family.name == "vary-toy" and config.text_config.hidden_size == 4096:
         raise WeightsError(f"{source.path} is Vary (7B), which takes other pixels and another prompt than Vary-toy")
-    wanted = _shapes(config, family.part)
     lost = [name for name in wanted if name not in targets and not family.never_has(name)]
     strange = [name for name in targets if name not in wanted]
     wrong = [name for name in targets if name in wanted and targets[name].shape != wanted[name].shape]
@@ -89,26 +88,9 @@ def _is_copy(source: Source, steps: list[Step]) -> bool:
     said = (source.config.get("text_config") or source.config).get("tie_word_embeddings")
     homes = {target: step.sources[0] for step in steps for target in step.targets}
     table = next((home for target, home in homes.items() if target.endswith(".embed_tokens.weight")), None)
-    if said is False or table is None or source.tensors[table].shape != source.tensors[homes[_TIED]].shape:
+    if said is False or table is None or source.tensors[table].shape != source.tensors[homes[TIED]].shape:
         return False
-    return bool(torch.equal(source.get(table), source.get(homes[_TIED])))
-
-
-def _shapes(config: PretrainedConfig, part: str) -> dict[str, Tensor]:
-    """Our names with the shapes of the model, or the part, that the configuration makes."""
-    with torch.device("meta"):
-        if part == "vision_vocabulary":
-            model: nn.Module = VisionVocabulary(config)
-        elif part == "clip":
-            model = ClipBranch(config)
-        elif part == "language_model":
-            model = AutoModelForCausalLM.from_config(config)
-        else:
-            model = VaryForConditionalGeneration(config)
-    prefix = f"{part}." if part else ""
-    tied = bool(getattr(getattr(config, "text_config", config), "tie_word_embeddings", False))
-    found = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
-    return {name: tensor for name, tensor in found.items() if not (tied and name == _TIED)}
+    return bool(torch.equal(source.get(table), source.get(homes[TIED])))
 
 
 def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
@@ -123,27 +105,28 @@ def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
         One sentence on what it was.
 
     Raises:
-        WeightsError: it is not known or not whole, or ``out`` holds something.
+        WeightsError: it is not known or not whole, or ``out`` holds something or cannot be written.
     """
     found = understand(path)
     part = found.source.family.part
     processor = None if part else processor_for(found)
     tokenizer = _tokenizer(found.source) if part == "language_model" else None
-    out, kind = new_folder(out), DTYPES.get(dtype)
+    kind = DTYPES.get(dtype)
 
     def cast(tensor: Tensor) -> Tensor:
         return tensor if kind is None else tensor.to(kind)
 
     metas = {name: cast(tensor) for name, tensor in found.targets.items()}
-    write_shards(out, metas, ((name, cast(tensor)) for name, tensor in found.tensors()))
     found.config.dtype = next(iter(metas.values())).dtype
     if isinstance(found.config, VaryConfig):
         found.config.architectures = ["VaryForConditionalGeneration"]
-    found.config.save_pretrained(out)
-    if processor is not None:
-        processor.save_pretrained(out)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(out)
+    with new_folder(out) as out:
+        write_shards(out, metas, ((name, cast(tensor)) for name, tensor in found.tensors()))
+        found.config.save_pretrained(out)
+        if processor is not None:
+            processor.save_pretrained(out)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(out)
     numbers = sum(tensor.numel() for tensor in metas.values())
     return f"{found.source.family.about}: {len(metas)} tensors, {numbers:,} numbers"
 

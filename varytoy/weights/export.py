@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoProcessor, GotOcr2Config, PretrainedConfig
+from transformers import AutoModelForCausalLM, GotOcr2Config, PretrainedConfig
 
-from varytoy.config import VaryConfig
 from varytoy.extras import require
 from varytoy.processing import VaryProcessor
 from varytoy.weights.maps import Family, WeightsError, families, renamed
+from varytoy.weights.ours import read_ours, read_processor
+from varytoy.weights.settings import named
 from varytoy.weights.shapes import vocabulary_config
 from varytoy.weights.source import Source, new_folder, write_shards
 
@@ -22,7 +23,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
     Raises:
         WeightsError: it has a part that the stock class has not.
     """
-    source, config = _ours(model)
+    source, config = read_ours(model)
     vision, text = config.vocabulary_config, config.text_config
     wanted = (2 * vision.neck_size, text.hidden_size)
     for reason, wrong in {
@@ -36,7 +37,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
     }.items():
         if wrong:
             raise WeightsError(f"{model} cannot be transformers' GOT-OCR2: it {reason}")
-    processor = VaryProcessor.from_pretrained(model)
+    processor = read_processor(model, config)
     stock = GotOcr2Config(
         vision_config={
             "hidden_size": vision.hidden_size,
@@ -56,9 +57,9 @@ def export_got(model: str | Path, out: str | Path) -> None:
         tie_word_embeddings=config.tie_word_embeddings,
     )
     stock.architectures = ["GotOcr2ForConditionalGeneration"]
-    out = new_folder(out)
-    _write(source, families()["got-transformers"], source.tensors, out, stock)
-    _got_processor(processor, vision.image_size).save_pretrained(out)
+    with new_folder(out) as out:
+        _write(source, families()["got-transformers"], source.tensors, out, stock)
+        _got_processor(processor, vision.image_size).save_pretrained(out)
 
 
 def _got_processor(processor: VaryProcessor, side: int):
@@ -74,14 +75,15 @@ def _got_processor(processor: VaryProcessor, side: int):
 
 def export_decoder(model: str | Path, out: str | Path) -> None:
     """Write the decoder of one of our models as a stock folder of its own kind (Qwen2, OPT), with the tokenizer."""
-    source, config = _ours(model)
+    source, config = read_ours(model)
     text = config.text_config
     if text.model_type not in families():
         raise WeightsError(f"{model}: no layout of a decoder of the kind {text.model_type} is known")
-    family, out = families()[text.model_type], new_folder(out)
+    tokenizer = read_processor(model, config).tokenizer
     text.architectures = [AutoModelForCausalLM._model_mapping[type(text)].__name__]
-    _write(source, family, _part(source, "language_model"), out, text)
-    AutoProcessor.from_pretrained(model).tokenizer.save_pretrained(out)
+    with new_folder(out) as out:
+        _write(source, families()[text.model_type], _part(source, "language_model"), out, text)
+        tokenizer.save_pretrained(out)
 
 
 def export_vocabulary(model: str | Path, out: str | Path) -> None:
@@ -92,10 +94,10 @@ def export_vocabulary(model: str | Path, out: str | Path) -> None:
         WeightsError: there is none in it.
     """
     tensors, config = vocabulary_of(model)
-    out = new_folder(out)
     plain = {name.removeprefix("vision_vocabulary."): tensor for name, tensor in tensors.items()}
-    write_shards(out, plain, plain.items())
-    config.save_pretrained(out)
+    with new_folder(out) as out:
+        write_shards(out, plain, plain.items())
+        config.save_pretrained(out)
 
 
 def import_vocabulary(vocabulary: str | Path, model: str | Path, out: str | Path) -> None:
@@ -104,22 +106,23 @@ def import_vocabulary(vocabulary: str | Path, model: str | Path, out: str | Path
     Raises:
         WeightsError: there is none in it, or it has other shapes than the model's.
     """
-    source, config = _ours(model)
+    source, config = read_ours(model)
     tensors, _ = vocabulary_of(vocabulary)
     own = _part(source, "vision_vocabulary")
     for name in sorted(own.keys() | tensors.keys()):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             sizes = [str(list(each[name].shape)) if name in each else "nothing" for each in (tensors, own)]
             raise WeightsError(f"{vocabulary} does not fit into {model}: {name} is {sizes[0]} in place of {sizes[1]}")
-    out = new_folder(out)
+    processor = read_processor(model, config)
 
     def made() -> Iterable[tuple[str, Tensor]]:
         for name, meta in source.tensors.items():
             yield name, tensors[name].to(meta.dtype) if name in tensors else source.get(name)
 
-    write_shards(out, source.tensors, made())
-    config.save_pretrained(out)
-    AutoProcessor.from_pretrained(model).save_pretrained(out)
+    with new_folder(out) as out:
+        write_shards(out, source.tensors, made())
+        config.save_pretrained(out)
+        processor.save_pretrained(out)
 
 
 def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig]:
@@ -131,22 +134,22 @@ def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig
     source = Source(path)
     own = {name: source.get(name) for name in _part(source, "vision_vocabulary")}
     if own:
-        whole = "vocabulary_config" in source.config
-        return own, VaryConfig.from_pretrained(path).vocabulary_config if whole else vocabulary_config(own)
+        if "vocabulary_config" in source.config:
+            return own, read_ours(path)[1].vocabulary_config
+        return own, _read_shape(source, own)
     steps = [
         each for each in source.family.steps(source.tensors)[0] if each.targets[0].startswith("vision_vocabulary.")
     ]
-    found = dict(renamed(steps, source.get))
+    with named(f"{path}: its tensors do not make {source.family.about}"):
+        found = dict(renamed(steps, source.get))
     if not found:
         raise WeightsError(f"{path} is {source.family.about}: there is no vision vocabulary in it")
-    return found, vocabulary_config(found)
+    return found, _read_shape(source, found)
 
 
-def _ours(model: str | Path) -> tuple[Source, VaryConfig]:
-    source = Source(model)
-    if "vocabulary_config" not in source.config:
-        raise WeightsError(f"{model} is no model of varytoy: varytoy convert makes one of it")
-    return source, VaryConfig.from_pretrained(model)
+def _read_shape(source: Source, tensors: dict[str, Tensor]) -> PretrainedConfig:
+    with named(f"{source.path}: its tensors make no vision vocabulary, without or because of"):
+        return vocabulary_config(tensors)
 
 
 def _part(source: Source, part: str) -> dict[str, Tensor]:
@@ -177,25 +180,26 @@ def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]
 
     Raises:
         MissingExtra: the onnx packages are not installed.
+        WeightsError: ``out`` cannot be written.
     """
     from varytoy.model import VaryForConditionalGeneration
 
     require("onnx", "onnx", "onnxscript", by="the export to ONNX")
-    _, config = _ours(model)
+    _, config = read_ours(model)
     whole = VaryForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
-    out = new_folder(out)
     side = size or config.vocabulary_config.image_size
     pixels = torch.randn(2, 3, side, side)
     features = whole.vision_vocabulary(pixels)
-    files = [_onnx(whole.vision_vocabulary, (pixels,), ["pixel_values"], out / f"vision_vocabulary-{side}.onnx")]
-    inputs, names = [features], ["vocabulary"]
-    if whole.clip is not None:
-        clip_pixels = torch.randn(2, 3, config.clip_config.image_size, config.clip_config.image_size)
-        files.append(_onnx(whole.clip, (clip_pixels,), ["clip_pixel_values"], out / "clip.onnx"))
-        inputs, names = [*inputs, whole.clip(clip_pixels)], [*names, "clip"]
-    else:
-        inputs = [*inputs, None]
-    files.append(_onnx(whole.connector, tuple(inputs), names, out / f"connector-{side}.onnx"))
+    with new_folder(out) as out:
+        files = [_onnx(whole.vision_vocabulary, (pixels,), ["pixel_values"], out / f"vision_vocabulary-{side}.onnx")]
+        inputs, names = [features], ["vocabulary"]
+        if whole.clip is not None:
+            clip_pixels = torch.randn(2, 3, config.clip_config.image_size, config.clip_config.image_size)
+            files.append(_onnx(whole.clip, (clip_pixels,), ["clip_pixel_values"], out / "clip.onnx"))
+            inputs, names = [*inputs, whole.clip(clip_pixels)], [*names, "clip"]
+        else:
+            inputs = [*inputs, None]
+        files.append(_onnx(whole.connector, tuple(inputs), names, out / f"connector-{side}.onnx"))
     return files
 
 

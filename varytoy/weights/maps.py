@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 PARTS = ("vision_vocabulary.", "clip.", "language_model.")
-_GROUPS = {"{n}": r"(?P<n>\d+)", "{rest}": r"(?P<rest>.+)"}
+_GROUPS = {"{n}": r"(?P<n>\d{1,6})", "{rest}": r"(?P<rest>.+)"}
 
 
 class WeightsError(ValueError):
@@ -198,7 +198,7 @@ def brief(names: Iterable[str]) -> str:
     """All of the names, runs of numbers in one: ``h.0-23.ln_1.weight``."""
     groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for name in names:
-        parts = re.split(r"(?<=\.)(\d+)(?=\.)", name)
+        parts = re.split(r"(?<=\.)(\d{1,6})(?=\.)", name)
         groups.setdefault(tuple(parts[::2]), []).append(tuple(map(int, parts[1::2])))
     found = []
     for words, numbers in groups.items():

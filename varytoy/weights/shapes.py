@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from varytoy.config import ClipConfig, VaryConfig, VisionVocabularyConfig, read_preset
-from varytoy.weights.maps import Family, WeightsError
+from varytoy.weights.maps import PARTS, Family, WeightsError
 
 _HEAD_WIDTH = 64
 """Where neither tensors nor configuration say."""
@@ -44,6 +44,8 @@ def config_of(tensors: Mapping[str, Tensor], family: Family, said: dict) -> Vary
             tie_word_embeddings=text.tie_word_embeddings,
         )
     except KeyError as error:
+        if not str(error.args[0]).startswith((*PARTS, "connector.")):
+            raise
         name = family.source_of(str(error.args[0]))
         raise WeightsError(f"no {name} among the weights of {family.about}: its sizes cannot be read") from error
 
@@ -55,7 +57,7 @@ def vocabulary_config(tensors: Mapping[str, Tensor]) -> VisionVocabularyConfig:
         return tuple(tensors[f"vision_vocabulary.{name}"].shape)
 
     _, side, _, width = shape("pos_embed")
-    layers = _count(tensors, r"vision_vocabulary\.blocks\.(\d+)\.")
+    layers = _count(tensors, r"vision_vocabulary\.blocks\.(\d{1,6})\.")
     relative = "vision_vocabulary.blocks.0.attn.rel_pos_h" in tensors
     heads = width // (shape("blocks.0.attn.rel_pos_h")[1] if relative else _HEAD_WIDTH)
     reach = [(shape(f"blocks.{n}.attn.rel_pos_h")[0] + 1) // 2 if relative else side for n in range(layers)]
@@ -98,7 +100,7 @@ def clip_config(tensors: Mapping[str, Tensor], said: dict) -> ClipConfig:
         image_size=round(places**0.5) * patch,
         patch_size=patch,
         width=width,
-        layers=_count(tensors, r"clip\.visual\.transformer\.resblocks\.(\d+)\."),
+        layers=_count(tensors, r"clip\.visual\.transformer\.resblocks\.(\d{1,6})\."),
         head_width=width // heads if heads else _HEAD_WIDTH,
         select_layer=said.get("vision_select_layer") or -2,
     )
@@ -132,7 +134,7 @@ def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict, pres
             **settings,
             word_embed_proj_dim=width,
             ffn_dim=len(tensors["language_model.model.decoder.layers.0.fc1.weight"]),
-            num_hidden_layers=_count(tensors, r"language_model\.model\.decoder\.layers\.(\d+)\."),
+            num_hidden_layers=_count(tensors, r"language_model\.model\.decoder\.layers\.(\d{1,6})\."),
             max_position_embeddings=len(tensors["language_model.model.decoder.embed_positions.weight"]) - 2,
         )
     rows = len(tensors["language_model.model.layers.0.self_attn.k_proj.weight"])
@@ -152,7 +154,7 @@ def text_config(tensors: Mapping[str, Tensor], model_type: str, said: dict, pres
         **settings,
         num_key_value_heads=rows // (width // heads),
         intermediate_size=len(tensors["language_model.model.layers.0.mlp.gate_proj.weight"]),
-        num_hidden_layers=_count(tensors, r"language_model\.model\.layers\.(\d+)\."),
+        num_hidden_layers=_count(tensors, r"language_model\.model\.layers\.(\d{1,6})\."),
         rms_norm_eps=said.get("rms_norm_eps") or said.get("layer_norm_epsilon") or 1e-6,
         max_position_embeddings=said.get("max_position_embeddings")
         or said.get("seq_length")
@@ -170,5 +172,10 @@ def _image_token(said: dict, preset: int, words: int) -> int:
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """The layers, which are numbered without gaps."""
     numbers = {int(found[1]) for name in tensors if (found := re.match(pattern, name))}
-    return max(numbers, default=-1) + 1
+    gap = next((number for number in range(len(numbers)) if number not in numbers), None)
+    if gap is not None:
+        where = pattern.replace("\\", "").replace("(d{1,6})", f"{gap}")
+        raise WeightsError(f"there is a layer {max(numbers)}, and none of the tensors {where}* of layer {gap}")
+    return len(numbers)

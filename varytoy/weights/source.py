@@ -1,7 +1,9 @@
 """A checkpoint as it lies on the disk: names and shapes at once, tensors one by one and mapped, never unpickled."""
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from varytoy.weights.maps import Family, WeightsError, recognise
+from varytoy.weights.settings import FOREIGN, OPEN_CLIP, OURS, named, read_settings
 
 _SHARD = 512 * 2**20
 """Bytes of a file: what is written at once has to stand in memory."""
@@ -67,13 +70,10 @@ class Source:
             for name, tensor in _pickled(file).items():
                 yield name, tensor.to("meta")
             return
-        try:
-            with safe_open(file, "pt") as opened:
-                for name in opened.keys():
-                    part = opened.get_slice(name)
-                    yield name, torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
-        except (OSError, SafetensorError, KeyError) as error:
-            raise WeightsError(f"{file}: no whole safetensors file: {error}") from error
+        with named(f"{file}: no whole safetensors file"), safe_open(file, "pt") as opened:
+            for name in opened.keys():
+                part = opened.get_slice(name)
+                yield name, torch.empty(part.get_shape(), dtype=_DTYPES[part.get_dtype()], device="meta")
 
     def _files(self) -> list[Path]:
         if self.path.is_file():
@@ -95,39 +95,53 @@ class Source:
 
     def _indexed(self, index: Path) -> list[Path]:
         try:
-            named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WeightsError(f"{index}: no index of files of weights") from error
-        lost = [name for name in named if not (self.path / name).is_file()]
+        for name in names:
+            if not isinstance(name, str) or not name.endswith(ENDINGS) or Path(name).name != name:
+                raise WeightsError(f"{index}: it names {str(name)[:80]!r}, which is no file of weights beside it")
+        lost = sorted(name for name in names if not (self.path / name).is_file())
         if lost:
             raise WeightsError(f"{self.path} lacks {', '.join(lost)}, which {index.name} names")
-        return [self.path / name for name in named]
+        return [self.path / name for name in sorted(names)]
 
     def _read_config(self) -> dict:
         file = self.folder / "config.json"
         if not file.is_file() and (self.folder / "open_clip_config.json").is_file():
-            said = _read_json(self.folder / "open_clip_config.json").get("model_cfg") or {}
+            said = read_settings(self.folder / "open_clip_config.json", OPEN_CLIP).get("model_cfg") or {}
             return {"vision_config": {"hidden_act": "quick_gelu" if said.get("quick_gelu") else "gelu"}}
-        return _read_json(file) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        found = read_settings(file, {})
+        return read_settings(file, OURS if "vocabulary_config" in found else FOREIGN)
 
 
-def _read_json(file: Path) -> dict:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{file}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{file}: no settings, but a {type(found).__name__}")
-    return found
+@contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """Context: a new folder, which is taken away again where it cannot be filled.
 
-
-def new_folder(out: str | Path) -> Path:
-    """Make a folder. Raises WeightsError if something is there."""
+    Raises:
+        WeightsError: something is there already, or cannot be written, as on a full disk.
+    """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise WeightsError(f"{out} is there already: name a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    try:
+        there = out.is_dir()
+        if out.exists() and (not there or any(out.iterdir())):
+            raise WeightsError(f"{out} is there already: name a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{out} cannot be made: {error.strerror}") from error
+    try:
+        yield out
+    except BaseException as error:
+        for entry in out.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if not there:
+            out.rmdir()
+        if isinstance(error, (OSError, SafetensorError)) or type(error) is Exception:  # the last is tokenizers' own
+            raise WeightsError(f"{out} cannot be written: {error}; what was begun is removed") from error
+        raise
 
 
 def write_shards(out: Path, metas: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -166,9 +180,13 @@ def _pickled(file: Path) -> dict[str, Tensor]:
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
             break
-    found = {name: value for name, value in tree.items() if isinstance(value, Tensor)} if isinstance(tree, dict) else {}
+    tree = tree if isinstance(tree, dict) else {}
+    found = {name: value for name, value in tree.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not found:
         raise WeightsError(f"{file}: holds no tensors")
+    for name, tensor in found.items():
+        if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{file}: {name} is no plain tensor, but one of another layout or of repeated numbers")
     return found
 
 
