@@ -22,7 +22,18 @@ from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from train.resume import not_written, resume_point
-from train.run_folder import alone, check_new, clear, compare, is_first, last_checkpoint, record_start, room, writing
+from train.run_folder import (
+    alone,
+    check_new,
+    clear,
+    compare,
+    is_first,
+    last_checkpoint,
+    quiet_writers,
+    record_start,
+    room,
+    writing,
+)
 from train.trainer import Progress, Records, VaryTrainer, Warmup
 from varytoy.errors import first_line
 from varytoy.processing import VaryProcessor
@@ -117,7 +128,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
     progress = show_progress(trainer)
     record_start(recipe, output, data.counts, checkpoint)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with quiet_writers():
+            trainer.train(resume_from_checkpoint=checkpoint)
     except (OSError, SafetensorError) as error:
         step = trainer.state.global_step
         raise RecipeError(

@@ -10,6 +10,7 @@ import platform
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,17 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path} could not be written ({first_line(error)}; {room(path)})") from error
+
+
+@contextlib.contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Context: an OSError in a thread prints no traceback. TensorBoard's writer hands it to the run, which says it."""
+    plain = threading.excepthook
+    threading.excepthook = lambda found: None if isinstance(found.exc_value, OSError) else plain(found)
+    try:
+        yield
+    finally:
+        threading.excepthook = plain
 
 
 def room(path: Path) -> str:
