@@ -90,6 +90,8 @@ OURS = [
     (TOKENIZER, "[]"),
     (TOKENIZER, None),
     ("generation_config.json", "[]"),
+    ("tokenizer_config.json", {"model_max_length": "x"}),
+    (CONFIG, {"text_config.output_hidden_states": [[1]]}),
     ("model.safetensors", b""),
     ("model.safetensors", b"\xff" * 64),
 ]

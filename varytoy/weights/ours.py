@@ -14,7 +14,7 @@ from varytoy.model import VaryForConditionalGeneration
 from varytoy.processing import VaryProcessor
 from varytoy.vocabulary import VisionVocabulary
 from varytoy.weights.maps import WeightsError, brief
-from varytoy.weights.settings import GENERATION, PROCESSOR, named, read_settings
+from varytoy.weights.settings import GENERATION, PROCESSOR, TOKENIZER, Rules, named, read_settings
 from varytoy.weights.source import Source
 
 TIED = "language_model.lm_head.weight"
@@ -34,9 +34,7 @@ def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGener
         raise WeightsError(f"{folder} is not a varytoy model: it lacks {', '.join(missing)}")
     _, config = read_ours(folder)
     processor = read_processor(folder, config)
-    generation = folder / "generation_config.json"
-    if generation.is_file():
-        read_settings(generation, GENERATION)
+    _check_if_there(folder / "generation_config.json", GENERATION)
     with named(f"{folder} cannot be loaded"):
         return VaryForConditionalGeneration.from_pretrained(folder, dtype=dtype), processor
 
@@ -78,6 +76,11 @@ def _check_relations(config: VaryConfig, file: Path) -> None:
         raise WeightsError(f"{file}: clip_config.select_layer is {clip.select_layer}, and there are {clip.layers}")
 
 
+def _check_if_there(file: Path, rules: Rules) -> None:
+    if file.is_file():
+        read_settings(file, rules)
+
+
 def empty_tensors(config: PretrainedConfig, part: str = "") -> dict[str, Tensor]:
     """Our names with the shapes of the model, or the part, that the configuration makes; on the meta device."""
     with torch.device("meta"):
@@ -104,6 +107,7 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     file = Path(folder) / "processor_config.json"
     read_settings(file, PROCESSOR)
     read_settings(file.with_name("tokenizer.json"), {})
+    _check_if_there(file.with_name("tokenizer_config.json"), TOKENIZER)
     with named(f"{file}, with tokenizer.json and tokenizer_config.json beside it, cannot be loaded"):
         processor = AutoProcessor.from_pretrained(folder)
         if not isinstance(processor, VaryProcessor):

@@ -91,7 +91,9 @@ FOREIGN: Rules = {
 
 OPEN_CLIP: Rules = {"model_cfg": {"quick_gelu": FLAG}}
 
+_SWITCHES = dict.fromkeys(("output_hidden_states", "output_attentions", "return_dict", "use_cache"), FLAG)
 OURS: Rules = {
+    **_SWITCHES,
     "vocabulary_config": {
         "image_size": _SIDE,
         "stem": one_of("patch", "conv"),
@@ -118,6 +120,7 @@ OURS: Rules = {
     },
     "text_config": {
         **_DECODER,
+        **_SWITCHES,
         **dict.fromkeys(("hidden_size", "intermediate_size", "ffn_dim", "word_embed_proj_dim"), _WIDTH),
         **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer"), _LAYERS),
         **dict.fromkeys(("num_key_value_heads", "head_dim"), _HEADS),
@@ -150,7 +153,8 @@ PROCESSOR: Rules = {
     "prompts": TEXTS,
 }
 
-GENERATION: Rules = _TOKENS
+GENERATION: Rules = {**_TOKENS, **_SWITCHES}
+TOKENIZER: Rules = {"model_max_length": number(1, 1e31), "padding_side": one_of("left", "right")}
 
 ADAPTER: Rules = {
     "rank_pattern": Rule(
