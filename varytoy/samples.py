@@ -20,6 +20,7 @@ import json
 import math
 import os
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,8 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy.boxes import SCALE, Box, check_label
-from varytoy.documents import to_rgb
 from varytoy.errors import first_line
+from varytoy.pictures import FORMATS, to_rgb
 
 IMAGE_PLACEHOLDER = "<image>"
 ROLES = ("system", "user", "assistant")
@@ -105,8 +106,10 @@ def _read_image(path: Path, read: Callable):
     try:
         if not path.is_file():
             raise OSError("it is not there" if not path.exists() else "it is not a file")  # a FIFO would wait for ever
-        with Image.open(path) as image:
-            return read(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd EXIF blocks and large pictures
+            with Image.open(path, formats=FORMATS) as image:
+                return read(image)
     except Exception as error:  # Pillow's readers raise nearly anything on malformed data
         reason = getattr(error, "strerror", None) or first_line(error)
         raise SampleError(f"cannot read the image {path}: {reason}; replace it or leave the sample out") from error
