@@ -13,6 +13,10 @@ from PIL import Image
 WORK_PIXELS = 4_200_000  # a larger page is analysed reduced to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
 SMALLEST = 2.5  # an x lower than this (pixels) cannot be read by anything
+# Bounds of the work, far above any page of text; what passes them is a texture: dither, halftone, noise.
+MOST_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
+MOST_SEGMENTS = 6_000  # the longest are kept
+MOST_PICTURES = 200  # the largest are kept
 
 
 @dataclass
@@ -122,6 +126,29 @@ def _expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return first, start[first] + within
 
 
+def _near(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, band: float) -> tuple[np.ndarray, ...] | None:
+    """Pairs (i, j) of items whose ranges share a row, j starting right of i's start and left of its end ``x1``; None
+    where they are more than ``MOST_PAIRS``."""
+    order = np.argsort(x0, kind="stable")
+    first, last = (np.floor((y[order] - y0.min()) / band).astype(int) for y in (y0, y1))
+    stop = np.searchsorted(x0[order], x1[order], "right")  # rank that the pairs of an item end before
+    item, row = _expand(first, last + 1)  # an item is entered in every band of rows that it touches
+    place = np.argsort(row * len(order) + item, kind="stable")
+    item, row = item[place], row[place]
+    key = row * len(order) + item
+    following, end = np.arange(1, len(key) + 1), np.searchsorted(key, row * len(order) + stop[item])
+    if np.maximum(end - following, 0).sum() > MOST_PAIRS:
+        return None
+    a, b = _expand(following, end)
+    a, b, row = item[a], item[b], row[a]
+    once = row == np.maximum(first[a], first[b])
+    a, b = a[once], b[once]
+    shared = (y0[order[a]] <= y1[order[b]]) & (y0[order[b]] <= y1[order[a]])
+    a, b = a[shared], b[shared]
+    by_rank = np.argsort(a * len(order) + b, kind="stable")
+    return order[a[by_rank]], order[b[by_rank]]
+
+
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Runs [R, 3] (row, x0, x1), component of each run [R], component boxes [C, 4] xyxy, areas [C]."""
     width = mask.shape[1] + 2
@@ -197,6 +224,12 @@ def _band(profile: np.ndarray) -> tuple[float, float, bool]:
     return float(top), float(bottom), bool(outside < 0.03 * profile.sum())
 
 
+def _only(kept: np.ndarray, boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Some of the components, numbered anew."""
+    own = kept[owner]
+    return boxes[kept], runs[own], (np.cumsum(kept) - 1)[owner[own]]
+
+
 def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float) -> list[Segment]:
     """Letters that stand side by side, linked. ``owner``: component of each run; ``height``: a typical letter's."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -204,11 +237,12 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
     letter = (tall >= 0.55 * height) | ((tall >= 0.35 * height) & (width >= 0.6 * height))
     letter &= (tall >= 0.8 * height) | (width >= 0.6 * tall)  # else a quotation mark
-    order = np.argsort(boxes[:, 0], kind="stable")
-    x0 = boxes[order, 0]
-    reach = boxes[order, 2] + np.clip(1.4 * tall[order], 1.5 * height, 8 * height)
-    i, j = _expand(np.arange(1, len(order) + 1), np.searchsorted(x0, reach, "right"))
-    i, j = order[i], order[j]  # j stands right of i
+    reach = boxes[:, 2] + np.clip(1.4 * tall, 1.5 * height, 8 * height)
+    above = np.where(letter, np.maximum(0.6 * tall, 0.15 * height), 0.15 * height)
+    pairs = _near(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
+    if pairs is None:  # first go the specks; letters cannot be that many
+        return [] if letter.all() else _segments(*_only(letter, boxes, runs, owner), height, slope)
+    i, j = pairs  # j stands right of i
     # Points, quotes and hyphens belong to the nearest letter: they widen it, but a line is not known by them.
     gap = boxes[j, 0] - boxes[i, 2]
     near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
@@ -236,9 +270,13 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     tied = ((leader[i] & letter[j]) | (letter[i] & leader[j])) & level & (gap <= 2.2 * height)
     edge = beside | tied | (dots & leader[i])
     label = _joined(len(boxes), i[edge], j[edge])
-    has_letter = np.bincount(label, letter) > 0
-    label = np.where(has_letter[label], np.cumsum(has_letter)[label] - 1, -1)
-    count = int(has_letter.sum())
+    letters = np.bincount(label, letter)
+    known = letters > 0
+    if known.sum() > MOST_SEGMENTS:
+        known[np.argsort(-letters, kind="stable")[MOST_SEGMENTS:]] = False
+    label = np.where(known[label], np.cumsum(known)[label] - 1, -1)
+    letter = letter & (label >= 0)
+    count = int(known.sum())
     closest = np.argsort(-away)
     closest = closest[label[small[closest]] < 0]
     label[small[closest]] = label[large[closest]]
@@ -351,17 +389,16 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.45) & (long > 8 * short)))
     rule |= (tall > 3 * height) & (width < 0.25 * tall)
     big = (tall > 6 * height) & (width > 6 * height)
-    pictures = boxes[big & (fill >= 0.15)]
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    pictures = np.flatnonzero(big & (fill >= 0.15))
+    pictures = pictures[np.argsort(-(width * tall)[pictures], kind="stable")[:MOST_PICTURES]]
+    low, high = boxes[pictures, :2], boxes[pictures, 2:]
+    holds = (low[:, None] <= low).all(axis=2) & (high[:, None] >= high).all(axis=2)
+    outer = boxes[np.sort(pictures[~np.triu(holds, 1).any(axis=0)])]  # no picture lies in a smaller one
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     inside = np.zeros(len(boxes), bool)
-    for box in pictures:
-        inside |= ((middle >= box[:2] - 0.7 * height) & (middle <= box[2:] + 0.7 * height)).all(axis=1)
-    outer = [
-        k for k, a in enumerate(pictures)
-        if not any(n != k and (b[:2] <= a[:2]).all() and (b[2:] >= a[2:]).all() and (n < k or (a != b).any())
-                   for n, b in enumerate(pictures))
-    ]  # fmt: skip
-    return rule | big | inside | (tall < 2), pictures[outer]
+    for x0, y0, x1, y1 in outer + 0.7 * height * np.array([-1, -1, 1, 1]):
+        inside |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    return rule | big | inside | (tall < 2), outer
 
 
 def analyse(image: Image.Image) -> Analysis | None:
@@ -376,9 +413,7 @@ def analyse(image: Image.Image) -> Analysis | None:
         runs, owner, boxes, areas = _components(mask)
         height = _typical_height(boxes, areas) or height
     drop, pictures = _not_text(boxes, areas, height)
-    number = np.cumsum(~drop) - 1
-    kept = ~drop[owner]
-    runs, owner, boxes = runs[kept], number[owner[kept]], boxes[~drop]
+    boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]
     slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
     segments = _segments(boxes, runs, owner, height, slope)

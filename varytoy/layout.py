@@ -2,6 +2,7 @@
 blocks of a few lines, in reading order.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from PIL import Image
 from varytoy.ink import Analysis, Segment, analyse, estimate_text_size, segments_size, text_mask
 
 __all__ = ["Block", "crop_block", "cut_blocks", "estimate_skew", "estimate_text_size", "join_blocks", "text_mask"]
+
+
+MOST_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,24 @@ def _lines(segments: Sequence[Segment]) -> list[Line]:
     """Segments that share a row, from top to bottom; within a line from left to right."""
     lines: list[Line] = []
     leads: list[Segment] = []  # the longest segment of each line
+    step = max(sum(s.size for s in segments) / max(len(segments), 1), 1.0)
+    near: dict[int, list[int]] = {}  # the lines that a segment may belong to, by its height on the page
     # Long ones first: a quotation mark or a raised number says little about where its line is.
     for segment in sorted(segments, key=lambda s: s.x0 - s.x1):
-        fits = [abs(lead.middle - segment.middle) if _same_row(lead, segment) else np.inf for lead in leads]
-        nearest = int(np.argmin(fits)) if fits else 0
-        if fits and fits[nearest] < np.inf:
+        middle, nearest, least = segment.middle, -1, np.inf
+        for k in near.get(int(middle // step), ()):
+            away = abs(leads[k].middle - middle)
+            if away < least and _same_row(leads[k], segment):
+                nearest, least = k, away
+        if nearest >= 0:
             lines[nearest].append(segment)
-            leads[nearest] = max(lines[nearest], key=lambda s: s.x1 - s.x0)
-        else:
-            lines.append([segment])
-            leads.append(segment)
+            continue
+        if not segment.picture:
+            low, high = segment.top - segment.size, segment.base + 0.3 * segment.size
+            for place in range(int(low // step), int(high // step) + 1):
+                near.setdefault(place, []).append(len(lines))
+        lines.append([segment])
+        leads.append(segment)
     order = sorted(range(len(lines)), key=lambda k: leads[k].middle)
     return [sorted(lines[k], key=lambda s: s.x0) for k in order]
 
@@ -65,9 +77,11 @@ def _span(line: Line) -> tuple[float, float]:
 
 def _are_columns(left: list[Segment], right: list[Segment], unit: float) -> bool:
     """Whether two sides of a gutter are read one after the other (columns) and not row by row (table, contents)."""
-    sides = [_lines(side) for side in (left, right)]
     if any(s.picture and s.base - s.top > 6 * unit for s in left + right):
         return True
+    if max(len(left), len(right)) < 3:
+        return False
+    sides = [_lines(side) for side in (left, right)]
     few, many = sorted(len(side) for side in sides)
     gutter = min(s.x0 for s in right) - max(s.x1 for s in left)
     if many < 3:
@@ -92,57 +106,82 @@ def _are_columns(left: list[Segment], right: list[Segment], unit: float) -> bool
 
 
 def _stretches(segments: list[Segment], x: float) -> list[tuple[list, list, list]]:
-    """From top to bottom: the (left, right) segments of a gutter at ``x`` and the rows across it that end them."""
+    """From top to bottom: the (left, right) segments of a gutter at ``x`` and the rows across it that end them.
+
+    ``segments``: by their middles.
+    """
     parts: list[tuple[list, list, list]] = [([], [], [])]
     over = [s for s in segments if s.x0 < x < s.x1]
-    middles, reach = np.array([s.middle for s in over]), np.array([0.6 * s.size for s in over])
-    for segment in sorted(segments, key=lambda s: s.middle):
-        across = bool((np.abs(middles - segment.middle) <= reach).any()) and not segment.picture
-        across |= segment.x0 < x < segment.x1
-        if parts[-1][2] and not across:
-            last = parts[-1][2][-1]  # the short last line of a paragraph that goes across
-            across = segment.base - last.base < 3.4 * last.size and abs(segment.x0 - last.x0) < last.size
-            across &= 0.85 < segment.size / last.size < 1.18
-        if not across and parts[-1][2]:
-            parts.append(([], [], []))
+    rows = sorted((s.middle - 0.6 * s.size, s.middle + 0.6 * s.size) for s in over)
+    row, end = 0, -np.inf  # the lowest point of the rows across that start above the segment
+    for segment in segments:
+        middle = segment.middle
+        while row < len(rows) and rows[row][0] <= middle:
+            end = max(end, rows[row][1])
+            row += 1
+        across = segment.x0 < x < segment.x1 or (middle <= end and not segment.picture)
+        if parts[-1][2]:
+            if not across:
+                last = parts[-1][2][-1]  # the short last line of a paragraph that goes across
+                across = segment.base - last.base < 3.4 * last.size and abs(segment.x0 - last.x0) < last.size
+                across = across and 0.85 < segment.size / last.size < 1.18
+            if not across:
+                parts.append(([], [], []))
         parts[-1][2 if across else int(segment.x0 >= x)].append(segment)
     return parts
 
 
 def _gutters(segments: list[Segment], unit: float) -> list[float]:
     """Middles of the x ranges that few segments cross."""
-    edges = np.array([[s.x0, s.x1] for s in segments])
-    low, high = edges[:, 0].min() + 2 * unit, edges[:, 1].max() - 2 * unit
-    places = np.arange(low, high, 0.25 * unit)
+    x0, x1 = np.sort([s.x0 for s in segments]), np.sort([s.x1 for s in segments])
+    places = np.arange(x0[0] + 2 * unit, x1[-1] - 2 * unit, 0.25 * unit)
     if len(places) < 3:
         return []
-    crossed = ((edges[:, :1] < places) & (places < edges[:, 1:])).sum(axis=0)
+    crossed = np.searchsorted(x0, places, "left") - np.searchsorted(x1, places, "right")
     valley = (crossed[1:-1] <= crossed[:-2]) & (crossed[1:-1] <= crossed[2:]) & (crossed[1:-1] <= 0.4 * crossed.max())
     least = np.pad(valley, 2)
     turns = np.flatnonzero(least[1:] != least[:-1])
     return [float(places[(a + b) // 2]) for a, b in zip(turns[::2], turns[1::2], strict=True)]
 
 
-def _columns(segments: list[Segment], unit: float) -> list[list[Segment]]:
-    """Groups in reading order; within a group nothing but rows."""
-    best, best_x = 0, 0.0
-    for x in _gutters(segments, unit):
-        good = sum(len(a) + len(b) for a, b, _ in _stretches(segments, x) if a and b and _are_columns(a, b, unit))
-        if good > best:
-            best, best_x = good, x
-    if not best:
-        return [segments]
-    groups: list[list[Segment]] = []
-    rest: list[Segment] = []
-    for left, right, across in _stretches(segments, best_x):
-        if left and right and _are_columns(left, right, unit):
-            if rest:
-                groups += _columns(rest, unit)
-            groups += _columns(left, unit) + _columns(right, unit)
-            rest = list(across)
-        else:
-            rest += left + right + across
-    return groups + (_columns(rest, unit) if rest else [])
+class _Cutter:
+    """The recursive cut into columns. ``cancel``: set to have what is left read by rows.
+
+    On a texture gutters and depth are without end: the work is bounded, and what passes the bound is read by rows.
+    """
+
+    def __init__(self, unit: float, cancel: threading.Event | None = None):
+        self.unit, self.cancel, self.left = unit, cancel, MOST_VISITS
+
+    def columns(self, segments: list[Segment]) -> list[list[Segment]]:
+        """Groups in reading order; within a group nothing but rows."""
+        best, parts = 0, []
+        ordered = sorted(segments, key=lambda s: s.middle)
+        for x in _gutters(segments, self.unit):
+            self.left -= len(segments)
+            if self.left < 0 or (self.cancel is not None and self.cancel.is_set()):
+                break
+            found = _stretches(ordered, x)
+            sides = [(a, b) for a, b, _ in found if a and b]
+            good = sum(len(a) + len(b) for a, b in sides)
+            for a, b in sides:
+                if good > best and not _are_columns(a, b, self.unit):
+                    good -= len(a) + len(b)
+            if good > best:
+                best, parts = good, found
+        if not best:
+            return [segments]
+        groups: list[list[Segment]] = []
+        rest: list[Segment] = []
+        for left, right, across in parts:
+            if left and right and _are_columns(left, right, self.unit):
+                if rest:
+                    groups += self.columns(rest)
+                groups += self.columns(left) + self.columns(right)
+                rest = list(across)
+            else:
+                rest += left + right + across
+        return groups + (self.columns(rest) if rest else [])
 
 
 def _size_of(line: Line) -> float:
@@ -197,7 +236,7 @@ def _block(lines: list[Line], analysis: Analysis, start: bool, size: tuple[int, 
     return Block((x0, y0, x1, y1), segments_size(parts) / analysis.scale, len(lines), start, "text", skew)
 
 
-def cut_blocks(image: Image.Image, max_lines: int = 8) -> list[Block]:
+def cut_blocks(image: Image.Image, max_lines: int = 8, cancel: threading.Event | None = None) -> list[Block]:
     """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
     if max_lines < 1:
         raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
@@ -210,7 +249,7 @@ def cut_blocks(image: Image.Image, max_lines: int = 8) -> list[Block]:
         drop = (box[0] + box[2]) / 2 * analysis.skew
         segments.append(Segment(box[0], box[2], box[3] - drop, box[3] - box[1], 0, box))
     blocks = []
-    groups = _columns(segments, unit) if segments else []
+    groups = _Cutter(unit, cancel).columns(segments) if segments else []
     pitch = _pitch([line for group in groups for line in _lines(group)], unit)
     for group in groups:
         for paragraph in _paragraphs(group, pitch, unit):
