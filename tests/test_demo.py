@@ -20,9 +20,11 @@ from PIL import Image, ImageDraw, ImageFont
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[demo]'")
 
 from demo import view  # noqa: E402
-from demo.app import Demo, main  # noqa: E402
+from demo.measured import PICTURES, Measured  # noqa: E402
+from demo.app import main
+from demo.page import Demo  # noqa: E402
 from demo.pictures import examples  # noqa: E402
-from demo.session import Session, Turn, resolve, sentence, stream  # noqa: E402
+from demo.session import Session, Turn, asked, sentence
 from varytoy.metrics import character_error_rate  # noqa: E402
 from varytoy.tasks import TASKS, Answer, get_task  # noqa: E402
 
@@ -83,7 +85,7 @@ def browser():
 def stub(tmp_path_factory):
     """(the stub, the address of a demo that shows it)."""
     reader = Stub()
-    demo = Demo(reader, "known error: CER 0.04", examples(tmp_path_factory.mktemp("examples")))
+    demo = Demo(reader, examples(tmp_path_factory.mktemp("examples")), Measured({"block CER": 0.0564, **dict.fromkeys(PICTURES.values(), 0.0)}))
     address = demo.launch("127.0.0.1", free_port())
     yield reader, address
     demo.page.close(verbose=False)
@@ -159,7 +161,7 @@ def picture(page) -> np.ndarray:
 def run(page, task: str, prompt: str = "", timeout: int = 30000) -> str:
     """Choose, type, press Run, wait; the text of the answer."""
     page.check(f"#task input[value={task}]", force=True)
-    page.fill("#prompt textarea", prompt)
+    page.fill("#prompt textarea", prompt) if prompt else None
     # Or the line under the answer before would be taken for the new one.
     page.evaluate("document.querySelectorAll('#status p').forEach(line => line.classList.add('old'))")
     page.click("#run")
