@@ -196,21 +196,20 @@ class Demo:
             if task not in self.tasks:
                 raise ValueError(f"this model was not taught '{task}'")
         except ValueError as error:
-            yield self._failed(error)
+            yield await asyncio.to_thread(self._failed, session, error)
             return
         cancel = session.begin()
         rows = [(turn.task, turn.asked, turn.answer.text) for turn in session.turns]
         yield {self.turns: view.turns(rows), self.forget: gr.update(visible=bool(rows)), self.answer: view.live(""),
-               self.source: "", self.status: view.working(0), **self._buttons(running=True)}  # fmt: skip
-        if session.turns and session.turns[-1].answer.boxes:
-            yield {self.picture: await asyncio.to_thread(self._saved, session.view)}
+               self.source: "", self.status: view.working(0), **await asyncio.to_thread(self._unmarked, session),
+               **self._buttons(running=True)}  # fmt: skip
         try:
             async with aclosing(self._answering(session, cancel, turn)) as changes:
                 async for change in changes:
                     yield change
         except Exception as error:  # of the reader, which may raise anything: a sentence for the user, the log has all
             if session.cancel is cancel:
-                yield self._failed(error)
+                yield await asyncio.to_thread(self._failed, session, error)
 
     async def _answering(self, session: Session, cancel, turn: Turn) -> AsyncIterator[dict]:
         start = time.perf_counter()
@@ -268,10 +267,15 @@ class Demo:
         files = {f"{stem}.txt": found.text, f"{stem}.json": json.dumps(row, ensure_ascii=False, indent=2)}
         return {f"{stem}.md": found.markdown, **files} if found.markdown else files
 
-    def _failed(self, error: Exception) -> dict:
-        """The error in place of an answer: one that stands above an error would be taken for its answer."""
+    def _failed(self, session: Session, error: Exception) -> dict:
+        """The error in place of the answer before, which would be taken for the answer to what was just asked."""
         return {self.status: view.notice(sentence(error)), self.answer: view.placeholder(), self.source: "",
-                **self._buttons(running=False)}  # fmt: skip
+                **self._unmarked(session), **self._buttons(running=False)}  # fmt: skip
+
+    def _unmarked(self, session: Session) -> dict:
+        """The clean picture, where the last answer's boxes stand on it."""
+        marked = session.view is not None and session.turns and session.turns[-1].answer.boxes
+        return {self.picture: self._saved(session.view)} if marked else {}
 
     def _buttons(self, running: bool) -> dict:
         return {self.run: gr.update(visible=not running), self.stop: gr.update(visible=running)}
