@@ -28,18 +28,20 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
+/* The width is the window's, whatever stands in the page and whether or not it is so long that it scrolls. */
+html { scrollbar-gutter: stable; }
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; padding: 0 !important; }
-.gradio-container main.app { padding: 0 20px 28px !important; }
+.gradio-container .main.app { padding: 0 clamp(12px, 3vw, 20px) 28px !important; }
+.gradio-container main { width: 100%; }
+.gradio-container main :is(.column, .row) { min-width: 0 !important; }
 .gradio-container .html-container { padding: 0; }
 .vt-head { display: flex; justify-content: space-between; align-items: flex-end; gap: 16px; padding: 18px 0 12px;
   border-bottom: 1px solid var(--border-color-primary); }
 .vt-head > div { display: flex; align-items: baseline; gap: 12px; }
 .vt-head h1 { font-size: 22px; font-weight: 650; letter-spacing: -.02em; margin: 0; }
 .vt-head p { margin: 0; color: var(--body-text-color-subdued); font-size: 14px; }
-.vt-model { display: flex; gap: 10px; min-width: 0; }
-.vt-model b { color: var(--body-text-color); font-weight: 600; white-space: nowrap; overflow: hidden;
-  text-overflow: ellipsis; max-width: 260px; }
-.vt-model span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; max-width: 420px; }
+.vt-model { display: flex; flex-wrap: wrap; justify-content: flex-end; gap: 0 10px; min-width: 0; }
+.vt-model b { color: var(--body-text-color); font-weight: 600; overflow-wrap: anywhere; }
 
 #file { border-style: dashed; background: var(--background-fill-primary); min-height: 0; }
 #file .wrap { font-size: 0; color: var(--body-text-color-subdued); gap: 8px; }
@@ -60,12 +62,18 @@ CSS = """
 #task input { position: absolute; opacity: 0; width: 0; }
 #task label:has(input:focus-visible) { outline: 2px solid var(--primary-500); outline-offset: 1px; }
 #task label.selected { background: var(--primary-600); border-color: var(--primary-600); color: white; }
-#ask { align-items: stretch; gap: 8px; flex-wrap: nowrap; }
-#ask button { flex: 0 0 96px; min-width: 96px; }
+#ask { gap: 10px; }
+#words { align-items: stretch; gap: 8px; flex-wrap: nowrap; }
+#words button { flex: 0 0 96px; min-width: 96px; }
+#words:not(:has(#prompt)) button { flex: 1 1 auto; }
+.vt-warning { margin: 0; padding: 7px 12px; font-size: 14px; color: #704300; border-radius: var(--radius-md);
+  background: #fff6e0; border: 1px solid #ecd9a6; }
+.dark .vt-warning { color: #f0cf85; background: #2f2610; border-color: #5b4a1c; }
 
 #answers { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary);
   border-radius: var(--radius-md); padding: 4px 14px 12px; gap: 10px; }
-#answer { min-height: 190px; max-height: 68vh; overflow-y: auto; }
+/* Gradio writes overflow: visible into the element. */
+#answer { min-height: 190px; max-height: 68vh; overflow: hidden auto !important; }
 .vt-text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 16px; line-height: 1.55; }
 .vt-live::after { content: "▍"; color: var(--primary-500); animation: vt-blink 1s steps(2) infinite; }
 .vt-empty { color: var(--body-text-color-subdued); margin: 0; }
@@ -81,6 +89,7 @@ CSS = """
 .vt-markdown :is(table, tr) { border: 0 !important; }
 .vt-markdown :is(th, td) { padding: 5px 18px 5px 0 !important; text-align: left; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
+.vt-markdown :is(th, td) { overflow-wrap: break-word; }
 .vt-markdown th { font-weight: 600; color: var(--body-text-color-subdued); }
 #source textarea { font-family: var(--font-mono); font-size: 14px; border: 0; box-shadow: none; padding: 0; }
 #source, #source :is(label, .block, .input-container) { padding: 0; border: 0 !important; background: none !important; }
@@ -91,6 +100,10 @@ CSS = """
 .vt-status { margin: 0; font-size: 13.5px; color: var(--body-text-color-subdued); display: flex; flex-wrap: wrap;
   gap: 4px 10px; align-items: center; }
 .vt-stop { color: #9a5b00; font-weight: 600; } .dark .vt-stop { color: #e3b341; }
+.vt-save { margin: 6px 0 0; font-size: 13.5px; color: var(--body-text-color-subdued); display: flex; gap: 10px;
+  align-items: baseline; }
+.vt-save a { margin: 0 !important; padding: 0 !important; font-size: inherit;
+  color: var(--primary-600); text-decoration: underline; } .dark .vt-save a { color: var(--primary-400); }
 .vt-error { margin: 0; padding: 9px 12px; overflow-wrap: anywhere; color: #93180f;
   border-radius: var(--radius-md); font-size: 14.5px;
   background: #fdecea; border: 1px solid #f3c4bf; }
@@ -114,11 +127,16 @@ CSS = """
 #examples button img { width: 100%; height: 96px; object-fit: contain; margin: 0; background: white;
   border-radius: 4px; }
 footer { display: none !important; }
-@media (max-width: 640px) {
-  .gradio-container main.app { padding: 0 12px 24px !important; }
+/* In one column: what to do, the picture, its answer. */
+@media (max-width: 720px) {
   .vt-head { flex-direction: column; align-items: flex-start; gap: 4px; }
-  .vt-model { flex-wrap: wrap; gap: 0 10px; } .vt-model span { white-space: normal; }
-  #ask button { flex-basis: 78px; min-width: 78px; }
+  .vt-model { justify-content: flex-start; }
+  #sides { flex-direction: column; flex-wrap: nowrap; align-items: stretch; }
+  .vt-side { display: contents; }
+  #task, #ask { order: 1; } #picture { order: 2; } #pager { order: 3; } #answers { order: 4; } #before { order: 5; }
+  #picture img { max-height: 40vh; }
+  #task label { padding: 4px 10px; font-size: 13.5px; }
+  #words button { flex-basis: 78px; min-width: 78px; }
   #examples { flex-wrap: wrap; } #examples button { flex: 1 1 40%; min-width: 40%; }
 }
 """

@@ -1,24 +1,19 @@
-"""One visitor's work: the picture, its pages, the turns so far; and an answer as it streams in."""
+"""One visitor's work: the file, the page that is shown, the turns so far."""
 
 import logging
-import queue
-import re
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from demo.view import MAX_TOKENS
+from demo.view import label, named
 from varytoy.documents import DocumentError, open_pages
 from varytoy.runtime import first_line
 from varytoy.tasks import TASKS, Answer, get_task
 
 HISTORY_TURNS = 6
-PAUSE = 0.05
-HEARTBEAT = 0.5
+SHOWN_SIDE = 1600
 
 
 @dataclass
@@ -34,33 +29,66 @@ class Turn:
 @dataclass
 class Session:
     """Attributes:
-    path: the file that was opened; its pages are rendered when they are asked for.
-    data: its bytes if it has several pages: the file is deleted after a while.
+    name, data: of the file. Its pages are opened anew when they are needed, so that a visitor costs no more memory than
+        the file has bytes; the upload itself is deleted after a while.
+    view: the page, at most ``SHOWN_SIDE`` pixels a side; None where there is none.
+    size: (width, height) of the page in pixels.
     cancel: of the answer that is being made, or None.
     """
 
-    path: str | None = None
-    data: bytes | None = None
+    name: str = ""
+    data: bytes = b""
     page: int = 1
     of: int = 1
-    image: Image.Image | None = None
+    view: Image.Image | None = None
+    size: tuple[int, int] = (0, 0)
     turns: list[Turn] = field(default_factory=list)
     cancel: threading.Event | None = None
 
-    def open(self, path: str, page: int = 1) -> None:
-        """Show a page of a file. On an error the old picture stays.
+    def open(self, path: str) -> None:
+        """Show the first page of another file. On an error the old one stays.
 
         Raises:
-            DocumentError: the file is no picture and no PDF, or has no such page.
+            DocumentError: the file is no picture and no PDF.
         """
-        kept = self.data if path == self.path else None
-        found = next(iter(open_pages(kept or path, pages=[page])), None)
-        if found is None:
-            raise DocumentError(f"the file has no page {page}")
+        found = next(iter(open_pages(path, pages=[1])))
+        data = Path(path).read_bytes()
+        self.name, self.data = Path(path).name, data
+        self._show(found.image, 1, found.of)
+
+    def turn_to(self, number: int) -> None:
+        """Show another page. One that cannot be shown is turned to all the same: from it the next can be reached.
+
+        Raises:
+            DocumentError: there is no such page, or it cannot be shown.
+        """
+        if not self.data:
+            raise DocumentError("choose a picture or a PDF first.")
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= self.of:
+            raise DocumentError(f"there is no page '{number}': choose one from 1 to {self.of}.")
+        try:
+            image = open_page(self.data, number)
+        except DocumentError:
+            self._show(None, number, self.of)
+            raise
+        self._show(image, number, self.of)
+
+    def _show(self, image: Image.Image | None, page: int, of: int) -> None:
         self.stop()
-        self.data = kept or (Path(path).read_bytes() if found.of > 1 else None)
-        self.path, self.page, self.of, self.image = path, found.number, found.of, found.image.convert("RGB")
+        self.page, self.of, self.view = page, of, image
+        if image is not None:
+            self.size = image.size
+            image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         self.turns, self.cancel = [], None
+
+    def drawn(self, turn: Turn) -> Image.Image:
+        """The view with the answer's boxes on it."""
+        across, down = (shown / whole for shown, whole in zip(self.view.size, self.size, strict=True))
+        boxes = [
+            (name, (round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down)))
+            for name, (x1, y1, x2, y2) in turn.answer.boxes
+        ]
+        return get_task(turn.task).draw(self.view, Answer(turn.answer.text, boxes))
 
     def begin(self) -> threading.Event:
         """A new answer; one that is still being made ends."""
@@ -87,77 +115,38 @@ class Session:
         return messages
 
 
-def resolve(task: str, prompt: str) -> tuple[str, str]:
-    """(task, argument) for the task that is chosen and the prompt that is typed.
+def open_page(data: bytes, number: int) -> Image.Image:
+    """A page of a file, whole. Raises DocumentError."""
+    return next(iter(open_pages(data, pages=[number]))).image
 
-    A typed prompt that is one of a task's own ("What does this image say?") means that task, whatever is chosen; one
-    that fits none and comes with a task that takes no words goes to ``chat``.
+
+def takes_words(task: str) -> bool:
+    """Whether the user may type something for the task."""
+    return bool(get_task(task).takes) or task == "detect"
+
+
+def asked(task: str, words: str | None) -> Turn:
+    """What the user wants, still without an answer. What stands in the prompt box of a task that takes no words is not
+    shown and not asked.
+
+    Raises:
+        ValueError: there is no such task, or it needs words and got none.
     """
+    if not isinstance(task, str) or task not in TASKS:
+        raise ValueError(f"there is no task '{task}': choose one of {', '.join(map(label, TASKS))}")
     # The processor counts these against the pictures.
-    prompt = prompt.replace("<image>", "image").strip()
-    if not prompt or task in ("chat", "vqa"):
-        return task, prompt
-    known = _known_prompt(prompt)
-    if known:
-        return known
-    return (task, prompt) if get_task(task).takes or task == "detect" else ("chat", prompt)
-
-
-def _known_prompt(prompt: str) -> tuple[str, str] | None:
-    plain = prompt.casefold()
-    for name, task in TASKS.items():
-        if not task.takes and plain in (form.casefold() for form in task.prompts):
-            return name, ""
-    for form in TASKS["ground"].prompts:
-        before, after = map(re.escape, form.split("{}"))
-        match = re.fullmatch(f"{before}(.+){after}", prompt, re.IGNORECASE)
-        if match:
-            return "ground", match[1]
-    return None
-
-
-def stream(reader, image, task: str, argument: str, history, cancel: threading.Event) -> Iterator[str | Answer | None]:
-    """The text so far, again and again, then the Answer; None when nothing is new for a while.
-
-    The answer is cancelled when the caller stops listening. Raises what the reader raised.
-    """
-    news: queue.Queue[str | Answer | Exception] = queue.Queue()
-
-    def work() -> None:
-        try:
-            found = reader.ask(image, task, argument, history, max_new_tokens=MAX_TOKENS, show=news.put, cancel=cancel)
-            news.put(found)
-        except Exception as error:
-            news.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            found = _latest(news)
-            if isinstance(found, Exception):
-                raise found
-            yield found
-            if isinstance(found, Answer):
-                return
-            time.sleep(PAUSE)
-    finally:
-        cancel.set()
-
-
-def _latest(news: queue.Queue) -> str | Answer | Exception | None:
-    """The newest entry: text that is overtaken by longer text need not be shown."""
-    try:
-        found = news.get(timeout=HEARTBEAT)
-        while isinstance(found, str) and not news.empty():
-            found = news.get()
-        return found
-    except queue.Empty:
-        return None
+    words = (words if isinstance(words, str) else "").replace("<image>", "image").strip()
+    chosen = get_task(task)
+    words = words if takes_words(task) else ""
+    if chosen.takes and not words:
+        raise ValueError(f"“{label(task)}” needs {chosen.takes}: type it in the box")
+    return Turn(task, words, chosen.prompt(words), Answer(""))
 
 
 def sentence(error: Exception) -> str:
-    """An error in one sentence; what nobody foresaw goes to the log with its traceback too."""
-    reason = first_line(error)
+    """An error in one sentence with the buttons' names for tasks; what nobody foresaw goes to the log too, with its
+    traceback."""
+    reason = named(first_line(error))
     if isinstance(error, ValueError):
         # A file's name keeps its first letter.
         start = reason[:1].upper() if reason.split()[0].isalpha() else reason[:1]

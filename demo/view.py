@@ -1,13 +1,14 @@
 """What the demo shows, as HTML. What a model or a user wrote goes through ``escape`` or ``render_markdown``."""
 
-import json
+import base64
+import re
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
 from markdown_it import MarkdownIt
 
+from demo.line import MAX_TOKENS
+from demo.paragraphs import between, continued, flow
 from varytoy.tasks import TASKS, Answer
 
 LABELS = {
@@ -19,8 +20,6 @@ LABELS = {
     "vqa": "Short answer",
     "chat": "Chat",
 }
-# A page is read in blocks; this holds for each of them.
-MAX_TOKENS = 1024
 STOPS = {
     "stopped": "stopped by you",
     "loop": "stopped: it repeated itself",
@@ -43,20 +42,35 @@ def render_markdown(text: str) -> str:
     for token in tokens:
         if token.children:
             token.children = [child for child in token.children if child.type not in ("link_open", "link_close")]
+            _break_lines(token)
     return parser.renderer.render(tokens, parser.options, {})
 
 
-def task_choices() -> list[tuple[str, str]]:
-    """(label, name) of every task of the library."""
-    return [(LABELS.get(name, name.capitalize()), name) for name in TASKS]
+def _break_lines(inline) -> None:
+    """Give the lines of a paragraph that do not flow their ends back, which markdown takes from them."""
+    lines = inline.content.split("\n")
+    ends = [child for child in inline.children if child.type in ("softbreak", "hardbreak")]
+    if len(ends) != len(lines) - 1:  # an end stands within code, say
+        return
+    for end, line, flows in zip(ends, lines, continued(lines), strict=False):
+        end.type, end.content = ("text", between(line)) if flows else ("hardbreak", "")
+
+
+def label(task: str) -> str:
+    return LABELS.get(task, task.capitalize())
+
+
+def named(error: str) -> str:
+    """What the library says of a task, with the name on its button."""
+    names = "|".join(map(re.escape, TASKS))
+    return re.sub(rf"(?:the task )?'({names})'", lambda found: f"“{label(found[1])}”", error)
 
 
 def task_hint(name: str) -> str:
     """What the prompt box says while it is empty."""
     if name == "detect":
         return "All, or name some: cat, tree"
-    takes = TASKS[name].takes
-    return f"Type {takes}" if takes else "Or type a prompt of your own"
+    return f"Type {TASKS[name].takes}"
 
 
 def model_name(name: str) -> str:
@@ -65,10 +79,15 @@ def model_name(name: str) -> str:
 
 
 def header(model: str, error: str) -> str:
+    said = f"<span>{escape(error)}</span>" if error else ""
     return (
         '<header class="vt-head"><div><h1>varytoy</h1><p>small models that read</p></div>'
-        f'<p class="vt-model"><b>{escape(model)}</b><span title="{escape(error)}">{escape(error)}</span></p></header>'
+        f'<p class="vt-model"><b>{escape(model)}</b>{said}</p></header>'
     )
+
+
+def warning(sentence: str) -> str:
+    return f'<p class="vt-warning">{escape(sentence)}</p>' if sentence else ""
 
 
 def notice(sentence: str) -> str:
@@ -80,19 +99,40 @@ def working(seconds: float) -> str:
     return f'<p class="vt-status"><i class="vt-dot"></i>Reading… {seconds:.0f} s</p>'
 
 
-def finished(model: str, answer: Answer, seconds: float) -> str:
+def waiting(place: int) -> str:
+    """Said while others are answered."""
+    said = f"Waiting: the model answers one visitor at a time, and you are number {place} in the queue."
+    return f'<p class="vt-status" role="status"><i class="vt-dot"></i>{said}</p>'
+
+
+def finished(model: str, answer: Answer, seconds: float, experimental: bool = False) -> str:
     """The line under an answer: why it ended, if not by itself, the time, the model and how sure it was."""
     parts = [f"{seconds:.1f} s", model]
-    if answer.confidence is not None and answer.text:
+    if experimental:
+        parts.append("experimental")
+    elif answer.confidence is not None and answer.text:
         parts.append(f"confidence {answer.confidence:.0%}")
     stop = STOPS.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason != "end" else ""
     said = f'<span class="vt-stop" role="status">{escape(_sentence(stop))}</span>' if stop else ""
     return f'<p class="vt-status">{said}{escape(" · ".join(parts))}</p>'
 
 
+def downloads(files: dict[str, str]) -> str:
+    """Links that save the answer. Their contents stand in the page, so that nothing is kept for them on the server.
+
+    ``files``: name -> text.
+    """
+    links = [
+        f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
+        f'{base64.b64encode(text.encode("utf-8", "replace")).decode()}">{escape(Path(name).suffix)}</a>'
+        for name, text in files.items()
+    ]
+    return f'<p class="vt-save">Save as {" ".join(links)}</p>'
+
+
 def live(text: str) -> str:
     """Text while it streams in."""
-    return f'<div class="vt-text vt-live" aria-live="polite">{escape(text.strip())}</div>'
+    return f'<div class="vt-text vt-live" aria-live="polite">{escape(flow(text.strip()))}</div>'
 
 
 def answer(found: Answer) -> str:
@@ -101,9 +141,11 @@ def answer(found: Answer) -> str:
         return _box_list(found)
     if found.markdown is not None and found.markdown:
         return f'<div class="vt-markdown">{render_markdown(found.markdown)}</div>'
+    if not found.text and found.stop_reason == "stopped":
+        return placeholder()
     if not found.text:
         return '<p class="vt-empty">The answer is empty.</p>'
-    return f'<div class="vt-text">{escape(found.text)}</div>'
+    return f'<div class="vt-text">{escape(flow(found.text))}</div>'
 
 
 def placeholder() -> str:
@@ -115,31 +157,11 @@ def turns(entries: list[tuple[str, str, str]]) -> str:
     if not entries:
         return ""
     rows = [
-        f"<details><summary><b>{escape(LABELS.get(task, task))}</b> {escape(asked)}</summary>"
+        f"<details><summary><b>{escape(label(task))}</b> {escape(asked)}</summary>"
         f'<div class="vt-text">{escape(said)}</div></details>'
         for task, asked, said in reversed(entries)
     ]
     return f'<section class="vt-turns"><h2>Earlier on this picture</h2>{"".join(rows)}</section>'
-
-
-def known_error(name: str) -> str:
-    """One line from ``evaluation.json`` (metric -> number) in the model's folder, or "not measured"."""
-    try:
-        found = json.loads(_evaluation(name).read_text(encoding="utf-8"))
-        numbers = {key: value for key, value in found.items() if isinstance(value, (int, float))}
-    except (OSError, ValueError, AttributeError):
-        numbers = {}
-    if not numbers:
-        return "known error: not measured"
-    return "known error: " + ", ".join(f"{key} {value:.3g}" for key, value in numbers.items())
-
-
-def _evaluation(name: str) -> Path:
-    """``evaluation.json`` of the embedded model, a folder or a hub id. Raises OSError or ValueError without one."""
-    folder = Path(str(files("varytoy") / "nano")) if name == "nano" else Path(name)
-    if name == "nano" or folder.exists():
-        return folder / "evaluation.json"
-    return Path(hf_hub_download(name, "evaluation.json"))
 
 
 def _sentence(text: str) -> str:
@@ -148,8 +170,8 @@ def _sentence(text: str) -> str:
 
 def _box_list(found: Answer) -> str:
     rows = "".join(
-        f"<tr><td>{escape(label or 'object')}</td>{''.join(f'<td>{int(value)}</td>' for value in box)}</tr>"
-        for label, box in found.boxes
+        f"<tr><td>{escape(name or 'object')}</td>{''.join(f'<td>{int(value)}</td>' for value in box)}</tr>"
+        for name, box in found.boxes
     )
     note = '<p class="vt-status">in pixels of the picture</p>'
     head = "<tr><th>object</th><th>left</th><th>top</th><th>right</th><th>bottom</th></tr>"

@@ -1,69 +1,47 @@
 """The browser demo in a real headless Chromium: with a reader that answers at once, and with the embedded model."""
 
-import io
 import json
 import random
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 import time
 from importlib.resources import files
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from demo_browser import (
+    ADDRESS,
+    ARGS,
+    ATTACK,
+    PARAGRAPH,
+    PASTE,
+    SENTENCE,
+    Stub,
+    check_geometry,
+    finished,
+    free_port,
+    kept,
+    picture,
+    picture_source,
+    run,
+    saved,
+    sent,
+    served,
+    upload,
+    visit,
+    wait_picture,
+    written,
+)  # fmt: skip
+from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[demo]'")
 
-from demo import view  # noqa: E402
-from demo.app import Demo, main  # noqa: E402
+from demo.line import MAX_TOKENS  # noqa: E402
+from demo.measured import PICTURES, Measured  # noqa: E402
+from demo.page import Demo  # noqa: E402
 from demo.pictures import examples  # noqa: E402
-from demo.session import Session, Turn, resolve, sentence, stream  # noqa: E402
 from varytoy.metrics import character_error_rate  # noqa: E402
-from varytoy.tasks import TASKS, Answer, get_task  # noqa: E402
 
-ATTACK = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
-ARGS = (
-    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run",
-    "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage",
-)  # fmt: skip
 WORDS = "river window market silver garden table morning letter bridge yellow station winter paper forest".split()
-
-
-class Stub:
-    """Answers like a reader, at once, and remembers what it was asked."""
-
-    name = "stub <b>model</b>"
-
-    def __init__(self):
-        self.asked: list[tuple] = []
-
-    def ask(self, image, task="ocr", argument="", history=(), max_new_tokens=0, show=None, cancel=None):
-        self.asked.append((image.size, task, argument, list(history)))
-        if task == "ocr":
-            return self._slowly(image, show, cancel)
-        time.sleep(0.15)
-        if task == "markdown":
-            text = f"# Title\n\n- first {ATTACK}\n\n![shot](http://example.com/a.png) [site](http://example.com)"
-            return Answer(text, markdown=text, stop_reason="loop")
-        if task == "detect":
-            return Answer("ball: [100, 100, 500, 500];", [("ball", (40, 30, 200, 150))], confidence=0.9)
-        if argument == "break":
-            raise RuntimeError("no memory left\nat line 3")
-        return Answer(f"heard {argument} {ATTACK}", stop_reason="length" if argument == "long" else "end")
-
-    def _slowly(self, image, show, cancel):
-        said = f"width {image.width}"
-        for number in range(60 if image.width == 333 else 6):
-            said += f" word{number}"
-            show(said)
-            if cancel.wait(0.12):
-                return Answer(said, stop_reason="stopped")
-        return Answer(said, confidence=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -80,96 +58,23 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory):
-    """(the stub, the address of a demo that shows it)."""
-    reader = Stub()
-    demo = Demo(reader, "known error: CER 0.04", examples(tmp_path_factory.mktemp("examples")))
-    address = demo.launch("127.0.0.1", free_port())
-    yield reader, address
-    demo.page.close(verbose=False)
+def demo(tmp_path_factory):
+    """A demo that shows the stub, which knows text and is measured to know nothing of pictures but questions."""
+    figures = {"block CER": 0.0564, **dict.fromkeys(PICTURES.values(), 0.0), PICTURES["vqa"]: 0.8}
+    made = Demo(Stub(), examples(tmp_path_factory.mktemp("examples")), Measured(figures))
+    made.address = made.launch("127.0.0.1", free_port())
+    yield made
+    made.page.close(verbose=False)
 
 
 @pytest.fixture
-def page(browser, stub):
-    yield from visit(browser, stub[1])
+def stub(demo):
+    return demo.reader
 
 
-def visit(browser, address):
-    """A page on the demo; no request may leave this machine."""
-    opened = browser.new_page(viewport={"width": 1280, "height": 800})
-    opened.set_default_timeout(30000)
-    requests = []
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.goto(address)
-    opened.wait_for_selector("#file input[type=file]", state="attached")
-    opened.wait_for_selector("#answer .vt-empty")
-    opened.wait_for_selector("#examples img >> nth=-1")
-    yield opened
-    outside = [url for url in requests if not re.match(r"(https?|ws)://127\.0\.0\.1[:/]|(data|blob):", url)]
-    assert len(requests) > 5 and not outside
-    opened.close()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def written(text: str, width: int = 640, height: int = 120, size: int = 24) -> Image.Image:
-    image = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(image).text((24, 40), text, font=ImageFont.load_default(size=size), fill="black")
-    return image
-
-
-def saved(image: Image.Image, kind: str = "PNG", **options) -> dict:
-    """The picture as a file for Playwright's ``set_input_files``."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    mime = "application/pdf" if kind == "PDF" else "image/png"
-    return {"name": f"file.{kind.lower()}", "mimeType": mime, "buffer": buffer.getvalue()}
-
-
-def upload(page, file: dict) -> None:
-    """Give the file and wait until another picture is shown."""
-    before = picture_source(page)
-    page.set_input_files("#file input[type=file]", file)
-    wait_picture(page, before)
-
-
-def picture_source(page) -> str | None:
-    found = page.locator("#picture img")
-    return found.get_attribute("src") if found.count() else None
-
-
-def wait_picture(page, before: str | None) -> None:
-    page.wait_for_function(
-        "before => { const img = document.querySelector('#picture img'); return img && img.complete && img.naturalWidth"
-        " && img.src && img.getAttribute('src') !== before; }",
-        arg=before,
-    )
-
-
-def picture(page) -> np.ndarray:
-    """The pixels of the shown picture, [H, W, 3]."""
-    data = page.request.get(page.locator("#picture img").evaluate("img => img.src")).body()
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
-def run(page, task: str, prompt: str = "", timeout: int = 30000) -> str:
-    """Choose, type, press Run, wait; the text of the answer."""
-    page.check(f"#task input[value={task}]", force=True)
-    page.fill("#prompt textarea", prompt)
-    # Or the line under the answer before would be taken for the new one.
-    page.evaluate("document.querySelectorAll('#status p').forEach(line => line.classList.add('old'))")
-    page.click("#run")
-    return finished(page, timeout)
-
-
-def finished(page, timeout: int = 30000) -> str:
-    page.wait_for_selector("#status .vt-status:not(.old, :has(.vt-dot)), #status .vt-error:not(.old)", timeout=timeout)
-    page.wait_for_selector("#run", timeout=timeout)
-    return page.inner_text("#answer")
+@pytest.fixture
+def page(browser, demo):
+    yield from visit(browser, demo.address)
 
 
 def test_stream_and_stop(page, stub):
@@ -177,19 +82,22 @@ def test_stream_and_stop(page, stub):
     upload(page, saved(Image.new("RGB", (333, 90), "white")))
     page.click("#run")
     seen = set()
-    while len(seen) < 4:
+    for _ in range(200):
         seen.add(page.inner_text("#answer .vt-live")) if page.locator("#answer .vt-live").count() else None
+        if len(seen) == 4:
+            break
         time.sleep(0.05)
+    assert len(seen) == 4
     assert all(text in max(seen, key=len) for text in seen)
     page.click("#stop")
     assert "word59" not in finished(page)
     assert "Stopped by you." in page.inner_text("#status p")
-    assert stub[0].asked[-1] == ((333, 90), "ocr", "", [])
+    assert stub.asked[-1] == ((333, 90), "ocr", "", [])
 
 
 def test_header(page):
     head = page.inner_text(".vt-head")
-    assert "stub <b>model</b>" in head and "known error: CER 0.04" in head
+    assert "stub <b>model</b>" in head and "misreads about 1 character in 18 of clean print" in head
     assert page.title() == "varytoy"
 
 
@@ -203,11 +111,47 @@ def test_boxes_are_drawn(page):
     found = picture(page)
     assert (found[80:100, 39:44] < 250).any() and (found[148:153, 100] < 250).any()
     assert (found[80, 100] == 255).all() and (found[250, 300] == 255).all()
-    assert "confidence 90%" in page.inner_text("#status p")
     before = picture_source(page)
     run(page, "caption")
     wait_picture(page, before)
     assert (picture(page) == 255).all()
+
+
+def test_experimental(page):
+    """What was measured to be worth nothing says so on its button and in place of a confidence."""
+    titles = [title.strip() for title in page.locator("#task label").all_inner_texts()]
+    assert titles[:3] == ["Read text", "Markdown", "Find objects (experimental)"] and "Short answer" in titles
+    assert page.locator("#examples button", has_text="experimental").count() == 1
+    upload(page, saved(written("note")))
+    run(page, "detect")
+    assert "experimental" in page.inner_text("#status p") and "confidence" not in page.inner_text("#status p")
+    assert "experimental" in page.inner_text("#warning").lower()
+    assert json.loads(kept(page, ".json"))["confidence"] is None
+    run(page, "ocr")
+    assert "confidence 50%" in page.inner_text("#status p") and page.locator("#warning p").count() == 0
+
+
+def test_save(page):
+    """The answer as a file: markdown and text as they were written, all that is known as JSON."""
+    upload(page, saved(Image.new("RGB", (400, 300), "white")))
+    run(page, "markdown")
+    text = kept(page, ".md")
+    assert text == kept(page, ".txt") and text.startswith("# Title\n\n- first <img")
+    run(page, "detect")
+    found = json.loads(kept(page, ".json"))
+    assert found["boxes"] == [{"label": "ball", "box": [40, 30, 200, 150]}] and found["file"] == "file.png"
+    assert found["task"] == "detect" and page.locator("#status a:text-is('.md')").count() == 0
+
+
+def test_paragraphs_flow(page):
+    """In the answer the lines of a paragraph run on, those of an address stand alone; the source is exact."""
+    upload(page, saved(written("note")))
+    for task in ("chat", "vqa"):  # the second answers as markdown
+        shown = run(page, task, "page")
+        assert PARAGRAPH.replace("\n", " ") in shown and ADDRESS in shown
+        page.get_by_role("tab", name="Source").click()
+        assert page.input_value("#source textarea").startswith(PARAGRAPH)
+        page.get_by_role("tab", name="Answer").click()
 
 
 def test_model_output_is_escaped(page):
@@ -234,16 +178,63 @@ def test_turns(page, stub):
     run(page, "chat", "one")
     assert page.input_value("#prompt textarea") == ""
     run(page, "chat", "two")
-    history = stub[0].asked[-1][3]
+    history = stub.asked[-1][3]
     assert [row["role"] for row in history] == ["user", "assistant"]
     assert history[0]["content"] == "<image>\none" and history[1]["content"].startswith("heard one")
     assert "one" in page.inner_text("#turns") and "Cut at" not in page.inner_text("#status p")
     run(page, "chat", "long")
-    assert f"Cut at {view.MAX_TOKENS} tokens." in page.inner_text("#status p")
+    assert f"Cut at {MAX_TOKENS} tokens." in page.inner_text("#status p")
     upload(page, saved(written("other")))
     page.wait_for_function("!document.querySelector('#turns').innerText")
-    run(page, "ocr", "what is this")
-    assert stub[0].asked[-1][1:] == ("chat", "what is this", [])
+    run(page, "chat", "what is this")
+    assert stub.asked[-1][1:] == ("chat", "what is this", [])
+
+
+def test_no_box_for_words_that_nobody_reads(page, stub):
+    """A task that takes no words shows no prompt box, and what was typed is asked of no other task."""
+    assert not page.is_visible("#prompt")
+    upload(page, saved(written("note")))
+    page.check("#task input[value=chat]", force=True)
+    page.fill("#prompt textarea", "who is she")
+    page.check("#task input[value=caption]", force=True)
+    page.wait_for_selector("#prompt", state="hidden")
+    page.click("#run")
+    finished(page)
+    assert stub.asked[-1][1:3] == ("caption", "") and page.is_checked("#task input[value=caption]")
+    page.check("#task input[value=chat]", force=True)
+    assert page.input_value("#prompt textarea") == "who is she"
+
+
+def test_queue(browser, demo, page):
+    """One answer at a time: the others see their place, can do all else, can stop waiting, and move up."""
+    tabs = [page, *(visitor for _ in range(2) for visitor in [browser.new_page()])]
+    for tab in tabs[1:]:
+        tab.goto(demo.address)
+        tab.wait_for_selector("#examples img >> nth=-1")
+    for tab in tabs:
+        upload(tab, saved(Image.new("RGB", (333, 90), "white")))
+    for place, tab in enumerate(tabs):
+        tab.click("#run")
+        tab.wait_for_selector(
+            f"#status :text('number {place} in the queue')" if place else "#answer .vt-live:text('word')"
+        )
+    tabs[1].click("#stop")
+    finished(tabs[1])
+    assert (
+        tabs[1].inner_text("#status p").startswith("Stopped by you.") and tabs[1].locator("#answer .vt-empty").count()
+    )
+    tabs[2].wait_for_selector("#status :text('number 1 in the queue')")
+    upload(tabs[1], saved(written("other")))  # while the first is still being answered
+    assert tabs[0].is_visible("#stop")
+    tabs[0].click("#stop")
+    tabs[2].wait_for_selector("#answer .vt-live:text('word')")
+    for tab in tabs[1:]:
+        tab.close()
+    for _ in range(100):  # who has gone is answered no longer
+        if not demo.line._places:
+            return
+        time.sleep(0.1)
+    raise AssertionError("somebody who has gone still holds the line")
 
 
 def test_pages(page, stub):
@@ -263,7 +254,7 @@ def test_pages(page, stub):
     page.get_by_role("option", name="Page 3 of 3").click()
     wait_picture(page, before)
     run(page, "ocr")
-    assert abs(stub[0].asked[-1][0][0] - 500) <= 2
+    assert abs(stub.asked[-1][0][0] - 500) <= 2
 
 
 def test_errors_are_sentences(page):
@@ -277,8 +268,10 @@ def test_errors_are_sentences(page):
     assert said.endswith(".") and "a.png" in said and "\n" not in said and "/" not in said
     upload(page, saved(written("good")))
     page.wait_for_selector("#notice .vt-error", state="detached")
-    run(page, "vqa", "")
-    assert "needs a question" in page.inner_text("#status p")
+    run(page, "detect")
+    before = picture_source(page)
+    assert "ball" not in run(page, "ground", " ") and page.inner_text("#status p") == SENTENCE
+    wait_picture(page, before)  # the boxes have gone, too
     run(page, "chat", "break")
     assert page.inner_text("#status p") == "The model could not answer: no memory left."
     assert "heard again" in run(page, "chat", "again")
@@ -295,26 +288,47 @@ def test_paste_drop_example(page, stub):
     page.click("#examples button >> nth=2")
     wait_picture(page, before)
     page.wait_for_selector("#answer table")
-    assert stub[0].asked[-1][1] == "detect" and page.is_checked("#task input[value=detect]")
+    assert stub.asked[-1][1] == "detect" and page.is_checked("#task input[value=detect]")
 
 
-PASTE = """async ([kind, field, width]) => {
-  const canvas = document.createElement("canvas"); canvas.width = width; canvas.height = 20;
-  const blob = await new Promise(done => canvas.toBlob(done));
-  const data = new DataTransfer(); data.items.add(new File([blob], "image.png", { type: "image/png" }));
-  const event = new Event(kind, { bubbles: true, cancelable: true });
-  Object.defineProperty(event, field, { value: data });
-  document.querySelector("#answer").dispatchEvent(event);
-}"""
+def test_wrong_values(page, demo, capfd):
+    """What no button sends gets a sentence, and the log no traceback."""
+    numbers = page.evaluate("Object.fromEntries(gradio_config.dependencies.map(row => [row.api_name, row.id]))")
+    for event, values in (("on_run", [5, None]), ("on_run", [["ocr"], {}]), ("on_page", ["x"]), ("on_page", [[1]]),
+                          ("on_file", ["/etc/passwd"]), ("on_task", [7])):  # fmt: skip
+        said = sent(page, demo.address, numbers[event], [None, *values] if event != "on_task" else values)
+        assert not said["success"] and "\n" not in said["output"]["error"] and said["output"]["error"], event
+    for event, values in (("on_run", ["chat", None]), ("on_page", [None]), ("on_task", [None])):
+        assert sent(page, demo.address, numbers[event], [None, *values] if event != "on_task" else values)["success"]
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_phone(browser, stub):
-    """On a phone's width nothing sticks out."""
-    opened = browser.new_page(viewport={"width": 390, "height": 844})
-    opened.goto(stub[1])
-    opened.wait_for_selector("#examples img")
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    opened.close()
+@pytest.mark.parametrize(
+    ("width", "height", "scheme"), [(1280, 900, "light"), (390, 844, "light"), (1280, 900, "dark")]
+)
+def test_geometry(browser, demo, width, height, scheme):
+    """Nothing stands on something else, sticks out or is cut off, and the page keeps its width."""
+    for page in visit(browser, demo.address, width, height, color_scheme=scheme):
+        widths = {check_geometry(page, width)}
+        upload(page, saved(written("a page of text", 800, 1000)))
+        run(page, "vqa", "page")
+        widths.add(check_geometry(page, width))
+        run(page, "chat", "page")
+        widths.add(check_geometry(page, width))
+        upload(page, saved(Image.effect_noise((900, 600), 80)))
+        run(page, "detect")
+        widths.add(check_geometry(page, width))
+        run(page, "ground")
+        page.set_input_files("#file input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
+        page.wait_for_selector("#notice .vt-error")
+        widths.add(check_geometry(page, width))
+        assert len(widths) == 1
+        below = page.locator("#answers").bounding_box()["y"] - sum(
+            page.locator("#picture").bounding_box()[side] for side in ("y", "height")
+        )
+        assert width > 720 or 0 <= below < 40
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 150) == (scheme == "dark")
 
 
 @pytest.mark.slow
@@ -331,109 +345,3 @@ def test_embedded_model(browser, tmp_path):
                 upload(page, saved(written(truth, 700, 160, 26), kind, resolution=150))
                 read = run(page, "ocr", timeout=40000)
                 assert character_error_rate([read], [truth]) <= 0.2, (kind, truth, read)
-
-
-class served:  # noqa: N801
-    """``python demo/app.py`` as a user starts it."""
-
-    def __init__(self, log: Path):
-        self.log, self.port = log, free_port()
-
-    def __enter__(self) -> str:
-        program = Path(__file__).resolve().parents[1] / "demo" / "app.py"
-        with self.log.open("w") as out:
-            command = [sys.executable, str(program), "--port", str(self.port)]
-            self.process = subprocess.Popen(command, stdout=out, stderr=out)
-        for _ in range(600):
-            time.sleep(0.1)
-            with socket.socket() as door:
-                if door.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return f"http://127.0.0.1:{self.port}"
-            assert self.process.poll() is None, self.log.read_text()
-        raise AssertionError(self.log.read_text())
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(20)
-
-
-def test_rendered_markdown_holds_no_foreign_element():
-    text = f"{ATTACK}\n\na `<b>` [x](javascript:alert(1)) ![i](http://e.com/i.png) <http://e.com>"
-    text += "\n\n```\n<u>\n```"
-    html = view.render_markdown(text)
-    assert set(re.findall(r"<\s*/?([a-z0-9]+)", html)) <= {"p", "code", "pre"}
-    assert "&lt;img src=x onerror=" in html and "<code>&lt;u&gt;" in html and "<code>&lt;b&gt;" in html
-    assert "<table>" in view.render_markdown("|a|b|\n|-|-|\n|1|2|") and "<h2>" in view.render_markdown("## t")
-    for shown in (view.answer(Answer(ATTACK)), view.live(ATTACK), view.turns([("ocr", ATTACK, ATTACK)]),
-                  view.notice(ATTACK), view.answer(Answer("", [(ATTACK, (1, 2, 3, 4))])),
-                  view.header(ATTACK, ATTACK), view.finished(ATTACK, Answer(""), 1)):  # fmt: skip
-        assert "<img" not in shown and "<script" not in shown and "&lt;img" in shown
-
-
-@pytest.mark.parametrize(
-    ("task", "prompt", "expected"),
-    [
-        ("ocr", "", ("ocr", "")),
-        ("ocr", "Convert the image to markdown format.", ("markdown", "")),
-        ("ocr", "Find the red ball.", ("ground", "the red ball")),
-        ("ocr", "Find every object in this image.", ("detect", "")),
-        ("caption", "who is she", ("chat", "who is she")),
-        ("detect", "ball, cat", ("detect", "ball, cat")),
-        ("ground", "the cat", ("ground", "the cat")),
-        ("vqa", "Where is the cat?", ("vqa", "Where is the cat?")),
-        ("chat", "an <image> here", ("chat", "an image here")),
-    ],
-)
-def test_resolve(task, prompt, expected):
-    assert resolve(task, prompt) == expected
-
-
-def test_every_task_can_be_chosen():
-    assert [name for _, name in view.task_choices()] == list(TASKS)
-    assert all(view.task_hint(name) for name in TASKS)
-
-
-def test_only_conversation_has_history():
-    session = Session(turns=[Turn("ocr", "", get_task("ocr").prompt(), Answer("text"))] * 9)
-    assert session.messages("ocr") == [] and session.messages("detect") == []
-    messages = session.messages("chat")
-    assert [("<image>" in row["content"]) for row in messages] == [True] + [False] * (len(messages) - 1)
-    assert len(messages) == 12
-
-
-def test_stream_cancels_when_nobody_listens():
-    cancel = threading.Event()
-    answers = stream(Stub(), Image.new("RGB", (333, 9)), "ocr", "", [], cancel)
-    assert next(answers).startswith("width 333")
-    answers.close()
-    assert cancel.is_set()
-
-
-def test_sentence():
-    assert sentence(ValueError("the file is empty")) == "The file is empty."
-    assert sentence(ValueError("a.png is empty.")) == "a.png is empty."
-    assert sentence(ValueError("")) == "ValueError."
-    assert sentence(RuntimeError("")) == "The model could not answer: RuntimeError."
-
-
-def test_known_error(tmp_path):
-    assert view.known_error(str(tmp_path)) == "known error: not measured"
-    (tmp_path / "evaluation.json").write_text(json.dumps({"block CER": 0.0412, "of": "x"}))
-    assert view.known_error(str(tmp_path)) == "known error: block CER 0.0412"
-    for broken in ("[1]", "{", '{"a": "b"}'):
-        (tmp_path / "evaluation.json").write_text(broken)
-        assert view.known_error(str(tmp_path)) == "known error: not measured"
-
-
-def test_no_model(tmp_path, capsys):
-    """A folder without a model: one sentence, exit code 2."""
-    assert main(["--model", str(tmp_path)]) == 2
-    said = capsys.readouterr().err.strip()
-    assert "is not a varytoy model" in said and "\n" not in said
-
-
-def test_own_examples(tmp_path):
-    row = {"title": "Mine", "file": "a.png", "task": "detect"}
-    (tmp_path / "examples.json").write_text(json.dumps([row]))
-    (found,) = examples(tmp_path, tmp_path)
-    assert (found.title, found.path, found.task, found.prompt) == ("Mine", str(tmp_path / "a.png"), "detect", "")

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from varytoy.ink import Analysis, Segment, analyse, estimate_text_size, segments_size, text_mask
+from varytoy.ink import SMALLEST, Analysis, Segment, analyse, estimate_text_size, segments_size, text_mask
 
-__all__ = ["Block", "crop_block", "cut_blocks", "estimate_skew", "estimate_text_size", "join_blocks", "text_mask"]
+__all__ = [
+    "SMALLEST",
+    "Block",
+    "crop_block",
+    "cut_blocks",
+    "estimate_skew",
+    "estimate_text_size",
+    "join_blocks",
+    "text_mask",
+]
 
 
 MOST_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000

@@ -176,6 +176,8 @@ def _failed(output: Output, name: str, sentence: str, page: int | None = None, s
 def _remarks(answer: Answer) -> Iterator[str]:
     if answer.turned:
         yield f"the text stands turned; it was read after a turn of {answer.turned} degrees"
+    if answer.skipped:
+        yield f"{answer.skipped} blocks have letters too small to read, or are a picture's texture; they were left out"
     if answer.stop_reason == "loop":
         yield "the model began to repeat itself and was stopped"
     elif answer.stop_reason == "length":
@@ -194,6 +196,7 @@ def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) ->
         **({} if answer.markdown is None else {"markdown": answer.markdown}),
         "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],
         "blocks": [{"text": text, "box": list(xyxy)} for text, xyxy in answer.blocks],
+        **({"skipped": answer.skipped} if answer.skipped else {}),
         **({"turned": answer.turned} if answer.turned else {}),
         "stop_reason": answer.stop_reason,
         "confidence": None if answer.confidence is None else round(answer.confidence, 4),

@@ -215,9 +215,12 @@ class Reader:
         in batches, join. An empty page gives an empty text."""
         chosen = get_task(task)
         image = to_rgb(image)
-        blocks = [block for block in layout.cut_blocks(image) if block.kind == "text"]
+        found = [block for block in layout.cut_blocks(image) if block.kind == "text"]
+        blocks = [block for block in found if block.text_size >= layout.SMALLEST]
+        skipped = len(found) - len(blocks)
         if not blocks:
-            return Answer("", markdown="" if task == "markdown" else None, confidence=1.0, size=image.size)
+            empty = "" if task == "markdown" else None
+            return Answer("", markdown=empty, confidence=1.0, size=image.size, skipped=skipped)
         messages = [{"role": "user", "content": f"<image>\n{self._prompt(chosen)}"}]
         done: list[Generated] = []
         text = ""
@@ -238,7 +241,7 @@ class Reader:
         answer = chosen.parse(text, image.size)
         answer.blocks = [(row.text, block.box) for row, block in zip(done, blocks, strict=False) if row.text.strip()]
         answer.stop_reason = next((row.stop_reason for row in done if row.stop_reason != "end"), "end")
-        answer.confidence, answer.size = _mean_confidence(done), image.size
+        answer.confidence, answer.size, answer.skipped = _mean_confidence(done), image.size, skipped
         return answer
 
     def _prompt(self, task: Task, argument: str = "") -> str:
@@ -316,6 +319,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         confidence=sum(value * weight for value, weight in sure) / sum(weight for _, weight in sure) if sure else None,
         stop_reason=next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end"),
         error=next((answer.error for answer in answers if answer.error), ""),
+        skipped=sum(answer.skipped for answer in answers),
         pages=list(answers),
     )
 

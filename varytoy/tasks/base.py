@@ -25,6 +25,7 @@ class Answer:
             ``stopped`` (by the user) or ``error``.
         error: of a file or page that could not be read; else empty.
         size: (width, height) of the picture in pixels.
+        skipped: blocks whose letters are too small to be read by anything, or the texture of a picture.
         turned: degrees, counter-clockwise, by which the picture was turned to stand upright; boxes are of the file.
         pages: the answers to each page of a document with several.
     """
@@ -37,6 +38,7 @@ class Answer:
     blocks: list[tuple[str, Coordinates]] = field(default_factory=list)
     error: str = ""
     size: tuple[int, int] | None = None
+    skipped: int = 0
     turned: int = 0
     pages: list["Answer"] = field(default_factory=list)
 

@@ -1,0 +1,305 @@
+"""The page of the demo: what stands on it and what its buttons do."""
+
+import asyncio
+import functools
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import gradio as gr
+
+from demo import look, view
+from demo.line import MAX_TOKENS, Line, Waiting, stream
+from demo.measured import Measured
+from demo.pictures import Example, thumbnail
+from demo.session import Session, Turn, asked, open_page, sentence, takes_words
+from varytoy.documents import DocumentError
+from varytoy.runtime import first_line
+from varytoy.tasks import TASKS, Answer
+
+WORKERS = 80
+# The examples lie below; what they show stands above.
+UPWARDS = "() => { window.scrollTo({ top: 0, behavior: 'smooth' }); }"
+
+
+class Demo:
+    """The page. ``reader`` needs ``ask`` and ``name``; ``tasks`` are those that the model was taught."""
+
+    def __init__(
+        self, reader, offered: list[Example], measured: Measured | None = None, tasks: Sequence[str] = tuple(TASKS)
+    ):
+        self.reader, self.name, self.tasks = reader, view.model_name(reader.name), tasks
+        self.offered = [example for example in offered if example.task in tasks]
+        self.measured, self.line = measured or Measured(), Line()
+        # Uploads and pictures are deleted an hour after they came.
+        self.page = gr.Blocks(title="varytoy", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600))
+        with self.page:
+            self.session = gr.State(Session())
+            gr.HTML(view.header(self.name, self.measured.known_error()))
+            with gr.Row(equal_height=False, elem_id="sides"):
+                with gr.Column(scale=6, min_width=320, elem_classes="vt-side vt-left"):
+                    self._picture_side()
+                with gr.Column(scale=6, min_width=320, elem_classes="vt-side"):
+                    self._answer_side()
+            self._examples()
+            self._connect()
+        self.page.preprocess_data = _in_a_sentence(self.page.preprocess_data)
+
+    def _picture_side(self) -> None:
+        self.file = gr.File(label="Picture or PDF", elem_id="file", show_label=False, height=302)
+        self.notice = gr.HTML(elem_id="notice", visible=False)
+        self.picture = gr.Image(
+            type="filepath", elem_id="picture", label="Picture", show_label=False, interactive=False,
+            visible=False, buttons=["download", "fullscreen"], alt_text="The picture that is read",
+        )  # fmt: skip
+        with gr.Row(elem_id="pager", visible=False) as self.pager:
+            self.back = gr.Button("‹", size="sm", elem_id="back")
+            self.number = gr.Dropdown(show_label=False, container=False, elem_id="page", interactive=True)
+            self.forth = gr.Button("›", size="sm", elem_id="forth")
+
+    def _answer_side(self) -> None:
+        first = self.tasks[0]
+        choices = [(self._titled(view.label(task), task), task) for task in self.tasks]
+        self.task = gr.Radio(choices, value=first, elem_id="task", label="Task", show_label=False, container=False)
+        with gr.Column(elem_id="ask"):
+            self.warning = gr.HTML(elem_id="warning", visible=False)
+            with gr.Row(elem_id="words"):
+                self.prompt = gr.Textbox(
+                    elem_id="prompt", label="Prompt", show_label=False, container=False, lines=1, max_lines=4,
+                    max_length=2000, scale=1, visible=takes_words(first),
+                )  # fmt: skip
+                self.run = gr.Button("Run", variant="primary", elem_id="run")
+                self.stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
+        with gr.Column(elem_id="answers"):
+            with gr.Tabs():
+                with gr.Tab("Answer"):
+                    self.answer = gr.HTML(view.placeholder(), elem_id="answer", autoscroll=True)
+                with gr.Tab("Source"):
+                    self.source = gr.Textbox(
+                        elem_id="source", show_label=True, lines=8, max_lines=24, buttons=["copy"],
+                        interactive=False, label="Source",
+                    )  # fmt: skip
+            self.status = gr.HTML(elem_id="status")
+        with gr.Column(elem_id="before"):
+            self.turns = gr.HTML(elem_id="turns")
+            self.forget = gr.Button("Forget these turns", size="sm", elem_id="forget", visible=False)
+
+    def _examples(self) -> None:
+        if self.offered:
+            gr.HTML('<section class="vt-examples"><h2>Or try one of these</h2></section>')
+        with gr.Row(elem_id="examples"):
+            self.buttons = [
+                gr.Button(self._titled(example.title, example.task), icon=thumbnail(example))
+                for example in self.offered
+            ]
+        for button in self.buttons:
+            button.keep_in_cache.add(button.icon["path"])
+
+    def _titled(self, title: str, task: str) -> str:
+        return f"{title} (experimental)" if self.measured.is_experimental(task) else title
+
+    def _connect(self) -> None:
+        """Wire the events. Answers wait in ``self.line``; everything else is done at once."""
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        left = [self.file, self.notice, self.picture, self.pager, self.number]
+        right = [self.answer, self.source, self.status, self.turns, self.forget, self.run, self.stop, self.prompt]
+        everything = [*left, *right, self.task]
+        answering = {
+            "fn": self.on_run, "inputs": [self.session, self.task, self.prompt], "outputs": [*right, self.picture],
+            "concurrency_limit": None, **quiet,
+        }  # fmt: skip
+        gr.on([self.run.click, self.prompt.submit], **answering)
+        self.file.upload(self.on_file, [self.session, self.file], everything, **quiet)
+        self.number.input(self.on_page, [self.session, self.number], everything, **quiet)
+        for button, step in ((self.back, -1), (self.forth, 1)):
+            button.click(functools.partial(self.on_step, step), self.session, everything, **quiet)
+        self.stop.click(lambda session: session.stop(), self.session, None, queue=False, **quiet)
+        self.forget.click(self.on_forget, self.session, [self.turns, self.forget], queue=False, **quiet)
+        self.task.change(self.on_task, self.task, [self.prompt, self.warning], queue=False, **quiet)
+        for button, example in zip(self.buttons, self.offered, strict=True):
+            chosen = button.click(functools.partial(self.on_example, example), self.session, everything, js=UPWARDS,
+                                  **quiet)  # fmt: skip
+            chosen.then(**answering)
+
+    def on_file(self, session: Session, path: str | None) -> dict:
+        return {**self._open(session, path), self.file: None} if path else {self.file: None}
+
+    def on_example(self, example: Example, session: Session) -> dict:
+        return {**self._open(session, example.path), self.task: example.task, self.prompt: example.prompt}
+
+    def on_step(self, step: int, session: Session) -> dict:
+        return self.on_page(session, min(max(session.page + step, 1), session.of))
+
+    def on_page(self, session: Session, number: int) -> dict:
+        try:
+            session.turn_to(number)
+        except DocumentError as error:
+            return {**self._shown(session), self.notice: gr.update(value=view.notice(sentence(error)), visible=True)}
+        return self._shown(session)
+
+    def on_task(self, task: str | None) -> dict:
+        """A prompt box for the tasks that take words, and a warning about those that the model cannot do."""
+        takes, warning = bool(task) and takes_words(task), self.measured.warning(task)
+        return {
+            self.prompt: gr.update(visible=takes, placeholder=view.task_hint(task) if takes else ""),
+            self.warning: gr.update(visible=bool(warning), value=view.warning(warning)),
+        }
+
+    def on_forget(self, session: Session) -> dict:
+        session.turns = []
+        return {self.turns: "", self.forget: gr.update(visible=False)}
+
+    def _open(self, session: Session, path: str) -> dict:
+        """Show the first page of a file, with nothing asked yet; or say why not and leave the rest."""
+        try:
+            session.open(path)
+        except DocumentError as error:
+            # Where the server keeps uploads says nothing to a user.
+            said = sentence(error).replace(path, Path(path).name)
+            said = f"{said.rstrip('.')}; the picture before it stays." if session.view else said
+            return {self.notice: gr.update(value=view.notice(said), visible=True)}
+        return self._shown(session)
+
+    def _shown(self, session: Session) -> dict:
+        """The session's page, with nothing asked yet."""
+        pages = [(f"Page {number} of {session.of}", number) for number in range(1, session.of + 1)]
+        there = session.view is not None
+        return {
+            self.notice: gr.update(value="", visible=False),
+            self.picture: gr.update(value=self._saved(session.view) if there else None, visible=there),
+            self.pager: gr.update(visible=session.of > 1),
+            self.number: gr.update(choices=pages, value=session.page),
+            self.answer: view.placeholder(),
+            self.source: "",
+            self.status: "",
+            self.turns: "",
+            self.forget: gr.update(visible=False),
+            **self._buttons(running=False),
+        }
+
+    def _saved(self, image) -> str:
+        """A PNG in Gradio's cache. Given a picture, Gradio would write it between the events of all visitors."""
+        folder = Path(self.picture.GRADIO_CACHE) / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        image.save(folder / "picture.png", compress_level=2)
+        return str(folder / "picture.png")
+
+    async def on_run(self, session: Session, task: str, prompt: str) -> AsyncIterator[dict]:
+        """Ask, and stream what comes."""
+        try:
+            if session.view is None:
+                raise ValueError("choose another page" if session.data else "choose a picture or a PDF first")
+            turn = asked(task, prompt)
+            if task not in self.tasks:
+                raise ValueError(f"this model was not taught '{task}'")
+        except ValueError as error:
+            yield await asyncio.to_thread(self._failed, session, error)
+            return
+        cancel = session.begin()
+        rows = [(turn.task, turn.asked, turn.answer.text) for turn in session.turns]
+        yield {self.turns: view.turns(rows), self.forget: gr.update(visible=bool(rows)), self.answer: view.live(""),
+               self.source: "", self.status: view.working(0), **await asyncio.to_thread(self._unmarked, session),
+               **self._buttons(running=True)}  # fmt: skip
+        try:
+            async with aclosing(self._answering(session, cancel, turn)) as changes:
+                async for change in changes:
+                    yield change
+        except Exception as error:  # of the reader, which may raise anything: a sentence for the user, the log has all
+            if session.cancel is cancel:
+                yield await asyncio.to_thread(self._failed, session, error)
+
+    async def _answering(self, session: Session, cancel, turn: Turn) -> AsyncIterator[dict]:
+        start = time.perf_counter()
+        history = session.messages(turn.task)
+        ask = functools.partial(
+            self.reader.ask, task=turn.task, argument=turn.asked, history=history, max_new_tokens=MAX_TOKENS
+        )
+        picture = functools.partial(open_page, session.data, session.page)
+        async with aclosing(stream(self.line, ask, picture, cancel)) as news:
+            async for found in news:
+                if session.cancel is not cancel:
+                    return  # another picture is shown by now
+                if isinstance(found, Waiting):
+                    start = time.perf_counter()
+                    yield {self.status: view.waiting(found.place)}
+                    continue
+                seconds = time.perf_counter() - start
+                if isinstance(found, Answer):
+                    turn.answer = found
+                    yield await asyncio.to_thread(self._finished, session, turn, seconds)
+                elif found is None:
+                    yield {self.status: view.working(seconds)}
+                else:
+                    yield {self.answer: view.live(found), self.source: found, self.status: view.working(seconds)}
+
+    def _finished(self, session: Session, turn: Turn, seconds: float) -> dict:
+        found, experimental = turn.answer, self.measured.is_experimental(turn.task)
+        said = view.finished(self.name, found, seconds, experimental)
+        if found.text:
+            session.turns.append(turn)
+            said += view.downloads(self._files(session, turn, seconds, experimental))
+        changes = {
+            self.answer: view.answer(found),
+            self.source: found.text,
+            self.status: said,
+            **self._buttons(running=False),
+        }
+        if found.boxes:
+            changes[self.picture] = self._saved(session.drawn(turn))
+        if turn.task in ("chat", "vqa"):
+            changes[self.prompt] = ""
+        return changes
+
+    def _files(self, session: Session, turn: Turn, seconds: float, experimental: bool) -> dict[str, str]:
+        """Name -> contents of what can be saved. An experimental answer's confidence would only mislead."""
+        found = turn.answer
+        stem = Path(session.name).stem + (f"-page-{session.page}" if session.of > 1 else "")
+        row = {
+            "file": session.name, "page": session.page, "task": turn.task, "prompt": turn.asked, "text": found.text,
+            "boxes": [{"label": label, "box": list(box)} for label, box in found.boxes],
+            "stop_reason": found.stop_reason, "seconds": round(seconds, 3), "model": self.name,
+            "confidence": None if experimental or found.confidence is None else round(found.confidence, 4),
+            "experimental": experimental,
+        }  # fmt: skip
+        files = {f"{stem}.txt": found.text, f"{stem}.json": json.dumps(row, ensure_ascii=False, indent=2)}
+        return {f"{stem}.md": found.markdown, **files} if found.markdown else files
+
+    def _failed(self, session: Session, error: Exception) -> dict:
+        """The error in place of the answer before, which would be taken for the answer to what was just asked."""
+        return {self.status: view.notice(sentence(error)), self.answer: view.placeholder(), self.source: "",
+                **self._unmarked(session), **self._buttons(running=False)}  # fmt: skip
+
+    def _unmarked(self, session: Session) -> dict:
+        """The clean picture, where the last answer's boxes stand on it."""
+        marked = session.view is not None and session.turns and session.turns[-1].answer.boxes
+        return {self.picture: self._saved(session.view)} if marked else {}
+
+    def _buttons(self, running: bool) -> dict:
+        return {self.run: gr.update(visible=not running), self.stop: gr.update(visible=running)}
+
+    def launch(self, host: str, port: int) -> str:
+        """Serve from threads of their own. Returns the address."""
+        self.page.queue(default_concurrency_limit=8)
+        _, address, _ = self.page.launch(
+            server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, inbrowser=False,
+            prevent_thread_lock=True, footer_links=[], max_file_size="100mb", theme=look.theme(), css=look.CSS,
+            js=look.SCRIPT, max_threads=WORKERS,
+        )  # fmt: skip
+        return address
+
+
+def _in_a_sentence(preprocess):
+    """What Gradio's components refuse (a page that is not there, a path in place of an upload) comes from no button of
+    the page; whoever sends it gets a sentence, and the log no traceback."""
+
+    async def checked(*arguments, **options):
+        try:
+            return await preprocess(*arguments, **options)
+        except Exception as error:  # each component raises its own
+            reason = f"the page cannot take what was sent to it: {first_line(error)}"
+            raise gr.Error(reason, print_exception=False) from error
+
+    return checked
