@@ -260,3 +260,13 @@ def test_a_full_disk_is_said_and_leaves_nothing(whole, toy, tmp_path, there):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
     convert(toy, out)
+
+
+def test_a_token_far_outside_the_vocabulary_is_said(tmp_path):
+    """The tokenizers library would write all that could be before it."""
+    originals.vary_tiny(tmp_path / "x")
+    file = tmp_path / "x" / "vocab.json"
+    words = json.loads(file.read_text())
+    file.write_text(json.dumps(words | {next(iter(words)): 10**9}))
+    with pytest.raises(WeightsError, match="tokenizer has the token 1000000000"):
+        convert(tmp_path / "x", tmp_path / "out")

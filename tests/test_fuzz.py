@@ -4,6 +4,7 @@ One case again, with its traceback: ``python tests/test_fuzz.py DOOR CASE``. Oth
 """
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -70,7 +71,7 @@ def odd(rng: random.Random):
         for _ in range(rng.choice((10, 50, 400))):
             deep = [deep]
         return deep
-    return rng.choice(ODD)
+    return copy.deepcopy(rng.choice(ODD))  # a tree may change it
 
 
 def mutated_tree(tree, rng: random.Random, times: int):

@@ -110,7 +110,7 @@ def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
     found = understand(path)
     part = found.source.family.part
     processor = None if part else processor_for(found)
-    tokenizer = _tokenizer(found.source) if part == "language_model" else None
+    tokenizer = _tokenizer(found.source, found.config.vocab_size) if part == "language_model" else None
     kind = DTYPES.get(dtype)
 
     def cast(tensor: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def processor_for(found: Conversion) -> VaryProcessor:
     """
     family, config = found.source.family, found.config
     chosen = read_preset(family.preset)["processor"] | family.processor
-    tokenizer = _tokenizer(found.source)
+    tokenizer = _tokenizer(found.source, config.text_config.vocab_size)
     if tokenizer is None:
         raise WeightsError(
             f"{found.source.folder} lacks a tokenizer: put tokenizer.json, qwen.tiktoken, or vocab.json and merges.txt "
@@ -189,8 +189,16 @@ def processor_for(found: Conversion) -> VaryProcessor:
     return VaryProcessor(VaryImageProcessor(**pixels), tokenizer, **chosen)
 
 
-def _tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
-    """The tokenizer beside the weights, whatever model class the folder names."""
+def _tokenizer(source: Source, words: int) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside weights for ``words`` tokens, whatever model class the folder names."""
+    found = _read_tokenizer(source)
+    highest = max(found.get_vocab().values(), default=0) if found is not None else 0
+    if highest >= words:
+        raise WeightsError(f"{source.folder}: its tokenizer has the token {highest}, and the model {words} tokens")
+    return found
+
+
+def _read_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:
     names = {file.name for file in source.folder.iterdir()}
     ranks = next(iter(sorted(name for name in names if name.endswith(".tiktoken"))), None)
     try:
