@@ -55,7 +55,7 @@ class Stub:
 
     def _slowly(self, image, show, cancel):
         said = f"width {image.width}"
-        for number in range(60 if image.width == 333 else 6):
+        for number in range(400 if image.width == 333 else 6):
             said += f" word{number}"
             show(said)
             if cancel.wait(0.12):
@@ -63,9 +63,11 @@ class Stub:
         return Answer(said, confidence=0.5)
 
 
-def visit(browser, address, width: int = 1280, height: int = 900, **options):
+def visit(browser, address, width: int = 1280, height: int = 900, scheme: str = "light"):
     """A page on the demo; no request may leave this machine."""
-    opened = browser.new_page(viewport={"width": width, "height": height}, **options)
+    opened = browser.new_page()
+    opened.set_viewport_size({"width": width, "height": height})
+    opened.emulate_media(color_scheme=scheme)
     opened.set_default_timeout(30000)
     requests = []
     opened.on("request", lambda request: requests.append(request.url))
