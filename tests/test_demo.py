@@ -239,8 +239,8 @@ def test_queue(browser, demo, page):
 
 def test_pages(page, stub):
     """A PDF shows its first page and a chooser."""
-    sizes = (300, 400, 500)
-    pages = [Image.new("RGB", (width, 300), (width // 2, 255, 255)) for width in sizes]
+    sizes = (700, 800, 900)
+    pages = [Image.new("RGB", (width, 700), (width // 4, 255, 255)) for width in sizes]
     upload(page, saved(pages[0], "PDF", save_all=True, append_images=pages[1:], resolution=150))
     assert page.input_value("#page input") == "Page 1 of 3"
     for step, number in (("#forth", 2), ("#forth", 3), ("#back", 2)):
@@ -254,7 +254,7 @@ def test_pages(page, stub):
     page.get_by_role("option", name="Page 3 of 3").click()
     wait_picture(page, before)
     run(page, "ocr")
-    assert abs(stub.asked[-1][0][0] - 500) <= 2
+    assert abs(stub.asked[-1][0][0] - sizes[2]) <= 2
 
 
 def test_errors_are_sentences(page):

@@ -9,7 +9,7 @@ from conftest import ROOT, TINY, start_of
 import data_tools.__main__
 import train.__main__
 
-LINE = "pip install -c constraints.txt -e '.[train]'"
+LINE = "pip install -c varytoy/constraints.txt -e '.[train]'"
 
 
 @pytest.mark.parametrize(

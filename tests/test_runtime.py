@@ -108,7 +108,10 @@ def test_read_says_what_it_did_not_do(tmp_path, card, capsys, monkeypatch):
     capsys.readouterr()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     assert main([*asked, "--quantize", "nf4"]) == 0
-    assert "not nf4: bitsandbytes is missing (pip install -c constraints.txt -e '.[train]')" in capsys.readouterr().err
+    assert (
+        "not nf4: bitsandbytes is missing (pip install -c varytoy/constraints.txt -e '.[train]')"
+        in capsys.readouterr().err
+    )
     assert main([*asked, "--device", "cuda"]) == 2
     assert "finds no NVIDIA card" in capsys.readouterr().err
 

@@ -93,7 +93,7 @@ class SampleDataset(Dataset):
                     continue  # counted when the sample is used
                 high, wide = -(-height // stride[0]), -(-width // stride[1])
                 rows, tokens = max(rows, high), tokens + high * wide
-            found.append((rows // 2, tokens + sum(len(message["content"]) for message in sample.messages)))
+            found.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
         return found
 
 

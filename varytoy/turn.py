@@ -1,0 +1,78 @@
+"""Which way up a page stands, from its ink alone: letters stand on lines, and Latin print reaches above them more often
+than below. Unsure is upright."""
+
+import numpy as np
+from PIL import Image
+
+from varytoy.ink import _band, _components, _ink, _working, analyse
+
+LEAST_LETTERS = 40
+SIDEWAYS = 1.5
+"""How much better letters must be aligned down the page than across it."""
+UPSIDE_DOWN = 1.2
+"""How much more ink must lie below the x than above it. English has a third, a page of commas and g about as much."""
+_STRIP = 25
+_WIDEST = 30
+
+
+def estimate_turn(image: Image.Image) -> int:
+    """Degrees, counter-clockwise as in ``Image.rotate``, by which a picture of text must be turned to stand upright: 0,
+    90, 180 or 270; 0 where there is little text or the signs are weak."""
+    mask = _ink(_working(image)[0])
+    boxes = _components(mask)[2]
+    across, down = alignment(boxes)
+    if down > SIDEWAYS * across:
+        above, below = reach(image.transpose(Image.Transpose.ROTATE_90))
+        return 90 if above >= below else 270
+    above, below = reach(image)
+    return 180 if below > UPSIDE_DOWN * above else 0
+
+
+def alignment(boxes: np.ndarray) -> tuple[float, float]:
+    """How well the edges of letters [C, 4] xyxy fall into the same rows, and into the same columns; zeros where there
+    are too few."""
+    size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    letter = size >= 4
+    if letter.sum() < LEAST_LETTERS:
+        return 0.0, 0.0
+    usual = float(np.median(size[letter]))
+    letter = (size > 0.5 * usual) & (size < 3 * usual)
+    if letter.sum() < LEAST_LETTERS:
+        return 0.0, 0.0
+    x0, y0, x1, y1 = boxes[letter].T
+    return (
+        _sharpness(x0, y0, usual) + _sharpness(x0, y1, usual),
+        _sharpness(y0, x0, usual) + _sharpness(y0, x1, usual),
+    )
+
+
+def _sharpness(along: np.ndarray, edge: np.ndarray, usual: float) -> float:
+    """Mean number of letters whose edge is the same, within strips that no skew blurs."""
+    cell = max(1.0, usual / 6)
+    strip = (along / (_STRIP * usual)).astype(int)
+    place = (edge / cell).astype(int)
+    _, counts = np.unique(strip * (place.max() + 1) + place, return_counts=True)
+    return float((counts**2).sum() / counts.sum())
+
+
+def reach(image: Image.Image) -> tuple[float, float]:
+    """Ink above and below the band of the x, of all lines of a picture whose lines go across."""
+    analysis = analyse(image)
+    if analysis is None or sum(s.letters for s in analysis.segments) < LEAST_LETTERS:
+        return 0.0, 0.0
+    mask = _ink(_working(image)[0])
+    above = below = 0.0
+    for segment in analysis.segments:
+        if segment.letters < 6:
+            continue
+        x0, y0, x1, y1 = (int(side) for side in segment.box)
+        step = max(int(_WIDEST * segment.size), 1)
+        for start in range(x0, x1, step):
+            profile = mask[y0:y1, start : min(start + step, x1)].sum(axis=1).astype(float)
+            if profile.max(initial=0) <= 0:
+                continue
+            top, bottom, level = _band(profile)
+            if not level:
+                above += profile[: max(int(round(top)), 0)].sum()
+                below += profile[int(round(bottom)) + 1 :].sum()
+    return above, below
