@@ -1,5 +1,6 @@
 """Mutated JSON trees and bytes, for the fuzz of every door."""
 
+import copy
 import json
 import random
 

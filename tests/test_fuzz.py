@@ -467,5 +467,6 @@ def test_no_input_ends_a_program(door):
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     chosen, *span = sys.argv[1:]
     run(chosen, int(span[0]), int(span[-1]) + (len(span) == 1))

@@ -18,6 +18,7 @@ from varytoy.processing import VaryProcessor
 from varytoy.runtime import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.samples import IMAGE_PLACEHOLDER
 from varytoy.tasks import Answer, Task, get_task
+from varytoy.turn import estimate_turn, turn_back
 
 Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
@@ -159,6 +160,18 @@ class Reader:
             return Answer("", stop_reason="error", error=str(error))
 
     def _picture(self, image: Image.Image, options: "_Options") -> Answer:
+        if options.task.view != "text" or options.history:
+            return self._upright(image, options)
+        turn = estimate_turn(image)
+        if not turn:
+            return self._upright(image, options)
+        size, image = image.size, image.rotate(turn, expand=True)
+        answer = self._upright(image, options)
+        answer.blocks = [(text, turn_back(box, turn, image.size)) for text, box in answer.blocks]
+        answer.size, answer.turned = size, turn
+        return answer
+
+    def _upright(self, image: Image.Image, options: "_Options") -> Answer:
         task = options.task
         box = (0, 0, *image.size)
         view, scale = image, 1.0

@@ -1,0 +1,63 @@
+"""Which way up a page stands: found from its ink, read after a turn, with boxes of the file."""
+
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from varytoy.reader import Reader
+from varytoy.turn import estimate_turn, turn_back
+
+TEXT = "The light of the lamp fell on the table, and all that Hilda had brought lay there: bread, a knife, an apple."
+
+
+def page(text: str = TEXT, lines: int = 8) -> Image.Image:
+    image = Image.new("RGB", (900, 60 + lines * 34), "white")
+    for number in range(lines):
+        words = text[number * 7 :] + text[: number * 7]
+        ImageDraw.Draw(image).text((30, 30 + number * 34), words[:80], "black", ImageFont.load_default(size=20))
+    return image
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_turned_pages_are_known(turn):
+    assert estimate_turn(page().rotate(-turn, expand=True)) == turn
+
+
+@pytest.mark.parametrize("text", [TEXT.upper(), "3190 2785 4466 " * 8])
+def test_unsure_is_upright(text):
+    """Capitals and figures, which reach nowhere."""
+    assert estimate_turn(page(text)) == 0
+    assert estimate_turn(page(text, lines=1)) == 0
+    assert estimate_turn(Image.new("RGB", (300, 200), "white")) == 0
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_boxes_of_a_turned_page_are_of_the_file(model, processor, turn, monkeypatch):
+    def echo(self, conversations, images, *rest):
+        return [SimpleNamespace(text="x", stop_reason="end", confidence=1.0, tokens=1) for _ in images]
+
+    monkeypatch.setattr(Reader, "generate", echo)
+    upright = page(lines=12)
+    turned = upright.rotate(-turn, expand=True)
+    answer = Reader(model, processor).ocr(turned)
+    assert (answer.turned, answer.size) == (turn, turned.size) and answer.blocks
+    for _, box in answer.blocks:
+        assert turned.crop(box).convert("L").getextrema()[0] < 100  # letters are where it says
+    left, top, right, bottom = (
+        min(box[0] for _, box in answer.blocks),
+        min(box[1] for _, box in answer.blocks),
+        max(box[2] for _, box in answer.blocks),
+        max(box[3] for _, box in answer.blocks),
+    )
+    outside = turned.copy()
+    outside.paste("white", (left, top, right, bottom))
+    assert outside.convert("L").getextrema()[0] > 200
+
+
+def test_turning_back_is_exact():
+    picture = Image.new("L", (7, 5))
+    picture.paste(255, (1, 2, 4, 3))
+    for turn in (0, 90, 180, 270):
+        turned = picture.rotate(turn, expand=True)
+        assert turn_back(turned.getbbox(), turn, turned.size) == (1, 2, 4, 3)
