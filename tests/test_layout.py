@@ -344,3 +344,35 @@ def test_join_parts_paragraphs_and_goes_on_within_them():
     assert join_blocks([], []) == ""
     with pytest.raises(ValueError):
         join_blocks(["a"], blocks)
+
+
+def test_a_line_that_is_too_long_is_cut_at_word_spaces_and_joined():
+    words = [f"word{number}" for number in range(40)]
+    font = ImageFont.load_default(size=20)
+    image = Image.new("RGB", (int(font.getlength(" ".join(words))) + 40, 46), "white")
+    ImageDraw.Draw(image).text((20, 8), " ".join(words), "black", font)
+    blocks = cut_blocks(image)
+    widths = [block.box[2] - block.box[0] for block in blocks]
+    assert len(blocks) > 2 and max(widths) < 100 * blocks[0].text_size
+    assert [block.line_start for block in blocks] == [True] + [False] * (len(blocks) - 1)
+    starts = [20 + font.getlength(" ".join(words[:number]) + " " * bool(number)) for number in range(len(words))]
+    for block in blocks[1:]:  # each begins in a word space
+        assert min(abs(block.box[0] - start) for start in starts) < 8
+    assert join_blocks(["a"] * len(blocks), blocks) == " ".join("a" * len(blocks))
+
+
+@pytest.mark.parametrize("kind", ["dither", "noise", "checkerboard", "stripes", "dots"])
+def test_textures_take_seconds(kind):
+    rng = np.random.default_rng(0)
+    grid = np.indices((700, 700)).sum(0)
+    slope = np.linspace(40, 215, 700)[None].repeat(700, 0) + rng.normal(0, 20, (700, 700))
+    picture = {
+        "dither": Image.fromarray(slope.clip(0, 255).astype(np.uint8)).convert("1").convert("L"),
+        "noise": Image.fromarray((rng.random((700, 700)) < 0.3).astype(np.uint8) * 255),
+        "checkerboard": Image.fromarray((grid // 3 % 2 * 255).astype(np.uint8)),
+        "stripes": Image.fromarray((np.indices((700, 700))[0] % 3 * 127).astype(np.uint8)),
+        "dots": Image.fromarray(((np.indices((700, 700)) % 6 < 3).all(0) * 255).astype(np.uint8)),
+    }[kind]
+    start = time.process_time()
+    cut_blocks(picture)
+    assert time.process_time() - start < 10  # it was minutes

@@ -21,9 +21,10 @@ def fit_text(image: Image.Image, text_size: float) -> Image.Image:
 
 def one_pass_box(view: Image.Image, text_size: float, max_pixels: int) -> tuple[int, int, int, int] | None:
     """xyxy of the part of a fitted picture that is read at once, without wide margins; None where it holds more than
-    ``MOST_LINES`` lines, a picture, or over ``max_pixels``."""
+    ``MOST_LINES`` lines, a line that is too long, a picture, or over ``max_pixels``."""
     blocks = layout.cut_blocks(view)
-    if sum(block.lines for block in blocks) > MOST_LINES or any(block.kind != "text" for block in blocks):
+    several = any(block.kind != "text" or not block.line_start for block in blocks)
+    if several or sum(block.lines for block in blocks) > MOST_LINES:
         return None
     box = (0, 0, *view.size)
     if blocks:

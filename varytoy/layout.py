@@ -4,7 +4,7 @@ blocks of a few lines, in reading order.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+WIDEST_LINE, PIECE = 100, 65
+"""In heights of x: a longer line is cut at word spaces into pieces of about the second. A line of a page has up to 90;
+models that read blocks lose their place in longer ones."""
 MOST_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000
 
 
@@ -32,7 +35,7 @@ class Block:
 
     ``box``: xyxy in pixels of the page. ``text_size``: height of x in the same pixels, 0 for a picture. ``skew``:
     degrees by which the lines fall to the right. ``paragraph_start``: false where a paragraph was split only because
-    it has too many lines.
+    it has too many lines. ``line_start``: false where a line was, because it is too long.
     """
 
     box: tuple[int, int, int, int]
@@ -41,6 +44,7 @@ class Block:
     paragraph_start: bool = True
     kind: str = "text"
     skew: float = 0.0
+    line_start: bool = True
 
 
 Line = list[Segment]
@@ -265,8 +269,32 @@ def cut_blocks(image: Image.Image, max_lines: int = 8, cancel: threading.Event |
             count = -(-len(paragraph) // max_lines)
             cuts = [round(k * len(paragraph) / count) for k in range(count + 1)]
             for a, b in zip(cuts, cuts[1:], strict=False):
-                blocks.append(_block(paragraph[a:b], analysis, a == 0, image.size))
+                block = _block(paragraph[a:b], analysis, a == 0, image.size)
+                if block.box[2] - block.box[0] <= WIDEST_LINE * block.text_size or block.kind != "text":
+                    blocks.append(block)
+                    continue
+                for number, line in enumerate(paragraph[a:b]):
+                    start = block.paragraph_start and number == 0
+                    blocks += _pieces(image, _block([line], analysis, start, image.size))
     return blocks
+
+
+def _pieces(image: Image.Image, line: Block) -> list[Block]:
+    """A line cut at the word spaces that are nearest to equal parts."""
+    x0, y0, x1, y1 = line.box
+    count = -(-(x1 - x0) // max(round(PIECE * line.text_size), 1))
+    ink = text_mask(image.crop(line.box)).any(axis=0)
+    edges = np.flatnonzero(np.diff(np.pad(~ink, 1).astype(int)))
+    gaps = np.array([(a + b) / 2 for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > 0.4 * line.text_size])
+    cuts = [x0, x1]
+    if len(gaps):
+        wanted = np.arange(1, count) * (x1 - x0) / count
+        cuts = sorted({x0, x1, *(x0 + int(gaps[np.abs(gaps - place).argmin()]) for place in wanted)})
+    pairs = list(zip(cuts, cuts[1:], strict=False))
+    return [
+        replace(line, box=(a, y0, b, y1), paragraph_start=line.paragraph_start and a == x0, line_start=a == x0)
+        for a, b in pairs
+    ]
 
 
 # ---- what a reader does with blocks ---------------------------------------------------------------------------------
@@ -308,9 +336,11 @@ def _straight(crop: Image.Image, skew: float, paper: tuple[int, int, int]) -> Im
 
 
 def join_blocks(texts: Sequence[str], blocks: Sequence[Block]) -> str:
-    """One text: a blank line before each paragraph, none where a block goes on; empty texts are left out."""
+    """One text: a blank line before each paragraph, a new line where a block goes on, a space where a line does; empty
+    texts are left out."""
     joined = ""
     for text, block in zip(texts, blocks, strict=True):
         if text.strip():
-            joined += ("\n\n" if block.paragraph_start else "\n") * bool(joined) + text.strip("\n")
+            between = "\n\n" if block.paragraph_start else "\n" if block.line_start else " "
+            joined += between * bool(joined) + text.strip("\n")
     return joined

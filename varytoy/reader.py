@@ -22,6 +22,7 @@ from varytoy.turn import estimate_turn, turn_back
 
 Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
+_CONFIDENT = 0.85
 _LONGEST = 20
 """Longer side over shorter side, above which a model that squashes a picture into a square reads it in pieces."""
 
@@ -162,10 +163,17 @@ class Reader:
     def _picture(self, image: Image.Image, options: "_Options") -> Answer:
         if options.task.view != "text" or options.history:
             return self._upright(image, options)
-        turn = estimate_turn(image)
-        if not turn:
-            return self._upright(image, options)
-        size, image = image.size, image.rotate(turn, expand=True)
+        turn, sure = estimate_turn(image)
+        answer = self._turned(image, turn, options)
+        if sure or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT:
+            return answer
+        # A few words whose ink does not say which way up they stand: the model does.
+        other = self._turned(image, (turn + 180) % 360, options)
+        return other if other.text and other.confidence > answer.confidence + 0.1 else answer
+
+    def _turned(self, image: Image.Image, turn: int, options: "_Options") -> Answer:
+        """The answer to the picture turned by so many degrees; boxes are of the picture as it was."""
+        size, image = image.size, image.rotate(turn, expand=True) if turn else image
         answer = self._upright(image, options)
         answer.blocks = [(text, turn_back(box, turn, image.size)) for text, box in answer.blocks]
         answer.size, answer.turned = size, turn
@@ -228,7 +236,7 @@ class Reader:
         in batches, join. An empty page gives an empty text."""
         chosen = get_task(task)
         image = to_rgb(image)
-        found = [block for block in layout.cut_blocks(image) if block.kind == "text"]
+        found = [block for block in layout.cut_blocks(image, cancel=cancel) if block.kind == "text"]
         blocks = [block for block in found if block.text_size >= layout.SMALLEST]
         skipped = len(found) - len(blocks)
         if not blocks:

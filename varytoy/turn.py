@@ -10,23 +10,28 @@ LEAST_LETTERS = 20
 SIDEWAYS = 1.5
 """How much better letters must be aligned down the page than across it. Upright pages have 0.15 to 0.4, sideways ones
 2.5 to 7."""
-UPSIDE_DOWN = 1.2
-"""How much more ink must lie below the x than above it. Upright English has 0.1 to 0.6, turned 1.4 to 6."""
 _STRIP = 25
-_WIDEST = 30
+_STRETCH = 20
+_LEAST_OUTSIDE = 0.06
 
 
-def estimate_turn(image: Image.Image) -> int:
-    """Degrees, counter-clockwise as in ``Image.rotate``, by which a picture of text must be turned to stand upright: 0,
-    90, 180 or 270; 0 where there is little text or the signs are weak."""
-    mask = _ink(_working(image)[0])
-    boxes = _components(mask)[2]
-    across, down = alignment(boxes)
+def estimate_turn(image: Image.Image) -> tuple[int, bool]:
+    """Degrees, counter-clockwise as in ``Image.rotate``, by which a picture of text must be turned to stand upright (0,
+    90, 180 or 270; 0 where the signs are weak), and whether it is sure that it does not stand on its head."""
+    across, down = alignment(_components(_ink(_working(image)[0]))[2])
+    if not across and not down:
+        return 0, True  # too few letters to ask
     if down > SIDEWAYS * across:
         above, below = reach(image.transpose(Image.Transpose.ROTATE_90))
-        return 90 if above >= below else 270
+        return (90 if above >= below else 270), _differ(above, below)
     above, below = reach(image)
-    return 180 if below > UPSIDE_DOWN * above else 0
+    sure = _differ(above, below)
+    return (180 if sure and below > above else 0), sure
+
+
+def _differ(above: int, below: int) -> bool:
+    """Two standard deviations of a vote between equals."""
+    return abs(above - below) > 2 * (above + below) ** 0.5
 
 
 def alignment(boxes: np.ndarray) -> tuple[float, float]:
@@ -56,26 +61,29 @@ def _sharpness(along: np.ndarray, edge: np.ndarray, usual: float) -> float:
     return float((counts**2).sum() / counts.sum())
 
 
-def reach(image: Image.Image) -> tuple[float, float]:
-    """Ink above and below the band of the x, of all lines of a picture whose lines go across."""
+def reach(image: Image.Image) -> tuple[int, int]:
+    """Of a picture whose lines go across: stretches of text with more ink above the band of the x than below it, and
+    with more below. Stretches of capitals and figures have little of both and do not count."""
     analysis = analyse(image)
     if analysis is None or sum(s.letters for s in analysis.segments) < LEAST_LETTERS:
-        return 0.0, 0.0
+        return 0, 0
     mask = _ink(_working(image)[0])
-    above = below = 0.0
+    above = below = 0
     for segment in analysis.segments:
         if segment.letters < 6:
             continue
         x0, y0, x1, y1 = (int(side) for side in segment.box)
-        step = max(int(_WIDEST * segment.size), 1)
+        step = max(int(_STRETCH * segment.size), 1)
         for start in range(x0, x1, step):
             profile = mask[y0:y1, start : min(start + step, x1)].sum(axis=1).astype(float)
             if profile.max(initial=0) <= 0:
                 continue
-            top, bottom, level = _band(profile)
-            if not level:
-                above += profile[: max(int(round(top)), 0)].sum()
-                below += profile[int(round(bottom)) + 1 :].sum()
+            top, bottom, _ = _band(profile)
+            over = profile[: max(int(round(top)), 0)].sum()
+            under = profile[int(round(bottom)) + 1 :].sum()
+            if over + under > _LEAST_OUTSIDE * profile.sum():
+                above += over > under
+                below += under > over
     return above, below
 
 
