@@ -456,7 +456,7 @@ def test_no_input_ends_a_program(door):
         command = [sys.executable, __file__, door, str(number), str(CASES[door])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"case"')]  # libraries log
         assert rows, f"{door} could not begin: {done.stderr[-2000:]}"
         wrong += [row for row in rows if "wrong" in row]
         number = rows[-1]["case"] + 1
