@@ -23,9 +23,9 @@ __all__ = [
 ]
 
 
-WIDEST_LINE, PIECE = 100, 65
-"""In heights of x: a longer line is cut at word spaces into pieces of about the second. A line of a page has up to 90;
-models that read blocks lose their place in longer ones."""
+WIDEST_LINE, PIECE = 125, 65
+"""In heights of x: lines that are longer are cut at word spaces into pieces of about the second. Models that read
+blocks lose their place in long lines; those of pages have up to 110."""
 MOST_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000
 
 
