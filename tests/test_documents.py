@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from varytoy import documents
 from varytoy.documents import DocumentError, open_pages
@@ -85,6 +86,18 @@ def test_exif_orientation_is_applied():
     exif[0x0112] = 6  # to be turned by a quarter
     image = only(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)).image
     assert image.size == documents.to_rgb(image).size == (20, 40)  # and once only
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_a_tiff_is_turned_once(mode):
+    picture = Image.new(mode, (40, 20))
+    assert only(encoded(picture, "TIFF", tiffinfo={274: 6})).image.size == (20, 40)
+
+
+def test_a_comment_makes_no_pdf_of_a_picture():
+    notes = PngInfo()
+    notes.add_text("Source", "from %PDF-1.4 a.pdf")
+    assert only(encoded(Image.new("RGB", (9, 9)), "PNG", pnginfo=notes)).image.size == (9, 9)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

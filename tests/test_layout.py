@@ -246,6 +246,15 @@ def test_rules_and_frames_are_not_text():
     assert [(block.kind, block.lines) for block in cut_blocks(sheet.image)] == [("text", 5), ("text", 4)]
 
 
+@pytest.mark.parametrize("thick", [40, 60])
+def test_words_in_a_thick_frame_are_part_of_a_picture(thick):
+    image = Image.new("RGB", (900, 900), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((50, 50, 850, 850), outline="black", width=thick)
+    pen.text((400, 400), "Hello there", "black", font(20))
+    assert [block.kind for block in cut_blocks(image)] == ["picture"]
+
+
 def test_a_picture_is_marked_and_its_caption_read():
     sheet = Sheet(900, 900)
     y = int(sheet.paragraph(40, 30, 800, 4))

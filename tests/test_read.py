@@ -105,6 +105,23 @@ def test_each_file_into_a_folder_and_nothing_is_replaced(read, tmp_path):
     assert row["markdown"] == row["text"] and all(len(block["box"]) == 4 for block in row["blocks"])
 
 
+def test_what_could_not_be_read_leaves_no_file(read, tmp_path):
+    picture(tmp_path / "a.png")
+    out = tmp_path / "out"
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    assert read(tmp_path / "a.png", "--out", out)[0] == 2 and not list(out.iterdir())
+    code, said, _ = read(tmp_path / "a.png", "--out", out, "--json")
+    assert code == 2 and "error" in json.loads(said) and not list(out.iterdir())
+    (tmp_path / "a.png").write_bytes(whole)
+    assert read(tmp_path / "a.png", "--out", out)[0] == 0
+    before = (out / "a.png.txt").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    assert read(tmp_path / "a.png", "--out", out, "--overwrite")[0] == 2
+    assert (out / "a.png.txt").read_bytes() == before
+    assert read(tmp_path / "ou*")[2]  # folders only, which is said
+
+
 def test_a_page_that_cannot_be_shown_has_its_row(read, tmp_path):
     kids = make_pdf("one", "two", "three").replace(
         b"/Kids [4 0 R 6 0 R 8 0 R]", b"/Kids [4 0 R 3 0 R 8 0 R]"

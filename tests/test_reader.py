@@ -17,7 +17,7 @@ from test_documents import make_pdf
 from varytoy import cli, generation, layout
 from varytoy.documents import DocumentError
 from varytoy.generation import Generated, LoopGuard, generate, repeated_tail
-from varytoy.reader import ModelError, Reader
+from varytoy.reader import ModelError, Reader, join_pages
 from varytoy.tasks import Answer
 
 
@@ -211,7 +211,8 @@ def test_text_is_brought_to_the_size_the_model_reads(reader):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: None, "lacks config.json"),
+        (lambda folder: None, "no such file or folder"),
+        (lambda folder: folder.mkdir(), "lacks config.json"),
         (lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{}")), "lacks processor_config.json"),
     ],
 )
@@ -313,6 +314,12 @@ def test_a_long_strip_is_read_in_pieces_by_models_that_squash(reader, monkeypatc
     boxes = [box for _, box in answer.blocks]
     assert boxes[0][1] == 0 and boxes[-1][3] == 2500 and all(box[3] - box[1] <= 500 for box in boxes)
     assert all(above[3] == below[1] and above[3] % 20 >= 9 for above, below in zip(boxes, boxes[1:], strict=False))
+
+
+def test_a_page_that_failed_leaves_the_others_markdown():
+    broken = Answer("", stop_reason="error", error="page 2 is broken")
+    found = join_pages([Answer("# One", markdown="# One"), broken])
+    assert found.markdown.startswith("# One") and found.error
 
 
 def test_boxes_of_an_answer_are_pixels_of_the_file(reader, monkeypatch):

@@ -1,5 +1,6 @@
 """Which way up a page stands: found from its ink, read after a turn, with boxes of the file."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,21 @@ def test_boxes_of_a_turned_page_are_of_the_file(model, processor, turn, monkeypa
     outside = turned.copy()
     outside.paste("white", (left, top, right, bottom))
     assert outside.convert("L").getextrema()[0] > 200
+
+
+def test_stopped_is_stopped(model, processor, monkeypatch):
+    """No second try the other way up takes the place of what was read so far."""
+    cancel, said = threading.Event(), [("Hello wor", 0.7), ("q", 0.97)]
+
+    def stopped(self, conversations, images, *rest):
+        cancel.set()
+        text, sure = said.pop(0)
+        return [SimpleNamespace(text=text, stop_reason="stopped", confidence=sure, tokens=3) for _ in images]
+
+    monkeypatch.setattr(Reader, "generate", stopped)
+    reader = Reader(model, processor)
+    assert reader.ocr(page("3190", lines=1), cancel=cancel).text == "Hello wor"
+    assert [answer.stop_reason for answer in reader.ocr([page(), page()], cancel=cancel)] == ["stopped", "stopped"]
 
 
 def test_turning_back_is_exact():

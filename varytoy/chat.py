@@ -4,17 +4,19 @@ A message's content is a text, or a list of parts: ``{"type": "text", "text": â€
 picture under ``image``, ``url``, ``path`` or ``base64``, or with none where the pictures are given apart.
 """
 
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from varytoy.documents import open_pages
+from varytoy.documents import MOST_BYTES, open_pages
 from varytoy.errors import first_line
 from varytoy.samples import IMAGE_PLACEHOLDER, ROLES
 
 Message = dict[str, str]
+_PATIENCE = 30  # seconds
 _REMOTE = ("http://", "https://", "data:")
 _SOURCES = ("image", "url", "path", "base64")
 
@@ -84,15 +86,22 @@ def open_image(source: object, where: str = "image") -> Image.Image:
     """
     if isinstance(source, Image.Image):
         return source
-    if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim in (2, 3):
-        return Image.fromarray(source)
     try:
-        if isinstance(source, (bytes, Path)) or isinstance(source, str) and not source.startswith(_REMOTE):
-            return next(open_pages(source)).image
-        if isinstance(source, str):
-            from transformers.image_utils import load_image
-
-            return load_image(source)
-    except (ValueError, OSError) as error:
+        if isinstance(source, np.ndarray) and source.dtype == np.uint8:
+            return Image.fromarray(source[..., 0] if source.ndim == 3 and source.shape[2] == 1 else source)
+        if isinstance(source, str) and source.startswith(_REMOTE):
+            source = _fetch(source)
+        if isinstance(source, (bytes, bytearray, Path, str)):
+            page = next(open_pages(source))
+            if page.of > 1:
+                raise ValueError(f"a document of {page.of} pages, and one picture is needed: give the pages one by one")
+            return page.image
+    except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: {first_line(error)}") from error
     raise ValueError(f"{where}: a picture, a path or an array of bytes is needed, not {type(source).__name__}")
+
+
+def _fetch(address: str) -> bytes:
+    """The bytes behind an address or in a ``data:`` one. Raises OSError and ValueError."""
+    with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
+        return answer.read(MOST_BYTES)

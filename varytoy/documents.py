@@ -9,9 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from varytoy.pictures import MOST_PIXELS, DocumentError, check_size, open_picture, to_rgb
+from varytoy.errors import first_line
+from varytoy.pictures import MOST_PIXELS, DocumentError, PasswordError, check_size, open_picture, to_rgb
 
-__all__ = ["DocumentError", "Page", "Source", "open_pages", "to_rgb"]
+__all__ = ["DocumentError", "Page", "PasswordError", "Source", "open_pages", "to_rgb"]
 
 PDF_PIXELS = 40_000_000
 """A larger page is rendered smaller; A0 at 150 dpi has 35 million."""
@@ -20,6 +21,8 @@ SMALL_PAGE = 300
 """Points of a page's longer side below which it is a card, a label or one in larger units (/UserUnit, which pdfium does
 not heed), rendered as large as an A4 page."""
 A4_LENGTH = 842
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")
+"""What pictures begin with, whose comments may hold what a PDF's header does."""
 Source = str | Path | bytes | Image.Image
 
 _PDF_LOCK = threading.RLock()  # pdfium is not thread-safe, and knows no documents apart
@@ -75,7 +78,7 @@ def open_pages(
     if isinstance(source, Image.Image):
         return _picture_pages(source, "the picture", wanted)
     data, name = _bytes_of(source)
-    if b"%PDF" in data[:1024]:
+    if b"%PDF" in data[:1024] and not data.startswith(_PICTURES):
         return _pdf_pages(data, name, wanted, dpi, password)
     return _picture_pages(open_picture(data, name), name, wanted)
 
@@ -112,7 +115,7 @@ def _numbers(wanted: list[int] | None, count: int, name: str) -> list[int]:
     if wanted is None:
         return list(range(1, count + 1))
     for number in wanted:
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= count:
+        if isinstance(number, bool) or not hasattr(number, "__index__") or not 1 <= number <= count:
             has = "1 page" if count == 1 else f"{count} pages"
             raise DocumentError(f"{name} has {has}, page {number} was asked for.")
     return wanted
@@ -141,6 +144,8 @@ def _frames(picture: Image.Image) -> int:
         except EOFError:
             pass
         except Exception:  # pillow's readers raise nearly anything on malformed headers
+            if getattr(picture, "fp", None) is None:  # closed: the frame that was loaded is what is left
+                return 1
             number += 1
         return max(number, 1)
 
@@ -158,7 +163,7 @@ def _frame(picture: Image.Image, number: int, count: int, name: str) -> Image.Im
     except DocumentError:
         raise
     except Exception as error:  # pillow's decoders raise nearly anything on malformed data
-        raise DocumentError(f"{page} is a broken or truncated image: {error}.") from None
+        raise DocumentError(f"{page} is a broken or truncated image: {first_line(error)}.") from None
 
 
 # ---- PDFs -----------------------------------------------------------------------------------------------------------
@@ -179,8 +184,9 @@ class _Pdf:
                 self.count = len(self._document)
             except pypdfium2.PdfiumError as error:
                 if "password" in str(error).lower():
-                    wrong = "another password" if password else "a password; give it with --password"
-                    raise DocumentError(f"{name} is protected by {wrong}.") from None
+                    if password:
+                        raise PasswordError(f"{name}: this is not its password.") from None
+                    raise PasswordError(f"{name} is protected by a password, which is needed to read it.") from None
                 raise DocumentError(f"{name} is a broken PDF and cannot be opened.") from None
         if self.count == 0:
             raise DocumentError(f"{name} is a PDF without pages.")

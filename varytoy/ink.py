@@ -416,7 +416,7 @@ def analyse(image: Image.Image) -> Analysis | None:
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]
     slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
-    segments = _segments(boxes, runs, owner, height, slope)
+    segments = _segments(boxes, runs, owner, height, slope) if len(boxes) else []
     return Analysis(scale, slope, _credible([s for s in _settle(segments) if s.size >= SMALLEST]), pictures)
 
 

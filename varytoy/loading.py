@@ -38,6 +38,8 @@ def load_model(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGenera
     try:
         if (path / _ADAPTER).is_file():
             return _load_adapted(path, dtype)
+        if path.is_file() and path.name == "model.safetensors" and not _is_foreign(path.parent):
+            path = path.parent  # the one file of a folder of ours
         return load(path, dtype) if path.is_file() or _is_foreign(path) else load_ours(path, dtype)
     except MissingExtra as error:
         raise ModelError(str(error)) from error

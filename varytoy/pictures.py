@@ -47,6 +47,10 @@ class DocumentError(ValueError):
     page: int | None = None
 
 
+class PasswordError(DocumentError):
+    """A PDF that needs a password, or another one."""
+
+
 def open_picture(data: bytes, name: str) -> Image.Image:
     """The picture with its header read, no pixels decoded. Raises DocumentError."""
     try:
@@ -89,6 +93,7 @@ def _too_large(name: str, width: int = 0, height: int = 0) -> str:
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """RGB; upright as its EXIF says, on paper where it was transparent, 16 bits brought to 8."""
+    picture.load()  # which turns a TIFF by itself, and takes the tag away
     orientation = _orientation(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _eight_bits(picture).convert("RGB")
@@ -96,8 +101,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = _on_paper(picture.convert("RGBA"))
     elif picture.mode != "RGB":
         picture = picture.convert("RGB")
-    else:
-        picture.load()
     if orientation not in _UPRIGHT:
         return picture
     upright = picture.transpose(_UPRIGHT[orientation])

@@ -228,11 +228,10 @@ class VaryProcessor(ProcessorMixin):
         if text is None:
             raise ValueError("text is missing: give a prompt, e.g. text='OCR this image.'")
         conversations, pictures = _conversations(text, images)
-        if isinstance(text, ChatText):
-            ending = text.ending
-        elif not isinstance(text, str) and text and isinstance(text[0], ChatText):
-            ending = text[0].ending
+        endings = [each.ending if isinstance(each, ChatText) else ending for each in _listed(text)]
         views = [view] * len(conversations) if view is None or isinstance(view, str) else list(view)
+        if len(views) != len(conversations):
+            raise ValueError(f"{len(conversations)} prompts but {len(views)} views")
         views = [each or _view_of(messages) for each, messages in zip(views, conversations, strict=True)]
         flat, counts = [], []
         found = BatchFeature()
@@ -243,9 +242,9 @@ class VaryProcessor(ProcessorMixin):
             flat_views = [view for view, group in zip(views, pictures, strict=True) for _ in group]
             found = self.image_processor(flat, flat_views)
             counts = self.image_processor.token_counts(found["image_sizes"])
-        rows, start = [], 0
+        rows, start, ending_of = [], 0, iter(endings)
         for messages, group in zip(conversations, pictures, strict=True):
-            rows.append(self.encode(messages, counts[start : start + len(group)], train, ending))
+            rows.append(self.encode(messages, counts[start : start + len(group)], train, next(ending_of)))
             start += len(group)
         found.update(self.pad(rows, train))
         return found
@@ -271,6 +270,12 @@ class VaryProcessor(ProcessorMixin):
             ValueError: a message or part that is none of chat's.
         """
         single = bool(conversation) and isinstance(conversation[0], dict)
+        if add_generation_prompt and continue_final_message:
+            raise ValueError("add_generation_prompt opens a new turn, continue_final_message goes on: give one of them")
+        if return_tensors not in (None, "pt", "auto"):
+            raise ValueError(f"return_tensors is '{return_tensors}': tensors are PyTorch's, 'pt'")
+        if not tokenize and kwargs:
+            raise TypeError(f"without tokenize=True these options change nothing: {', '.join(sorted(kwargs))}")
         chats = [read_chat(each) for each in ([conversation] if single else conversation)]
         ending = _CONTINUED if continue_final_message else _OPEN if add_generation_prompt else _CLOSED
         if not tokenize:
@@ -395,10 +400,23 @@ def _view_of(messages: Sequence[Message]) -> str:
     return known[0].view if known else "text"
 
 
+def _is_single(text) -> bool:
+    """Whether it is one prompt or one conversation, and no list of them."""
+    return isinstance(text, str) or (len(text) > 0 and isinstance(text[0], dict))
+
+
+def _listed(text) -> list:
+    return [text] if _is_single(text) else list(text)
+
+
 def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.Image]]]:
     """Bring every accepted form to lists of conversations and of image lists."""
-    if isinstance(text, str):
+    if _is_single(text):
         text, images = [text], [images] if images is not None else None
+    elif images is not None and not isinstance(images, (list, tuple)):
+        images = [images]
+    if not len(text):
+        raise ValueError("text is empty: give a prompt, e.g. text='OCR this image.'")
     groups = (
         [[]] * len(text)
         if images is None

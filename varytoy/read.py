@@ -6,11 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from varytoy.documents import DocumentError, Page, open_pages
+from varytoy.documents import DocumentError, Page, PasswordError, open_pages
 from varytoy.tasks import TASKS, Answer
 
 SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm"}
@@ -46,9 +47,11 @@ def find_inputs(names: Sequence[str]) -> tuple[list[Input], list[tuple[str, str]
                 found.append(Input(name, name))
             else:
                 matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
-                found += [Input(each, each) for each in matches if Path(each).is_file()]
-                if not matches:
-                    wrong.append((name, f"{name}: no such file."))
+                files = [each for each in matches if Path(each).is_file()]
+                found += [Input(each, each) for each in files]
+                if not files:
+                    only = ": it matches folders only, which are read if named." if matches else ": no such file."
+                    wrong.append((name, f"{name}{only}"))
         except (OSError, ValueError) as error:  # a name with NUL, a folder without permission
             wrong.append((name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}."))
     return found, wrong
@@ -62,10 +65,17 @@ class Output:
         self.folder = Path(options.out) if options.out else None
         self.written: set[Path] = set()
 
-    def begin(self, item: Input) -> TextIO:
-        """Where the rows of this input go. Raises ValueError for a file that is there already."""
+    @contextmanager
+    def open(self, item: Input) -> Iterator[TextIO]:
+        """Context: where the answers to this input go. A file is there once it is whole, and only if a page was read.
+
+        Raises:
+            ValueError: the file is there already.
+        """
+        self.answered = False
         if self.folder is None:
-            return sys.stdout
+            yield sys.stdout
+            return
         ending = "json" if self.options.json else "md" if self.options.task == "markdown" else "txt"
         path = self.folder / f"{Path(item.name).name}.{ending}"
         if path in self.written:
@@ -73,8 +83,17 @@ class Output:
         if path.exists() and not self.options.overwrite:
             raise ValueError(f"{path} exists; give --overwrite to replace it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.written.add(path)
-        return path.open("w", encoding="utf-8", errors="backslashreplace")
+        aside = path.with_name(f"{path.name}.part")
+        try:
+            with aside.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+                yield stream
+            if self.answered:
+                aside.replace(path)
+                self.written.add(path)
+            elif self.options.json:  # why not
+                print(aside.read_text(encoding="utf-8"), end="", flush=True)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def row(self, stream: TextIO, row: dict) -> None:
         """One JSON line; where the terminal has no Unicode, in ASCII."""
@@ -138,30 +157,40 @@ def _read_input(reader, item: Input, output: Output, options: argparse.Namespace
     failed = False
     try:
         pages = open_pages(item.source, [options.page] if options.page is not None else None, 150, options.password)
-        stream = output.begin(item)
+        with output.open(item) as stream:
+            for page in pages:
+                failed |= not _read_page(reader, item, page, output, stream)
+    except PasswordError as error:
+        return _failed(output, item.name, f"{error} Give it with --password.")
+    except BrokenPipeError:  # `| head`
+        raise
     except (ValueError, OSError) as error:
         return _failed(output, item.name, str(error))
-    try:
-        for page in pages:
-            try:
-                start = time.perf_counter()
-                answer = reader.ask(page.image, options.task, options.prompt, max_new_tokens=options.max_new_tokens)
-                seconds = time.perf_counter() - start
-            except (ValueError, RuntimeError, MemoryError) as error:
-                sentence = str(error) if isinstance(error, DocumentError) else f"{item.name}: {error}"
-                failed = _failed(output, item.name, sentence, page.number, stream)
-                continue
-            if options.json:
-                output.row(stream, row_of(reader.name, item.name, page, answer, seconds))
-            else:
-                output.text(stream, item, page, answer.text)
-            for sentence in _remarks(answer):
-                complain(f"{item.name} page {page.number}: {sentence}")
-            page.forget()
-    finally:
-        if stream is not sys.stdout:
-            stream.close()
     return failed
+
+
+def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) -> bool:
+    """Whether it could be read."""
+    options = output.options
+    try:
+        start = time.perf_counter()
+        answer = reader.ask(page.image, options.task, options.prompt, max_new_tokens=options.max_new_tokens)
+        seconds = time.perf_counter() - start
+    except (ValueError, RuntimeError, MemoryError) as error:
+        sentence = str(error) if isinstance(error, DocumentError) else f"{item.name}: {error}"
+        _failed(output, item.name, sentence, page.number, stream)
+        if output.folder is not None and not options.json:
+            output.text(stream, item, page, "")  # later pages stay in their places
+        return False
+    output.answered = True
+    if options.json:
+        output.row(stream, row_of(reader.name, item.name, page, answer, seconds))
+    else:
+        output.text(stream, item, page, answer.text)
+    for sentence in _remarks(answer):
+        complain(f"{item.name} page {page.number}: {sentence}")
+    page.forget()
+    return True
 
 
 def _failed(output: Output, name: str, sentence: str, page: int | None = None, stream: TextIO | None = None) -> bool:

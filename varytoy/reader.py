@@ -39,6 +39,10 @@ class _Options:
     show: Show | None
     cancel: threading.Event | None
 
+    @property
+    def cancelled(self) -> bool:
+        return self.cancel is not None and self.cancel.is_set()
+
 
 class Reader:
     """A model with its processor, for pictures and pages of any size.
@@ -136,8 +140,17 @@ class Reader:
         prompt = self._prompt(chosen, argument)  # a wrong wish is said before anything is opened
         options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel)
         if isinstance(source, (list, tuple)):
-            return [self._ask_or_error(lambda each=each: self._document(each, options, password)) for each in source]
+            return self._each(source, options, password)
         return self._document(source, options, password)
+
+    def _each(self, sources: Sequence[Source], options: "_Options", password: str | None) -> list[Answer]:
+        answers = []
+        for source in sources:
+            if options.cancelled:
+                answers.append(Answer("", stop_reason="stopped"))
+            else:
+                answers.append(self._ask_or_error(lambda source=source: self._document(source, options, password)))
+        return answers
 
     def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
         pages = list(open_pages(source, password=password))
@@ -150,7 +163,7 @@ class Reader:
             part = live if options.show else options
             answers.append(self._ask_or_error(lambda page=page, part=part: self._picture(page.image, part)))
             page.forget()
-            if options.cancel is not None and options.cancel.is_set():
+            if options.cancelled:
                 break
         return join_pages(answers)
 
@@ -165,10 +178,12 @@ class Reader:
             return self._upright(image, options)
         turn, sure = estimate_turn(image)
         answer = self._turned(image, turn, options)
-        if sure or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT:
+        if sure or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT or options.cancelled:
             return answer
         # A few words whose ink does not say which way up they stand: the model does.
-        other = self._turned(image, (turn + 180) % 360, options)
+        other = self._turned(image, (turn + 180) % 360, replace(options, show=None))
+        if options.cancelled:
+            return answer
         return other if other.text and other.confidence > answer.confidence + 0.1 else answer
 
     def _turned(self, image: Image.Image, turn: int, options: "_Options") -> Answer:
@@ -195,7 +210,9 @@ class Reader:
             return self._read_pieces(image, options)
         answer = self._one_pass(view, image.size, options)
         if task.view == "text" and answer.text:
-            answer.blocks = [(answer.text, tuple(round(side / scale) for side in box))]
+            limits = (*image.size, *image.size)
+            sides = tuple(min(round(side / scale), most) for side, most in zip(box, limits, strict=True))
+            answer.blocks = [(answer.text, sides)]
         return answer
 
     def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
@@ -217,7 +234,7 @@ class Reader:
             answers.append(answer)
             if options.show:
                 options.show(between.join(each.text for each in answers))
-            if options.cancel is not None and options.cancel.is_set():
+            if options.cancelled:
                 break
         joined = join_pages(answers, between)
         joined.blocks = [block for answer in answers for block in answer.blocks if block[0]]
@@ -241,7 +258,8 @@ class Reader:
         skipped = len(found) - len(blocks)
         if not blocks:
             empty = "" if task == "markdown" else None
-            return Answer("", markdown=empty, confidence=1.0, size=image.size, skipped=skipped)
+            sure = None if skipped else 1.0
+            return Answer("", markdown=empty, confidence=sure, size=image.size, skipped=skipped)
         messages = [{"role": "user", "content": f"<image>\n{self._prompt(chosen)}"}]
         done: list[Generated] = []
         text = ""
@@ -336,7 +354,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
     sure = [(answer.confidence, max(len(answer.text), 1)) for answer in answers if answer.confidence is not None]
     return Answer(
         between.join(texts),
-        markdown=None if any(answer.markdown is None for answer in answers) else between.join(texts),
+        markdown=between.join(texts) if any(answer.markdown is not None for answer in answers) else None,
         confidence=sum(value * weight for value, weight in sure) / sum(weight for _, weight in sure) if sure else None,
         stop_reason=next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end"),
         error=next((answer.error for answer in answers if answer.error), ""),

@@ -56,7 +56,7 @@ def understand(path: str | Path) -> Conversion:
     """
     source = Source(path)
     if "vocabulary_config" in source.config:
-        raise WeightsError(f"{path} is a model of varytoy already")
+        raise WeightsError(f"{path} is a varytoy checkpoint already")
     family = source.family
     steps, unexpected = family.steps(source.tensors)
     with named(f"{source.path}: its tensors or its config.json do not make {family.about}"):

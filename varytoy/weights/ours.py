@@ -26,6 +26,8 @@ def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGener
     Raises:
         WeightsError: it lacks something, or its files do not go together.
     """
+    if not folder.is_dir():
+        raise WeightsError("no such file or folder")
     needed = ("config.json", "processor_config.json", "tokenizer.json")
     missing = [entry for entry in needed if not (folder / entry).is_file()]
     if not list(folder.glob("*.safetensors")):
@@ -50,7 +52,7 @@ def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
     if "vocabulary_config" not in source.config:
         raise WeightsError(f"{folder} is no model of varytoy: varytoy convert makes one of it")
     with named(f"{file}: its settings make no model"):
-        config = VaryConfig.from_pretrained(folder)
+        config = VaryConfig.from_pretrained(source.folder)
         _check_relations(config, file)
         wanted = empty_tensors(config)
     lost = sorted(wanted.keys() - source.tensors.keys())

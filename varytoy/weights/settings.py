@@ -179,6 +179,8 @@ def read_settings(file: Path, rules: Rules) -> dict:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{file} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file}: not JSON: {error}") from error
     if not isinstance(found, dict):
