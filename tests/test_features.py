@@ -106,6 +106,16 @@ def test_what_has_changed_is_refused(shape, data, base, tmp_path):
         run(frozen(shape, data, str(tmp_path / "other"), tmp_path / "third", folder))
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"towers": "x", "shards": {}}'])
+def test_a_damaged_index_is_made_anew(shape, data, base, tmp_path, text):
+    recipe = frozen(shape, data, base, tmp_path / "run", tmp_path / "features")
+    assert write(recipe) == 10
+    (tmp_path / "features" / "index.json").write_text(text)
+    with pytest.raises(RecipeError, match="features: "):
+        run(recipe)
+    assert write(recipe) == 10
+
+
 def test_pictures_of_many_sizes_have_none(data, tmp_path):
     run(tiny_recipe(data, tmp_path / "base", clip=True, max_steps=1))
     with pytest.raises(RecipeError, match="in their own sizes"):

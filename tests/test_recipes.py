@@ -289,3 +289,12 @@ def test_deepspeed_file_beside_the_recipe_is_found(recipe, tmp_path):
 
 def test_every_setting_has_a_default():
     assert dataclasses.asdict(Recipe())["train"]["batch_size"] > 0
+
+
+def test_a_key_twice_and_an_alias_are_no_traps(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("data: [&one {path: a}, *one]\n")
+    assert [entry.path for entry in load_recipe(path, ["data.1.path=b"]).data] == ["a", "b"]
+    path.write_text("data: [{path: a}]\ntrain: {batch_size: 3}\ntrain: {learning_rate: 1e-3}\n")
+    with pytest.raises(RecipeError, match="train"):
+        load_recipe(path)

@@ -62,11 +62,12 @@ def test_what_may_not_change_is_refused_before_anything_is_written(done, tmp_pat
 
 def test_what_may_change_is_said_and_applied(done, tmp_path, capsys):
     moved = (tmp_path / "data").rename(tmp_path / "moved")
-    asked = ["train.max_steps=3", "train.save_steps=3", f"data.0.path={moved}"]
+    asked = ["train.max_steps=5", "train.save_steps=50", f"data.0.path={moved}"]
     assert main(["run", str(done), *asked, "--resume"]) == 0
     said = capsys.readouterr().out
-    assert "train.max_steps=3 (was 2)" in said and f"data.0.path={moved} (was " in said
-    assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run" / "checkpoint-3").is_dir()
+    assert "train.max_steps=5 (was 2)" in said and f"data.0.path={moved} (was " in said
+    assert len(losses(tmp_path / "run")) == 5
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-5"}
     assert main(["run", str(done), *asked, "train.max_steps=1", "--resume"]) == 2
     assert "train.max_steps=1, but" in capsys.readouterr().err
 
@@ -81,6 +82,19 @@ def test_a_finished_model_is_overwritten_only_on_demand(done, tmp_path, capsys):
     assert "model.init" in capsys.readouterr().err and (tmp_path / "run" / "model.safetensors").is_file()
     assert main(["run", str(done), "--overwrite", "train.max_steps=1"]) == 0
     assert len(losses(tmp_path / "run")) == 1 and (tmp_path / "run" / "notes.txt").is_file()
+
+
+def test_overwrite_deletes_a_run_and_only_when_the_next_can_start(done, tmp_path, capsys):
+    run = tmp_path / "run"
+    wrong = ["lora.rank=2", "lora.targets=[typo]", "freeze=[vision_vocabulary]"]
+    assert main(["run", str(done), "--overwrite", *wrong]) == 2
+    assert "typo" in capsys.readouterr().err
+    assert (run / "model.safetensors").is_file() and (run / "runs.jsonl").is_file()
+    other = tmp_path / "other"
+    (other / "runs").mkdir(parents=True)
+    assert main(["run", str(done), "--overwrite", f"output={other}"]) == 2
+    assert "recipe.yaml" in capsys.readouterr().err and (other / "runs").is_dir()
+    assert main(["export", str(run), str(run)]) == 2
 
 
 def test_one_run_at_a_time_until_its_process_ends(ten, tmp_path, capsys):

@@ -11,18 +11,13 @@ from data_tools.packages import SourceError
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, shorten
 from varytoy.documents import DocumentError
 from varytoy.extras import MissingExtra, require
+from varytoy.options import positive
 from varytoy.reader import ModelError
 from varytoy.samples import SampleError
 from varytoy.weights.maps import WeightsError
 
 _SCORES = ("apted", "markdown_it", "pycocotools", "rapidfuzz")
 _TRAINER = ("accelerate", "rapidfuzz", "tensorboard")
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
 
 
 def _gib(text: str) -> float:
@@ -65,12 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     table = programs.add_parser("evaluate", help="print a model's table, on freshly rendered samples")
     table.add_argument("--model", default="nano", help="nano, a folder or a hub id")
     table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
-    table.add_argument("--count", type=_positive, default=200, help="pictures of each kind")
+    table.add_argument("--count", type=positive, default=200, help="pictures of each kind")
     table.add_argument("--seed", type=int, default=1001)
     table.add_argument("--blocks", type=Path, help="also a folder of NAME.png with NAME.txt, to report on")
     table.add_argument("--text-only", action="store_true", help="leave the scenes out")
     table.add_argument("--samples", type=Path, help="instead: a folder of your own samples, each task by its metric")
-    table.add_argument("--max-new-tokens", type=_positive, default=1024, help="of an answer, with --samples")
+    table.add_argument("--max-new-tokens", type=positive, default=1024, help="of an answer, with --samples")
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
 
@@ -83,13 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("recipe")
     memory.add_argument("overrides", nargs="*", metavar="key=value")
     memory.add_argument("--gpu", type=_gib, default=11.0, help="GiB of the card")
-    memory.add_argument("--tokens", type=_positive, default=0, help="of a sample (default: train.max_length)")
-    memory.add_argument("--images", type=_positive, default=1, help="in a sample")
+    memory.add_argument("--tokens", type=positive, default=0, help="of a sample (default: train.max_length)")
+    memory.add_argument("--images", type=positive, default=1, help="in a sample")
     memory.add_argument("--measure", action="store_true", help="also run steps with random weights, on the card if any")
     memory.set_defaults(run=_memory, needs=("accelerate",))
 
     needs = programs.add_parser("needs", help="what each published model takes of a card to read, without one")
-    needs.add_argument("--answer", type=_positive, default=1024, help="tokens of an answer")
+    needs.add_argument("--answer", type=positive, default=1024, help="tokens of an answer")
     needs.set_defaults(run=_needs)
 
     features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
@@ -100,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspect = programs.add_parser("inspect", help="show samples of a recipe as tokens, with what is taught marked")
     inspect.add_argument("recipe")
     inspect.add_argument("overrides", nargs="*", metavar="key=value")
-    inspect.add_argument("--count", type=_positive, default=3, help="samples of each source")
+    inspect.add_argument("--count", type=positive, default=3, help="samples of each source")
     inspect.set_defaults(run=_inspect, needs=("rapidfuzz",))
 
     merge = programs.add_parser("merge", help="make an ordinary model of an adapter and its base")
@@ -115,15 +110,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     study = programs.add_parser("study", help="the convergence study (train/study.md): runs what is missing of it")
     study.add_argument("--folder", type=Path, default=Path("runs/study"))
-    study.add_argument("--seeds", type=_positive, default=3)
-    study.add_argument("--jobs", type=_positive, default=2, help="runs at a time, one thread each")
+    study.add_argument("--seeds", type=positive, default=3)
+    study.add_argument("--jobs", type=positive, default=2, help="runs at a time, one thread each")
     study.add_argument("--out", type=_picture, default=Path("runs/study/study.png"), help="the curves")
     study.set_defaults(run=_study, needs=(*_TRAINER, *_SCORES, "bitsandbytes", "matplotlib", "peft"))
 
     pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
     pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
     pages.add_argument("--model", default="nano")
-    pages.add_argument("--limit", type=_positive, help="only the first so many")
+    pages.add_argument("--limit", type=positive, help="only the first so many")
     pages.set_defaults(run=_pages, needs=("rapidfuzz",))
     return parser
 

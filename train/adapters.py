@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from train.recipe import LoraSettings, Recipe, RecipeError
-from train.run_folder import writing
+from train.run_folder import check_new, writing
 from varytoy.extras import require
 from varytoy.runtime import decoder_linears, exchange
 
@@ -103,6 +103,7 @@ def merge(run: str, out: Path) -> None:
 
     if not (Path(run) / "adapter_config.json").is_file():
         raise RecipeError(f"{run} is no adapter: it has no adapter_config.json")
+    check_new(out)
     reader = Reader.from_pretrained(run, "cpu")
     with writing(out):
         reader.model.save_pretrained(out)

@@ -13,13 +13,14 @@ from data_tools.blocks import BlockOptions, BlockRenderer
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
 from train.bad_samples import BadSamples, fault, open_sample
+from train.pages import with_texts
 from train.run_folder import writing
 from varytoy import metrics
 from varytoy.boxes import parse_boxes
 from varytoy.generation import Generated
 from varytoy.processing import Message
 from varytoy.reader import Reader
-from varytoy.samples import Sample, SampleError, read_samples
+from varytoy.samples import Sample, SampleError, image_size, open_image, read_samples
 from varytoy.tasks import TASKS, Task
 
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
@@ -145,15 +146,11 @@ def answer_all(
     return [found[number] for number in range(len(views))]
 
 
-def read_blocks(reader: Reader, folder: Path) -> float:
-    """Mean normalised edit distance on a folder of ``NAME.png`` with ``NAME.txt``, each read whole in one pass."""
-    paths = sorted(folder.glob("*.png"))
-    if not paths:
-        raise FileNotFoundError(f"no PNG files in {folder}")
-    views = [reader.fit_text(Image.open(path)) for path in paths]
+def read_blocks(reader: Reader, pairs: Sequence[tuple[Path, str]]) -> float:
+    """Mean normalised edit distance on pictures with their texts, each read whole in one pass."""
+    views, truths = [reader.fit_text(open_image(path)) for path, _ in pairs], [truth for _, truth in pairs]
     question = [{"role": "user", "content": "<image>\n" + TASKS["ocr"].prompt()}]
-    answers = answer_all(reader, [question] * len(paths), views, TASKS["ocr"])
-    truths = [path.with_suffix(".txt").read_text(encoding="utf-8") for path in paths]
+    answers = answer_all(reader, [question] * len(pairs), views, TASKS["ocr"])
     return metrics.mean(
         metrics.normalised_edit_distance(answer.text, truth) for answer, truth in zip(answers, truths, strict=True)
     )
@@ -163,11 +160,14 @@ def evaluate(
     model: str, text_source: Path, picture_source: Path | None, count: int, seed: int, blocks: Path | None = None
 ) -> dict[str, float]:
     """All figures of a model. ``blocks``: a folder of block pictures with their texts, to report on as well."""
+    pairs = with_texts(blocks, "*.png") if blocks is not None else []  # what is wrong with them is said at once
+    for path, _ in pairs:
+        image_size(path)
     torch.manual_seed(seed)
     reader = Reader.from_pretrained(model)
     found = Evaluator(reader, text_source, picture_source, count, seed).table()
     if blocks is not None:
-        found["print/blocks edit distance"] = read_blocks(reader, blocks)
+        found["print/blocks edit distance"] = read_blocks(reader, pairs)
     return {name: round(value, 4) for name, value in found.items()}
 
 
@@ -182,7 +182,7 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
     bad = BadSamples()
     groups: dict[str, list[Sample]] = {}
     for sample in read_samples(folder, on_error=bad):
-        if sample.images and _can_be_scored(sample, bad):
+        if _can_be_scored(sample, bad):
             groups.setdefault(sample.task, []).append(sample)
     found = {}
     for name, chosen in sorted(groups.items()):
@@ -206,7 +206,7 @@ def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
     try:
         if sample.task not in TASKS:
             raise ValueError(f"there is no task '{sample.task}'; there are {', '.join(TASKS)}")
-        if len(sample.images) > 1:
+        if len(sample.images) != 1:
             raise ValueError(f"{len(sample.images)} pictures, and one is asked about")
         TASKS[sample.task].score([sample.answer], [sample])
     except Exception as error:  # facts or boxes that the metric needs may be missing, or of any odd kind

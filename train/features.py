@@ -89,10 +89,15 @@ class FeatureStore:
         again = "run `python -m train features` with this recipe"
         if not index.is_file():
             raise RecipeError(f"features: {folder} holds none: {again}")
-        found = json.loads(index.read_text(encoding="utf-8"))
-        if found["towers"] != towers:
+        try:
+            found = json.loads(index.read_text(encoding="utf-8"))
+            self.shards, self.unreadable = dict(found["shards"]), set(found["unreadable"])
+            made_with = found["towers"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecipeError(f"features: {index} is damaged: {again}") from error
+        if made_with != towers:
             raise RecipeError(f"features: {folder} was made with other towers or settings: {again}")
-        self.folder, self.shards, self.unreadable = folder, found["shards"], set(found["unreadable"])
+        self.folder = folder
         self._files: dict[str, object] = {}
         self._keys: dict[Path, str] = {}
 
@@ -155,7 +160,8 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     towers = model.towers.digest(processor)
     index = {"towers": towers, "shards": {}, "unreadable": []}
     try:
-        index["shards"] = FeatureStore(folder, towers).shards
+        store = FeatureStore(folder, towers)
+        index["shards"], index["unreadable"] = store.shards, sorted(store.unreadable)
     except RecipeError:  # none, or of other towers: all are made anew
         (folder / "index.json").unlink(missing_ok=True)  # first, for it would name the new towers' shards as the old's
     wanted: dict[str, tuple[Path, Sample]] = {}
@@ -166,6 +172,7 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
             except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
                 bad(fault(sample, error))
     missing = [key for key in wanted if key not in index["shards"]]
+    index["unreadable"] = [key for key in index["unreadable"] if key not in wanted]  # these are tried again
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     number = len(set(index["shards"].values()))
@@ -201,4 +208,4 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
                 save_file(tensors, folder / shard)
             index["shards"] |= {key: shard for key in part if f"{key}.vocabulary" in tensors}
         write_aside(folder / "index.json", json.dumps(index))
-    return len(wanted) - len(index["unreadable"])
+    return sum(key in index["shards"] for key in wanted)

@@ -25,6 +25,7 @@ from train.resume import not_written, resume_point
 from train.run_folder import (
     alone,
     check_new,
+    check_overwrite,
     clear,
     compare,
     is_first,
@@ -34,7 +35,7 @@ from train.run_folder import (
     room,
     writing,
 )
-from train.trainer import Progress, Records, VaryTrainer, Warmup
+from train.trainer import OwnSteps, Progress, Records, VaryTrainer, Warmup
 from varytoy.errors import first_line
 from varytoy.processing import VaryProcessor
 from varytoy.runtime import DTYPES, quantize
@@ -84,8 +85,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         features = FeatureStore(Path(recipe.features), model.towers.digest(processor))
         check_all(features, data.samples)
     say(freeze(model, recipe.freeze))
-    if overwrite and is_first():
-        clear(output, recipe)
+    if overwrite:
+        check_overwrite(recipe, output)
     strides = model.config.vocabulary_config.stride
     arguments = training_arguments(recipe)
     with arguments.main_process_first(desc="base of the adapters"):
@@ -121,11 +122,14 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         say=say,
         callbacks=[
             Records(output / "metrics.jsonl", bad),
+            OwnSteps(),
             Warmup(recipe.ctc.warmup_steps),
             Predictions(output / "predictions", data, processor, recipe.train.predict_steps, compute_type(recipe)),
         ],
     )
     progress = show_progress(trainer)
+    if overwrite and is_first():
+        clear(output, keep_base=bool(recipe.lora.rank))
     record_start(recipe, output, data.counts, checkpoint)
     try:
         with quiet_writers():
@@ -141,7 +145,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
     try:
         trainer.save_model(str(output))
     except (OSError, SafetensorError) as error:
-        raise not_written(error, output, trainer.state.global_step) from error
+        raise not_written(error, output, "the finished model") from error
     if trainer.not_finite:
         say(f"{trainer.not_finite} batches skipped, whose loss was not finite")
     say(f"{bad.count} bad samples; the model is in {output}")

@@ -16,7 +16,7 @@ from train.chunked_loss import chunked_cross_entropy
 from train.features import Towers
 from train.guide import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
-from train.run_folder import writing
+from train.run_folder import check_new, writing
 from varytoy.config import VaryConfig
 from varytoy.errors import first_line
 from varytoy.model import VaryForConditionalGeneration, VaryOutput
@@ -440,6 +440,7 @@ def export(run: str, out: Path) -> int:
 
     Batch norm's running statistics stay 32-bit: small variances do not fit into 16.
     """
+    check_new(out)
     reader = Reader.from_pretrained(run, "cpu")
     for parameter in reader.model.parameters():
         parameter.data = parameter.data.half()

@@ -13,6 +13,7 @@ from PIL import Image
 from varytoy import metrics
 from varytoy.documents import open_pages
 from varytoy.reader import Reader
+from varytoy.samples import SampleError
 
 
 @dataclass
@@ -28,13 +29,36 @@ def tesseract(image: Image.Image) -> str:
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         image.save(file.name)
         command = ["tesseract", file.name, "stdout", "--dpi", "150"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"tesseract failed: {' '.join(done.stderr.split())[-200:]}")
+    return done.stdout
 
 
-def score_pages(reader: Reader, files: Sequence[Path], dpi: int = 150, beside: bool = True):
-    """Yield the normalised edit distance of each page to its ``.txt``, ours and Tesseract's."""
-    for path in files:
-        truth = path.with_suffix(".txt").read_text(encoding="utf-8")
+def with_texts(folder: Path, pattern: str) -> list[tuple[Path, str]]:
+    """The files of a folder, by name, each with the text of the ``.txt`` beside it.
+
+    Raises:
+        FileNotFoundError: there are none, or a text is missing.
+        SampleError: a text is not UTF-8.
+    """
+    found = []
+    for path in sorted(folder.glob(pattern)):
+        beside = path.with_suffix(".txt")
+        if not beside.is_file():
+            raise FileNotFoundError(f"no {beside}, the true text of the page beside it")
+        try:
+            found.append((path, beside.read_text(encoding="utf-8")))
+        except UnicodeDecodeError as error:
+            raise SampleError(f"{beside}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    if not found:
+        raise FileNotFoundError(f"no {pattern} in {folder}")
+    return found
+
+
+def score_pages(reader: Reader, files: Sequence[tuple[Path, str]], dpi: int = 150, beside: bool = True):
+    """Yield the normalised edit distance of each page to its text, ours and Tesseract's."""
+    for path, truth in files:
         image = next(iter(open_pages(path, [1], dpi))).image
         start = time.perf_counter()
         ours = metrics.normalised_edit_distance(reader.read_page(image).text, truth)
@@ -45,12 +69,7 @@ def score_pages(reader: Reader, files: Sequence[Path], dpi: int = 150, beside: b
 
 def report(model: str, folder: Path, limit: int | None = None) -> None:
     """Print a line a page and the means."""
-    files = sorted(folder.glob("*.pdf"))[:limit]
-    if not files:
-        raise FileNotFoundError(f"no PDF files in {folder}")
-    lacking = [path.with_suffix(".txt") for path in files if not path.with_suffix(".txt").is_file()]
-    if lacking:
-        raise FileNotFoundError(f"no {lacking[0]}, the true text of the page beside it")
+    files = with_texts(folder, "*.pdf")[:limit]
     if not shutil.which("tesseract"):
         raise FileNotFoundError("tesseract is not installed: install the package tesseract-ocr")
     scores = []

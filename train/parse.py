@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+_MOST_KEYS = 1000  # of a mapping that is looked through for doubled ones
 _MOST_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
 
 
@@ -18,6 +19,13 @@ class RecipeError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that stops where merge keys (``<<``) multiply each other."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MOST_KEYS else None
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"the key {twice!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node):
         super().flatten_mapping(node)
@@ -42,7 +50,7 @@ def read_tree(path: Path, overrides: Sequence[str] = ()) -> object:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     tree = _load(text, f"{path}")
-    tree = {} if tree is None else tree
+    tree = {} if tree is None else _unshared(tree)
     for override in overrides:
         key, equals, value = override.partition("=")
         said = shown(override)
@@ -83,6 +91,13 @@ def _load(text: str, where: str) -> object:
         elif isinstance(value, (list, tuple, set)):
             left += [(part, depth + 1) for part in value]
     return tree
+
+
+def _unshared(tree: object) -> object:
+    """A copy in which each alias has values of its own: an override means one of them."""
+    if isinstance(tree, dict):
+        return {key: _unshared(value) for key, value in tree.items()}
+    return [_unshared(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
 
 
 def shown(value: object) -> str:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from transformers import SchedulerType
-from transformers.training_args import OptimizerNames
 
 from train.parse import RecipeError, fill, is_there, read_tree, shown
 from varytoy.config import VaryConfig
@@ -23,6 +21,22 @@ _FROM_ZERO = (
     *("train.workers", "train.seed", "train.predict_steps", "train.most_not_finite", "lora.rank", "lora.alpha"),
     *("ctc.warmup_steps", "ctc.weight", "objects.weight", "guide.weight", "guide.head"),
 )
+_OPTIMIZERS = (
+    *("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", *EIGHT_BIT),
+    *(
+        "paged_adamw_32bit",
+        "lion_8bit",
+        "lion_32bit",
+        "paged_lion_8bit",
+        "paged_lion_32bit",
+        "ademamix",
+        "ademamix_8bit",
+    ),
+)
+_SCHEDULES = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+)
+"""The Trainer's that need no further settings and no package of their own."""
 _MOST_SEED = 2**32 - 1  # NumPy's
 PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
 
@@ -176,8 +190,10 @@ class Recipe:
         _one_of("train.precision", self.train.precision, ("fp32", "bf16", "fp16"))
         if not 0 <= self.train.token_corruption <= 0.5:
             raise RecipeError(f"train.token_corruption: a share from 0 to 0.5, not {self.train.token_corruption}")
-        _one_of("train.optimizer", self.train.optimizer, [entry.value for entry in OptimizerNames])
-        _one_of("train.schedule", self.train.schedule, [entry.value for entry in SchedulerType])
+        _one_of("train.optimizer", self.train.optimizer, _OPTIMIZERS)
+        _one_of("train.schedule", self.train.schedule, _SCHEDULES)
+        if self.train.max_steps == 0:
+            raise RecipeError("train.max_steps: a number of steps, or -1 for as many as train.epochs has, not 0")
         if self.model.preset and not self.model.preset.endswith(".json"):
             _one_of("model.preset", self.model.preset, VaryConfig.presets())
         if len(self.train.betas) != 2:
@@ -330,7 +346,7 @@ def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     are bfloat16, which is what a CPU computes in, and with DeepSpeed 32-bit ones, because it casts all of the model but
     the statistics of batch norms, which only nano has."""
     cut = copy.deepcopy(recipe)
-    cut.output = f"{recipe.output}-short"
+    cut.output = f"{Path(recipe.output)}-short"
     cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
     cut.data, cut.features = [DataSettings(folder)], ""
     train = cut.train

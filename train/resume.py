@@ -31,8 +31,8 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str:
     """What is wrong with a checkpoint, in a few words; empty if each file is as it was written."""
     try:
-        sums = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        sums = dict(json.loads((folder / SEAL).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return f"{SEAL} cannot be read"
     for name, wanted in sums.items():
         try:
@@ -69,10 +69,10 @@ def resume_point(output: Path, say: Callable[[str], None]) -> str:
     raise RecipeError(f"--resume: {output} holds no {'whole ' if found else ''}checkpoint")
 
 
-def not_written(error: Exception, output: Path, step: int) -> RecipeError:
-    """One sentence for a checkpoint that could not be written."""
+def not_written(error: Exception, output: Path, what: str) -> RecipeError:
+    """One sentence for a checkpoint or model that could not be written."""
     whole = next(iter(checkpoints(output)), None)
     free = shutil.disk_usage(output).free / 2**20
     last = f"{whole} is whole: make room and go on with --resume" if whole else "there is no earlier one"
     why = f"{first_line(error)}; {free:.0f} MiB free in {output}"
-    return RecipeError(f"the checkpoint of step {step} could not be written ({why}); {last}")
+    return RecipeError(f"{what} could not be written ({why}); {last}")

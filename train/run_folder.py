@@ -35,11 +35,16 @@ MAY_CHANGE = {"output"} | {
         *("gradient_checkpointing", "compile"),
     )
 }
-"""What changes nothing that a step computes, beyond the last bits: taken over on --resume, and said."""
+"""What a run may go on with: taken over on --resume, and said. Another length stretches the schedule that is left."""
 _PATHS = ("output", "features", "model.init", "model.tokenizer", "model.preset", "train.deepspeed")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 _OF_A_RUN = ("recipe.yaml", "runs.jsonl", "metrics.jsonl", "predictions", "runs", "unfinished", "base", "checkpoint-*")
-_OF_A_MODEL = ("*.safetensors", "model.safetensors.index.json", "adapter_config.json")
+_OF_A_MODEL = (
+    *("model*.safetensors", "adapter_model*.safetensors", "training_heads.safetensors"),
+    *("model.safetensors.index.json", "adapter_config.json"),
+)
+_SIGNS = ("recipe.yaml", "runs.jsonl")
+"""Files that say that a folder is a run's."""
 
 
 def is_first() -> bool:
@@ -143,19 +148,35 @@ def check_new(output: Path) -> None:
         raise RecipeError(f"{output} holds a finished model ({model}): choose another output=FOLDER or add --overwrite")
 
 
-def clear(output: Path, recipe: Recipe) -> None:
-    """Delete an earlier run and its model, for --overwrite; other files stay.
-
-    Raises:
-        RecipeError: the recipe begins from what would be deleted, or a file cannot be deleted.
-    """
+def check_overwrite(recipe: Recipe, output: Path) -> None:
+    """Raises RecipeError where --overwrite would delete what the recipe begins from, or what is no run."""
     for name in recipe.model.init:
         if output.resolve() in (Path(name).resolve(), *Path(name).resolve().parents):
             raise RecipeError(f"model.init: {name} lies in output={output}, which --overwrite deletes: choose another")
+    if not any((output / name).is_file() for name in _SIGNS):
+        there = next((path for path in _deleted(output) if path.name != "base"), None)
+        if there is not None:
+            raise RecipeError(
+                f"{output} holds {there.name} but no recipe.yaml: --overwrite deletes runs only; choose another "
+                "output=FOLDER"
+            )
+
+
+def clear(output: Path, keep_base: bool) -> None:
+    """Delete an earlier run and its model, for --overwrite; other files stay. ``keep_base``: the folder ``base`` is the
+    new run's, which has just written it.
+
+    Raises:
+        RecipeError: a file cannot be deleted.
+    """
     with writing(output):
-        for pattern in (*_OF_A_RUN, *_OF_A_MODEL):
-            for path in output.glob(pattern):
+        for path in _deleted(output):
+            if not (keep_base and path.name == "base"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _deleted(output: Path) -> list[Path]:
+    return [path for pattern in (*_OF_A_RUN, *_OF_A_MODEL) for path in output.glob(pattern)]
 
 
 def compare(recipe: Recipe, output: Path, checkpoint: str, say: Callable[[str], None]) -> None:

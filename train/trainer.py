@@ -137,7 +137,7 @@ class VaryTrainer(Trainer):
             shutil.rmtree(aside, ignore_errors=True)
             if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's own archive writer raises these
                 raise
-            raise not_written(error, output, self.state.global_step) from error
+            raise not_written(error, output, f"the checkpoint of step {self.state.global_step}") from error
         finally:
             self._aside = None
         if self.args.should_save:
@@ -157,6 +157,13 @@ class VaryTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         batch = self.args.per_device_train_batch_size * max(self.args.world_size, 1)
         return SizeSampler(self.sizes, self.train_dataset.spans, batch, self.args.seed)
+
+
+class OwnSteps(TrainerCallback):
+    """A run that goes on saves and logs as its recipe says now; the Trainer would take both from the checkpoint."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.save_steps, state.logging_steps = int(args.save_steps), int(args.logging_steps)
 
 
 class Warmup(TrainerCallback):
