@@ -1,6 +1,7 @@
 """``python -m data_tools NAME …``: make samples. ``python -m data_tools --help`` lists the programs."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from data_tools.packages import SourceError
 from data_tools.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from varytoy.extras import require
+from varytoy.options import positive
 from varytoy.samples import SampleError, read_samples
 
 
@@ -22,19 +24,13 @@ def span(text: str, kind=int) -> tuple:
         pair = (kind(low), kind(high or low))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number or a range such as 1-8") from None
-    if pair[0] > pair[1] or pair[0] <= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is an empty range")
+    if not 0 < pair[0] <= pair[1] < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}': give a number above 0, or a range from a lower to a higher one")
     return pair
 
 
 def _span_of_floats(text: str) -> tuple:
     return span(text, float)
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
 
 
 def _share(text: str) -> float:
@@ -62,12 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("out", type=Path, help="folder for samples.jsonl and images/")
     common.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
-    common.add_argument("--count", type=_positive, default=1000, help="pictures to make")
+    common.add_argument("--count", type=positive, default=1000, help="pictures to make")
     common.add_argument("--seed", type=int, default=0)
     common.add_argument(
         "--split", choices=("train", "test"), default="train", help="test uses what training never shows"
     )
-    common.add_argument("--workers", type=_positive, help="processes (default: all cores)")
+    common.add_argument("--workers", type=positive, help="processes (default: all cores)")
     common.add_argument("--overwrite", action="store_true")
 
     blocks = programs.add_parser("blocks", parents=[common], help="render text blocks (OCR and markdown)")
@@ -87,12 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
     scenes = programs.add_parser(
         "scenes", parents=[common], help="render scenes (detection, grounding, captions, questions)"
     )
-    scenes.add_argument("--size", type=_positive, default=224, help="longer side in pixels")
+    scenes.add_argument("--size", type=positive, default=224, help="longer side in pixels")
     scenes.set_defaults(run=_scenes)
 
     dialogue = programs.add_parser("dialogue", help="write text-only conversation")
     dialogue.add_argument("out", type=Path)
-    dialogue.add_argument("--count", type=_positive, default=1000)
+    dialogue.add_argument("--count", type=positive, default=1000)
     dialogue.add_argument("--seed", type=int, default=0)
     dialogue.add_argument("--overwrite", action="store_true")
     dialogue.set_defaults(run=lambda chosen: write_dialogues(chosen.out, chosen.count, chosen.seed, chosen.overwrite))
@@ -165,7 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"data_tools: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        left = f"; {options.out} has no samples.jsonl, which is written last" if hasattr(options, "out") else ""
+        unfinished = hasattr(options, "out") and not (Path(options.out) / "samples.jsonl").is_file()
+        left = f"; {options.out} has no samples.jsonl, which is written last" if unfinished else ""
         print(f"\ndata_tools: stopped{left}", file=sys.stderr)
         return 130
 

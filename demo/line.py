@@ -73,9 +73,10 @@ async def stream(
     def work() -> None:
         try:
             found = ask(picture(), show=news.put, cancel=cancel)
-        except Exception as error:  # it is raised again where somebody listens
-            found = error
-        line.leave(place)
+        except BaseException as error:  # it is raised again where somebody listens; a panic of Rust's is no Exception
+            found = error if isinstance(error, Exception) else RuntimeError(str(error))
+        finally:
+            line.leave(place)
         news.put(found)
 
     try:

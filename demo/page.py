@@ -17,7 +17,7 @@ from demo.measured import Measured
 from demo.pictures import Example, thumbnail
 from demo.session import Session, Turn, asked, open_page, sentence, takes_words
 from varytoy.documents import DocumentError
-from varytoy.runtime import first_line
+from varytoy.errors import first_line
 from varytoy.tasks import TASKS, Answer
 
 WORKERS = 80
@@ -229,7 +229,13 @@ class Demo:
                 seconds = time.perf_counter() - start
                 if isinstance(found, Answer):
                     turn.answer = found
-                    yield await asyncio.to_thread(self._finished, session, turn, seconds)
+                    changes = await asyncio.to_thread(self._finished, session, turn, seconds)
+                    if session.cancel is not cancel:
+                        return
+                    if found.text:
+                        session.turns.append(turn)
+                    session.marked = bool(found.boxes)
+                    yield changes
                 elif found is None:
                     yield {self.status: view.working(seconds)}
                 else:
@@ -239,7 +245,6 @@ class Demo:
         found, experimental = turn.answer, self.measured.is_experimental(turn.task)
         said = view.finished(self.name, found, seconds, experimental)
         if found.text:
-            session.turns.append(turn)
             said += view.downloads(self._files(session, turn, seconds, experimental))
         changes = {
             self.answer: view.answer(found),
@@ -274,8 +279,10 @@ class Demo:
 
     def _unmarked(self, session: Session) -> dict:
         """The clean picture, where the last answer's boxes stand on it."""
-        marked = session.view is not None and session.turns and session.turns[-1].answer.boxes
-        return {self.picture: self._saved(session.view)} if marked else {}
+        if session.view is None or not session.marked:
+            return {}
+        session.marked = False
+        return {self.picture: self._saved(session.view)}
 
     def _buttons(self, running: bool) -> dict:
         return {self.run: gr.update(visible=not running), self.stop: gr.update(visible=running)}

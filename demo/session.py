@@ -1,6 +1,7 @@
 """One visitor's work: the file, the page that is shown, the turns so far."""
 
 import logging
+import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from varytoy.tasks import TASKS, Answer, get_task
 
 HISTORY_TURNS = 6
 SHOWN_SIDE = 1600
+_FILE = re.compile(r"[^.:]*\.\w{1,5}\b")  # a sentence that begins with a name such as "my scan.png"
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Session:
     view: the page, at most ``SHOWN_SIDE`` pixels a side; None where there is none.
     size: (width, height) of the page in pixels.
     cancel: of the answer that is being made, or None.
+    marked: whether an answer's boxes stand on the picture that is shown.
     """
 
     name: str = ""
@@ -44,17 +47,27 @@ class Session:
     size: tuple[int, int] = (0, 0)
     turns: list[Turn] = field(default_factory=list)
     cancel: threading.Event | None = None
+    marked: bool = False
 
     def open(self, path: str) -> None:
-        """Show the first page of another file. On an error the old one stays.
+        """Show the first page of another file. On an error the old one stays; a first page that cannot be shown is
+        turned to if there are others.
 
         Raises:
-            DocumentError: the file is no picture and no PDF.
+            DocumentError: the file is no picture and no PDF, or its first page cannot be shown.
         """
         found = next(iter(open_pages(path, pages=[1])))
         data = Path(path).read_bytes()
+        try:
+            image = found.image
+        except DocumentError:
+            if found.of == 1:
+                raise
+            self.name, self.data = Path(path).name, data
+            self._show(None, 1, found.of)
+            raise
         self.name, self.data = Path(path).name, data
-        self._show(found.image, 1, found.of)
+        self._show(image, 1, found.of)
 
     def turn_to(self, number: int) -> None:
         """Show another page. One that cannot be shown is turned to all the same: from it the next can be reached.
@@ -79,7 +92,7 @@ class Session:
         if image is not None:
             self.size = image.size
             image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        self.turns, self.cancel = [], None
+        self.turns, self.cancel, self.marked = [], None, False
 
     def drawn(self, turn: Turn) -> Image.Image:
         """The view with the answer's boxes on it."""
@@ -149,7 +162,8 @@ def sentence(error: Exception) -> str:
     reason = named(first_line(error))
     if isinstance(error, ValueError):
         # A file's name keeps its first letter.
-        start = reason[:1].upper() if reason.split()[0].isalpha() else reason[:1]
+        first = reason.split()[0]
+        start = reason[:1].upper() if first.isalpha() and not _FILE.match(reason) else reason[:1]
         return start + reason[1:].rstrip(".") + "."
     logging.getLogger("varytoy.demo").error("while answering", exc_info=error)
     return f"The model could not answer: {reason.rstrip('.')}."

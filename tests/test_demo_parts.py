@@ -196,6 +196,18 @@ def test_page_that_cannot_be_shown(tmp_path):
     assert session.page == 3
 
 
+def test_first_page_that_cannot_be_shown(tmp_path):
+    document, path = pypdfium2.PdfDocument.new(), tmp_path / "a.pdf"
+    for size in ((5000, 0.1), (300, 300)):
+        document.new_page(*size)
+    document.save(path)
+    session = Session()
+    with pytest.raises(DocumentError):
+        session.open(str(path))
+    session.turn_to(2)
+    assert session.view.size == (625, 625)
+
+
 FIRST = "The baker opened the shop at five, as on every morning"
 
 
