@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
-from data_tools import pictures, sources
-from data_tools.blocks import BlockOptions, BlockRenderer
+from data_tools.assets import sources
+from data_tools.assets.packages import SourceError
 from data_tools.dialogue import write_dialogues
-from data_tools.packages import SourceError
-from data_tools.scenes import SceneRenderer
+from data_tools.render import pictures
+from data_tools.render.blocks import BlockOptions, BlockRenderer
+from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import write_samples
+from varytoy.data.samples import SampleError, read_samples
 from varytoy.extras import require
 from varytoy.options import positive
-from varytoy.samples import SampleError, read_samples
 
 
 def span(text: str, kind=int) -> tuple:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.writer import generator, samples_file
-from varytoy.samples import parse_sample
+from varytoy.data.samples import parse_sample
 
 _GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
 _WELCOMES = ("Hello! Give me a picture and I will read it.", "Hello! How can I help?")

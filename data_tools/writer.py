@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from varytoy.samples import parse_sample
+from varytoy.data.samples import parse_sample
 
 Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
 """index -> the picture and the rows about it; a row is a sample without ``images``, which the writer fills in."""

@@ -19,8 +19,8 @@ except ModuleNotFoundError as error:
 
 from demo.measured import measured  # noqa: E402
 from demo.pictures import examples  # noqa: E402
+from varytoy.inference.reader import ModelError, Reader  # noqa: E402
 from varytoy.options import device_options  # noqa: E402
-from varytoy.reader import ModelError, Reader  # noqa: E402
 from varytoy.tasks import TASKS  # noqa: E402
 
 

@@ -16,7 +16,7 @@ from demo.line import MAX_TOKENS, Line, Waiting, stream
 from demo.measured import Measured
 from demo.pictures import Example, thumbnail
 from demo.session import Session, Turn, asked, open_page, sentence, takes_words
-from varytoy.documents import DocumentError
+from varytoy.data.documents import DocumentError
 from varytoy.errors import first_line
 from varytoy.tasks import TASKS, Answer
 

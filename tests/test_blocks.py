@@ -7,11 +7,11 @@ import pytest
 from conftest import TEXT, text_source
 
 from data_tools.__main__ import main
-from data_tools.blocks import BlockOptions, BlockRenderer
-from data_tools.packages import SourceError
-from data_tools.sources import paragraphs
+from data_tools.assets.packages import SourceError
+from data_tools.assets.sources import paragraphs
+from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.writer import write_samples
-from varytoy.samples import read_samples
+from varytoy.data.samples import read_samples
 
 CLEAN = {"degrade": 0.0, "blank": 0.0}
 

@@ -6,8 +6,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from varytoy.clip import ClipBranch
-from varytoy.config import ClipConfig
+from varytoy.models.config import ClipConfig
+from varytoy.models.vision.clip import ClipBranch
 
 
 def test_published_parameter_count():

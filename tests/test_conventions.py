@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer, pipeline
 
 import varytoy
-from varytoy.reader import Reader
+from varytoy.inference.reader import Reader
 
 ASK = "What does this image say?"
 

@@ -12,10 +12,10 @@ import torch
 from conftest import tiny_config, tiny_model
 from safetensors.torch import load_file, save_file
 
-from varytoy.processing import VaryProcessor
-from varytoy.reader import ModelError, Reader
-from varytoy.weights import WeightsError, convert, export_vocabulary, load
-from varytoy.weights.convert import understand
+from varytoy.checkpoints import WeightsError, convert, export_vocabulary, load
+from varytoy.checkpoints.convert import understand
+from varytoy.inference.reader import ModelError, Reader
+from varytoy.processing.processor import VaryProcessor
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def test_deepspeed_keeps_on_the_host_what_the_planner_says(ten, tmp_path):
     look = f"""
 import sys, json, varytoy, train.loop
 from train.recipe import load_recipe
-from train.zero_memory import zero_terms
+from train.memory.zero import zero_terms
 seen = [0]
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer as Zero
 plain = Zero.reduce_ipg_grads

@@ -39,7 +39,7 @@ from demo.line import MAX_TOKENS  # noqa: E402
 from demo.measured import PICTURES, Measured  # noqa: E402
 from demo.page import Demo  # noqa: E402
 from demo.pictures import examples  # noqa: E402
-from varytoy.metrics import character_error_rate  # noqa: E402
+from varytoy.tasks.metrics import character_error_rate  # noqa: E402
 
 WORDS = "river window market silver garden table morning letter bridge yellow station winter paper forest".split()
 

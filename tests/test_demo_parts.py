@@ -19,7 +19,7 @@ from demo.measured import PICTURES, Measured, measured  # noqa: E402
 from demo.paragraphs import flow  # noqa: E402
 from demo.pictures import examples  # noqa: E402
 from demo.session import SHOWN_SIDE, Session, Turn, asked, open_page, sentence  # noqa: E402
-from varytoy.documents import DocumentError  # noqa: E402
+from varytoy.data.documents import DocumentError  # noqa: E402
 from varytoy.tasks import TASKS, Answer, get_task  # noqa: E402
 
 ATTACK = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'

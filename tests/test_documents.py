@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from varytoy import documents
-from varytoy.documents import DocumentError, open_pages
+from varytoy.data import documents
+from varytoy.data.documents import DocumentError, open_pages
 
 
 def make_pdf(*texts: str, box: tuple = (300, 200), trailer: bytes = b"", page: bytes = b"", more=(), catalog=b""):

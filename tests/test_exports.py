@@ -10,10 +10,10 @@ from test_weights import batch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, GotOcr2ForConditionalGeneration
 
+from varytoy.checkpoints import convert, load
 from varytoy.cli import main
-from varytoy.model import VaryForConditionalGeneration
-from varytoy.processing import VaryProcessor
-from varytoy.weights import convert, load
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.processor import VaryProcessor
 
 
 def test_transformers_own_class_reads_what_is_exported(tmp_path, capsys):

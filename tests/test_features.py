@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from train.__main__ import main
-from train.features import FeatureStore, write
+from train.data.feature_cache import FeatureStore, write
 from train.loop import run
 from train.recipe import LoraSettings, ModelSettings, Recipe, RecipeError, to_yaml
-from varytoy.reader import Reader
+from varytoy.inference.reader import Reader
 
 
 @pytest.fixture(scope="module")

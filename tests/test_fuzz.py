@@ -47,8 +47,8 @@ Case = Callable[[random.Random], None]
 def pictures(folder: Path) -> Case:
     from PIL import Image
 
-    from varytoy.documents import DocumentError, open_pages
-    from varytoy.samples import SampleError, open_image
+    from varytoy.data.documents import DocumentError, open_pages
+    from varytoy.data.samples import SampleError, open_image
 
     made = []
     for number, mode in enumerate(("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "F")):
@@ -99,7 +99,7 @@ def _png_with_right_sums(data: bytes) -> bytes:
 
 
 def pdfs(folder: Path) -> Case:
-    from varytoy.documents import DocumentError, open_pages
+    from varytoy.data.documents import DocumentError, open_pages
 
     numbers = "0 1 -1 0.001 -300 1e5 14400 99999999 4294967296 1" + "0" * 300 + " nan null [] (x) <00> /X 3 0 R 1 0 R"
     odd_values = [*numbers.split(" "), "3 0 R", "7 0 R", "99 0 R", "<< >>", "[0 0 0 0]", "[1 2]", "true"]
@@ -154,10 +154,10 @@ def samples(folder: Path) -> Case:
     """What passes validation goes on to what a training makes of it."""
     from PIL import Image
 
-    from train.data import BadSamples, Collator, SampleDataset
+    from train.data.dataset import BadSamples, Collator, SampleDataset
     from train.recipe import DataSettings
-    from varytoy.processing import VaryProcessor
-    from varytoy.samples import SampleError
+    from varytoy.data.samples import SampleError
+    from varytoy.processing.processor import VaryProcessor
     from varytoy.tasks import TASKS
 
     (folder / "images").mkdir()
@@ -259,7 +259,7 @@ def _tiny_folder(folder: Path) -> Path:
     sys.path.insert(0, str(ROOT / "tests"))
     from conftest import tiny_config, tiny_model
 
-    from varytoy.processing import VaryProcessor
+    from varytoy.processing.processor import VaryProcessor
 
     tiny_model(tiny_config()).save_pretrained(folder)
     processor = VaryProcessor.preset("nano")
@@ -298,7 +298,7 @@ def checkpoints(folder: Path) -> Case:
     """What can be loaded is asked."""
     from PIL import Image
 
-    from varytoy.reader import ModelError, Reader
+    from varytoy.inference.reader import ModelError, Reader
 
     whole = _tiny_folder(folder / "whole")
     picture = Image.effect_noise((40, 24), 60)
@@ -320,7 +320,7 @@ def foreign(folder: Path) -> Case:
     import originals
     import torch
 
-    from varytoy.weights import WeightsError, convert
+    from varytoy.checkpoints import WeightsError, convert
 
     layouts = (originals.vary_toy, originals.got, originals.got_transformers, originals.vary_tiny)
     wholes = []
@@ -365,7 +365,7 @@ def adapters(folder: Path) -> Case:
     import peft
     from conftest import tiny_config, tiny_model
 
-    from varytoy.reader import ModelError, Reader
+    from varytoy.inference.reader import ModelError, Reader
 
     settings = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     peft.get_peft_model(tiny_model(tiny_config()), settings).save_pretrained(folder / "whole")
@@ -382,7 +382,7 @@ def adapters(folder: Path) -> Case:
 def answers(folder: Path) -> Case:
     from PIL import Image
 
-    from varytoy.boxes import parse_boxes, written_boxes
+    from varytoy.data.boxes import parse_boxes, written_boxes
     from varytoy.tasks import TASKS
 
     pieces = [
@@ -428,7 +428,7 @@ DOORS = (pictures, pdfs, samples, recipes, checkpoints, foreign, adapters, answe
 def run(door: str, first: int, end: int) -> None:
     """Take the cases in this process and print a JSON line before each and for each that is wrong. A case that takes
     too long ends the process by SIGPROF, in whatever library it is."""
-    import varytoy.registration  # noqa: F401  (it repairs mismatched torchvision builds)
+    import varytoy.models.registration  # noqa: F401  (it repairs mismatched torchvision builds)
 
     sys.stdout, told = open(os.devnull, "w"), sys.stdout
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from varytoy.layout import Block, crop_block, cut_blocks, estimate_skew, estimate_text_size, join_blocks, text_mask
+from varytoy.layout.blocks import (
+    Block,
+    crop_block,
+    cut_blocks,
+    estimate_skew,
+    estimate_text_size,
+    join_blocks,
+    text_mask,
+)
 
 WORDS = (
     "The committee met on Tuesday; its members (all seven) agreed that 14 of the 20 proposals, including yours, "

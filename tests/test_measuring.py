@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import ROOT, TEXT, picture_source
 
-from train import study
 from train.__main__ import main
+from train.experiments import study
 
 
 def test_samples_of_ones_own_each_task_by_its_metric(ten, capsys, tmp_path):
@@ -21,7 +21,7 @@ def test_the_whole_table(source, monkeypatch, capsys, tmp_path):
     (folder / "fonts").symlink_to(source / "fonts")
     (folder / "texts").mkdir()
     (folder / "texts" / "postgresql-doc-15.txt").write_text(TEXT, encoding="utf-8")
-    monkeypatch.setattr("data_tools.sources.HELD_OUT_FONTS", ("DejaVu Sans",))
+    monkeypatch.setattr("data_tools.assets.sources.HELD_OUT_FONTS", ("DejaVu Sans",))
     assert main(["evaluate", "--source", str(folder), "--count", "2"]) == 0
     printed = capsys.readouterr().out
     for name in ("blank pages left empty", "detection F1", "grounding accuracy", "right, CLIP off", "captions"):

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from train.chunked_loss import chunked_cross_entropy
-from train.in_backward import InBackward
-from train.rounding import RoundingAdamW8bit, round_by_chance
-from varytoy.processing import IGNORED
+from train.objectives.chunked_loss import chunked_cross_entropy
+from train.optim.in_backward import InBackward
+from train.optim.stochastic_rounding import RoundingAdamW8bit, round_by_chance
+from varytoy.processing.processor import IGNORED
 
 
 class Largest(TorchDispatchMode):

@@ -6,10 +6,10 @@ from conftest import noise, tiny_config, tiny_model
 from torch.nn import functional as F
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from varytoy.config import VaryConfig
-from varytoy.connector import Connector
-from varytoy.model import CACHE, VaryForConditionalGeneration, count_parameters
-from varytoy.processing import VaryProcessor
+from varytoy.models.config import VaryConfig
+from varytoy.models.connectors import Connector
+from varytoy.models.vary import CACHE, VaryForConditionalGeneration, count_parameters
+from varytoy.processing.processor import VaryProcessor
 
 PROMPTS = ["Read.", "What does this image say, please?"]
 

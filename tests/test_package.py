@@ -167,7 +167,7 @@ def test_wheel_holds_every_file_of_the_library(project):
         for path in (ROOT / "varytoy").rglob("*")
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
-    assert ROOT / "varytoy" / "presets" / "nano.json" in held
+    assert ROOT / "varytoy" / "models" / "presets" / "nano.json" in held
     assert sorted(str(path.relative_to(ROOT)) for path in others - held) == []
 
 

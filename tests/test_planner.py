@@ -12,13 +12,13 @@ from conftest import ROOT
 
 import train.model
 from train.__main__ import main
-from train.memory import GIB, plan
-from train.needs import plan_reading
+from train.memory.inference import plan_reading
+from train.memory.plan import GIB, plan
 from train.recipe import DataSettings, LoraSettings, ModelSettings, Recipe, RecipeError, TrainSettings, load_recipe
-from varytoy.config import VaryConfig, read_preset
-from varytoy.doctor import NEEDS
-from varytoy.model import VaryForConditionalGeneration
-from varytoy.processing import IGNORED
+from varytoy.devices.doctor import NEEDS
+from varytoy.models.config import VaryConfig, read_preset
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.processor import IGNORED
 
 RECIPES = ROOT / "train" / "recipes"
 TOKENS, WIDTH, INNER, LAYERS, WORDS = 1024, 256, 688, 4, 30000

@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryImageProcessor, VaryProcessor
-from varytoy.tokenizer import character_tokenizer
+from varytoy.processing.processor import CLIP_MEAN, CLIP_STD, VaryImageProcessor, VaryProcessor
+from varytoy.processing.tokenizer import character_tokenizer
 
 SYSTEM = "You should follow the instructions carefully and explain your answers in detail."
 

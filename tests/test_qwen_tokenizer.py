@@ -10,9 +10,9 @@ import tiktoken
 from conftest import noise
 from originals import RANKS
 
-from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryProcessor
-from varytoy.weights import WeightsError
-from varytoy.weights.tokenizer import _WORDS, SPECIAL, read_ranks, tokenizer_from_ranks
+from varytoy.checkpoints import WeightsError
+from varytoy.checkpoints.qwen_tokenizer import _WORDS, SPECIAL, read_ranks, tokenizer_from_ranks
+from varytoy.processing.processor import CLIP_MEAN, CLIP_STD, VaryProcessor
 
 PROMPT = (
     "<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail.<|im_end|>"

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from safetensors.torch import load_file, save_file
 from test_documents import make_pdf
 
-from varytoy import cli, generation, layout
-from varytoy.documents import DocumentError
-from varytoy.generation import Generated, LoopGuard, generate, repeated_tail
-from varytoy.reader import ModelError, Reader, join_pages
+from varytoy import cli, layout
+from varytoy.data.documents import DocumentError
+from varytoy.inference.generate import Generated, LoopGuard, generate, repeated_tail
+from varytoy.inference.reader import ModelError, Reader, join_pages
 from varytoy.tasks import Answer
 
 
@@ -324,7 +324,6 @@ def test_a_page_that_failed_leaves_the_others_markdown():
 
 def test_boxes_of_an_answer_are_pixels_of_the_file(reader, monkeypatch):
     said = SimpleNamespace(text="[100, 200, 500, 1000]", stop_reason="end", confidence=1.0, tokens=9)
-    monkeypatch.setattr(generation, "generate", None)
     monkeypatch.setattr(Reader, "generate", lambda self, *rest: [said])
     answer = reader.ground(Image.new("RGB", (640, 480)), "the cat")
     assert answer.boxes == [("the cat", (64, 96, 320, 480))]

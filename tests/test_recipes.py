@@ -7,9 +7,9 @@ import re
 import pytest
 from conftest import ROOT
 
+from train.experiments.study import RECIPES as STUDIES
+from train.experiments.study import WAYS
 from train.recipe import Recipe, RecipeError, load_recipe, to_yaml
-from train.study import RECIPES as STUDIES
-from train.study import WAYS
 
 SHIPPED = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
 ZERO = ROOT / "train" / "recipes"

@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from train.__main__ import main
-from train.bad_samples import BadSamples
-from train.data import SampleDataset
+from train.checkpointing import SEAL, damage, resume_point
+from train.data.bad_samples import BadSamples
+from train.data.dataset import SampleDataset
 from train.loop import allow_old_cards, run, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
-from train.resume import SEAL, damage, resume_point
-from varytoy.samples import SampleError, read_samples
+from varytoy.data.samples import SampleError, read_samples
 
 
 def by_step(folder: Path) -> dict[int, float]:

@@ -9,9 +9,9 @@ import torch
 from conftest import noise, tiny_config, tiny_model
 from originals import vary_toy
 
-from varytoy import doctor, versions
 from varytoy.cli import main
-from varytoy.runtime import DeviceError, Precision, choose_precision, place
+from varytoy.devices import doctor, versions
+from varytoy.devices.precision import DeviceError, Precision, choose_precision, place
 
 
 @pytest.fixture

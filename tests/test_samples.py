@@ -9,9 +9,9 @@ import pytest
 from conftest import noise, tiny_recipe
 
 from data_tools.__main__ import main
-from train.data import BadSamples, SampleDataset
-from varytoy.boxes import Box
-from varytoy.samples import Sample, SampleError, read_samples
+from train.data.dataset import BadSamples, SampleDataset
+from varytoy.data.boxes import Box
+from varytoy.data.samples import Sample, SampleError, read_samples
 
 USER = {"role": "user", "content": "<image>\nRead."}
 TEXT_USER = {"role": "user", "content": "Hello"}

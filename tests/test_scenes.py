@@ -10,13 +10,14 @@ import pytest
 from conftest import CLASSES, RGB, picture_source
 from PIL import Image
 
-from data_tools import packages, pictures, scenes, textures
-from data_tools.colours import PAINTS, colour_word, paint
-from data_tools.packages import SourceError
-from data_tools.scene_rows import Scene, Thing, article, caption, phrases, plural, scene_rows
-from data_tools.scenes import SceneRenderer
-from varytoy.boxes import parse_boxes
-from varytoy.samples import parse_sample
+from data_tools.assets import packages
+from data_tools.assets.packages import SourceError
+from data_tools.render import pictures, scenes, textures
+from data_tools.render.colours import PAINTS, colour_word, paint
+from data_tools.render.scene_rows import Scene, Thing, article, caption, phrases, plural, scene_rows
+from data_tools.render.scenes import SceneRenderer
+from varytoy.data.boxes import parse_boxes
+from varytoy.data.samples import parse_sample
 
 SCENES = range(100)
 

@@ -6,10 +6,9 @@ import time
 import pytest
 from PIL import Image, ImageChops
 
-from varytoy import metrics
-from varytoy.boxes import Box, check_label, format_box, format_boxes, iou, parse_boxes, written_boxes
-from varytoy.samples import Sample
-from varytoy.tasks import TASKS, Answer, get_task
+from varytoy.data.boxes import Box, check_label, format_box, format_boxes, iou, parse_boxes, written_boxes
+from varytoy.data.samples import Sample
+from varytoy.tasks import TASKS, Answer, get_task, metrics
 
 # --- boxes ---
 

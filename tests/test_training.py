@@ -15,15 +15,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import OPTForCausalLM
 
-from data_tools.scenes import SceneRenderer
+from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
-from train.bad_samples import BadSamples
-from train.curve import read_metrics
-from train.data import Collator, SampleDataset, SizeSampler, converse
+from train.data.bad_samples import BadSamples
+from train.data.dataset import Collator, SampleDataset, SizeSampler, converse
+from train.experiments.curve import read_metrics
 from train.loop import run
 from train.model import VaryForTraining, build, load_stage, opt_shape
-from train.places import looks
+from train.objectives.locations import looks
 from train.recipe import (
     CtcSettings,
     DataSettings,
@@ -31,13 +31,12 @@ from train.recipe import (
     ObjectSettings,
     RecipeError,
 )
-from varytoy import metrics
-from varytoy.config import VaryConfig, VisionVocabularyConfig
-from varytoy.processing import IGNORED, VaryProcessor
-from varytoy.reader import Reader
-from varytoy.samples import Sample, parse_sample, read_samples
-from varytoy.tasks import TASKS
-from varytoy.weights import convert
+from varytoy.checkpoints import convert
+from varytoy.data.samples import Sample, parse_sample, read_samples
+from varytoy.inference.reader import Reader
+from varytoy.models.config import VaryConfig, VisionVocabularyConfig
+from varytoy.processing.processor import IGNORED, VaryProcessor
+from varytoy.tasks import TASKS, metrics
 
 
 def read_all(folder: Path, samples) -> list[str]:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from varytoy.reader import Reader
-from varytoy.turn import estimate_turn, turn_back
+from varytoy.inference.reader import Reader
+from varytoy.layout.orientation import estimate_turn, turn_back
 
 TEXT = "The light of the lamp fell on the table, and all that Hilda had brought lay there: bread, a knife, an apple."
 

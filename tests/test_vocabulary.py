@@ -8,9 +8,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.got_ocr2.configuration_got_ocr2 import GotOcr2Config, GotOcr2VisionConfig
 from transformers.models.got_ocr2.modeling_got_ocr2 import GotOcr2MultiModalProjector, GotOcr2VisionEncoder
 
-from varytoy import vocabulary as tower_parts
-from varytoy.config import VisionVocabularyConfig
-from varytoy.vocabulary import VisionVocabulary
+from varytoy.models.config import VisionVocabularyConfig
+from varytoy.models.vision import sam as tower_parts
+from varytoy.models.vision.sam import VisionVocabulary
 
 
 @pytest.fixture(scope="module")

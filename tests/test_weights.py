@@ -23,15 +23,15 @@ from transformers import (
     CLIPTextConfig,
 )
 
+from varytoy.checkpoints import Source, WeightsError, convert, families, load, recognise
+from varytoy.checkpoints.convert import understand
+from varytoy.checkpoints.infer_config import config_of
+from varytoy.checkpoints.maps import brief, renamed
 from varytoy.cli import main
-from varytoy.clip import ClipBranch
-from varytoy.config import VaryConfig
-from varytoy.model import VaryForConditionalGeneration, count_parameters
-from varytoy.processing import CLIP_MEAN, CLIP_STD, VaryProcessor
-from varytoy.weights import Source, WeightsError, convert, families, load, recognise
-from varytoy.weights.convert import understand
-from varytoy.weights.maps import brief, renamed
-from varytoy.weights.shapes import config_of
+from varytoy.models.config import VaryConfig
+from varytoy.models.vary import VaryForConditionalGeneration, count_parameters
+from varytoy.models.vision.clip import ClipBranch
+from varytoy.processing.processor import CLIP_MEAN, CLIP_STD, VaryProcessor
 
 
 def batch(words: int = 6) -> dict[str, Tensor]:

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
-from data_tools.packages import SourceError
+from data_tools.assets.packages import SourceError
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, shorten
-from varytoy.documents import DocumentError
+from varytoy.checkpoints.load import ModelError
+from varytoy.checkpoints.maps import WeightsError
+from varytoy.data.documents import DocumentError
+from varytoy.data.samples import SampleError
 from varytoy.extras import MissingExtra, require
 from varytoy.options import positive
-from varytoy.reader import ModelError
-from varytoy.samples import SampleError
-from varytoy.weights.maps import WeightsError
 
 _SCORES = ("apted", "markdown_it", "pycocotools", "rapidfuzz")
 _TRAINER = ("accelerate", "rapidfuzz", "tensorboard")
@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--out", type=_picture, default=Path("curve.png"), help="PNG, SVG or PDF")
     curve.set_defaults(run=_curve, needs=("matplotlib",))
 
-    study = programs.add_parser("study", help="the convergence study (train/study.md): runs what is missing of it")
+    study = programs.add_parser("study", help="run what is missing of the convergence study")
     study.add_argument("--folder", type=Path, default=Path("runs/study"))
     study.add_argument("--seeds", type=positive, default=3)
     study.add_argument("--jobs", type=positive, default=2, help="runs at a time, one thread each")
@@ -157,14 +157,14 @@ def _export(options) -> None:
 
 
 def _memory(options) -> int:
-    from train.memory import advice, plan, report, verdict
+    from train.memory.plan import advice, plan, report, verdict
 
     recipe = _load(options)
     card, shape = options.gpu, (options.tokens, options.images)
     found = plan(recipe, *shape)
     print(report(found), flush=True)
     if options.measure:
-        from train.measure import NoRoom, compare, measure
+        from train.memory.measure import NoRoom, compare, measure
 
         try:
             measured = measure(recipe, *shape, card=card)
@@ -179,20 +179,20 @@ def _memory(options) -> int:
 
 
 def _needs(options) -> None:
-    from train.needs import table
+    from train.memory.inference import table
 
     print(table(options.answer))
 
 
 def _features(options) -> None:
-    from train.features import write
+    from train.data.feature_cache import write
 
     recipe = load_recipe(options.recipe, options.overrides)
     print(f"features of {write(recipe):,} pictures are in {recipe.features}")
 
 
 def _inspect(options) -> None:
-    from train.label_mask import inspect
+    from train.inspect_labels import inspect
 
     print(inspect(load_recipe(options.recipe, options.overrides), options.count))
 
@@ -205,14 +205,14 @@ def _merge(options) -> None:
 
 
 def _curve(options) -> None:
-    from train.curve import draw
+    from train.experiments.curve import draw
 
     draw(options.runs, options.out)
     print(f"drawn in {options.out}")
 
 
 def _study(options) -> None:
-    from train.study import draw, report, study
+    from train.experiments.study import draw, report, study
 
     print(report(study(options.folder, options.seeds, options.jobs)))
     draw(options.folder, options.seeds, options.out)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from train.recipe import LoraSettings, Recipe, RecipeError
 from train.run_folder import check_new, writing
+from varytoy.devices.precision import decoder_linears, exchange
 from varytoy.extras import require
-from varytoy.runtime import decoder_linears, exchange
 
 
 def stand_in(decoder: nn.Module, dtype: torch.dtype) -> None:
-    """As ``varytoy.runtime.quantize`` to NF4, with layers that take the same memory and nothing of bitsandbytes, for
-    fake tensors."""
+    """As ``varytoy.devices.precision.quantize`` to NF4, with layers that take the same memory and nothing of
+    bitsandbytes, for fake tensors."""
     exchange(decoder, lambda layer: Nf4StandIn(layer, dtype))
 
 
@@ -99,7 +99,7 @@ def merge(run: str, out: Path) -> None:
         RecipeError: ``run`` is no adapter.
         ModelError: its base is not to be had.
     """
-    from varytoy.reader import Reader
+    from varytoy.inference.reader import Reader
 
     if not (Path(run) / "adapter_config.json").is_file():
         raise RecipeError(f"{run} is no adapter: it has no adapter_config.json")

@@ -9,19 +9,18 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from data_tools.blocks import BlockOptions, BlockRenderer
-from data_tools.scenes import SceneRenderer
+from data_tools.render.blocks import BlockOptions, BlockRenderer
+from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
-from train.bad_samples import BadSamples, fault, open_sample
+from train.data.bad_samples import BadSamples, fault, open_sample
 from train.pages import with_texts
 from train.run_folder import writing
-from varytoy import metrics
-from varytoy.boxes import parse_boxes
-from varytoy.generation import Generated
-from varytoy.processing import Message
-from varytoy.reader import Reader
-from varytoy.samples import Sample, SampleError, image_size, open_image, read_samples
-from varytoy.tasks import TASKS, Task
+from varytoy.data.boxes import parse_boxes
+from varytoy.data.samples import Sample, SampleError, image_size, open_image, read_samples
+from varytoy.inference.generate import Generated
+from varytoy.inference.reader import Reader
+from varytoy.processing.processor import Message
+from varytoy.tasks import TASKS, Task, metrics
 
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
 

@@ -14,14 +14,14 @@ from torch.optim import Optimizer
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from train import adapters
-from train.bad_samples import BadSamples
-from train.data import Collator, SampleDataset
-from train.features import FeatureStore, check_all
-from train.in_backward import InBackward
+from train.checkpointing import not_written, resume_point
+from train.data.bad_samples import BadSamples
+from train.data.dataset import Collator, SampleDataset
+from train.data.feature_cache import FeatureStore, check_all
 from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
+from train.optim.in_backward import InBackward
 from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
-from train.resume import not_written, resume_point
 from train.run_folder import (
     alone,
     check_new,
@@ -36,9 +36,9 @@ from train.run_folder import (
     writing,
 )
 from train.trainer import OwnSteps, Progress, Records, VaryTrainer, Warmup
+from varytoy.devices.precision import DTYPES, quantize
 from varytoy.errors import first_line
-from varytoy.processing import VaryProcessor
-from varytoy.runtime import DTYPES, quantize
+from varytoy.processing.processor import VaryProcessor
 
 
 def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False) -> Path:
@@ -213,7 +213,9 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
     if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
         return None
     if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
-        from train.rounding import RoundingAdamW8bit  # imports bitsandbytes, which other optimizers need not
+        from train.optim.stochastic_rounding import (
+            RoundingAdamW8bit,  # imports bitsandbytes, which other optimizers need not
+        )
 
         options.pop("optim_bits")
         options["nearest"] = recipe.train.rounding == "nearest"

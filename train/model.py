@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig
 
-from train.chunked_loss import chunked_cross_entropy
-from train.features import Towers
-from train.guide import Guide
+from train.data.feature_cache import Towers
+from train.objectives.chunked_loss import chunked_cross_entropy
+from train.objectives.guided_attention import Guide
 from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
 from train.run_folder import check_new, writing
-from varytoy.config import VaryConfig
+from varytoy.devices.precision import DTYPES, keep_in
 from varytoy.errors import first_line
-from varytoy.model import VaryForConditionalGeneration, VaryOutput
-from varytoy.processing import IGNORED, VaryProcessor
-from varytoy.reader import Reader
-from varytoy.runtime import DTYPES, keep_in
+from varytoy.inference.reader import Reader
+from varytoy.models.config import VaryConfig
+from varytoy.models.vary import VaryForConditionalGeneration, VaryOutput
+from varytoy.processing.processor import IGNORED, VaryProcessor
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""

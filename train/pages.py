@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from varytoy import metrics
-from varytoy.documents import open_pages
-from varytoy.reader import Reader
-from varytoy.samples import SampleError
+from varytoy.data.documents import open_pages
+from varytoy.data.samples import SampleError
+from varytoy.inference.reader import Reader
+from varytoy.tasks import metrics
 
 
 @dataclass

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from transformers import TrainerCallback
 
-from train.bad_samples import open_sample
-from train.data import SampleDataset
+from train.data.bad_samples import open_sample
+from train.data.dataset import SampleDataset
 from train.run_folder import writing
+from varytoy.data.samples import Sample, SampleError
 from varytoy.errors import first_line
-from varytoy.processing import VaryProcessor
-from varytoy.reader import Reader
-from varytoy.samples import Sample, SampleError
+from varytoy.inference.reader import Reader
+from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS
 
 

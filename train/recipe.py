@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from train.parse import RecipeError, fill, is_there, read_tree, shown
-from varytoy.config import VaryConfig
+from varytoy.models.config import VaryConfig
 
 STAGES = ("vocabulary", "pretrain", "sft")
 EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
-from train.resume import checkpoints
+from varytoy.devices.precision import version_of
 from varytoy.errors import first_line
-from varytoy.runtime import version_of
 
 try:
     import fcntl

@@ -14,12 +14,12 @@ from torch import nn
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from train.bad_samples import BadSamples
-from train.data import SizeSampler
-from train.in_backward import InBackward
+from train.checkpointing import not_written, seal
+from train.data.bad_samples import BadSamples
+from train.data.dataset import SizeSampler
 from train.model import VaryForTraining, load_stage
+from train.optim.in_backward import InBackward
 from train.recipe import PARTS, RecipeError
-from train.resume import not_written, seal
 from train.run_folder import writing
 
 

@@ -5,8 +5,8 @@ import os
 import sys
 
 from varytoy import __version__
+from varytoy.inference.read import complain, read_files
 from varytoy.options import DTYPE_NAMES, device_options, positive
-from varytoy.read import complain, read_files
 from varytoy.tasks import TASKS
 
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: a stock folder of its kind; onnx: the branches"
@@ -61,43 +61,43 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from varytoy.doctor import report
+    from varytoy.devices.doctor import report
 
     return 1 if report(not options.no_build) else 0
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from varytoy import weights
-    from varytoy.reader import find
+    from varytoy import checkpoints
+    from varytoy.checkpoints.load import find
 
-    print(f"{weights.convert(find(options.source), options.out, options.dtype)}, in {options.out}")
+    print(f"{checkpoints.convert(find(options.source), options.out, options.dtype)}, in {options.out}")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from varytoy import weights
+    from varytoy import checkpoints
 
     if options.format == "onnx":
-        files = weights.export_onnx(options.model, options.out, options.size)
+        files = checkpoints.export_onnx(options.model, options.out, options.size)
         print(f"{', '.join(file.name for file in files)} in {options.out}")
         return 0
-    {"got": weights.export_got, "decoder": weights.export_decoder}[options.format](options.model, options.out)
+    {"got": checkpoints.export_got, "decoder": checkpoints.export_decoder}[options.format](options.model, options.out)
     print(f"{options.model} is in {options.out}")
     return 0
 
 
 def _export_vocabulary(options: argparse.Namespace) -> int:
-    from varytoy import weights
+    from varytoy import checkpoints
 
-    weights.export_vocabulary(options.model, options.out)
+    checkpoints.export_vocabulary(options.model, options.out)
     print(f"the vision vocabulary of {options.model} is in {options.out}")
     return 0
 
 
 def _import_vocabulary(options: argparse.Namespace) -> int:
-    from varytoy import weights
+    from varytoy import checkpoints
 
-    weights.import_vocabulary(options.source, options.model, options.out)
+    checkpoints.import_vocabulary(options.source, options.model, options.out)
     print(f"{options.model} with the vision vocabulary of {options.source} is in {options.out}")
     return 0
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageFont
 
-from varytoy import metrics
-from varytoy.boxes import Box, Coordinates
-from varytoy.samples import Sample
+from varytoy.data.boxes import Box, Coordinates
+from varytoy.data.samples import Sample
+from varytoy.tasks import metrics
 
 _COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#6e7781")
 

@@ -1,7 +1,7 @@
 """Captions, questions about a picture, and plain conversation."""
 
-from varytoy import metrics
-from varytoy.samples import SampleError
+from varytoy.data.samples import SampleError
+from varytoy.tasks import metrics
 from varytoy.tasks.base import Task
 
 

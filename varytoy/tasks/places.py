@@ -1,8 +1,8 @@
 """Detection (all objects, or named classes) and grounding (the one object that a phrase means)."""
 
-from varytoy import metrics
-from varytoy.boxes import Box, format_box, format_boxes, parse_boxes
-from varytoy.samples import Sample
+from varytoy.data.boxes import Box, format_box, format_boxes, parse_boxes
+from varytoy.data.samples import Sample
+from varytoy.tasks import metrics
 from varytoy.tasks.base import Answer, Task, pixel_boxes
 
 

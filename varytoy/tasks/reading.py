@@ -1,6 +1,6 @@
 """OCR and markdown: the text of a picture, plain or formatted."""
 
-from varytoy import metrics
+from varytoy.tasks import metrics
 from varytoy.tasks.base import Answer, Task
 
 

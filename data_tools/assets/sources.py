@@ -1,0 +1,291 @@
+"""Fonts and English text for the renderers: which packages they come from, under which licence, what is held out.
+
+Nothing of them is committed. ``python -m data_tools fetch DIR`` downloads the packages with apt (no root needed) and
+lays them out as ``DIR/fonts/*.ttf|otf`` and ``DIR/texts/NAME.txt``, a paragraph a line.
+"""
+
+import html.parser
+import re
+import shutil
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+from data_tools.assets.packages import SourceError, unpacked
+
+
+@dataclass(frozen=True)
+class TextSource:
+    package: str
+    licence: str
+    pattern: str
+    """Where the prose lies inside the unpacked package."""
+    held_out: bool = False
+    others: tuple[str, ...] = ()
+    """The same of other releases, tried in turn where the package is not to be had; other versions, other samples."""
+
+
+TEXTS = (
+    TextSource(
+        "python3.11-doc",
+        "PSF-2.0",
+        "usr/share/doc/python3.*/html/**/*.html",
+        others=("python3.13-doc", "python3.12-doc", "python3.10-doc"),
+    ),
+    TextSource("sqlite3-doc", "public domain", "usr/share/doc/sqlite3/*.html"),
+    TextSource("perl-doc", "Artistic or GPL-1+", "usr/share/perl/*/pod/*.pod"),
+    TextSource(
+        "postgresql-doc-15",
+        "PostgreSQL",
+        "usr/share/doc/postgresql-doc-*/html/*.html",
+        held_out=True,
+        others=("postgresql-doc-17", "postgresql-doc-16", "postgresql-doc-14"),
+    ),
+)
+"""No ``lipsum``, no share-alike text, and none of the TeX documentation that page reading is checked on."""
+
+FONTS = {
+    "fonts-dejavu-core": "Bitstream Vera",
+    "fonts-dejavu-extra": "Bitstream Vera",
+    "fonts-liberation": "OFL-1.1",
+    "fonts-noto-core": "OFL-1.1",
+    "fonts-freefont-ttf": "GPL-3+ with font exception",
+    "fonts-texgyre": "GUST Font License",
+    "fonts-lmodern": "GUST Font License",
+    "fonts-cmu": "OFL-1.1",
+    "fonts-roboto-unhinted": "Apache-2.0",
+    "fonts-open-sans": "OFL-1.1",
+    "fonts-linuxlibertine": "OFL-1.1",
+    "fonts-crosextra-carlito": "OFL-1.1",
+    "fonts-crosextra-caladea": "OFL-1.1",
+    "fonts-ebgaramond": "OFL-1.1",
+    "fonts-lato": "OFL-1.1",
+    "fonts-inconsolata": "OFL-1.1",
+    "fonts-cabin": "OFL-1.1",
+    "fonts-oldstandard": "OFL-1.1",
+    "fonts-vollkorn": "OFL-1.1",
+    "fonts-comic-neue": "OFL-1.1",
+}
+
+HELD_OUT_FONTS = (
+    "TeX Gyre Schola",
+    "Noto Sans Display",
+    "Open Sans",
+    "Linux Biolinum O",
+    "Caladea",
+    "Vollkorn",
+    "Liberation Sans Narrow",
+)
+"""Font families that no training sample shows."""
+
+_FAMILIES = re.compile(
+    r"DejaVu (Sans|Serif|Sans Mono|Sans Condensed|Serif Condensed)|Liberation .*|Noto (Sans|Serif)( Mono| Display)?"
+    r"|Free(Sans|Serif|Mono)|TeX Gyre (?!Chorus).*|L(atin )?M(odern)?(Roman|Sans|Mono| Roman| Sans| Mono).*"
+    r"|CMU (Serif|Sans Serif|Typewriter Text|Concrete|Bright)|Roboto|Roboto Condensed|Open Sans"
+    r"|Linux (Libertine|Biolinum) O|Carlito|Caladea|EB Garamond.*|Lato|Inconsolata|Cabin|Old Standard.*|Vollkorn"
+    r"|Comic Neue"
+)
+_STYLES = {"regular", "book", "roman", "medium", "bold", "italic", "oblique", "bold italic", "bold oblique", "semibold"}
+
+
+@dataclass(frozen=True)
+class Font:
+    family: str
+    style: str
+    path: str
+
+    @property
+    def upright(self) -> bool:
+        """Neither bold nor slanted: a face that its bold stands out from."""
+        return self.style in ("regular", "book", "roman")
+
+
+def fetch(directory: Path) -> None:
+    """Download and lay out fonts and texts. Raises SourceError with apt's last words; elsewhere than on Debian and its
+    kin, fill ``fonts`` and ``texts`` by hand."""
+    (directory / "fonts").mkdir(parents=True, exist_ok=True)
+    (directory / "texts").mkdir(exist_ok=True)
+    for package in FONTS:
+        with unpacked("apt", package) as root:
+            for path in sorted([*root.rglob("*.ttf"), *root.rglob("*.otf")]):
+                if not path.is_symlink():
+                    shutil.copyfile(path, directory / "fonts" / path.name)
+    for source in TEXTS:
+        with unpacked("apt", source.package, *source.others) as root:
+            lines = dict.fromkeys(
+                line for path in sorted(root.glob(source.pattern)) for line in _prose(path) if _usable(line)
+            )
+        (directory / "texts" / f"{source.package}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def licences() -> str:
+    """A table of the packages that fonts and texts come from."""
+    rows = [f"{source.package:<24} text   {source.licence}" + " (held out)" * source.held_out for source in TEXTS]
+    rows += [f"{package:<24} fonts  {licence}" for package, licence in FONTS.items()]
+    return "\n".join([*rows, f"held-out font families: {', '.join(HELD_OUT_FONTS)}"])
+
+
+class _Paragraphs(html.parser.HTMLParser):
+    """Collects the text of p, li, dd, dt and heading elements, each on its own."""
+
+    _OPEN = {"p", "li", "dd", "dt", "h1", "h2", "h3", "h4", "td"}
+    _SKIP = {"script", "style", "pre", "nav", "head"}
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+        self.parts: list[str] = []
+        self.skip = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.skip += tag in self._SKIP
+        if tag in self._OPEN:
+            self.flush()
+
+    def handle_endtag(self, tag):
+        self.skip -= tag in self._SKIP and self.skip > 0
+        if tag in self._OPEN:
+            self.flush()
+
+    def handle_data(self, data):
+        if not self.skip:
+            self.parts.append(data)
+
+    def flush(self):
+        text = " ".join("".join(self.parts).replace("¶", "").split())
+        self.parts = []
+        if text:
+            self.found.append(text)
+
+
+def _prose(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8", errors="ignore")
+    if path.suffix == ".html":
+        parser = _Paragraphs()
+        parser.feed(text)
+        parser.flush()
+        yield from parser.found
+    else:
+        for paragraph in text.split("\n\n"):
+            if not paragraph.startswith((" ", "\t", "=")):
+                paragraph = re.sub(r"[A-Z]<+\s?([^<>]*?)\s?>+", r"\1", paragraph)
+                yield " ".join(paragraph.split())
+
+
+def _usable(line: str) -> bool:
+    letters = sum(character.isalpha() for character in line)
+    return len(line) >= 20 and letters >= 0.6 * len(line) and line.isprintable()
+
+
+PRINTED = frozenset(
+    "".join(chr(code) for code in range(32, 127))
+    + "\u2018\u2019\u201c\u201d\u2013\u2014\u2022\u00a9\u00ae\u00b0\u00a7\u00a3\u20ac"
+    + "\u00e9\u00e8\u00fc\u00f6\u00e4\u00f1\u00e7\u00d7\u00b1"
+)
+"""The characters that the renderers print and the small models are taught."""
+
+
+def clean(text: str) -> str:
+    """NFKC, and only characters of PRINTED; runs of white space become one space."""
+    text = unicodedata.normalize("NFKC", text.replace("\u2026", "..."))
+    return " ".join("".join(character for character in text if character in PRINTED).split())
+
+
+def unknown(files: Sequence[Path]) -> Counter[str]:
+    """The characters of a user's texts that the renderers do not print, with how often each stands there."""
+    text = "".join(map(_read, files))
+    return Counter(character for character in text if not character.isspace() and not clean(character))
+
+
+def _fonts_in(directory: Path) -> Iterator[Font]:
+    """Every font file of a folder. Raises SourceError for one that cannot be used."""
+    for path in sorted(directory.glob("*.[to]tf")):
+        try:
+            family, style = ImageFont.truetype(str(path), 16).getname()
+        except OSError as error:
+            raise SourceError(f"{path} is no font that can be used ({error})") from error
+        yield Font(family or path.stem, (style or "regular").lower(), str(path))
+
+
+def _first_of_each(found: Iterable[Font]) -> tuple[Font, ...]:
+    """One font for each family and style."""
+    fonts: dict[tuple[str, str], Font] = {}
+    for font in found:
+        fonts.setdefault((font.family, font.style), font)
+    return tuple(fonts.values())
+
+
+@lru_cache(maxsize=4)
+def own_fonts(directory: Path) -> tuple[Font, ...]:
+    """All fonts of a user's folder, in both splits. Raises SourceError where there are none."""
+    found = _first_of_each(_fonts_in(directory))
+    if not found:
+        raise SourceError(f"no *.ttf or *.otf in {directory}")
+    return found
+
+
+@lru_cache(maxsize=4)
+def own_paragraphs(files: tuple[Path, ...], split: str) -> tuple[str, ...]:
+    """Paragraphs of a user's texts, which have blank lines between them, without the words that hold an unknown
+    character; about one in ten belongs to ``test``.
+
+    Raises:
+        SourceError: a file cannot be read, or there are no paragraphs of 20 characters.
+    """
+    parts = [part.split() for path in files for part in re.split(r"\n\s*\n", _read(path))]
+    found = [clean(" ".join(word for word in part if all(map(clean, word)))) for part in parts]
+    found = [part for part in dict.fromkeys(found) if len(part) >= 20]
+    chosen = [part for part in found if (zlib.crc32(part.encode()) % 10 == 0) == (split == "test")]
+    if not chosen:
+        names = ", ".join(str(path) for path in files)
+        raise SourceError(
+            f"{len(found)} paragraphs of 20 or more characters in {names}, none of them for the {split} split: "
+            "paragraphs have blank lines between them, and some dozens are needed"
+        )
+    return tuple(chosen)
+
+
+def _read(path: Path) -> str:
+    """A user's text in NFKC: an accent that is a character of its own joins its letter."""
+    try:
+        return unicodedata.normalize("NFKC", path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is not UTF-8 ({error}): convert it first") from error
+
+
+@lru_cache(maxsize=4)
+def fonts(directory: Path, split: str) -> tuple[Font, ...]:
+    """Latin text fonts of one split (``train`` or ``test``), sorted.
+
+    Raises:
+        SourceError: the folder holds none; names the command that fills it.
+    """
+    wanted = []
+    for font in _fonts_in(directory / "fonts"):
+        held_out = any(font.family == name or font.family.startswith(name + " ") for name in HELD_OUT_FONTS)
+        if held_out == (split == "test") and font.style in _STYLES and _FAMILIES.fullmatch(font.family):
+            wanted.append(font)
+    found = _first_of_each(wanted)
+    if not found:
+        raise SourceError(f"no {split} fonts in {directory / 'fonts'}: run `python -m data_tools fetch {directory}`")
+    return found
+
+
+@lru_cache(maxsize=4)
+def paragraphs(directory: Path, split: str) -> tuple[str, ...]:
+    """Cleaned paragraphs of one split. Raises SourceError as ``fonts`` does."""
+    found = []
+    for source in TEXTS:
+        path = directory / "texts" / f"{source.package}.txt"
+        if source.held_out == (split == "test") and path.is_file():
+            found += [clean(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in found if len(line) >= 20]
+    if not found:
+        raise SourceError(f"no {split} texts in {directory / 'texts'}: run `python -m data_tools fetch {directory}`")
+    return tuple(found)

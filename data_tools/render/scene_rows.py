@@ -1,0 +1,330 @@
+"""Samples about one scene, in English: all things, one thing by a phrase, a sentence, questions and answers."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_tools.render.colours import CONFUSABLE, PAINTS
+from data_tools.render.pictures import picture_classes
+from varytoy.data.boxes import Box
+from varytoy.tasks import TASKS
+
+APART = 0.1
+"""Centres must differ by this share of the picture for "left", "above" and their like."""
+BIGGER = 1.6
+"""Ratio of box areas from which one thing is plainly bigger."""
+QUESTIONS = 3
+"""Questions for each scene."""
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+_PLURALS = {"fish": "fish", "sheep": "sheep", "tomato": "tomatoes"}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A pasted cut-out: class, measured colour word or None, xyxy in pixels, and whether training never shows it."""
+
+    name: str
+    colour: str | None
+    box: tuple[int, int, int, int]
+    held_out: bool = False
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def area(self) -> int:
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Pixels, things ordered left to right then top to bottom, the caption's words about the background."""
+
+    width: int
+    height: int
+    things: tuple[Thing, ...]
+    background: str = ""
+    background_held_out: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Class names in order of first appearance."""
+        return list(dict.fromkeys(thing.name for thing in self.things))
+
+    def named(self, name: str) -> list[Thing]:
+        return [thing for thing in self.things if thing.name == name]
+
+    def box(self, thing: Thing) -> Box:
+        return Box.from_pixels(thing.name, thing.box, self.width, self.height)
+
+    def facts(self) -> dict:
+        """What of it was held out of training."""
+        unseen = sorted({thing.name for thing in self.things if thing.held_out})
+        return ({"held_out": unseen} if unseen else {}) | (
+            {"held_out_background": True} if self.background_held_out else {}
+        )
+
+
+def scene_rows(scene: Scene, classes: Sequence[str], name: str, rng: random.Random) -> list[dict]:
+    """All rows of a scene: detect, ground (two where there are things), caption, vqa (up to QUESTIONS).
+
+    ``classes`` are all names that a scene might hold; absent ones are asked for too.
+    """
+    made = [_detect(scene, classes, rng), *_ground(scene, rng), _caption(scene, rng), *_questions(scene, classes, rng)]
+    rows = []
+    for number, (task, prompt, answer, boxes, facts) in enumerate(made):
+        row: dict = {
+            "id": f"{name}-{number}",
+            "task": task,
+            "messages": [
+                {"role": "user", "content": f"<image>\n{prompt}"},
+                {"role": "assistant", "content": answer},
+            ],
+        }
+        if boxes:
+            row["boxes"] = [{"label": box.label, "box": list(box.xyxy)} for box in boxes]
+        row["facts"] = facts | scene.facts()
+        rows.append(row)
+    return rows
+
+
+# ---- words ----
+
+
+def article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def plural(name: str) -> str:
+    if name in _PLURALS:
+        return _PLURALS[name]
+    if name.endswith("y") and name[-2:-1] not in "aeiou":
+        return name[:-1] + "ies"
+    return name + ("es" if name.endswith(("s", "sh", "ch", "x", "z")) else "s")
+
+
+def listing(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+# ---- rows ----
+
+
+def _detect(scene: Scene, classes: Sequence[str], rng: random.Random) -> tuple:
+    """Everything; or, one time in four, one to three named classes, which may be absent."""
+    asked, things = "", list(scene.things)
+    if rng.random() < 0.25:
+        present = rng.sample(scene.names, min(len(scene.names), rng.randint(0, 2)))
+        absent = [_absent(scene, classes, rng)] if not present or rng.random() < 0.3 else []
+        chosen = present + [name for name in absent if name]
+        rng.shuffle(chosen)
+        asked = ", ".join(chosen)
+        things = [thing for thing in things if thing.name in chosen] if chosen else things
+    boxes = [scene.box(thing) for thing in things]
+    task = TASKS["detect"]
+    return "detect", task.prompt(asked, rng), task.answer(boxes), boxes, {"asked": asked} if asked else {}
+
+
+def _ground(scene: Scene, rng: random.Random) -> list[tuple]:
+    """Two things by a phrase; those with another of their class beside them come first, three times in four."""
+    crowded = [thing for thing in scene.things if len(scene.named(thing.name)) > 1]
+    alone = [thing for thing in scene.things if thing not in crowded]
+    rng.shuffle(crowded)
+    rng.shuffle(alone)
+    found = []
+    for thing in crowded + alone if rng.random() < 0.75 else alone + crowded:
+        choices = phrases(scene, thing)
+        if choices and len(found) < 2:
+            kinds = sorted({kind for _, kind in choices})
+            kind = "colour" if "colour" in kinds and rng.random() < 0.5 else rng.choice(kinds)
+            phrase = rng.choice([phrase for phrase, its_kind in choices if its_kind == kind])
+            box, task = scene.box(thing), TASKS["ground"]
+            facts = {"phrase": phrase, "kind": kind}
+            found.append(("ground", task.prompt(phrase, rng), task.answer(box), [box], facts))
+    return found
+
+
+def phrases(scene: Scene, thing: Thing) -> list[tuple[str, str]]:
+    """(phrase, kind) that mean this thing and no other; kind is name, colour, place or size."""
+    others = [other for other in scene.named(thing.name) if other is not thing]
+    if not others:
+        return [(f"the {thing.name}", "name")]
+    found = [(f"the {thing.colour} {thing.name}", "colour")] if _colour_tells(thing, others) else []
+    for axis, low, high in ((0, "left", "right"), (1, "top", "bottom")):
+        gap = APART * (scene.width, scene.height)[axis]
+        here, there = thing.centre[axis], [other.centre[axis] for other in others]
+        word = low if here + gap <= min(there) else high if here - gap >= max(there) else ""
+        if word:
+            edge = f"the {word}{'most' if axis == 0 and len(others) > 1 else ''} {thing.name}"
+            found += [(edge, "place"), (f"the {thing.name} {'on' if axis == 0 else 'at'} the {word}", "place")]
+    ending = "er" if len(others) == 1 else "est"
+    if all(thing.area >= BIGGER * other.area for other in others):
+        found.append((f"the {'bigg' + ending} {thing.name}", "size"))
+    if all(other.area >= BIGGER * thing.area for other in others):
+        found.append((f"the {'small' + ending} {thing.name}", "size"))
+    return found
+
+
+def _colour_tells(thing: Thing, others: Sequence[Thing]) -> bool:
+    return thing.colour is not None and all(other.colour and distinct(thing.colour, other.colour) for other in others)
+
+
+def distinct(first: str, second: str) -> bool:
+    """Two colour words that people tell apart."""
+    return first != second and frozenset((first, second)) not in CONFUSABLE
+
+
+def _caption(scene: Scene, rng: random.Random) -> tuple:
+    return "caption", TASKS["caption"].prompt("", rng), caption(scene), [], {"objects": scene.names}
+
+
+def caption(scene: Scene) -> str:
+    """``Two cats, a red car and a bus on grass.``; colours are told of classes that come in any colour."""
+    if not scene.things:
+        return "An empty background."
+    parts = []
+    for name in scene.names:
+        same = scene.named(name)
+        colours = {thing.colour for thing in same}
+        kind = picture_classes().get(name)
+        colour = colours.pop() if len(colours) == 1 and kind and kind.colour == "paint" else None
+        words = f"{colour} " if colour else ""
+        parts.append(article(words + name) if len(same) == 1 else f"{NUMBERS[len(same)]} {words}{plural(name)}")
+    text = " ".join([listing(parts), scene.background]).strip()
+    return f"{text[0].upper()}{text[1:]}."
+
+
+# ---- questions ----
+
+
+def _questions(scene: Scene, classes: Sequence[str], rng: random.Random) -> list[tuple]:
+    """QUESTIONS of different wording, or fewer where the scene can answer few."""
+    kinds = [_presence, _count, _colour, _side, _extreme, _has_colour, _which]
+    weights = [3, 3, 2, 2, 1, 1, 1]
+    found: dict[str, tuple] = {}
+    for _ in range(12):
+        made = rng.choices(kinds, weights)[0](scene, classes, rng)
+        if made and len(found) < QUESTIONS:
+            question, answer, kind = made
+            facts = {"kind": kind}
+            found.setdefault(question, ("vqa", TASKS["vqa"].prompt(question, rng), answer, [], facts))
+    return list(found.values())
+
+
+def _absent(scene: Scene, classes: Sequence[str], rng: random.Random) -> str:
+    return rng.choice([name for name in classes if name not in scene.names] or [""])
+
+
+def _presence(scene, classes, rng):
+    """Yes half of the time, whatever is asked for: present and absent classes are drawn from the same classes."""
+    yes = rng.random() < 0.5
+    if yes and not scene.things:
+        return None
+    name = rng.choice(scene.names) if yes else _absent(scene, classes, rng)
+    form = rng.choice(("Is there {} in the image?", "Can you see {}?", "Does the picture show {}?"))
+    return (form.format(article(name)), "yes" if yes else "no", "presence") if name else None
+
+
+def _count(scene, classes, rng):
+    """One in five has the answer 0; larger numbers are preferred, so that "1" is no safe guess."""
+    if rng.random() < 0.2:
+        return "How many objects are there?", str(len(scene.things)), "count"
+    by_number: dict[int, list[str]] = {}
+    for name in scene.names:
+        by_number.setdefault(len(scene.named(name)), []).append(name)
+    if not by_number or rng.random() < 0.2:
+        by_number = {0: [_absent(scene, classes, rng)]}
+    numbers = sorted(by_number)
+    number = rng.choices(numbers, [max(number, 1) for number in numbers])[0]
+    name = rng.choice(by_number[number])
+    form = rng.choice(("How many {} are there?", "How many {} do you see?"))
+    return (form.format(plural(name)), str(number), "count") if name else None
+
+
+def _meant(scene: Scene, rng: random.Random, coloured: bool = False) -> tuple[str, Thing] | None:
+    """A phrase that ends with the class and does not tell the colour, and its thing."""
+    things = [thing for thing in scene.things if thing.colour or not coloured]
+    rng.shuffle(things)
+    for thing in things:
+        choices = [words for words, kind in phrases(scene, thing) if kind != "colour" and words.endswith(thing.name)]
+        if choices:
+            return rng.choice(choices), thing
+    return None
+
+
+def _colour(scene, classes, rng):
+    meant = _meant(scene, rng, coloured=True)
+    word = rng.choice(("color", "colour"))
+    return meant and (f"What {word} is {meant[0]}?", meant[1].colour, "colour")
+
+
+def _has_colour(scene, classes, rng):
+    """Only of classes that come in any colour: of an apple, "Is it blue?" would answer itself."""
+    meant = _meant(scene, rng, coloured=True)
+    kind = meant and picture_classes().get(meant[1].name)
+    if not kind or kind.colour != "paint" or meant[1].colour not in PAINTS:
+        return None
+    yes = rng.random() < 0.5
+    colour = meant[1].colour if yes else rng.choice([word for word in PAINTS if distinct(word, meant[1].colour)])
+    return f"Is {meant[0]} {colour}?", "yes" if yes else "no", "has colour"
+
+
+def _two(scene: Scene, rng: random.Random) -> tuple[Thing, Thing, int] | None:
+    """Two things, each alone of its class, and an axis (0 across, 1 down) on which they are plainly apart."""
+    alone = [thing for thing in scene.things if len(scene.named(thing.name)) == 1]
+    if len(alone) < 2:
+        return None
+    first, second = rng.sample(alone, 2)
+    axis = rng.randrange(2)
+    gap = abs(first.centre[axis] - second.centre[axis])
+    return (first, second, axis) if gap >= APART * (scene.width, scene.height)[axis] else None
+
+
+_SIDES = (("left of", "right of"), ("above", "below"))
+
+
+def _side(scene, classes, rng):
+    """``Is the cat left of the dog?``, or to choose between the two words; both orders are equally likely."""
+    two = _two(scene, rng)
+    if not two:
+        return None
+    first, second, axis = two
+    before = first.centre[axis] < second.centre[axis]
+    if rng.random() < 0.5:
+        asked = rng.randrange(2)
+        question = f"Is the {first.name} {_SIDES[axis][asked]} the {second.name}?"
+        return question, "yes" if before == (asked == 0) else "no", "place, yes or no"
+    if axis == 0:
+        question = f"Is the {first.name} to the left or to the right of the {second.name}?"
+        return question, "left" if before else "right", "place"
+    return f"Is the {first.name} above or below the {second.name}?", "above" if before else "below", "place"
+
+
+def _extreme(scene, classes, rng):
+    """The thing at one edge of the scene, where one plainly is."""
+    axis, last = rng.randrange(2), rng.random() < 0.5
+    ordered = sorted(scene.things, key=lambda thing: thing.centre[axis], reverse=last)
+    gap = APART * (scene.width, scene.height)[axis]
+    if len(ordered) < 2 or abs(ordered[0].centre[axis] - ordered[1].centre[axis]) < gap:
+        return None
+    word = (("leftmost", "rightmost"), ("top", "bottom"))[axis][last]
+    return f"Which object is the {word} one?", ordered[0].name, "which"
+
+
+def _which(scene, classes, rng):
+    """``Which object is left of the dog?`` where exactly one is, and none is at about the same place."""
+    two = _two(scene, rng)
+    if not two:
+        return None
+    _, second, axis = two
+    word, sign = _SIDES[axis][0], 1
+    if rng.random() < 0.5:
+        word, sign = _SIDES[axis][1], -1
+    others = [thing for thing in scene.things if thing is not second]
+    gap = APART * (scene.width, scene.height)[axis]
+    shifts = {thing: sign * (second.centre[axis] - thing.centre[axis]) for thing in others}
+    there = [thing for thing, shift in shifts.items() if shift > 0]
+    if len(there) != 1 or any(abs(shift) < gap for shift in shifts.values()):
+        return None
+    return f"Which object is {word} the {second.name}?", there[0].name, "which"

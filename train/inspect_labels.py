@@ -1,0 +1,54 @@
+"""``python -m train inspect RECIPE``: samples as the model gets them, with what is taught marked."""
+
+import re
+from itertools import groupby
+
+from torch import Tensor
+
+from train.data.bad_samples import BadSamples
+from train.data.dataset import Collator, SampleDataset
+from train.model import processor_of
+from train.recipe import Recipe
+from varytoy.processing.processor import IGNORED, VaryProcessor
+
+OPEN, CLOSE = "⟦", "⟧"
+
+
+def inspect(recipe: Recipe, count: int = 3) -> str:
+    """The first ``count`` samples of each source as text; what stands in ⟦ ⟧ is taught.
+
+    Raises:
+        RecipeError, SampleError: no tokenizer, no samples.
+    """
+    said: list[str] = []
+    bad = BadSamples(said.append)
+    data = SampleDataset(recipe.data, recipe.train.seed, bad)
+    processor = processor_of(recipe.model)
+    collator = Collator(processor, recipe.train.max_length, bad, token_corruption=recipe.train.token_corruption)
+    start = 0
+    for source, number in zip(recipe.data, data.counts, strict=True):
+        said.append(f"{number:,} samples from {source.path}")
+        for index in range(start, min(start + count, start + number)):
+            item = data[index]
+            if item is None:
+                continue
+            batch = collator([item])
+            taught = int((batch["labels"] != IGNORED).sum())
+            sizes = ", ".join(f"{image.width}x{image.height}" for image in item[1]) or "none"
+            said.append(
+                f"\n--- {item[0].id} ({item[0].task}), pictures: {sizes}; {batch['input_ids'].shape[1]} tokens, "
+                f"{taught} taught"
+            )
+            if taught:
+                said.append(marked(batch["input_ids"][0], batch["labels"][0], processor))
+        start += number
+    return "\n".join(said)
+
+
+def marked(ids: Tensor, labels: Tensor, processor: VaryProcessor) -> str:
+    """One row as text, what is taught in ⟦ ⟧, runs of image tokens as ``<imgpad>x256``."""
+    pieces = []
+    for taught, run in groupby(zip(ids.tolist(), labels.tolist(), strict=True), lambda pair: pair[1] != IGNORED):
+        text = processor.tokenizer.decode([token for token, _ in run], skip_special_tokens=False)
+        pieces.append(f"{OPEN}{text}{CLOSE}" if taught else text)
+    return re.sub(r"(?:<imgpad>\s*)+", lambda found: f"<imgpad>x{found[0].count('<imgpad>')}", "".join(pieces))

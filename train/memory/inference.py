@@ -1,0 +1,95 @@
+"""``python -m train needs``: what each published model takes of a card to read, found without one.
+
+As in train.memory the model itself runs, on tensors without contents: all pages are looked at and read at once, and
+then the last token of an answer is written, when the cache of keys and values is largest.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import DynamicCache
+
+from train.adapters import stand_in
+from train.memory.plan import GIB, Plan, Tracker, made_up_batch, make_fake
+from varytoy.devices.precision import exchange
+from varytoy.models.config import VaryConfig
+from varytoy.models.vary import VaryForConditionalGeneration, count_parameters
+
+MODELS = {"vary-toy": "Vary-toy", "got": "GOT-OCR 2.0", "vary-tiny": "Vary-tiny (OPT-125M)"}
+_PROMPT = 40  # tokens of system text, question and template
+
+
+class Int8StandIn(nn.Linear):
+    """A byte a weight and four a row; the product comes in 32-bit whole numbers, as LLM.int8's."""
+
+    def __init__(self, layer: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        packed = torch.empty(layer.weight.shape, dtype=torch.int8, device=layer.weight.device)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+        self.register_buffer("scales", torch.empty(layer.out_features, device=layer.weight.device))
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = x.to(torch.int8)
+        product = packed.new_empty((*x.shape[:-1], self.out_features), dtype=torch.int32)
+        return product.to(x.dtype)
+
+
+def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 1024) -> Plan:
+    """Peak of reading ``pages`` pictures at once with ``answer`` tokens each, weights in fp16 and the decoder's linear
+    layers in ``quantize`` (int8, nf4) if given."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    config = VaryConfig.preset(preset)
+    with torch.device("meta"):
+        model = VaryForConditionalGeneration(config).half()
+        model.tie_weights()
+        if quantize == "nf4":
+            stand_in(model.language_model, torch.float16)
+        elif quantize:
+            exchange(model.language_model, Int8StandIn)
+    make_fake(model, fake)
+    model.eval()
+    text = config.text_config
+    heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
+    image = config.vocabulary_config.image_tokens
+    length = image + _PROMPT + answer
+    tracker = Tracker(fake)
+    with torch.no_grad(), tracker:
+        tracker.moment = "weights"
+        for tensor in (*model.parameters(), *model.buffers()):
+            tracker.add(tensor, "weights")
+        tracker.moment = "pictures and prompt"
+        batch = made_up_batch(model, pages, image + _PROMPT, 1, fake)
+        del batch["labels"]
+        first = model(**batch, use_cache=True, logits_to_keep=1)
+        del first, batch
+        tracker.moment = "last token"
+        cache = DynamicCache()
+        with fake:
+            shape = (pages, heads, length - 1, text.hidden_size // text.num_attention_heads)
+            kept = [torch.empty(shape, dtype=torch.float16) for _ in range(2 * text.num_hidden_layers)]
+        for number in range(text.num_hidden_layers):
+            pair = kept[2 * number : 2 * number + 2]
+            for tensor in pair:
+                tracker.add(tensor, "keys and values")
+            cache.update(*pair, number)
+        del kept, pair, tensor
+        model(torch.zeros(pages, 1, dtype=torch.long), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return tracker.plan()
+
+
+def table(answer: int = 1024) -> str:
+    """In markdown: disk, and GiB of a card at fp16, int8 and nf4 for one page and for four at once."""
+    rows = ["| model | parameters | download and disk | fp16, 1 page | 4 pages | int8 | 4 pages | nf4 | 4 pages |"]
+    rows.append("|" + "---|" * 9)
+    for preset, name in MODELS.items():
+        parameters = count_parameters(VaryConfig.preset(preset))
+        sizes = [
+            plan_reading(preset, quantize, pages, answer).peak / GIB
+            for quantize in ("", "int8", "nf4")
+            for pages in (1, 4)
+        ]
+        cells = " | ".join(f"{size:.2f}" for size in sizes)
+        rows.append(f"| {name} | {parameters:,} | {2 * parameters / GIB:.2f} | {cells} |")
+    return "\n".join(rows)

@@ -1,0 +1,174 @@
+"""``python -m train memory RECIPE --measure``: the step that was planned, really run, from random weights.
+
+The model, the optimizer and the Trainer are those of ``python -m train run``; the samples are made up. On a card the
+process is held to the planned card's size. Without one the step runs on the CPU, where what it takes is what the
+process grows by: other kernels than a card's, the same tensors.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from train.loop import (
+    allow_old_cards,
+    check_machine,
+    choose_optimizer,
+    distributed_defaults,
+    extend,
+    hide_progress,
+    training_arguments,
+)
+from train.memory.plan import GIB, made_up_batch
+from train.model import assemble, freeze
+from train.recipe import Recipe, RecipeError
+from train.trainer import VaryTrainer
+from varytoy.errors import first_line
+
+
+@dataclass
+class Measured:
+    """What steps of a recipe took.
+
+    Attributes:
+        device: name of the card, or "CPU" and its threads; ``on_card``: which of them.
+        peak: most bytes at any moment after the first step.
+        seconds: of a step (median, without the first); ``tokens``: shown in a step.
+        skipped: steps and gradients that were left out because something was not finite; they cost less.
+    """
+
+    device: str
+    on_card: bool
+    peak: int
+    seconds: float
+    tokens: int
+    skipped: int
+
+
+class NoRoom(RecipeError):
+    """The card's memory was not enough."""
+
+
+class _Watch(TrainerCallback):
+    """Times steps, and forgets the first one's memory, in which states are made and kernels chosen."""
+
+    def __init__(self):
+        self.begun, self.seconds, self.skipped, self.trainer = 0.0, [], 0, None
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        _wait()
+        self.begun = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        _wait()
+        self.skipped += self.trainer.accelerator.optimizer_step_was_skipped
+        if state.global_step > 1:
+            self.seconds.append(time.perf_counter() - self.begun)
+        else:
+            _forget_peak()
+
+
+def _check(recipe: Recipe) -> None:
+    """Raises RecipeError where a recipe's step cannot be run here."""
+    check_machine(recipe)
+    if torch.cuda.is_available():
+        return
+    if not Path("/proc/self/status").is_file():
+        raise RecipeError("memory --measure needs a card, or Linux")
+    if recipe.train.deepspeed:
+        raise RecipeError("memory --measure: what DeepSpeed takes of a card is measured on a card only")
+
+
+def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, card: float = 11.0) -> Measured:
+    """Run ``steps`` steps of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images``
+    pictures each. On a card PyTorch may take ``card`` GiB; of several micro-batches a step has two.
+
+    Raises:
+        NoRoom: it did not fit.
+        RecipeError: the recipe cannot be run here.
+    """
+    _check(recipe)
+    tokens = tokens or recipe.train.max_length
+    on_card = torch.cuda.is_available()
+    if on_card:
+        torch.cuda.set_per_process_memory_fraction(min(card * GIB / torch.cuda.mem_get_info()[1], 1.0))
+    if recipe.train.deepspeed:
+        distributed_defaults()
+        allow_old_cards(print)
+    micro = min(recipe.train.accumulation, 2)
+    settings = {"max_steps": steps, "accumulation": micro, "log_steps": 10**9, "warmup": 0}
+    start = 0 if on_card else _resident("VmRSS")
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = dataclasses.replace(recipe, output=folder, train=dataclasses.replace(recipe.train, **settings))
+        try:
+            watch = _train(recipe, tokens, images)
+        except torch.cuda.OutOfMemoryError as error:
+            raise NoRoom(f"out of memory within {card:g} GiB ({first_line(error)})") from error
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+    peak = torch.cuda.max_memory_allocated() if on_card else _resident("VmHWM") - start
+    device = torch.cuda.get_device_name() if on_card else f"CPU, {torch.get_num_threads()} threads"
+    shown = recipe.train.batch_size * micro * tokens
+    return Measured(device, on_card, peak, statistics.median(watch.seconds), shown, watch.skipped)
+
+
+def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
+    model = assemble(recipe)
+    freeze(model, recipe.freeze)
+    batch = made_up_batch(model, recipe.train.batch_size, tokens, images)
+    model = extend(model, recipe)
+    arguments = training_arguments(recipe)
+    arguments.report_to = []
+    arguments.set_save(strategy="no")
+    watch = _Watch()
+    trainer = VaryTrainer(
+        model=model,
+        args=arguments,
+        optimizer_cls_and_kwargs=choose_optimizer(recipe, arguments),
+        train_dataset=list(range(recipe.train.max_steps * recipe.train.accumulation * recipe.train.batch_size)),
+        data_collator=lambda _: dict(batch),
+        rates=recipe.train.rates,
+        callbacks=[watch],
+    )
+    watch.trainer = trainer
+    hide_progress(trainer)
+    trainer.train()
+    inner = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    watch.skipped += trainer.not_finite + getattr(inner, "skipped", 0)
+    return watch
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _forget_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # not everywhere: then the peak is that since the start
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _resident(name: str) -> int:
+    """Bytes of the process: ``VmRSS`` now, ``VmHWM`` at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def compare(found: Measured, planned: int) -> str:
+    """One sentence on what was measured, and how far the plan was from it."""
+    note = f"; {found.skipped} skipped, not finite: more memory and time are needed than this" if found.skipped else ""
+    speed = f"{found.tokens / found.seconds:,.0f} tokens/s"
+    return (
+        f"measured on {found.device}: peak {found.peak / GIB:.2f} GiB (planned {planned / GIB:.2f}, "
+        f"{planned / found.peak - 1:+.0%}), {found.seconds:.2f} s a step, {speed}{note}"
+    )

@@ -1,0 +1,423 @@
+"""``python -m train memory RECIPE``: what a training step of a recipe needs on a card, found without one.
+
+The step itself runs, forward, backward and optimizer, on tensors that have shapes and no contents (PyTorch's fake
+tensors), and each storage is followed from its making to its end. So the peak is that of the program, not of a formula;
+what the card's allocator and kernels add to it is the reserve.
+"""
+
+import contextlib
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.optim import optimizer as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import Trainer, TrainingArguments
+
+from train import adapters
+from train.loop import choose_optimizer, compute_type, training_arguments
+from train.memory.zero import zero_terms
+from train.model import VaryForTraining, assemble, freeze, keep_in
+from train.recipe import EIGHT_BIT, Recipe, RecipeError
+from varytoy.processing.processor import IGNORED
+
+GIB = 2**30
+RESERVE = 0.8 * GIB
+"""What a card needs beside the tensors: the CUDA context, cuBLAS' workspace, gaps of the allocator."""
+KINDS = (
+    "weights",
+    "optimizer state",
+    "gradients",
+    "keys and values",
+    "activations",
+    "DeepSpeed's buffers",
+    "workspace",
+)
+_BLOCK = 512  # the CUDA allocator gives memory in multiples of this
+_LARGE = 1 << 16  # factories of more elements are made fake
+
+
+@dataclass
+class Plan:
+    """Bytes of a training step.
+
+    Attributes:
+        peak: most at any moment; ``kinds``: what it is made of; ``moment``: when it is.
+        moments: the peak of each moment, in the order in which they come.
+        stand_ins: what was not run itself, and what stood in for it.
+    """
+
+    peak: int
+    kinds: dict[str, int]
+    moment: str
+    moments: dict[str, int]
+    stand_ins: list[str] = field(default_factory=list)
+    host: int = 0
+    """On the host, where DeepSpeed keeps the optimizer."""
+
+    def fits(self, card: float) -> bool:
+        """Whether peak and reserve are within ``card`` GiB."""
+        return self.peak + RESERVE <= card * GIB
+
+
+class Tracker(TorchDispatchMode):
+    """Follows storages of all tensors that operations make while it is active.
+
+    Attributes:
+        moment: name of what happens now, for the table.
+    """
+
+    def __init__(self, fake: FakeTensorMode):
+        super().__init__()
+        self.fake, self.moment = fake, "start"
+        self.events: list[tuple[str, int, int]] = []  # moment, number of the storage, bytes (negative: its end)
+        self.kinds: dict[int, str] = {}
+        self._numbers: dict[int, int] = {}
+        self._alive: dict[int, weakref.ref] = {}
+        self._count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        tensors = [leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)]
+        if function is torch.ops.aten._local_scalar_dense.default and isinstance(tensors[0], FakeTensor):
+            return True if tensors[0].dtype == torch.bool else 1  # "is every gradient finite?"
+        if function.overloadpacket in _INDEXING and isinstance(arguments[0], FakeTensor):
+            arguments = (arguments[0], [part for index in arguments[1] for part in _numbers(index)], *arguments[2:])
+        sizes = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, int)]
+        if not tensors and sizes and torch.Size(sizes).numel() > _LARGE:
+            with self.fake:
+                made = function(*arguments, **options)
+        else:
+            made = function(*arguments, **options)
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return made
+
+    def add(self, tensor: Tensor, kind: str = "") -> None:
+        """Follow the tensor's storage, and say what it is."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._numbers:
+            self._count += 1
+            number, size = self._count, -(-storage.nbytes() // _BLOCK) * _BLOCK
+            self._numbers[key] = number
+            self._alive[key] = weakref.ref(storage, lambda _: self._gone(key, number, size))
+            self.events.append((self.moment, number, size))
+            self.kinds[number] = "activations" if self.moment.startswith("forward") else "workspace"
+        if kind:
+            self.kinds[self._numbers[key]] = kind
+
+    def _gone(self, key: int, number: int, size: int) -> None:
+        self.events.append((self.moment, number, -size))
+        del self._numbers[key], self._alive[key]
+
+    def plan(self) -> Plan:
+        """Play the events again, now that the kinds are known."""
+        total = peak = 0
+        now, best, when, moments = Counter(), Counter(), "", {}
+        for moment, number, size in self.events:
+            total += size
+            now[self.kinds[number]] += size
+            moments[moment] = max(moments.get(moment, 0), total)
+            if total > peak:
+                peak, best, when = total, now.copy(), moment
+        return Plan(peak, {kind: best[kind] for kind in KINDS if best[kind]}, when, moments)
+
+
+_INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
+
+
+def _numbers(index: Tensor | None) -> tuple[Tensor | None, ...]:
+    """A real mask as real numbers: fake tensors cannot be asked how many rows a mask takes."""
+    mask = index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor)
+    return index.nonzero(as_tuple=True) if mask else (index,)
+
+
+def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
+    """Run a step of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images`` pictures
+    each, all that is no picture taught.
+
+    Raises:
+        RecipeError: the recipe has no shape, or its pictures alone are longer than ``tokens``.
+    """
+    tokens = tokens or recipe.train.max_length
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    stand_ins = []
+    with torch.device("meta"):
+        model = assemble(recipe)
+        model.tie_weights()
+        freeze(model, recipe.freeze)
+        if recipe.lora.quantize:
+            adapters.stand_in(model.language_model, compute_type(recipe))
+            stand_ins.append("NF4 layers are uint8 of the same size, unpacked for each product")
+        if recipe.lora.rank:
+            adapters.add_adapters(model, recipe)
+        if recipe.train.deepspeed:
+            keep_in(model, compute_type(recipe))
+    make_fake(model, fake)
+    model.train()
+    if recipe.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if recipe.ctc.weight or recipe.ctc.warmup_steps or recipe.objects.weight or recipe.guide.weight:
+        stand_ins.append("the losses of heads and guide are left out")
+    if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
+        raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
+    arguments = training_arguments(recipe)
+    tracker = Tracker(fake)
+    with tracker, _moments(model, tracker, bool(recipe.train.deepspeed)):
+        tracker.moment = "weights"
+        for tensor in (*model.parameters(), *model.buffers()):
+            tracker.add(tensor, "weights")
+        batch = made_up_batch(model, recipe.train.batch_size, tokens, images, fake)
+        if recipe.train.deepspeed:
+            sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+            terms = zero_terms(recipe.train.deepspeed, sizes, recipe.train.accumulation)
+            with fake:
+                buffers = [torch.empty(size, dtype=torch.uint8) for size in (terms.bucket, terms.largest)]
+            for buffer in buffers:
+                tracker.add(buffer, "DeepSpeed's buffers")
+            stand_ins.append("DeepSpeed's buffers are terms; each gradient goes as soon as it is in them")
+            _step(recipe, model, batch, tracker)
+        else:
+            optimizer = _optimizer(recipe, arguments, model)
+            _make_state(optimizer, fake)
+            for _ in range(min(recipe.train.accumulation, 2)):  # the second finds the first's gradients in memory
+                _step(recipe, model, batch, tracker)
+            if not recipe.train.in_backward:
+                _step_optimizer(arguments, model, optimizer, tracker)
+            for tensor in _state(optimizer):
+                tracker.add(tensor, "optimizer state")
+    found = tracker.plan()
+    found.stand_ins = stand_ins
+    found.host = terms.host if recipe.train.deepspeed else 0
+    return found
+
+
+def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
+    """Tensors of the meta device become fake ones of the CPU; what is tied stays so."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None and id(tensor) not in made:
+                    with fake:
+                        new = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                    learns = isinstance(tensor, nn.Parameter)
+                    made[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if learns else new
+                if tensor is not None:
+                    table[name] = made[id(tensor)]
+
+
+def made_up_batch(
+    model: VaryForTraining, size: int, tokens: int, images: int, mode: contextlib.AbstractContextManager | None = None
+) -> dict[str, Tensor]:
+    """``size`` samples of ``tokens``, all taught that are no picture's. Pictures, or their features, are noise and made
+    in ``mode`` (fake tensors); words are real, because the model asks how many there are of which.
+
+    Raises:
+        RecipeError: the pictures alone are longer than ``tokens``.
+    """
+    mode = mode or contextlib.nullcontext()
+    config = model.config
+    down, across = config.vocabulary_config.stride
+    side = config.vocabulary_config.image_size
+    pictures = images * config.vocabulary_config.image_tokens
+    if pictures >= tokens:
+        raise RecipeError(f"{images} pictures have {pictures} tokens: more than {tokens} are needed")
+    ids = torch.zeros(size, tokens, dtype=torch.long)
+    ids[:, :pictures] = config.image_token_id
+    labels = ids.masked_fill(ids == config.image_token_id, IGNORED)
+    if config.image_token_id == 0:
+        raise RecipeError("model: the image token cannot be number 0")
+    if model.vision_vocabulary is None:
+        with mode:
+            found = torch.randn(size * images, side // down, side // across, config.vocabulary_config.output_size)
+            features = {"vocabulary_features": found.half()}
+            if config.clip_config is not None:
+                inner = config.clip_config.image_size // config.clip_config.patch_size
+                found = torch.randn(size * images, inner, inner, config.clip_config.width)
+                features["clip_features"] = found.half()
+        return {"input_ids": ids, "labels": labels, **features}
+    with mode:
+        pixels = {"pixel_values": torch.randn(size * images, 3, side, side)}
+        if model.clip is not None:
+            inner = config.clip_config.image_size
+            pixels["clip_pixel_values"] = torch.randn(size * images, 3, inner, inner)
+    return {"input_ids": ids, "labels": labels, **pixels}
+
+
+def _optimizer(recipe: Recipe, arguments: TrainingArguments, model: nn.Module) -> torch.optim.Optimizer:
+    chosen, options = choose_optimizer(recipe, arguments) or Trainer.get_optimizer_cls_and_kwargs(arguments)
+    if chosen is torch.optim.AdamW and not options.get("fused"):
+        options = {**options, "foreach": True}  # what torch takes on a card
+    groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+    return chosen(groups, **options)
+
+
+def _step(recipe: Recipe, model: VaryForTraining, batch: dict[str, Tensor], tracker: Tracker) -> None:
+    tracker.moment = "forward"
+    casts = recipe.train.precision != "fp32" and not recipe.train.deepspeed
+    with torch.autocast("cpu", compute_type(recipe)) if casts else contextlib.nullcontext():
+        loss = model(**batch).loss
+    tracker.moment = "backward: loss"
+    loss.backward()
+    model.loss_parts = {}
+
+
+def _step_optimizer(arguments: TrainingArguments, model: nn.Module, optimizer, tracker: Tracker) -> None:
+    if arguments.max_grad_norm:
+        tracker.moment = "clipping"
+        trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm, foreach=True)
+    optimizer.step()
+    model.zero_grad(set_to_none=True)
+
+
+def _make_state(optimizer: torch.optim.Optimizer, fake: FakeTensorMode) -> None:
+    """As after the first step: the second one finds the state in memory from its beginning."""
+    for inner in getattr(optimizer, "inner", {None: optimizer}).values():
+        for number, group in enumerate(inner.param_groups):
+            for place, parameter in enumerate(group["params"]):
+                if hasattr(inner, "init_state"):  # bitsandbytes
+                    inner.init_state(group, parameter, number, place)
+                else:
+                    with fake:
+                        parameter.grad = torch.empty_like(parameter)
+        if not hasattr(inner, "init_state"):
+            inner.step()
+            inner.zero_grad(set_to_none=True)
+
+
+def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for inner in getattr(optimizer, "inner", {None: optimizer}).values():
+        for kept in inner.state.values():
+            yield from (value for value in kept.values() if isinstance(value, Tensor))
+
+
+@contextlib.contextmanager
+def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
+    """Names what happens: forward and backward of each part, the loss, the optimizer; finds the gradients, which are
+    dropped when they are whole if they are to be ``gone``."""
+    parts = {
+        "vision vocabulary": model.vision_vocabulary,
+        "CLIP": model.clip,
+        "connector": model.connector,
+        "decoder": model.language_model.base_model,
+    }
+    handles = []
+
+    def name(moment: str):
+        def set_moment(*_) -> None:
+            tracker.moment = moment
+
+        return set_moment
+
+    def after(part: str):
+        def watch(module, inputs, output) -> None:
+            tracker.moment = "forward: loss" if part == "decoder" else "forward"
+            tensor = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+            if tensor is None:
+                tensor = output.last_hidden_state
+            if tensor.requires_grad:
+                tensor.register_hook(name(f"backward: {part}"))
+
+        return watch
+
+    for part, module in parts.items():
+        if module is not None:
+            handles.append(module.register_forward_pre_hook(name(f"forward: {part}")))
+            handles.append(module.register_forward_hook(after(part)))
+
+    def whole(parameter: Tensor) -> None:
+        tracker.add(parameter.grad, "gradients")
+        if gone:
+            parameter.grad = None
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            handles.append(parameter.register_post_accumulate_grad_hook(whole))
+    before: list[str] = []
+
+    def enter(*_) -> None:
+        before.append(tracker.moment)
+        tracker.moment = "optimizer step"
+
+    def leave(*_) -> None:
+        tracker.moment = before.pop()
+
+    handles += [hooks.register_optimizer_step_pre_hook(enter), hooks.register_optimizer_step_post_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def report(found: Plan) -> str:
+    """The plan as a table."""
+    lines = [f"peak {found.peak / GIB:.2f} GiB, at {found.moment}", ""]
+    lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in found.kinds.items()]
+    lines += ["", "peak of each moment"]
+    lines += [f"  {moment:<28} {size / GIB:6.2f} GiB" for moment, size in found.moments.items()]
+    lines += [f"stand-in: {text}" for text in found.stand_ins]
+    if found.host:
+        lines.append(f"on the host, for DeepSpeed's optimizer: {found.host / GIB:.1f} GiB")
+    return "\n".join(lines)
+
+
+def verdict(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
+    """One line: ``fits`` or ``does not fit`` a card of so many GiB, and then what to turn."""
+    sums = f"{found.peak / GIB:.2f} + {RESERVE / GIB:.1f} GiB reserve of {card:g} GiB"
+    if found.fits(card):
+        return f"fits: {sums}"
+    return f"does not fit: {sums}; {advice(found, recipe, card, tokens, images)}"
+
+
+def advice(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
+    """What to turn, by what most of the peak is, of what the recipe allows, until a plan of it fits the card."""
+    turned: dict[str, object] = {}
+    while not found.fits(card) and (turn := _turn(found, recipe)):
+        turned |= turn
+        recipe = replace(recipe, train=replace(recipe.train, **turn))
+        found = plan(recipe, tokens, images)
+    words = " ".join(f"train.{key}={value}".lower() for key, value in turned.items())
+    then = [f"with {words} it is {found.peak / GIB:.2f} GiB"] if turned else []
+    if not found.fits(card):
+        then.append("freeze more of the model" if recipe.lora.quantize else "try one of the lora or qlora recipes")
+    return ", ".join(then)
+
+
+def _turn(found: Plan, recipe: Recipe) -> dict[str, object]:
+    """Settings that make less of what the plan has most of; none where all are turned already."""
+    train = recipe.train
+    small = {} if train.optimizer in EIGHT_BIT else {"optimizer": "adamw_bnb_8bit"}
+    at_once = {"in_backward": True, "clip_norm": 0.0, "accumulation": 1}
+    packed = {"weights": "fp16", "precision": "fp16"}  # and not bf16, which cards of the 10 series do not have
+    if not recipe.lora.rank:
+        packed |= {"precision": "fp32", "loss_scale": 0.0, **small, **at_once}
+    turns = {
+        "activations": [{"gradient_checkpointing": True}, {"batch_size": max(train.batch_size // 2, 1)}],
+        "optimizer state": [small],
+        "gradients": [at_once],
+        "weights": [packed] if train.weights == "fp32" else [],
+    }
+    for kind in sorted(found.kinds, key=found.kinds.get, reverse=True):
+        for turn in turns.get(kind, []):
+            turned = replace(recipe, train=replace(train, **turn))
+            if turned != recipe and _allowed(turned):
+                return turn
+    return {}
+
+
+def _allowed(recipe: Recipe) -> bool:
+    try:
+        recipe.check()
+    except RecipeError:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""Cross-entropy behind a linear layer without its whole table of scores, a few hundred rows at a time.
+
+With 151,860 tokens the scores of one page take more memory than the activations of the whole decoder. Only rows that
+carry a label are multiplied at all: image tokens and prompts never reach the vocabulary-sized product.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from varytoy.processing.processor import IGNORED
+
+
+def chunked_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = 256) -> Tensor:
+    """Sum of the cross-entropies of ``hidden @ weight.T`` against ``labels``, in float32.
+
+    The scores live one chunk long and are computed again in backward.
+
+    Args:
+        hidden: [..., D]; ``weight``: [V, D]; ``labels``: [...], rows with -100 are left out.
+        chunk: rows whose scores [chunk, V] exist at a time.
+    """
+    taught = labels != IGNORED
+    hidden, labels = hidden[taught], labels[taught]
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    return _Loss.apply(hidden, weight, labels, chunk)
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(context, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int) -> Tensor:
+        context.save_for_backward(hidden, weight, labels)
+        context.chunk = chunk
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for rows, wanted in zip(hidden.split(chunk), labels.split(chunk), strict=True):
+            total += F.cross_entropy((rows @ weight.T).float(), wanted, reduction="sum")
+        return total
+
+    @staticmethod
+    def backward(context, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, weight, labels = context.saved_tensors
+        hidden_grad = torch.empty_like(hidden) if context.needs_input_grad[0] else None
+        weight_grad = torch.zeros_like(weight) if context.needs_input_grad[1] else None
+        start = 0
+        for rows, wanted in zip(hidden.split(context.chunk), labels.split(context.chunk), strict=True):
+            scores = (rows @ weight.T).float().softmax(-1)
+            scores[torch.arange(len(rows), device=rows.device), wanted] -= 1.0
+            scores = (scores * upstream).to(rows.dtype)
+            if hidden_grad is not None:
+                hidden_grad[start : start + len(rows)] = scores @ weight
+            if weight_grad is not None:
+                weight_grad.addmm_(scores.T, rows)
+            start += len(rows)
+        return hidden_grad, weight_grad, None, None

@@ -1,0 +1,87 @@
+"""Where what an answer says stands in the picture: for guided attention, and as place tokens in the answer."""
+
+import re
+from collections.abc import Sequence
+
+from varytoy.data.boxes import SCALE, written_boxes
+from varytoy.data.samples import Sample
+from varytoy.processing.processor import VaryProcessor
+
+_LINE_STEP = 6.0
+"""Pixels at the model's size by which two words of one printed line do not differ in height."""
+
+
+def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
+    """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
+
+    A printed letter stands where the renderer put it, white space where the letter after it stands; x1 and y1 of a box
+    are seen at its first corner, x2 and y2 at its last. A label is seen at the first corner of the first box that bears
+    it, not at its middle: of a thing's tokens only the corners differ from the others, and boxes are listed by them.
+    """
+    found = []
+    at = sample.facts.get("at", [])
+    if at:
+        letter_of = dict(_matches(answer, sample.facts["letters"]))
+        for character in range(len(answer) - 2, -1, -1):
+            if answer[character].isspace() and character + 1 in letter_of:
+                letter_of[character] = letter_of[character + 1]
+        for character, letter in sorted(letter_of.items()):
+            x, y = at[2 * letter] / size[0], at[2 * letter + 1] / size[1]
+            found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
+    for box in written_boxes(answer):
+        x1, y1, x2, y2 = (int(answer[slice(*side)]) / SCALE for side in box.sides)
+        spans = zip(box.sides, [(x1, y1), (x1, y1), (x2, y2), (x2, y2)], strict=True)
+        for (first, end), (x, y) in [(box.label or (box.start, box.start + 1), (x1, y1)), *spans]:
+            found += [(place, x, y) for place in range(first, end)]
+    return sorted(found)
+
+
+def with_places(
+    processor: VaryProcessor, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]
+) -> list[str]:
+    """The answer cut before each word that stands in the picture, with the word's place: ``<y_n>`` where a line
+    begins, ``<x_n>`` always."""
+    spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
+    cuts, last = [], None
+    for word in re.finditer(r"\S+", answer):
+        spot = next((spot_of[character] for character in range(*word.span()) if character in spot_of), None)
+        if spot is None:
+            continue
+        begins = last is None or spot[0] < last[0] or abs(spot[1] - last[1]) > _LINE_STEP
+        cuts.append((word.start(), [processor.place("y", spot[1])] * begins + [processor.place("x", spot[0])]))
+        last = spot
+    return _cut(answer, cuts)
+
+
+def with_corners(
+    processor: VaryProcessor, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]
+) -> list[str]:
+    """The answer cut before each box or its label and before its second corner, with ``<y_n><x_n>`` of the corner:
+    so a corner is one choice, and what follows is read there."""
+    spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
+    corners = [place for box in written_boxes(answer) for place in (box.start, box.sides[2][0])]
+    cuts = [
+        (place, [processor.place("y", spot_of[place][1]), processor.place("x", spot_of[place][0])]) for place in corners
+    ]
+    return _cut(answer, cuts)
+
+
+def _cut(answer: str, cuts: Sequence[tuple[int, list[str]]]) -> list[str]:
+    """The pieces of the answer, with what is to stand before each cut."""
+    pieces, done = [], 0
+    for place, tokens in cuts:
+        if place > done:
+            pieces.append(answer[done:place])
+        pieces += tokens
+        done = place
+    return [*pieces, answer[done:]]
+
+
+def _matches(answer: str, letters: str) -> list[tuple[int, int]]:
+    """(place in the answer, number of the printed letter) of what both share in order: signs of markdown are not
+    printed, and spaces are not in ``letters``."""
+    from rapidfuzz.distance import Levenshtein
+
+    written = [place for place, character in enumerate(answer) if not character.isspace()]
+    blocks = Levenshtein.editops("".join(answer[place] for place in written), letters).as_matching_blocks()
+    return [(written[block.a + step], block.b + step) for block in blocks for step in range(block.size)]

@@ -1,0 +1,21 @@
+"""Other people's checkpoints in, and formats that other engines read out. The key maps are the files in ``maps/``."""
+
+from varytoy.checkpoints.convert import convert, load
+from varytoy.checkpoints.export import export_decoder, export_got, export_onnx, export_vocabulary, import_vocabulary
+from varytoy.checkpoints.maps import Family, WeightsError, families, recognise
+from varytoy.checkpoints.source import Source
+
+__all__ = [
+    "Family",
+    "Source",
+    "WeightsError",
+    "convert",
+    "export_decoder",
+    "export_got",
+    "export_onnx",
+    "export_vocabulary",
+    "families",
+    "import_vocabulary",
+    "load",
+    "recognise",
+]

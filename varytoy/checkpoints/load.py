@@ -1,0 +1,126 @@
+"""From a name to a model and its processor: a folder, a file of weights, an adapter or a model of the hub."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+
+from varytoy.checkpoints.convert import load
+from varytoy.checkpoints.maps import WeightsError
+from varytoy.checkpoints.native import load_ours
+from varytoy.checkpoints.settings import ADAPTER, named, read_settings
+from varytoy.checkpoints.source import ENDINGS, Source
+from varytoy.errors import first_line
+from varytoy.extras import MissingExtra, require
+from varytoy.models import registration  # noqa: F401  (AutoProcessor knows our classes)
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.processor import VaryProcessor
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_WANTED = ("*.json", "*.safetensors", "*.bin", "*.tiktoken", "merges.txt")
+"""Files of a hub's repository that hold a model."""
+_SMALL = 2**27
+_ADAPTER = "adapter_config.json"
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded; the message says what is missing and where."""
+
+
+def load_model(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+    """Model and processor of a folder of ours, of a PEFT folder, or of another project's checkpoint.
+
+    Raises:
+        ModelError: it is none, or not whole.
+    """
+    try:
+        if (path / _ADAPTER).is_file():
+            return _load_adapted(path, dtype)
+        if path.is_file() and path.name == "model.safetensors" and not _is_foreign(path.parent):
+            path = path.parent  # the one file of a folder of ours
+        return load(path, dtype) if path.is_file() or _is_foreign(path) else load_ours(path, dtype)
+    except MissingExtra as error:
+        raise ModelError(str(error)) from error
+    except (WeightsError, OSError) as error:
+        raise ModelError(f"cannot load the model '{path}': {error}") from error
+
+
+def is_small(folder: Path) -> bool:
+    """Whether the weights of a folder are so few that nothing is saved by narrower ones."""
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+    return 0 < sum(sizes) < _SMALL and not (folder / _ADAPTER).is_file()
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder has weights and is not one of ours, whose configuration names the vision vocabulary's."""
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # said when it is read
+        said = {}
+    if isinstance(said, dict) and "vocabulary_config" in said:
+        return False
+    ours = (folder / "processor_config.json").is_file() and not said
+    return not ours and any(any(folder.glob(f"*{end}")) for end in (*ENDINGS, ".index.json"))
+
+
+def find(name: str) -> Path:
+    """The file or folder of that name, or a model of the hub, fetched without any program that lies beside it.
+
+    Raises:
+        ModelError: the hub cannot give it.
+    """
+    path = Path(name)
+    try:
+        if path.exists() or not _HUB_ID.fullmatch(name):
+            return path
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the model '{name}' from the hub: {first_line(error)}") from error
+
+
+def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+    """A PEFT folder: its base with the adapters merged in."""
+    require("train", "peft", by=f"'{folder}' is an adapter, which")
+    from peft import PeftModel, get_peft_model_state_dict
+
+    file = folder / _ADAPTER
+    said = read_settings(file, ADAPTER)
+    stored = _adapter_shapes(folder, said)
+    # What lies in the run's own folder comes first: the stored path may be another run's by now.
+    own = (home / "base" for home in (folder, folder.parent) if (home / "base" / "config.json").is_file())
+    base = str(next(own, "")) or said.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"'{folder}' is an adapter, and its {_ADAPTER} names no base")
+    try:
+        path = find(base)
+        if (path / _ADAPTER).is_file():
+            raise ModelError(f"'{path}' is an adapter as well, and a base is a whole model")
+        model, processor = load_model(path, dtype)
+    except ModelError as error:
+        raise ModelError(f"'{folder}' is an adapter, and its base cannot be loaded: {error}") from error
+    with named(f"{file}: the adapter does not fit '{path}'"):
+        adapted = PeftModel.from_pretrained(model, folder)
+        wanted = {name: tensor.shape for name, tensor in get_peft_model_state_dict(adapted).items()}
+        if wanted != stored:
+            raise WeightsError(f"{file}: it makes other tensors of '{path}' than lie beside it")
+        return adapted.merge_and_unload(), processor
+
+
+def _adapter_shapes(folder: Path, said: dict) -> dict[str, torch.Size]:
+    """Of the adapter's tensors, which must have the rank that its settings say: PEFT would build any."""
+    files = [folder / name for name in ("adapter_model.safetensors", "adapter_model.bin")]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise WeightsError(f"'{folder}' is an adapter without weights: it lacks {files[0].name}")
+    found = {name: tensor.shape for name, tensor in Source(file).tensors.items()}
+    ranks = {said.get("r", 8), *(said.get("rank_pattern") or {}).values()}
+    if not any(".lora_A." in name for name in found):
+        raise WeightsError(f"{file} holds no adapters")
+    for name, shape in found.items():
+        if ".lora_A." in name and (not shape or shape[0] not in ranks):
+            raise WeightsError(
+                f"{file}: {name} has the shape {list(shape)}, and {_ADAPTER} the rank {said.get('r', 8)}"
+            )
+    return found

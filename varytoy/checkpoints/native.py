@@ -1,0 +1,132 @@
+"""Our own checkpoint folders: configuration, weights and processor are checked against each other before anything is
+built or allocated."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoProcessor, PretrainedConfig
+
+from varytoy.checkpoints.maps import WeightsError, brief
+from varytoy.checkpoints.settings import GENERATION, PROCESSOR, TOKENIZER, Rules, named, read_settings
+from varytoy.checkpoints.source import Source
+from varytoy.models import registration  # noqa: F401  (AutoProcessor knows our classes)
+from varytoy.models.config import VaryConfig
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.models.vision.clip import ClipBranch
+from varytoy.models.vision.sam import VisionVocabulary
+from varytoy.processing.processor import VaryProcessor
+
+TIED = "language_model.lm_head.weight"
+
+
+def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+    """Model and processor of a folder of ours.
+
+    Raises:
+        WeightsError: it lacks something, or its files do not go together.
+    """
+    if not folder.is_dir():
+        raise WeightsError("no such file or folder")
+    needed = ("config.json", "processor_config.json", "tokenizer.json")
+    missing = [entry for entry in needed if not (folder / entry).is_file()]
+    if not list(folder.glob("*.safetensors")):
+        missing.append("model.safetensors")
+    if missing:
+        raise WeightsError(f"{folder} is not a varytoy model: it lacks {', '.join(missing)}")
+    _, config = read_ours(folder)
+    processor = read_processor(folder, config)
+    _check_if_there(folder / "generation_config.json", GENERATION)
+    with named(f"{folder} cannot be loaded"):
+        return VaryForConditionalGeneration.from_pretrained(folder, dtype=dtype), processor
+
+
+def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
+    """The weights, not yet read, and the configuration, which has the shapes of the weights.
+
+    Raises:
+        WeightsError: it is no model of ours, or one that is not whole.
+    """
+    source = Source(folder)
+    file = source.folder / "config.json"
+    if "vocabulary_config" not in source.config:
+        raise WeightsError(f"{folder} is no model of varytoy: varytoy convert makes one of it")
+    with named(f"{file}: its settings make no model"):
+        config = VaryConfig.from_pretrained(source.folder)
+        _check_relations(config, file)
+        wanted = empty_tensors(config)
+    lost = sorted(wanted.keys() - source.tensors.keys())
+    if lost:
+        raise WeightsError(f"the weights of '{folder}' are not whole: {len(lost)} tensors are missing: {brief(lost)}")
+    for name, tensor in wanted.items():
+        if tensor.shape != source.tensors[name].shape:
+            raise WeightsError(
+                f"{file} makes {name} of shape {list(tensor.shape)}, and the weights have "
+                f"{list(source.tensors[name].shape)}: the two are of different models"
+            )
+    return source, config
+
+
+def _check_relations(config: VaryConfig, file: Path) -> None:
+    """What no shape of a tensor shows."""
+    vision, clip, text = config.vocabulary_config, config.clip_config, config.text_config
+    if config.image_token_id >= text.vocab_size:
+        raise WeightsError(f"{file}: image_token_id is {config.image_token_id}, and the vocabulary {text.vocab_size}")
+    if vision.num_layers and vision.hidden_size % vision.num_heads:
+        raise WeightsError(f"{file}: vocabulary_config.hidden_size must be a multiple of num_heads")
+    if clip is not None and isinstance(clip.layers, int) and -clip.select_layer > clip.layers:
+        raise WeightsError(f"{file}: clip_config.select_layer is {clip.select_layer}, and there are {clip.layers}")
+
+
+def _check_if_there(file: Path, rules: Rules) -> None:
+    if file.is_file():
+        read_settings(file, rules)
+
+
+def empty_tensors(config: PretrainedConfig, part: str = "") -> dict[str, Tensor]:
+    """Our names with the shapes of the model, or the part, that the configuration makes; on the meta device."""
+    with torch.device("meta"):
+        if part == "vision_vocabulary":
+            model: nn.Module = VisionVocabulary(config)
+        elif part == "clip":
+            model = ClipBranch(config)
+        elif part == "language_model":
+            model = AutoModelForCausalLM.from_config(config)
+        else:
+            model = VaryForConditionalGeneration(config)
+    prefix = f"{part}." if part else ""
+    tied = bool(getattr(getattr(config, "text_config", config), "tie_word_embeddings", False))
+    found = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    return {name: tensor for name, tensor in found.items() if not (tied and name == TIED)}
+
+
+def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
+    """The processor beside a model of this configuration.
+
+    Raises:
+        WeightsError: it cannot be read, or is another model's.
+    """
+    file = Path(folder) / "processor_config.json"
+    read_settings(file, PROCESSOR)
+    read_settings(file.with_name("tokenizer.json"), {})
+    _check_if_there(file.with_name("tokenizer_config.json"), TOKENIZER)
+    with named(f"{file}, with tokenizer.json and tokenizer_config.json beside it, cannot be loaded"):
+        processor = AutoProcessor.from_pretrained(folder)
+        if not isinstance(processor, VaryProcessor):
+            raise WeightsError(f"{file} is of another kind of model: {type(processor).__name__}")
+        pixels, tokenizer, clip = processor.image_processor, processor.tokenizer, config.clip_config
+        known = tokenizer.get_vocab()
+    if tuple(pixels.stride) != config.vocabulary_config.stride:
+        raise WeightsError(
+            f"{file}: image_processor.stride is {tuple(pixels.stride)}, the model's {config.vocabulary_config.stride}"
+        )
+    if clip is not None and pixels.clip_size not in (0, clip.image_size):
+        raise WeightsError(f"{file}: image_processor.clip_size is {pixels.clip_size}, the model's {clip.image_size}")
+    beside = f"{file.with_name('tokenizer.json')}:"
+    if known.get("<imgpad>") != config.image_token_id:
+        raise WeightsError(f"{beside} <imgpad> is {known.get('<imgpad>')}, in the model {config.image_token_id}")
+    if max(known.values()) >= config.text_config.vocab_size:
+        raise WeightsError(f"{beside} tokens to {max(known.values())}; the model has {config.text_config.vocab_size}")
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise WeightsError(f"{beside} no end of a turn or no padding: tokenizer_config.json must name both")
+    return processor

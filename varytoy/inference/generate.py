@@ -1,0 +1,180 @@
+"""Decoding: greedy, batched, streamed, with a guard against endless repetition, a confidence and a stop reason."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.processor import VaryProcessor
+
+
+@dataclass
+class Generated:
+    """One answer. ``stop_reason``: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was
+    stopped) or ``stopped`` (by the user). ``confidence``: geometric mean of the chosen tokens' probabilities."""
+
+    text: str
+    stop_reason: str
+    confidence: float
+    tokens: int
+
+
+def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
+    """Period of the repetition at the end of ``ids``, or 0.
+
+    A tail counts when a period of up to ``longest`` tokens stands there ``times`` times or more and covers at least
+    ``least`` tokens; or ``leaders`` where the period is as short as in the ``.....`` of a table of contents and the
+    ``_ _ _`` of a form.
+    """
+    for period in range(1, min(longest, len(ids) // times) + 1):
+        if _repeats(ids, period, max(least, period * times)):
+            return period if period > 3 or _repeats(ids, period, leaders) else 0
+    return 0
+
+
+def _repeats(ids: Sequence[int], period: int, length: int) -> bool:
+    """Whether the last ``length`` of ``ids`` have that period."""
+    return length <= len(ids) and all(ids[-place] == ids[-place - period] for place in range(1, length - period + 1))
+
+
+class LoopGuard(StoppingCriteria):
+    """Stops each row of a batch by itself once its tail repeats; ``looping`` remembers the periods.
+
+    A row that has ended (with token ``end``) repeats nothing but padding while the others go on, which is no loop.
+    """
+
+    def __init__(self, start: int, end: int, every: int = 8):
+        self.start, self.end, self.every, self.looping = start, end, every, {}
+
+    def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
+        done = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        if (input_ids.shape[1] - self.start) % self.every == 0:
+            for number, row in enumerate(input_ids[:, self.start :].tolist()):
+                period = 0 if number in self.looping or self.end in row else repeated_tail(row)
+                if period:
+                    self.looping[number] = (len(row), period)
+        for number in self.looping:
+            done[number] = True
+        return done
+
+
+class Cancelled(StoppingCriteria):
+    """Stops everything when the event is set."""
+
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
+        return torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device)
+
+
+class Confidence(LogitsProcessor):
+    """Records the log-probability of the best token of each step, [B] a step; changes nothing."""
+
+    def __init__(self):
+        self.best: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.best.append(scores.amax(-1).float() - torch.logsumexp(scores.float(), -1))
+        return scores
+
+
+class _Streamer(BaseStreamer):
+    """Hands the texts so far to a callback, a few times a second: of all rows up to the first that is not finished, so
+    that what a reader has seen stays where it is. Unfinished UTF-8 is left out."""
+
+    def __init__(self, processor: VaryProcessor, show: Callable[[list[str]], None], pause: float = 0.1):
+        self.processor, self.show, self.pause = processor, show, pause
+        tokenizer = processor.tokenizer
+        self.ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}  # a row that a criterion stopped has padding only
+        self.steps: list[list[int]] | None = None
+        self.last = 0.0
+
+    def put(self, value: Tensor) -> None:
+        if self.steps is None:  # the prompts come first
+            self.steps = []
+            return
+        self.steps.append(value.flatten().tolist())
+        if time.monotonic() - self.last >= self.pause:
+            self.show(self._texts())
+            self.last = time.monotonic()
+
+    def end(self) -> None:
+        self.show(self._texts(whole=True))
+
+    def _texts(self, whole: bool = False) -> list[str]:
+        texts = []
+        for row in zip(*self.steps or [], strict=True):
+            ids = list(itertools.takewhile(lambda token: token not in self.ends, row))
+            text = self.processor.decode_text(ids)
+            if len(ids) == len(row) and not whole:
+                return [*texts, text.rstrip("\ufffd")]
+            texts.append(text)
+        return texts
+
+
+@torch.inference_mode()
+def generate(
+    model: VaryForConditionalGeneration,
+    processor: VaryProcessor,
+    inputs: BatchFeature,
+    max_new_tokens: int = 1024,
+    show: Callable[[list[str]], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> list[Generated]:
+    """Greedy answers to a batch from ``processor(…)``.
+
+    Args:
+        show: called with the texts so far, of all rows up to the first that is not finished.
+        cancel: set it from another thread to stop early.
+    """
+    inputs = {name: value.to(model.device) for name, value in inputs.items()}
+    start = inputs["input_ids"].shape[1]
+    guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
+    criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
+    streamer = _Streamer(processor, show) if show else None
+    found = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        logits_processor=[confidence],
+        stopping_criteria=criteria,
+        streamer=streamer,
+    )[:, start:].tolist()
+    best = torch.stack(confidence.best, 1).tolist()
+    stopped = cancel is not None and cancel.is_set()
+    return [
+        _finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in enumerate(found)
+    ]
+
+
+def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Generated:
+    end = processor.tokenizer.eos_token_id
+    reason = "stopped" if stopped else "length"
+    if end in ids:
+        ids, reason = ids[: ids.index(end) + 1], "end"
+    if loop is not None:
+        length, period = loop
+        ids, reason = _without_loop(ids[:length], period), "loop"
+    silent = set(processor.tokenizer.all_special_ids) - {end}  # a word's place is no part of the answer
+    chosen = [value for token, value in zip(ids, best, strict=False) if token not in silent]
+    confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
+    return Generated(processor.decode_text(ids), reason, confidence, len(ids))
+
+
+def _without_loop(ids: list[int], period: int) -> list[int]:
+    """Keep the repeated stretch once."""
+    stop = len(ids)
+    while stop - 2 * period >= 0 and ids[stop - period : stop] == ids[stop - 2 * period : stop - period]:
+        stop -= period
+    return ids[:stop]

@@ -1,0 +1,369 @@
+"""Reader: what a user holds. ``Reader.from_pretrained("nano").ocr(image)``."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+
+from PIL import Image
+
+from varytoy import layout
+from varytoy.checkpoints.load import ModelError, find, is_small, load_model
+from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
+from varytoy.data.samples import IMAGE_PLACEHOLDER
+from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
+from varytoy.inference.generate import Generated, generate
+from varytoy.layout import fitting
+from varytoy.layout.orientation import estimate_turn, turn_back
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.messages import Message
+from varytoy.processing.processor import VaryProcessor
+from varytoy.tasks import Answer, Task, get_task
+
+Show = Callable[[str], None]
+Sources = Source | Sequence[Source]
+_CONFIDENT = 0.85
+_LONGEST = 20
+"""Longer side over shorter side, above which a model that squashes a picture into a square reads it in pieces."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What is asked of each picture."""
+
+    task: Task
+    argument: str
+    prompt: str
+    history: Sequence[Message]
+    max_new_tokens: int
+    show: Show | None
+    cancel: threading.Event | None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.cancel is not None and self.cancel.is_set()
+
+
+class Reader:
+    """A model with its processor, for pictures and pages of any size.
+
+    Attributes:
+        name: what the model was loaded as.
+        batch_size: blocks of a page that are read together.
+        precision: device and numbers, where ``from_pretrained`` chose them.
+    """
+
+    precision: Precision | None = None
+
+    def __init__(
+        self, model: VaryForConditionalGeneration, processor: VaryProcessor, name: str = "", batch_size: int = 12
+    ):
+        self.model, self.processor, self.name, self.batch_size = model.eval(), processor, name, batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "nano", device: str = "auto", dtype: str = "auto", quantize: str = ""
+    ) -> "Reader":
+        """Load the embedded model (``nano``), a folder or a hub id: a model of varytoy, or one of the layouts that
+        ``varytoy convert`` knows, converted in memory.
+
+        Args:
+            device: auto, cpu, cuda, cuda:1, mps.
+            dtype: auto (see varytoy.devices.precision), fp32, fp16, bf16. For models as small as ``nano`` auto is fp32.
+            quantize: int8 or nf4 for the decoder; where the device cannot, it stays as it is and ``precision.reason``
+                says why.
+
+        Raises:
+            ModelError: the folder is no model, the hub cannot give it, or the device is not there.
+        """
+        try:
+            choose_precision(device, dtype, quantize)  # a wrong wish is said before anything is fetched
+            with as_file(files("varytoy") / "nano") if name == "nano" else nullcontext(find(name)) as path:
+                if name == "nano" and not (path / "model.safetensors").is_file():
+                    raise ModelError("this installation lacks the embedded model; name another with --model")
+                precision = choose_precision(device, dtype, quantize, is_small(path))
+                model, processor = load_model(path, DTYPES[precision.storage])
+            reader = cls(place(model, precision), processor, name="vary-nano" if name == "nano" else name)
+        except DeviceError as error:
+            raise ModelError(str(error)) from error
+        reader.precision = precision
+        return reader
+
+    def ocr(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "ocr", **options)
+
+    def markdown(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "markdown", **options)
+
+    def detect(self, source: Sources, classes: str = "", **options) -> Answer | list[Answer]:
+        return self.ask(source, "detect", classes, **options)
+
+    def ground(self, source: Sources, phrase: str, **options) -> Answer | list[Answer]:
+        return self.ask(source, "ground", phrase, **options)
+
+    def caption(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "caption", **options)
+
+    def vqa(self, source: Sources, question: str, **options) -> Answer | list[Answer]:
+        return self.ask(source, "vqa", question, **options)
+
+    def ask(
+        self,
+        source: Sources,
+        task: str = "ocr",
+        argument: str = "",
+        history: Sequence[Message] = (),
+        max_new_tokens: int = 1024,
+        show: Show | None = None,
+        cancel: threading.Event | None = None,
+        password: str | None = None,
+    ) -> Answer | list[Answer]:
+        """One task on a picture or a document. Text that does not fit in one pass is read block by block.
+
+        Args:
+            source: an opened picture, a path or a file's bytes; a list of them gives a list of answers. A document of
+                several pages gives one answer, whose ``pages`` are those of its pages.
+            argument: the phrase, question or classes, for the tasks that take one.
+            history: earlier turns on this picture; the first user turn holds ``<image>``. The oldest are left out where
+                the model's context cannot hold them all.
+            show: called with the text so far.
+            cancel: set from another thread to stop.
+            password: of a protected PDF.
+
+        Raises:
+            ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
+                long for the model.
+            DocumentError: the file cannot be opened. In a list, and for one of several pages, the answer has it as its
+                ``error`` instead.
+        """
+        chosen = get_task(task)
+        prompt = self._prompt(chosen, argument)  # a wrong wish is said before anything is opened
+        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel)
+        if isinstance(source, (list, tuple)):
+            return self._each(source, options, password)
+        return self._document(source, options, password)
+
+    def _each(self, sources: Sequence[Source], options: "_Options", password: str | None) -> list[Answer]:
+        answers = []
+        for source in sources:
+            if options.cancelled:
+                answers.append(Answer("", stop_reason="stopped"))
+            else:
+                answers.append(self._ask_or_error(lambda source=source: self._document(source, options, password)))
+        return answers
+
+    def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
+        pages = list(open_pages(source, password=password))
+        if len(pages) == 1:
+            return self._picture(pages[0].image, options)
+        answers: list[Answer] = []
+        for page in pages:
+            before = "".join(f"{answer.text}\n\n" for answer in answers)
+            live = replace(options, show=(lambda text, before=before: options.show(before + text)))
+            part = live if options.show else options
+            answers.append(self._ask_or_error(lambda page=page, part=part: self._picture(page.image, part)))
+            page.forget()
+            if options.cancelled:
+                break
+        return join_pages(answers)
+
+    def _ask_or_error(self, ask: Callable[[], Answer]) -> Answer:
+        try:
+            return ask()
+        except DocumentError as error:
+            return Answer("", stop_reason="error", error=str(error))
+
+    def _picture(self, image: Image.Image, options: "_Options") -> Answer:
+        if options.task.view != "text" or options.history:
+            return self._upright(image, options)
+        turn, sure = estimate_turn(image)
+        answer = self._turned(image, turn, options)
+        if sure or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT or options.cancelled:
+            return answer
+        # A few words whose ink does not say which way up they stand: the model does.
+        other = self._turned(image, (turn + 180) % 360, replace(options, show=None))
+        if options.cancelled:
+            return answer
+        return other if other.text and other.confidence > answer.confidence + 0.1 else answer
+
+    def _turned(self, image: Image.Image, turn: int, options: "_Options") -> Answer:
+        """The answer to the picture turned by so many degrees; boxes are of the picture as it was."""
+        size, image = image.size, image.rotate(turn, expand=True) if turn else image
+        answer = self._upright(image, options)
+        answer.blocks = [(text, turn_back(box, turn, image.size)) for text, box in answer.blocks]
+        answer.size, answer.turned = size, turn
+        return answer
+
+    def _upright(self, image: Image.Image, options: "_Options") -> Answer:
+        task = options.task
+        box = (0, 0, *image.size)
+        view, scale = image, 1.0
+        if task.view == "text" and self._reads_blocks:
+            view = self.fit_text(image)
+            scale = view.width / image.width
+            part = self._one_pass_box(view)
+            if part is None and not options.history:
+                return self.read_page(image, task.name, options.max_new_tokens, options.show, options.cancel)
+            box = part or (0, 0, *view.size)
+            view = view.crop(box)
+        elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
+            return self._read_pieces(image, options)
+        answer = self._one_pass(view, image.size, options)
+        if task.view == "text" and answer.text:
+            limits = (*image.size, *image.size)
+            sides = tuple(min(round(side / scale), most) for side, most in zip(box, limits, strict=True))
+            answer.blocks = [(answer.text, sides)]
+        return answer
+
+    def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
+        """``view``: the picture as the model gets it; ``size``: of the file, in whose pixels boxes are given."""
+        task, show = options.task, options.show
+        messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
+        live = (lambda texts: show(texts[0] if texts else "")) if show else None
+        found = self.generate([messages], [view], task, options.max_new_tokens, live, options.cancel)[0]
+        answer = task.parse(found.text, size, options.argument)
+        answer.stop_reason, answer.confidence, answer.size = found.stop_reason, found.confidence, size
+        return answer
+
+    def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
+        """A picture too long for a model that squashes it into a square, piece by piece."""
+        answers, between = [], " " if image.width > image.height else "\n"
+        for box in fitting.cut_long(image):
+            answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
+            answer.blocks = [(answer.text, box)]
+            answers.append(answer)
+            if options.show:
+                options.show(between.join(each.text for each in answers))
+            if options.cancelled:
+                break
+        joined = join_pages(answers, between)
+        joined.blocks = [block for answer in answers for block in answer.blocks if block[0]]
+        joined.pages, joined.size = [], image.size
+        return joined
+
+    def read_page(
+        self,
+        image: Image.Image,
+        task: str = "ocr",
+        max_new_tokens: int = 1024,
+        show: Show | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Read a page: cut it into blocks by white space, bring each to the size that the model reads best, read them
+        in batches, join. An empty page gives an empty text."""
+        chosen = get_task(task)
+        image = to_rgb(image)
+        found = [block for block in layout.cut_blocks(image, cancel=cancel) if block.kind == "text"]
+        blocks = [block for block in found if block.text_size >= layout.SMALLEST]
+        skipped = len(found) - len(blocks)
+        if not blocks:
+            empty = "" if task == "markdown" else None
+            sure = None if skipped else 1.0
+            return Answer("", markdown=empty, confidence=sure, size=image.size, skipped=skipped)
+        messages = [{"role": "user", "content": f"<image>\n{self._prompt(chosen)}"}]
+        done: list[Generated] = []
+        text = ""
+
+        def live(texts: list[str]) -> None:
+            rows = [row.text for row in done] + texts
+            show(layout.join_blocks(rows, blocks[: len(rows)]))
+
+        for start in range(0, len(blocks), self.batch_size):
+            part = blocks[start : start + self.batch_size]
+            crops = [layout.crop_block(image, block, self.processor.image_processor.text_size) for block in part]
+            done += self.generate([messages] * len(part), crops, chosen, max_new_tokens, live if show else None, cancel)
+            text = layout.join_blocks([row.text for row in done], blocks[: len(done)])
+            if show:
+                show(text)
+            if cancel is not None and cancel.is_set():
+                break
+        answer = chosen.parse(text, image.size)
+        answer.blocks = [(row.text, block.box) for row, block in zip(done, blocks, strict=False) if row.text.strip()]
+        answer.stop_reason = next((row.stop_reason for row in done if row.stop_reason != "end"), "end")
+        answer.confidence, answer.size, answer.skipped = _mean_confidence(done), image.size, skipped
+        return answer
+
+    def _prompt(self, task: Task, argument: str = "") -> str:
+        """What the model is asked. Raises ValueError for a task that it was never taught."""
+        known = self.processor.prompts
+        if known and task.name not in known:
+            raise ValueError(f"this model was taught {' and '.join(known)}, not {task.name}")
+        return known.get(task.name) or task.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
+
+    def fit_text(self, image: Image.Image) -> Image.Image:
+        """The picture at the size at which the model reads its letters best; as it is where no text is found."""
+        image = to_rgb(image)
+        return fitting.fit_text(image, self.processor.image_processor.text_size) if self._reads_blocks else image
+
+    @property
+    def _reads_blocks(self) -> bool:
+        """Small models read a block at a time; those that squash a page into a square read it whole."""
+        return self.processor.image_processor.mode == "fit"
+
+    def _one_pass_box(self, view: Image.Image) -> tuple[int, int, int, int] | None:
+        settings = self.processor.image_processor
+        return fitting.one_pass_box(view, settings.text_size, settings.max_pixels)
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        images: Sequence[Image.Image],
+        task: Task,
+        max_new_tokens: int = 1024,
+        show: Callable[[list[str]], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[Generated]:
+        """Raw answers to a batch of conversations with one image each, which are taken at the size they have. ``show``
+        gets the texts so far, up to the first answer that is not finished.
+
+        Raises:
+            ValueError: a conversation fills the model's context.
+        """
+        inputs = self.processor(list(conversations), [[image] for image in images], task.view, fit=False)
+        length, most = inputs["input_ids"].shape[1], self._context
+        if length >= most:
+            raise ValueError(
+                f"picture and words are {length} tokens long and the model takes {most}: ask in fewer words"
+            )
+        return generate(self.model, self.processor, inputs, min(max_new_tokens, most - length), show, cancel)
+
+    @property
+    def _context(self) -> int:
+        """Tokens that the model can hold."""
+        return self.model.config.text_config.max_position_embeddings
+
+    def _conversation(
+        self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
+    ) -> list[Message]:
+        """``history`` and the prompt, the oldest turns left out until an answer has room."""
+        tokens = [self.processor.image_processor.tokens(view.size, task.view)]
+        history = list(history)
+        while True:
+            messages = [*history, {"role": "user", "content": prompt if history else f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
+            length = len(self.processor.encode(messages, tokens, False)[0])
+            if not history or length + min(max_new_tokens, 256) <= self._context:
+                return messages
+            history = history[2:]
+            if history:
+                history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
+
+
+def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
+    """One answer of those to the pages of a document."""
+    texts = [answer.text for answer in answers]
+    sure = [(answer.confidence, max(len(answer.text), 1)) for answer in answers if answer.confidence is not None]
+    return Answer(
+        between.join(texts),
+        markdown=between.join(texts) if any(answer.markdown is not None for answer in answers) else None,
+        confidence=sum(value * weight for value, weight in sure) / sum(weight for _, weight in sure) if sure else None,
+        stop_reason=next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end"),
+        error=next((answer.error for answer in answers if answer.error), ""),
+        skipped=sum(answer.skipped for answer in answers),
+        pages=list(answers),
+    )
+
+
+def _mean_confidence(rows: Sequence[Generated]) -> float:
+    """Mean of several answers' confidences, weighted by their tokens."""
+    return sum(row.confidence * row.tokens for row in rows) / max(sum(row.tokens for row in rows), 1)

@@ -1,0 +1,99 @@
+"""Which way up a page stands, from its ink alone: letters stand on lines, and Latin print reaches above them more often
+than below. Unsure is upright."""
+
+import numpy as np
+from PIL import Image
+
+from varytoy.layout.ink import _band, _components, _ink, _working, analyse
+
+LEAST_LETTERS = 20
+SIDEWAYS = 1.5
+"""How much better letters must be aligned down the page than across it. Upright pages have 0.15 to 0.4, sideways ones
+2.5 to 7."""
+_STRIP = 25
+_STRETCH = 20
+_LEAST_OUTSIDE = 0.06
+
+
+def estimate_turn(image: Image.Image) -> tuple[int, bool]:
+    """Degrees, counter-clockwise as in ``Image.rotate``, by which a picture of text must be turned to stand upright (0,
+    90, 180 or 270; 0 where the signs are weak), and whether it is sure that it does not stand on its head."""
+    across, down = alignment(_components(_ink(_working(image)[0]))[2])
+    if not across and not down:
+        return 0, True  # too few letters to ask
+    if down > SIDEWAYS * across:
+        above, below = reach(image.transpose(Image.Transpose.ROTATE_90))
+        return (90 if above >= below else 270), _differ(above, below)
+    above, below = reach(image)
+    sure = _differ(above, below)
+    return (180 if sure and below > above else 0), sure
+
+
+def _differ(above: int, below: int) -> bool:
+    """Two standard deviations of a vote between equals."""
+    return abs(above - below) > 2 * (above + below) ** 0.5
+
+
+def alignment(boxes: np.ndarray) -> tuple[float, float]:
+    """How well the edges of letters [C, 4] xyxy fall into the same rows, and into the same columns; zeros where there
+    are too few."""
+    size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    letter = size >= 4
+    if letter.sum() < LEAST_LETTERS:
+        return 0.0, 0.0
+    usual = float(np.median(size[letter]))
+    letter = (size > 0.5 * usual) & (size < 3 * usual)
+    if letter.sum() < LEAST_LETTERS:
+        return 0.0, 0.0
+    x0, y0, x1, y1 = boxes[letter].T
+    return (
+        _sharpness(x0, y0, usual) + _sharpness(x0, y1, usual),
+        _sharpness(y0, x0, usual) + _sharpness(y0, x1, usual),
+    )
+
+
+def _sharpness(along: np.ndarray, edge: np.ndarray, usual: float) -> float:
+    """Mean number of letters whose edge is the same, within strips that no skew blurs."""
+    cell = max(1.0, usual / 6)
+    strip = (along / (_STRIP * usual)).astype(int)
+    place = (edge / cell).astype(int)
+    _, counts = np.unique(strip * (place.max() + 1) + place, return_counts=True)
+    return float((counts**2).sum() / counts.sum())
+
+
+def reach(image: Image.Image) -> tuple[int, int]:
+    """Of a picture whose lines go across: stretches of text with more ink above the band of the x than below it, and
+    with more below. Stretches of capitals and figures have little of both and do not count."""
+    analysis = analyse(image)
+    if analysis is None or sum(s.letters for s in analysis.segments) < LEAST_LETTERS:
+        return 0, 0
+    mask = _ink(_working(image)[0])
+    above = below = 0
+    for segment in analysis.segments:
+        if segment.letters < 6:
+            continue
+        x0, y0, x1, y1 = (int(side) for side in segment.box)
+        step = max(int(_STRETCH * segment.size), 1)
+        for start in range(x0, x1, step):
+            profile = mask[y0:y1, start : min(start + step, x1)].sum(axis=1).astype(float)
+            if profile.max(initial=0) <= 0:
+                continue
+            top, bottom, _ = _band(profile)
+            over = profile[: max(int(round(top)), 0)].sum()
+            under = profile[int(round(bottom)) + 1 :].sum()
+            if over + under > _LEAST_OUTSIDE * profile.sum():
+                above += over > under
+                below += under > over
+    return above, below
+
+
+def turn_back(box: tuple[int, int, int, int], turn: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """xyxy in a picture of ``size`` that was turned by ``turn`` degrees, as a box of what it was turned from."""
+    x0, y0, x1, y1 = box
+    width, height = size
+    return {
+        0: (x0, y0, x1, y1),
+        90: (height - y1, x0, height - y0, x1),
+        180: (width - x1, height - y1, width - x0, height - y0),
+        270: (y0, width - x1, y1, width - x0),
+    }[turn]

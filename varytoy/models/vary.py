@@ -1,0 +1,193 @@
+"""VaryForConditionalGeneration: two vision branches, a connector and any causal language model of transformers.
+
+Shapes: B batch, I images in the batch, H W pixels, h w token grid, N image tokens of the batch, T text, D width.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from varytoy.models.config import VaryConfig
+from varytoy.models.connectors import Connector
+from varytoy.models.vision.clip import ClipBranch, initialise_clip
+from varytoy.models.vision.sam import Attention, StemConv, VisionVocabulary
+
+CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
+"""What the installed transformers calls the key-value cache: ``cache`` since 5.24."""
+
+
+@dataclass
+class VaryOutput(CausalLMOutputWithPast):
+    """``vocabulary_features`` [I, h, w, D1] are the reading branch's tokens, when images were given."""
+
+    vocabulary_features: Tensor | None = None
+
+
+class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    config_class = VaryConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block", "Qwen2DecoderLayer", "OPTDecoderLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    compute_dtype: torch.dtype | None = None
+    """What layers widen their weights to (varytoy.devices.precision), where that is not ``dtype``."""
+
+    def __init__(self, config: VaryConfig):
+        super().__init__(config)
+        self.vision_vocabulary = VisionVocabulary(config.vocabulary_config)
+        self.clip = ClipBranch(config.clip_config) if config.clip_config is not None else None
+        self.connector = Connector(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def encode_images(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, clip_pixel_values: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images to language-model rows.
+
+        Args:
+            pixel_values: [I, 3, H, W] for the vision vocabulary, smaller images padded at the right and bottom.
+            image_sizes: [I, 2] pixels (height, width) of each; None when none is padded.
+            clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off (zeros in its channels).
+
+        Returns:
+            The rows of all images, padding left out, in reading order of the grid [N, D], and the vision
+            vocabulary's tokens [I, h, w, D1].
+        """
+        dtype = self.compute_dtype or self.dtype
+        vocabulary = self.vision_vocabulary(pixel_values.to(dtype), image_sizes)
+        clip = None
+        if self.clip is not None and clip_pixel_values is not None:
+            clip = self.clip(clip_pixel_values.to(dtype))
+        grids = None
+        if image_sizes is not None:
+            grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
+        rows = self.connector(vocabulary, clip, grids)
+        if image_sizes is None:
+            return rows.flatten(0, 2), vocabulary
+        return rows[self.token_mask(image_sizes, rows.shape[1], rows.shape[2])], vocabulary
+
+    def token_mask(self, image_sizes: Tensor, height: int, width: int) -> Tensor:
+        """[I, 2] pixels -> [I, h, w], True where a token belongs to the image and not to padding."""
+        down, across = self.config.vocabulary_config.stride
+        rows = torch.arange(height, device=image_sizes.device)[None, :, None] < image_sizes[:, 0, None, None] // down
+        columns = torch.arange(width, device=image_sizes.device)[None, None] < image_sizes[:, 1, None, None] // across
+        return rows & columns
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        clip_pixel_values: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the language model sees of words and images [B, T, D], and the vision vocabulary's tokens."""
+        if pixel_values is None:
+            return self.get_input_embeddings()(input_ids), None
+        rows, features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
+        return self.fuse(input_ids, rows), features
+
+    def fuse(self, input_ids: Tensor, rows: Tensor) -> Tensor:
+        """Put the image rows [N, D] in place of the ``<imgpad>`` tokens of input_ids [B, T].
+
+        Raises:
+            ValueError: when there are not exactly N of them.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)
+        places = input_ids == self.config.image_token_id
+        if int(places.sum()) != rows.shape[0]:
+            raise ValueError(
+                f"{int(places.sum())} <imgpad> tokens but {rows.shape[0]} image tokens: "
+                "prompt and pixels must come from the same VaryProcessor call"
+            )
+        return embeddings.masked_scatter(places[..., None], rows.to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        clip_pixel_values: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs,
+    ) -> VaryOutput:
+        """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken. ``cache`` and
+        ``past_key_values`` are two names of the key-value cache, whichever the installed transformers uses."""
+        features = None
+        if inputs_embeds is None:
+            inputs_embeds, features = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)
+        items = kwargs.pop("num_items_in_batch", None)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **{CACHE: past_key_values if cache is None else cache},
+            **kwargs,
+        )
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=outputs.logits,
+                labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=items,
+            )
+        return VaryOutput(
+            loss=loss,
+            logits=outputs.logits,
+            **{CACHE: getattr(outputs, CACHE)},
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            vocabulary_features=features,
+        )
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, VisionVocabulary):
+            if hasattr(module, "pos_embed"):
+                init.normal_(module.pos_embed, std=0.02)
+            if hasattr(module, "place"):
+                # Positions of half the size of what they are added to: at zero they stay unused for long.
+                init.normal_(module.place.weight, std=0.05)
+        elif isinstance(module, Attention):
+            if module.relative:
+                init.zeros_(module.rel_pos_h)
+                init.zeros_(module.rel_pos_w)
+        elif isinstance(module, StemConv):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif self.clip is None or not initialise_clip(module):
+            super()._init_weights(module)
+
+
+def count_parameters(config: VaryConfig) -> int:
+    """Parameters of a model of this configuration, counted on the meta device (tied weights once)."""
+    with torch.device("meta"):
+        model = VaryForConditionalGeneration(config)
+    model.tie_weights()
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,443 @@
+"""VaryProcessor: pictures and conversation -> tensors; labels are made here, together with the tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from varytoy.data.documents import to_rgb
+from varytoy.data.samples import IMAGE_PLACEHOLDER
+from varytoy.layout import fitting
+from varytoy.models.config import VaryConfig, read_preset
+from varytoy.processing.messages import ChatText, Message, open_image, read_chat
+from varytoy.processing.tokenizer import add_image_tokens, character_tokenizer
+from varytoy.tasks import find_prompt
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IGNORED = -100
+_OPEN, _CLOSED, _CONTINUED = "open", "closed", "continued"
+"""How a conversation ends: with an opened turn of the assistant, with its last message, or within that."""
+
+
+class Special(str):
+    """A special token between the pieces of somebody's words."""
+
+
+class VaryImageProcessor(BaseImageProcessor):
+    """Pictures for both branches.
+
+    Args:
+        mode: ``"squash"`` resizes to ``size`` whatever the shape (the published models); ``"fit"`` keeps the shape.
+        size: (height, width) for ``"squash"``.
+        stride: pixels a token, (vertical, horizontal); sizes are brought to multiples of it.
+        max_pixels: ``"fit"``: a text picture with more is made smaller.
+        picture_side: ``"fit"``: the longer side of a scene.
+        text_size: ``"fit"``: the height of an x, in pixels, at which the model reads best.
+        clip_size: side for the CLIP branch; 0 when there is none.
+        clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
+        mean, std: normalisation of the vision vocabulary's pixels; the CLIP branch has CLIP's.
+    """
+
+    model_input_names = ["pixel_values", "image_sizes", "clip_pixel_values"]
+
+    def __init__(
+        self,
+        mode: str = "squash",
+        size: Sequence[int] = (1024, 1024),
+        stride: Sequence[int] = (64, 64),
+        max_pixels: int = 1024 * 1024,
+        picture_side: int = 224,
+        text_size: float = 8.0,
+        clip_size: int = 224,
+        clip_mode: str = "crop",
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
+        self.max_pixels, self.picture_side = max_pixels, picture_side
+        self.text_size = text_size
+        self.clip_size, self.clip_mode = clip_size, clip_mode
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, images: Sequence[Image.Image], views: Sequence[str]) -> BatchFeature:
+        """``views``: ``"text"`` or ``"picture"`` for each image. Returns pixel_values [I, 3, H, W] padded to the
+        largest, image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]."""
+        images = [to_rgb(image) for image in images]
+        arrays = [self._vocabulary_pixels(image, view) for image, view in zip(images, views, strict=True)]
+        sizes = torch.tensor([array.shape[:2] for array in arrays])
+        height, width = sizes.amax(0).tolist()
+        pixels = torch.zeros(len(arrays), 3, height, width)
+        for row, array in zip(pixels, arrays, strict=True):
+            row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
+        found = {"pixel_values": pixels, "image_sizes": sizes}
+        if self.clip_size:
+            clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
+            found["clip_pixel_values"] = torch.stack(clip)
+        return BatchFeature(found)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """A picture of text at the size and with the margins that the model was taught, if it is of the kind that was
+        taught any. More than it can read at once is only scaled: ``Reader`` reads pages block by block."""
+        if self.mode != "fit":
+            return image
+        view = fitting.fit_text(to_rgb(image), self.text_size)
+        box = fitting.one_pass_box(view, self.text_size, self.max_pixels)
+        return view.crop(box) if box else view
+
+    def scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
+        """(width, height) to which a picture of ``size`` is resized for the vision vocabulary, before any padding."""
+        width, height = size
+        if self.mode == "squash":
+            return self.size[1], self.size[0]
+        if view == "picture":
+            down, across = self.stride
+            scale = self.picture_side / max(size)
+            return max(round(width * scale / across), 1) * across, max(round(height * scale / down), 1) * down
+        scale = min((self.max_pixels / (width * height)) ** 0.5, 1.0)
+        return (width, height) if scale == 1.0 else (max(int(width * scale), 1), max(int(height * scale), 1))
+
+    def tokens(self, size: tuple[int, int], view: str) -> int:
+        """Image tokens of a picture of ``size`` (width, height)."""
+        columns, rows = self.grid(size, view)
+        return rows * columns
+
+    def grid(self, size: tuple[int, int], view: str) -> tuple[int, int]:
+        """Columns and rows of the image tokens of a picture of ``size`` (width, height)."""
+        width, height = self.scaled_size(size, view)
+        return -(-width // self.stride[1]), -(-height // self.stride[0])
+
+    def token_counts(self, sizes: torch.Tensor) -> list[int]:
+        """Tokens of each image from ``image_sizes``."""
+        return [(height // self.stride[0]) * (width // self.stride[1]) for height, width in sizes.tolist()]
+
+    def _vocabulary_pixels(self, image: Image.Image, view: str) -> np.ndarray:
+        """[H, W, 3] bytes; what is short of a multiple of the stride is filled with the edge's colour."""
+        size = self.scaled_size(image.size, view)
+        if size != image.size:
+            shrinks = self.mode == "fit" and view == "text"
+            image = image.resize(size, Image.LANCZOS if shrinks else Image.BICUBIC)
+        array = np.asarray(image)
+        below, beside = -array.shape[0] % self.stride[0], -array.shape[1] % self.stride[1]
+        return np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge")
+
+    def _clip_image(self, image: Image.Image) -> Image.Image:
+        side = self.clip_size
+        if self.clip_mode == "squash":
+            return image.resize((side, side), Image.BICUBIC)
+        scale = side / min(image.size)
+        image = image.resize(
+            (max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC
+        )
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+
+
+class VaryProcessor(ProcessorMixin):
+    """Image processor, tokenizer and prompt template of one checkpoint.
+
+    Args:
+        template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``) or ``"vicuna"`` (the OPT vocabulary stage).
+        system: the system text; empty for none.
+        places: how many ``<y_n>`` and ``<x_n>`` tokens there are, 0 for none. A model that was taught them writes where
+            each line and word stands before it, and so keeps its place; ``decode_text`` leaves them out.
+        place_size: pixels (vertical, horizontal) of the picture at the model's size from one of them to the next.
+        prompts: task -> its prompt, where the model was taught other words than the tasks' own; it knows only these.
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        template: str = "chatml",
+        system: str = "",
+        places: int = 0,
+        place_size: Sequence[int] = (16, 16),
+        prompts: dict[str, str] | None = None,
+        **kwargs,
+    ):
+        self.prompts = dict(prompts or {})
+        self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def preset(cls, name: str, tokenizer=None) -> "VaryProcessor":
+        """The processor of a preset. Those without a character set need their family's tokenizer, which is given the
+        image tokens where it lacks them.
+
+        Raises:
+            ValueError: the preset is unknown, or needs a tokenizer and got none, or one of another family.
+        """
+        chosen, config = dict(read_preset(name)["processor"]), VaryConfig.preset(name)
+        characters = chosen.pop("characters", None)
+        if tokenizer is None:
+            if characters is None:
+                raise ValueError(f"the preset '{name}' needs a tokenizer: give the folder of one")
+            tokenizer = character_tokenizer(characters, config.text_config.vocab_size, chosen.get("places", 0))
+        else:
+            add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
+        if chosen.get("template", "chatml") == "chatml":
+            if "<|im_end|>" not in tokenizer.get_vocab():
+                raise ValueError(f"the preset '{name}' needs a tokenizer with <|im_start|> and <|im_end|>, as Qwen's")
+            tokenizer.eos_token = "<|im_end|>"
+        return cls(VaryImageProcessor(**chosen.pop("image_processor")), tokenizer, **chosen)
+
+    @staticmethod
+    def get_possibly_dynamic_module(module_name: str):
+        """Name -> class; transformers 5.23 cannot look up an image processor that was registered from outside."""
+        if module_name == VaryImageProcessor.__name__:
+            return VaryImageProcessor
+        return ProcessorMixin.get_possibly_dynamic_module(module_name)
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[Message]] | None = None,
+        images: Image.Image | Sequence[Image.Image] | Sequence[Sequence[Image.Image]] | None = None,
+        view: str | Sequence[str] | None = None,
+        train: bool = False,
+        fit: bool | None = None,
+        ending: str = _OPEN,
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
+    ) -> BatchFeature:
+        """A batch of conversations.
+
+        Args:
+            text: a prompt, or a list of prompts, or a list of conversations (lists of messages). A prompt that holds
+                no ``<image>`` is given its images in front. What ``apply_chat_template`` returns is taken as it is.
+            images: one image, or one for each prompt, or a list of images for each conversation; opened, or as
+                ``varytoy.processing.messages.open_image`` takes them.
+            view: ``"text"`` or ``"picture"``, one for all or one for each conversation; by default that of the task
+                whose prompt is asked, ``"text"`` for other words.
+            train: make ``labels`` and pad right; otherwise open the assistant's turn and pad left.
+            fit: bring text to the size that the model reads best, as ``Reader`` does; by default unless ``train``.
+            ending: how a conversation that is not trained on ends: ``"open"`` (the assistant's turn is opened),
+                ``"closed"`` or ``"continued"`` (the last message stays open).
+            return_tensors, padding: transformers' names of what is always so: PyTorch's tensors, padded.
+
+        Raises:
+            ValueError: placeholders and images do not match, or there is no text.
+        """
+        if return_tensors not in (None, "pt") or padding not in (True, "longest"):
+            raise ValueError("batches are padded tensors of PyTorch: leave return_tensors and padding out")
+        if text is None:
+            raise ValueError("text is missing: give a prompt, e.g. text='OCR this image.'")
+        conversations, pictures = _conversations(text, images)
+        endings = [each.ending if isinstance(each, ChatText) else ending for each in _listed(text)]
+        views = [view] * len(conversations) if view is None or isinstance(view, str) else list(view)
+        if len(views) != len(conversations):
+            raise ValueError(f"{len(conversations)} prompts but {len(views)} views")
+        views = [each or _view_of(messages) for each, messages in zip(views, conversations, strict=True)]
+        flat, counts = [], []
+        found = BatchFeature()
+        for each, group in zip(views, pictures, strict=True):
+            fits = each == "text" and (not train if fit is None else fit)
+            flat += [self.image_processor.fit(image) if fits else image for image in group]
+        if flat:
+            flat_views = [view for view, group in zip(views, pictures, strict=True) for _ in group]
+            found = self.image_processor(flat, flat_views)
+            counts = self.image_processor.token_counts(found["image_sizes"])
+        rows, start, ending_of = [], 0, iter(endings)
+        for messages, group in zip(conversations, pictures, strict=True):
+            rows.append(self.encode(messages, counts[start : start + len(group)], train, next(ending_of)))
+            start += len(group)
+        found.update(self.pad(rows, train))
+        return found
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[dict] | Sequence[Sequence[dict]],
+        tokenize: bool = False,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = "pt",
+        processor_kwargs: dict | None = None,
+        **kwargs,
+    ) -> ChatText | list[ChatText] | BatchFeature | torch.Tensor:
+        """transformers' chat messages (varytoy.processing.messages), one conversation or a batch, as text, or with
+        ``tokenize`` as the tensors of ``__call__``, which takes ``processor_kwargs`` and what else is given.
+
+        The template is the checkpoint's own and cannot be exchanged: special tokens that stand in somebody's words are
+        plain characters, which a template of text could not keep apart.
+
+        Raises:
+            ValueError: a message or part that is none of chat's.
+        """
+        single = bool(conversation) and isinstance(conversation[0], dict)
+        if add_generation_prompt and continue_final_message:
+            raise ValueError("add_generation_prompt opens a new turn, continue_final_message goes on: give one of them")
+        if return_tensors not in (None, "pt", "auto"):
+            raise ValueError(f"return_tensors is '{return_tensors}': tensors are PyTorch's, 'pt'")
+        if not tokenize and kwargs:
+            raise TypeError(f"without tokenize=True these options change nothing: {', '.join(sorted(kwargs))}")
+        chats = [read_chat(each) for each in ([conversation] if single else conversation)]
+        ending = _CONTINUED if continue_final_message else _OPEN if add_generation_prompt else _CLOSED
+        if not tokenize:
+            texts = [ChatText.of(self._written(messages, ending), messages, ending) for messages, _ in chats]
+            return texts[0] if single else texts
+        options = {**(processor_kwargs or {}), **kwargs, "return_tensors": None if return_tensors == "auto" else "pt"}
+        messages, images = zip(*chats, strict=True)
+        found = self(list(messages), list(images), ending=ending, **options)
+        return found if return_dict else found["input_ids"]
+
+    def _written(self, messages: Sequence[Message], ending: str) -> str:
+        """A conversation as text, for people; ``<image>`` stands for the image tokens."""
+        return "".join(str(piece) for piece, _ in self._pieces(messages, ending))
+
+    def encode(
+        self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool, ending: str = _OPEN
+    ) -> tuple[list, list]:
+        """One conversation -> (ids, labels), equally long; labels are -100 outside the assistant's words.
+
+        An assistant's content may be a list of texts and ``Special`` tokens.
+        """
+        ids: list[int] = []
+        labels: list[int] = []
+        counts = iter(image_tokens)
+        for piece, target in self._pieces(messages, _CLOSED if train else ending):
+            new: list[int] = []
+            whole = target or isinstance(piece, Special)
+            for number, part in enumerate([piece] if whole else piece.split(IMAGE_PLACEHOLDER)):
+                if number:
+                    count = next(counts, None)
+                    if count is None:
+                        raise ValueError(f"more '{IMAGE_PLACEHOLDER}' in the messages than images")
+                    new += self._special("<img>") + self._special("<imgpad>") * count + self._special("</img>")
+                new += self._special(part) if isinstance(part, Special) else self._plain(part)
+            ids += new
+            labels += new if target else [IGNORED] * len(new)
+        if next(counts, None) is not None:
+            raise ValueError(f"more images than '{IMAGE_PLACEHOLDER}' in the messages")
+        return ids, labels
+
+    def place(self, axis: str, pixels: float) -> Special:
+        """The token of a place on the axis ``"y"`` or ``"x"`` in the picture at the model's size."""
+        number = int(pixels / self.place_size["yx".index(axis)])
+        return Special(f"<{axis}_{min(max(number, 0), self.places - 1)}>")
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Generated ids -> text, special tokens left out."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _pieces(self, messages: Sequence[Message], ending: str):
+        """(text, is it a target) in order; a special token is a ``Special``, which no user can type."""
+        if self.template == "vicuna":
+            for number, message in enumerate(messages, 1):
+                if message["role"] == "assistant":
+                    yield " ASSISTANT: ", False
+                    yield from ((piece, True) for piece in content_pieces(message["content"]))
+                    if ending != _CONTINUED or number < len(messages):
+                        yield Special(self.tokenizer.eos_token), True
+                else:
+                    user = message["role"] == "user"
+                    yield f"USER: {message['content']}" if user else f"{message['content']} ", False
+            if ending == _OPEN:
+                yield " ASSISTANT: ", False
+            return
+        if self.system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.system}, *messages]
+        for number, message in enumerate(messages, 1):
+            target = message["role"] == "assistant"
+            yield Special("<|im_start|>"), False
+            yield message["role"] + "\n", False
+            yield from ((piece, target) for piece in content_pieces(message["content"]))
+            if ending != _CONTINUED or number < len(messages):
+                yield Special("<|im_end|>"), target
+        if ending == _OPEN:
+            yield Special("<|im_start|>"), False
+            yield "assistant\n", False
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of somebody's words: special tokens in them are plain characters."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
+
+    def _special(self, token: str) -> list[int]:
+        number = self.tokenizer.convert_tokens_to_ids(token)
+        if number is None or number == self.tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no token {token}")
+        return [number]
+
+    def pad(self, rows: Sequence[tuple[list, list]], train: bool) -> dict[str, torch.Tensor]:
+        """Rows of ``encode`` as one batch: input_ids, attention_mask and, to train, labels, each [B, T]."""
+        longest = max(len(ids) for ids, _ in rows)
+        found = {
+            "input_ids": torch.full((len(rows), longest), self.tokenizer.pad_token_id),
+            "attention_mask": torch.zeros(len(rows), longest, dtype=torch.long),
+        }
+        if train:
+            found["labels"] = torch.full((len(rows), longest), IGNORED)
+        for number, (ids, labels) in enumerate(rows):
+            place = slice(0, len(ids)) if train else slice(longest - len(ids), longest)
+            found["input_ids"][number, place] = torch.tensor(ids)
+            found["attention_mask"][number, place] = 1
+            if train:
+                found["labels"][number, place] = torch.tensor(labels)
+        return found
+
+
+def _normalise(array: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """[H, W, 3] bytes -> [3, H, W] floats."""
+    scaled = (np.asarray(array, np.float32) / 255.0 - np.float32(mean)) / np.float32(std)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def content_pieces(content: str | Sequence[str]) -> Sequence[str]:
+    """The texts and special tokens of a message's content."""
+    return [content] if isinstance(content, str) else content
+
+
+def _view_of(messages: Sequence[Message]) -> str:
+    """The view of the task whose prompt is asked last; ``"text"`` for other words."""
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    last = asked[-1] if asked and isinstance(asked[-1], str) else ""
+    known = find_prompt(last.replace(IMAGE_PLACEHOLDER, "").strip())
+    return known[0].view if known else "text"
+
+
+def _is_single(text) -> bool:
+    """Whether it is one prompt or one conversation, and no list of them."""
+    return isinstance(text, str) or (len(text) > 0 and isinstance(text[0], dict))
+
+
+def _listed(text) -> list:
+    return [text] if _is_single(text) else list(text)
+
+
+def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.Image]]]:
+    """Bring every accepted form to lists of conversations and of image lists."""
+    if _is_single(text):
+        text, images = [text], [images] if images is not None else None
+    elif images is not None and not isinstance(images, (list, tuple)):
+        images = [images]
+    if not len(text):
+        raise ValueError("text is empty: give a prompt, e.g. text='OCR this image.'")
+    groups = (
+        [[]] * len(text)
+        if images is None
+        else [
+            [open_image(image) for image in (group if isinstance(group, (list, tuple)) else [group])]
+            for group in images
+        ]
+    )
+    if len(groups) != len(text):
+        raise ValueError(f"{len(text)} prompts but images for {len(groups)}")
+    conversations = []
+    for entry, group in zip(text, groups, strict=True):
+        if isinstance(entry, ChatText):
+            entry = entry.messages
+        elif isinstance(entry, str):
+            if entry.startswith("<|im_start|>"):
+                raise ValueError(
+                    "the text is a rendered chat: give apply_chat_template's result unchanged, or the words alone"
+                )
+            if IMAGE_PLACEHOLDER not in entry:
+                entry = f"{IMAGE_PLACEHOLDER}\n" * len(group) + entry
+            entry = [{"role": "user", "content": entry}]
+        conversations.append(list(entry))
+    return conversations, groups
