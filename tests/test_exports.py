@@ -97,7 +97,7 @@ def test_a_vision_vocabulary_goes_from_one_model_into_another(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "sam-part"), str(tmp_path / "none")]) == 2
     assert "name it in model.init" in capsys.readouterr().err
     assert main(["convert", nano, str(tmp_path / "none")]) == 2
-    assert "is a model of varytoy already" in capsys.readouterr().err
+    assert "is a varytoy checkpoint already" in capsys.readouterr().err
     assert main(["import-vocab", vocabulary, nano, str(tmp_path / "none")]) == 2
     assert "does not fit into" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_the_branches_run_in_onnxruntime(tmp_path):
 
     with torch.no_grad():
         read, seen = model.vision_vocabulary(inputs["pixel_values"]), model.clip(inputs["clip_pixel_values"])
-        rows = model.connector(read, seen)
+        rows = model.connector({"vocabulary": read, "clip": seen}).unflatten(0, (3, -1))
     close = dict(atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
         run(f"vision_vocabulary-{SIDE}.onnx", pixel_values=inputs["pixel_values"]), read, **close

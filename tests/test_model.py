@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from varytoy.models.config import VaryConfig
-from varytoy.models.connectors import Connector
+from varytoy.models.connectors import LinearConnector
 from varytoy.models.vary import CACHE, VaryForConditionalGeneration, count_parameters
 from varytoy.processing.processor import VaryProcessor
 
@@ -115,7 +115,7 @@ def test_clip_branch_matters_and_can_be_switched_off(model, processor, pictures)
 
 def test_channels_are_clip_then_vocabulary():
     config = tiny_config()
-    connector = Connector(config)
+    connector = LinearConnector(config)
     with torch.no_grad():
         connector.mm_projector.weight.zero_()
         connector.mm_projector.bias.fill_(1.0)
@@ -123,7 +123,7 @@ def test_channels_are_clip_then_vocabulary():
         connector.mm_projector_vary.bias.fill_(2.0)
         model = tiny_model(config)
         model.connector = connector
-        rows, _ = model.encode_images(torch.zeros(1, 3, 32, 32), None, torch.zeros(1, 3, 32, 32))
+        rows = model.connect(model.encode_images(torch.zeros(1, 3, 32, 32), None, torch.zeros(1, 3, 32, 32)))
     assert tuple(rows.shape) == (2 * 4, 48)
     assert rows[:, :16].eq(1.0).all() and rows[:, 16:].eq(2.0).all()
 

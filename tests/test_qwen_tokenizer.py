@@ -12,7 +12,8 @@ from originals import RANKS
 
 from varytoy.checkpoints import WeightsError
 from varytoy.checkpoints.qwen_tokenizer import _WORDS, SPECIAL, read_ranks, tokenizer_from_ranks
-from varytoy.processing.processor import CLIP_MEAN, CLIP_STD, VaryProcessor
+from varytoy.processing.images import CLIP_MEAN, CLIP_STD
+from varytoy.processing.processor import VaryProcessor
 
 PROMPT = (
     "<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail.<|im_end|>"

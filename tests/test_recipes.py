@@ -11,7 +11,7 @@ from train.experiments.study import RECIPES as STUDIES
 from train.experiments.study import WAYS
 from train.recipe import Recipe, RecipeError, load_recipe, to_yaml
 
-SHIPPED = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
+SHIPPED = sorted([*(ROOT / "train/recipes").glob("*.yaml"), *(ROOT / "train/experiments/recipes").glob("*.yaml")])
 ZERO = ROOT / "train" / "recipes"
 FROZEN = ("stage: sft", "freeze: [vision_vocabulary, clip]")
 
@@ -48,7 +48,7 @@ def test_shipped_recipe_loads_and_begins_with_how_to_run_it(path):
     head = path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     comment = [line for line in head if line.startswith("#")]
     assert head[0].startswith("#")
-    assert any(f"train run train/recipes/{path.name}" in line for line in comment)
+    assert any(f"train run {path.relative_to(ROOT)}" in line for line in comment)
     if path.stem.startswith("vary-"):
         assert any(line.startswith("#   hf download") for line in comment)
     if path.stem.startswith("vary-") and recipe.train.deepspeed != str(path.with_name("zero2.json")):  # for one card

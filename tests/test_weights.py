@@ -31,7 +31,8 @@ from varytoy.cli import main
 from varytoy.models.config import VaryConfig
 from varytoy.models.vary import VaryForConditionalGeneration, count_parameters
 from varytoy.models.vision.clip import ClipBranch
-from varytoy.processing.processor import CLIP_MEAN, CLIP_STD, VaryProcessor
+from varytoy.processing.images import CLIP_MEAN, CLIP_STD
+from varytoy.processing.processor import VaryProcessor
 
 
 def batch(words: int = 6) -> dict[str, Tensor]:
@@ -62,7 +63,7 @@ def test_vary_toy_computes_what_it_did(tmp_path):
     again = VaryForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()
     assert torch.equal(scores(again, inputs), scores(model, inputs))
     assert (again.config.text_config.num_attention_heads, again.config.clip_config.select_layer) == (HEADS, -2)
-    assert processor.image_processor.tokens((300, 200), "text") == TOKENS
+    assert processor.image_processor.plan((300, 200), "text").tokens == TOKENS
 
 
 def test_a_block_of_qwen_1_is_a_block_of_qwen_2(tmp_path):

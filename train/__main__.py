@@ -9,7 +9,7 @@ from pathlib import Path
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools.assets.packages import SourceError
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, shorten
-from varytoy.checkpoints.load import ModelError
+from varytoy.checkpoints.loading import ModelError
 from varytoy.checkpoints.maps import WeightsError
 from varytoy.data.documents import DocumentError
 from varytoy.data.samples import SampleError

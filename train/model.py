@@ -58,10 +58,6 @@ class VaryForTraining(VaryForConditionalGeneration):
         self.object_head = nn.Linear(self.config.vocabulary_config.output_size, 3 * (labels + 1))
         if self.clip is not None:
             self.clip_object_head = nn.Linear(self.connector.clip_width, 3 * (labels + 1))
-            self.clip.register_forward_hook(self._keep_clip)
-
-    def _keep_clip(self, module: nn.Module, inputs: tuple, features: Tensor) -> None:
-        self._clip_features = features
 
     def train(self, mode: bool = True) -> "VaryForTraining":
         """Frozen parts stay as they are in use: their batch norm keeps its statistics."""
@@ -114,9 +110,9 @@ class VaryForTraining(VaryForConditionalGeneration):
         if self.heads_only and not reads and object_targets is None:  # nothing here for the heads, and the others wait
             return VaryOutput(loss=next(each for each in self.parameters() if each.requires_grad).sum() * 0.0)
         if self.heads_only:
-            features = self.vision_vocabulary(pixel_values, image_sizes) if learns else None
+            features = {"vocabulary": self.vision_vocabulary(pixel_values, image_sizes)} if learns else {}
             if clip_object_targets is not None:
-                self.clip(clip_pixel_values)
+                features["clip"] = self.clip(clip_pixel_values)
         else:
             guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
             if guide is not None:
@@ -127,26 +123,24 @@ class VaryForTraining(VaryForConditionalGeneration):
             if guide is not None:
                 parts["guide"] = (guide.settings.weight, guide.loss())
         if reads and letter_targets is not None:
-            parts["letters"] = (ctc_weight, balanced_loss(self.ctc_head(features), letter_targets))
+            parts["letters"] = (ctc_weight, balanced_loss(self.ctc_head(features["vocabulary"]), letter_targets))
         elif reads:
-            loss = self.ctc_loss(features, image_sizes, ctc_targets, ctc_lengths)
+            loss = self.ctc_loss(features["vocabulary"], image_sizes, ctc_targets, ctc_lengths)
             parts["letters"] = (ctc_weight, loss)
         if object_targets is not None and learns:
-            parts |= self._object_losses("", self.object_head(features), object_targets)
+            parts |= self._object_losses("", self.object_head(features["vocabulary"]), object_targets)
         if clip_object_targets is not None:
             # Behind the connector, so that what the decoder gets knows the things, too.
-            found = self.clip_object_head(self.connector.mm_projector(self._clip_features))
+            found = self.clip_object_head(self.connector.mm_projector(features["clip"]))
             parts |= self._object_losses("clip_", found, clip_object_targets)
-        self._clip_features = None
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
         return VaryOutput(loss=share * sum(weight * loss for weight, loss in parts.values()))
 
-    def _read(self, input_ids: Tensor, attention_mask: Tensor | None, images: dict) -> tuple[Tensor, Tensor | None]:
-        """The language model's last hidden states [B, T, D], and the vision vocabulary's tokens."""
+    def _read(self, input_ids: Tensor, attention_mask: Tensor | None, images: dict) -> tuple[Tensor, dict | None]:
+        """The language model's last hidden states [B, T, D], and the branches' features."""
         if "vocabulary" in images:
-            features = images["vocabulary"].to(self.dtype)
-            clip = None if images["clip"] is None else images["clip"].to(self.dtype)
-            embeddings = self.fuse(input_ids, self.connector(features, clip).flatten(0, 2))
+            features = {name: each.to(self.dtype) for name, each in images.items() if each is not None}
+            embeddings = self.fuse(input_ids, self.connect(features))
         else:
             embeddings, features = self.embed(input_ids, **images)
         found = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)

@@ -68,7 +68,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from varytoy import checkpoints
-    from varytoy.checkpoints.load import find
+    from varytoy.checkpoints.loading import find
 
     print(f"{checkpoints.convert(find(options.source), options.out, options.dtype)}, in {options.out}")
     return 0

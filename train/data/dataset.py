@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
@@ -18,6 +17,7 @@ from train.objectives.locations import looks, with_corners, with_places
 from train.recipe import DataSettings
 from varytoy.data.boxes import SCALE
 from varytoy.data.samples import IMAGE_PLACEHOLDER, Sample, SampleError, image_size, read_samples
+from varytoy.processing.plan import ImagePlan
 from varytoy.processing.processor import IGNORED, Special, VaryProcessor, content_pieces
 from varytoy.tasks import TASKS
 
@@ -111,12 +111,14 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
 @dataclass
 class _Item:
     """A sample as it enters a batch: ``messages`` may hold place tokens, ``spots`` has what ``looks`` finds for each
-    answer."""
+    answer, ``encoded`` its ids and labels."""
 
     sample: Sample
     images: list
+    plans: list[ImagePlan]
     messages: list[dict]
     spots: list[list[tuple[int, float, float]]] = field(default_factory=list)
+    encoded: tuple[list[int], list[int]] = ((), ())
 
 
 class Collator:
@@ -176,11 +178,15 @@ class Collator:
                 "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
                 "labels": torch.full((1, 1), IGNORED),
             }
-        batch = self._with_pixels(items) if self.features is None else self._with_features(items)
+        if self.features is None:
+            pairs = [pair for item in items for pair in zip(item.images, item.plans, strict=True)]
+            batch = dict(self.processor.batch([item.encoded for item in items], pairs, True))
+        else:
+            batch = self._with_features(items)
         batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
         if not self.clip:
             batch.pop("clip_pixel_values", None)
-        pictures = [(item.sample, image) for item in items for image in item.images]
+        pictures = [(item.sample, plan) for item in items for plan in item.plans]
         if self.symbols and self.frames and pictures:
             batch["letter_targets"] = self._letters(pictures, batch)
         elif self.symbols and pictures:
@@ -200,47 +206,34 @@ class Collator:
             batch["names"] = [item.sample.id for item in items]
         return batch
 
-    def _with_pixels(self, items: Sequence[_Item]) -> dict[str, Tensor]:
-        """Tokens and labels, with the pixels of all pictures."""
-        views = [view_of(item.sample) for item in items]
-        return dict(
-            self.processor([item.messages for item in items], [item.images for item in items], views, train=True)
-        )
-
     def _with_features(self, items: Sequence[_Item]) -> dict[str, Tensor]:
         """Tokens and labels, with features of all pictures in place of their pixels."""
-        rows, found = [], []
-        for item in items:
-            view = view_of(item.sample)
-            counts = [self.processor.image_processor.tokens(image.size, view) for image in item.images]
-            rows.append(self.processor.encode(item.messages, counts, True))
-            found += [self.features.get(self.features.key(path)) for path in item.sample.image_paths()]
-        batch = self.processor.pad(rows, True)
+        found = [self.features.get(self.features.key(path)) for item in items for path in item.sample.image_paths()]
         names = found[0] if found else ()
+        batch = self.processor.pad([item.encoded for item in items], True)
         return batch | {f"{name}_features": torch.stack([row[name] for row in found]) for name in names}
 
     def _item(self, sample: Sample, images: list) -> _Item:
         """Where the model has place tokens, the answers' lines, words and boxes begin with theirs."""
-        item = _Item(sample, images, list(sample.messages))
-        if len(images) != 1 or not (self.guide or self.processor.places):
-            return item
-        size = self.processor.image_processor.scaled_size(images[0].size, view_of(sample))
-        for number, message in enumerate(sample.messages):
-            if message["role"] == "assistant":
-                answer, spots = message["content"], looks(sample, message["content"], images[0].size)
-                item.spots.append(spots)
-                if self.processor.places:
-                    put = with_places if sample.facts.get("at") else with_corners
-                    item.messages[number] = {**message, "content": put(self.processor, answer, spots, size)}
+        plans = [self.processor.image_processor.plan(image.size, view_of(sample)) for image in images]
+        item = _Item(sample, images, plans, list(sample.messages))
+        if len(images) == 1 and (self.guide or self.processor.places):
+            for number, message in enumerate(sample.messages):
+                if message["role"] == "assistant":
+                    answer, spots = message["content"], looks(sample, message["content"], images[0].size)
+                    item.spots.append(spots)
+                    if self.processor.places:
+                        put = with_places if sample.facts.get("at") else with_corners
+                        content = put(self.processor, answer, spots, plans[0].scaled)
+                        item.messages[number] = {**message, "content": content}
+        item.encoded = self.processor.encode(item.messages, plans, True)
         return item
 
     def _fits(self, item: _Item) -> bool:
         """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
-        sample = item.sample
-        tokens = [self.processor.image_processor.tokens(image.size, view_of(sample)) for image in item.images]
-        length = len(self.processor.encode(item.messages, tokens, True)[0])
+        length = len(item.encoded[0])
         if length > self.max_length:
-            self.bad(SampleError(f"{sample.name}: {length} tokens, over train.max_length={self.max_length}"))
+            self.bad(SampleError(f"{item.sample.name}: {length} tokens, over train.max_length={self.max_length}"))
         return length <= self.max_length
 
     def _corrupt(self, ids: Tensor, labels: Tensor, dice: torch.Generator) -> Tensor:
@@ -260,21 +253,15 @@ class Collator:
         places = torch.full_like(ids, IGNORED)
         if not item.spots:
             return places
-        first = int((ids == self.image_token).nonzero()[0])
-        processor = self.processor.image_processor
-        size, view = item.images[0].size, view_of(item.sample)
-        width, height = processor.grid(size, view)
-        scaled = processor.scaled_size(size, view)  # the grid may end a little beyond the picture
+        first, plan = int((ids == self.image_token).nonzero()[0]), item.plans[0]
         taught = labels != IGNORED
         starts = (taught & ~taught.roll(1)).nonzero().flatten().tolist()
         answers = [message["content"] for message in item.messages if message["role"] == "assistant"]
         for start, answer, spots in zip(starts, answers, item.spots, strict=True):
             token_of = self._tokens(answer)
             for character, x, y in spots:
-                row = min(int(y * scaled[1] / processor.stride[0]), height - 1)
-                column = min(int(x * scaled[0] / processor.stride[1]), width - 1)
                 for token in token_of.get(character, ()):
-                    places[start + token - 1] = first + row * width + column
+                    places[start + token - 1] = first + plan.token_at(x, y)
         return places
 
     def _tokens(self, answer: str | Sequence[str]) -> dict[int, list[int]]:
@@ -292,11 +279,11 @@ class Collator:
             character, token = character + len(piece), token + len(encoded["input_ids"])
         return found
 
-    def _object_targets(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict) -> dict[str, Tensor]:
+    def _object_targets(self, pictures: Sequence[tuple[Sample, ImagePlan]], batch: dict) -> dict[str, Tensor]:
         """For the heads of both branches; nothing where no picture's objects are known."""
         down, across = self.processor.image_processor.stride
         height, width = batch["pixel_values"].shape[-2:]
-        grids = [self.processor.image_processor.grid(image.size, view_of(sample))[::-1] for sample, image in pictures]
+        grids = [plan.grid for _, plan in pictures]
         found = {"object_targets": self._things(pictures, grids, (height // down, width // across))}
         if not bool((found["object_targets"] >= 0).any()):
             return {}
@@ -304,9 +291,7 @@ class Collator:
             found["clip_object_targets"] = self._things(pictures, [self.clip] * len(pictures), self.clip)
         return found
 
-    def _things(
-        self, pictures: Sequence[tuple[Sample, Image.Image]], grids: Sequence, whole: tuple[int, int]
-    ) -> Tensor:
+    def _things(self, pictures: Sequence[tuple[Sample, ImagePlan]], grids: Sequence, whole: tuple[int, int]) -> Tensor:
         """What stands at each token of ``grids`` (rows, columns), and of which object the first and the last corner
         is there, [I, *whole, 3]: the number of the object, 0 for none, -100 where that is not known (near the edges of
         a box, beside a corner, padding, pictures without boxes)."""
@@ -335,24 +320,22 @@ class Collator:
                 grid[row, column, number] = label
         return targets
 
-    def _letters(self, pictures: Sequence[tuple[Sample, Image.Image]], batch: dict[str, Tensor]) -> Tensor:
+    def _letters(self, pictures: Sequence[tuple[Sample, ImagePlan]], batch: dict[str, Tensor]) -> Tensor:
         """What each frame shows, [I, h, w * frames]: a symbol at a letter's middle, -100 beside it, else 0 (blank)."""
         down, across = self.processor.image_processor.stride
         height, width = batch["pixel_values"].shape[-2:]
         targets = torch.full((len(pictures), height // down, width // across * self.frames), IGNORED)
-        for target, (sample, image), (tall, wide) in zip(targets, pictures, batch["image_sizes"].tolist(), strict=True):
+        for target, (sample, plan) in zip(targets, pictures, strict=True):
             places = sample.facts.get("at", [])
             if not places and sample.answer:
                 continue
-            scaled = self.processor.image_processor.scaled_size(image.size, view_of(sample))
-            x_scale, y_scale = scaled[0] / image.width * self.frames / across, scaled[1] / image.height / down
-            grid = target[: tall // down, : wide // across * self.frames]
+            grid = target[: plan.grid.rows, : plan.grid.columns * self.frames]
             grid.fill_(0)
-            rows = [min(max(int(y * y_scale), 0), grid.shape[0] - 1) for y in places[1::2]]
-            columns = [min(max(int(x * x_scale), 0), grid.shape[1] - 1) for x in places[0::2]]
-            for row, column in zip(rows, columns, strict=True):
+            points = zip(places[0::2], places[1::2], strict=True)
+            cells = [plan.cell(x / plan.size[0], y / plan.size[1], across=self.frames) for x, y in points]
+            for row, column in cells:
                 grid[row, max(column - 1, 0) : column + 2] = IGNORED
-            for letter, row, column in zip(sample.facts.get("letters", ""), rows, columns, strict=True):
+            for letter, (row, column) in zip(sample.facts.get("letters", ""), cells, strict=True):
                 grid[row, column] = self.symbols.get(letter, IGNORED)
         return targets
 

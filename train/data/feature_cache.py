@@ -180,22 +180,23 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
         tensors = {}
         part = missing[start : start + _SHARD]
         for begin in range(0, len(part), batch_size):
-            keys, images, views = [], [], []
+            keys, images, plans = [], [], []
             for key in part[begin : begin + batch_size]:
                 path, sample = wanted[key]
                 try:
                     image = open_image(path)
-                    processor.image_processor([image], [view_of(sample)])
+                    plan = processor.image_processor.plan(image.size, view_of(sample))
+                    processor.image_processor([image], [plan])
                 except Exception as error:  # Pillow raises any kind for a damaged file; one must not end the others
                     bad(fault(sample, error))
                     index["unreadable"].append(key)
                     continue
                 images.append(image)
                 keys.append(key)
-                views.append(view_of(sample))
+                plans.append(plan)
             if not images:
                 continue
-            pixels = processor.image_processor(images, views)
+            pixels = processor.image_processor(images, plans)
             found = {"vocabulary": model.vision_vocabulary(pixels["pixel_values"].to(device))}
             if model.clip is not None:
                 found["clip"] = model.clip(pixels["clip_pixel_values"].to(device))

@@ -23,7 +23,8 @@ from varytoy.devices.precision import DTYPES
 from varytoy.errors import first_line
 from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration
-from varytoy.processing.processor import VaryImageProcessor, VaryProcessor
+from varytoy.processing.images import VaryImageProcessor
+from varytoy.processing.processor import VaryProcessor
 from varytoy.processing.tokenizer import add_image_tokens
 
 

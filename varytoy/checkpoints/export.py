@@ -197,10 +197,21 @@ def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]
             clip_pixels = torch.randn(2, 3, config.clip_config.image_size, config.clip_config.image_size)
             files.append(_onnx(whole.clip, (clip_pixels,), ["clip_pixel_values"], out / "clip.onnx"))
             inputs, names = [*inputs, whole.clip(clip_pixels)], [*names, "clip"]
-        else:
-            inputs = [*inputs, None]
-        files.append(_onnx(whole.connector, tuple(inputs), names, out / f"connector-{side}.onnx"))
+        files.append(_onnx(_ByImage(whole.connector, names), tuple(inputs), names, out / f"connector-{side}.onnx"))
     return files
+
+
+class _ByImage(torch.nn.Module):
+    """A connector whose inputs are the branches' features one after another, and whose rows are parted by image:
+    [I, h, w, D] each -> [I, N, D]."""
+
+    def __init__(self, connector: torch.nn.Module, names: list[str]):
+        super().__init__()
+        self.connector, self.names = connector, names
+
+    def forward(self, vocabulary: Tensor, clip: Tensor | None = None) -> Tensor:
+        rows = self.connector(dict(zip(self.names, (vocabulary, clip), strict=False)))
+        return rows.unflatten(0, (vocabulary.shape[0], -1))
 
 
 def _onnx(module: torch.nn.Module, inputs: tuple, names: list[str], file: Path) -> Path:

@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from PIL import Image
 
 from varytoy import layout
-from varytoy.checkpoints.load import ModelError, find, is_small, load_model
+from varytoy.checkpoints.loading import ModelError, find, is_small, load_model
 from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
 from varytoy.data.samples import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
@@ -337,11 +337,11 @@ class Reader:
         self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
     ) -> list[Message]:
         """``history`` and the prompt, the oldest turns left out until an answer has room."""
-        tokens = [self.processor.image_processor.tokens(view.size, task.view)]
+        plans = [self.processor.image_processor.plan(view.size, task.view)]
         history = list(history)
         while True:
             messages = [*history, {"role": "user", "content": prompt if history else f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
-            length = len(self.processor.encode(messages, tokens, False)[0])
+            length = len(self.processor.encode(messages, plans, False)[0])
             if not history or length + min(max_new_tokens, 256) <= self._context:
                 return messages
             history = history[2:]

@@ -83,11 +83,16 @@ class ClipConfig(PretrainedConfig):
     select_layer: int = -2
 
 
+ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig]
+"""Configurations of vision branches; ``varytoy.models.vision.base.register`` adds to them."""
+
+
 class VaryConfig(PretrainedConfig):
     """Vision vocabulary, optional CLIP branch, any causal language model of transformers.
 
     Args:
         clip_config: None leaves the branch out (Vary-tiny, GOT-OCR2).
+        connector: name of the connector (varytoy.models.connectors).
         clip_projection_size: how many of the language model's input channels the CLIP branch fills; the vision
             vocabulary fills the rest. 0 means half.
         image_token_id: the id of ``<imgpad>``, one for each image token.
@@ -103,14 +108,15 @@ class VaryConfig(PretrainedConfig):
     vocabulary_config: dict | PretrainedConfig | None = None
     clip_config: dict | PretrainedConfig | None = None
     text_config: dict | PretrainedConfig | None = None
+    connector: str = "linear"
     clip_projection_size: int = 0
     image_token_id: int = 151859
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.vocabulary_config = _built(VisionVocabularyConfig, self.vocabulary_config or {})
+        self.vocabulary_config = _built(self.vocabulary_config or {}, VisionVocabularyConfig)
         if self.clip_config is not None:
-            self.clip_config = _built(ClipConfig, self.clip_config)
+            self.clip_config = _built(self.clip_config, ClipConfig)
         text = self.text_config if self.text_config is not None else {"model_type": "qwen2"}
         if isinstance(text, dict):
             text = AutoConfig.for_model(**{"model_type": "qwen2", **text})
@@ -136,5 +142,12 @@ def read_preset(name: str) -> dict:
     return json.loads(path.read_text())
 
 
-def _built(kind: type[PretrainedConfig], value: dict | PretrainedConfig) -> PretrainedConfig:
-    return kind(**value) if isinstance(value, dict) else value
+def _built(value: dict | PretrainedConfig, usual: type[PretrainedConfig]) -> PretrainedConfig:
+    """A vision branch's configuration, of the class that its ``model_type`` was registered with."""
+    if not isinstance(value, dict):
+        return value
+    named = value.get("model_type", usual.model_type)
+    kinds = {kind.model_type: kind for kind in ENCODER_CONFIGS}
+    if named not in kinds:
+        raise ValueError(f"no vision branch of the type '{named}'; known are {', '.join(sorted(kinds))}")
+    return kinds[named](**value)

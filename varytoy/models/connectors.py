@@ -1,4 +1,4 @@
-"""Connector: how the features of the two branches become rows for the language model."""
+"""Connectors: how the features of the vision branches become rows for the language model."""
 
 import torch
 from torch import Tensor, nn
@@ -6,15 +6,59 @@ from torch.nn import functional as F
 
 from varytoy.models.config import VaryConfig
 
+CONNECTORS: dict[str, type["Connector"]] = {}
+"""``connector`` of a configuration -> its class."""
+
 
 class Connector(nn.Module):
+    """Base of the connectors; a subclass registers itself with ``@register(NAME)``.
+
+    Attributes:
+        latents: rows for each image where their number is fixed; 0 for one a position of the vision vocabulary's grid.
+    """
+
+    latents = 0
+
+    def __init__(self, config: VaryConfig):
+        super().__init__()
+
+    def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
+        """Features by branch -> rows [N, D] of all images one after another, in reading order, without padding.
+
+        Args:
+            features: ``"vocabulary"`` [I, h, w, D1] and ``"clip"`` [I, h2, w2, D2]; a branch that is switched off is
+                missing.
+            grids: [I, 2] rows and columns of ``"vocabulary"`` that hold image; None where nothing is padded.
+        """
+        raise NotImplementedError
+
+
+def register(name: str):
+    """Class decorator: configurations with ``connector=name`` build this one."""
+
+    def add(connector: type[Connector]) -> type[Connector]:
+        CONNECTORS[name] = connector
+        return connector
+
+    return add
+
+
+def build_connector(config: VaryConfig) -> Connector:
+    """The connector of a configuration. Raises ValueError for a name that nobody registered."""
+    if config.connector not in CONNECTORS:
+        raise ValueError(f"no connector '{config.connector}'; known are {', '.join(sorted(CONNECTORS))}")
+    return CONNECTORS[config.connector](config)
+
+
+@register("linear")
+class LinearConnector(Connector):
     """One linear layer a branch, then channel concatenation in the order (CLIP, vision vocabulary).
 
     Without a CLIP branch the vision vocabulary fills all channels. The projections carry the published names.
     """
 
     def __init__(self, config: VaryConfig):
-        super().__init__()
+        super().__init__(config)
         width = config.text_config.hidden_size
         self.clip_width = 0
         if config.clip_config is not None:
@@ -22,13 +66,14 @@ class Connector(nn.Module):
             self.mm_projector = nn.Linear(config.clip_config.width, self.clip_width)
         self.mm_projector_vary = nn.Linear(config.vocabulary_config.output_size, width - self.clip_width)
 
-    def forward(self, vocabulary: Tensor, clip: Tensor | None, grids: Tensor | None = None) -> Tensor:
-        """vocabulary [B, h, w, D1], clip [B, h2, w2, D2] or None -> [B, h, w, D].
+    def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
+        """As the base class. A CLIP grid of another size is resampled (bilinear) to each image's own; a CLIP branch
+        that is switched off leaves zeros in its channels."""
+        rows = self._joined(self.mm_projector_vary(features["vocabulary"]), features.get("clip"), grids)
+        return rows.flatten(0, 2) if grids is None else rows[grid_mask(grids, rows.shape[1], rows.shape[2])]
 
-        ``grids`` [B, 2]: the (h, w) that hold image in a padded batch. A CLIP grid of another size is resampled
-        (bilinear) to each image's own. A CLIP branch that is switched off (None) leaves zeros in its channels.
-        """
-        rows = self.mm_projector_vary(vocabulary)
+    def _joined(self, rows: Tensor, clip: Tensor | None, grids: Tensor | None) -> Tensor:
+        """[I, h, w, D - clip_width] -> [I, h, w, D]."""
         if not self.clip_width:
             return rows
         if clip is None:
@@ -39,6 +84,13 @@ class Connector(nn.Module):
                 grids = torch.tensor([rows.shape[1:3]], device=rows.device).expand(rows.shape[0], 2)
             other = _spread(other, grids, *rows.shape[1:3])
         return torch.cat([other.to(rows.dtype), rows], -1)
+
+
+def grid_mask(grids: Tensor, height: int, width: int) -> Tensor:
+    """Rows and columns [I, 2] of image -> [I, h, w], True where a position belongs to it and not to padding."""
+    rows = torch.arange(height, device=grids.device)[None, :, None] < grids[:, 0, None, None]
+    columns = torch.arange(width, device=grids.device)[None, None] < grids[:, 1, None, None]
+    return rows & columns
 
 
 def _spread(features: Tensor, grids: Tensor, height: int, width: int) -> Tensor:

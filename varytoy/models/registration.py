@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 
 from varytoy.models.config import VaryConfig  # noqa: E402
 from varytoy.models.vary import VaryForConditionalGeneration  # noqa: E402
-from varytoy.processing.processor import VaryImageProcessor, VaryProcessor  # noqa: E402
+from varytoy.processing.images import VaryImageProcessor  # noqa: E402
+from varytoy.processing.processor import VaryProcessor  # noqa: E402
 
 AutoConfig.register("vary", VaryConfig)
 AutoModelForImageTextToText.register(VaryConfig, VaryForConditionalGeneration)

@@ -8,13 +8,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from varytoy.models.config import VaryConfig
-from varytoy.models.connectors import Connector
-from varytoy.models.vision.clip import ClipBranch, initialise_clip
-from varytoy.models.vision.sam import Attention, StemConv, VisionVocabulary
+from varytoy.models.connectors import build_connector
+from varytoy.models.vision import VisionEncoder, build_encoder
 
 CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
 """What the installed transformers calls the key-value cache: ``cache`` since 5.24."""
@@ -22,9 +20,9 @@ CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPa
 
 @dataclass
 class VaryOutput(CausalLMOutputWithPast):
-    """``vocabulary_features`` [I, h, w, D1] are the reading branch's tokens, when images were given."""
+    """``image_features`` are those of the vision branches by name, [I, h, w, D] each, when images were given."""
 
-    vocabulary_features: Tensor | None = None
+    image_features: dict[str, Tensor] | None = None
 
 
 class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -41,9 +39,9 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: VaryConfig):
         super().__init__(config)
-        self.vision_vocabulary = VisionVocabulary(config.vocabulary_config)
-        self.clip = ClipBranch(config.clip_config) if config.clip_config is not None else None
-        self.connector = Connector(config)
+        self.vision_vocabulary = build_encoder(config.vocabulary_config)
+        self.clip = build_encoder(config.clip_config) if config.clip_config is not None else None
+        self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -56,39 +54,34 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
+    @property
+    def encoders(self) -> dict[str, VisionEncoder]:
+        """The vision branches that are there: ``"vocabulary"`` reads, ``"clip"`` knows pictures."""
+        branches = {"vocabulary": self.vision_vocabulary, "clip": self.clip}
+        return {name: branch for name, branch in branches.items() if branch is not None}
+
     def encode_images(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, clip_pixel_values: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images to language-model rows.
+    ) -> dict[str, Tensor]:
+        """Images to the features of each branch, [I, h, w, D] by name.
 
         Args:
             pixel_values: [I, 3, H, W] for the vision vocabulary, smaller images padded at the right and bottom.
             image_sizes: [I, 2] pixels (height, width) of each; None when none is padded.
-            clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off (zeros in its channels).
-
-        Returns:
-            The rows of all images, padding left out, in reading order of the grid [N, D], and the vision
-            vocabulary's tokens [I, h, w, D1].
+            clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off.
         """
         dtype = self.compute_dtype or self.dtype
-        vocabulary = self.vision_vocabulary(pixel_values.to(dtype), image_sizes)
-        clip = None
+        features = {"vocabulary": self.vision_vocabulary(pixel_values.to(dtype), image_sizes)}
         if self.clip is not None and clip_pixel_values is not None:
-            clip = self.clip(clip_pixel_values.to(dtype))
+            features["clip"] = self.clip(clip_pixel_values.to(dtype))
+        return features
+
+    def connect(self, features: dict[str, Tensor], image_sizes: Tensor | None = None) -> Tensor:
+        """Features of ``encode_images`` to language-model rows, padding left out, in reading order [N, D]."""
         grids = None
         if image_sizes is not None:
             grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
-        rows = self.connector(vocabulary, clip, grids)
-        if image_sizes is None:
-            return rows.flatten(0, 2), vocabulary
-        return rows[self.token_mask(image_sizes, rows.shape[1], rows.shape[2])], vocabulary
-
-    def token_mask(self, image_sizes: Tensor, height: int, width: int) -> Tensor:
-        """[I, 2] pixels -> [I, h, w], True where a token belongs to the image and not to padding."""
-        down, across = self.config.vocabulary_config.stride
-        rows = torch.arange(height, device=image_sizes.device)[None, :, None] < image_sizes[:, 0, None, None] // down
-        columns = torch.arange(width, device=image_sizes.device)[None, None] < image_sizes[:, 1, None, None] // across
-        return rows & columns
+        return self.connector(features, grids)
 
     def embed(
         self,
@@ -96,12 +89,12 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         image_sizes: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the language model sees of words and images [B, T, D], and the vision vocabulary's tokens."""
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """What the language model sees of words and images [B, T, D], and the branches' features."""
         if pixel_values is None:
             return self.get_input_embeddings()(input_ids), None
-        rows, features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
-        return self.fuse(input_ids, rows), features
+        features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
+        return self.fuse(input_ids, self.connect(features, image_sizes)), features
 
     def fuse(self, input_ids: Tensor, rows: Tensor) -> Tensor:
         """Put the image rows [N, D] in place of the ``<imgpad>`` tokens of input_ids [B, T].
@@ -163,25 +156,12 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **{CACHE: getattr(outputs, CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            vocabulary_features=features,
+            image_features=features,
         )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, VisionVocabulary):
-            if hasattr(module, "pos_embed"):
-                init.normal_(module.pos_embed, std=0.02)
-            if hasattr(module, "place"):
-                # Positions of half the size of what they are added to: at zero they stay unused for long.
-                init.normal_(module.place.weight, std=0.05)
-        elif isinstance(module, Attention):
-            if module.relative:
-                init.zeros_(module.rel_pos_h)
-                init.zeros_(module.rel_pos_w)
-        elif isinstance(module, StemConv):
-            init.kaiming_normal_(module.weight, nonlinearity="relu")
-            init.zeros_(module.bias)
-        elif self.clip is None or not initialise_clip(module):
+        if not any(encoder.initialise(module) for encoder in self.encoders.values()):
             super()._init_weights(module)
 
 

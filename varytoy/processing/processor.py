@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
-from transformers.image_processing_utils import BaseImageProcessor
 
 from varytoy.data.documents import to_rgb
 from varytoy.data.samples import IMAGE_PLACEHOLDER
-from varytoy.layout import fitting
 from varytoy.models.config import VaryConfig, read_preset
+from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.messages import ChatText, Message, open_image, read_chat
+from varytoy.processing.plan import ImagePlan
 from varytoy.processing.tokenizer import add_image_tokens, character_tokenizer
 from varytoy.tasks import find_prompt
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IGNORED = -100
 _OPEN, _CLOSED, _CONTINUED = "open", "closed", "continued"
 """How a conversation ends: with an opened turn of the assistant, with its last message, or within that."""
@@ -25,117 +22,6 @@ _OPEN, _CLOSED, _CONTINUED = "open", "closed", "continued"
 
 class Special(str):
     """A special token between the pieces of somebody's words."""
-
-
-class VaryImageProcessor(BaseImageProcessor):
-    """Pictures for both branches.
-
-    Args:
-        mode: ``"squash"`` resizes to ``size`` whatever the shape (the published models); ``"fit"`` keeps the shape.
-        size: (height, width) for ``"squash"``.
-        stride: pixels a token, (vertical, horizontal); sizes are brought to multiples of it.
-        max_pixels: ``"fit"``: a text picture with more is made smaller.
-        picture_side: ``"fit"``: the longer side of a scene.
-        text_size: ``"fit"``: the height of an x, in pixels, at which the model reads best.
-        clip_size: side for the CLIP branch; 0 when there is none.
-        clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
-        mean, std: normalisation of the vision vocabulary's pixels; the CLIP branch has CLIP's.
-    """
-
-    model_input_names = ["pixel_values", "image_sizes", "clip_pixel_values"]
-
-    def __init__(
-        self,
-        mode: str = "squash",
-        size: Sequence[int] = (1024, 1024),
-        stride: Sequence[int] = (64, 64),
-        max_pixels: int = 1024 * 1024,
-        picture_side: int = 224,
-        text_size: float = 8.0,
-        clip_size: int = 224,
-        clip_mode: str = "crop",
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
-        self.max_pixels, self.picture_side = max_pixels, picture_side
-        self.text_size = text_size
-        self.clip_size, self.clip_mode = clip_size, clip_mode
-        self.mean, self.std = tuple(mean), tuple(std)
-
-    def __call__(self, images: Sequence[Image.Image], views: Sequence[str]) -> BatchFeature:
-        """``views``: ``"text"`` or ``"picture"`` for each image. Returns pixel_values [I, 3, H, W] padded to the
-        largest, image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]."""
-        images = [to_rgb(image) for image in images]
-        arrays = [self._vocabulary_pixels(image, view) for image, view in zip(images, views, strict=True)]
-        sizes = torch.tensor([array.shape[:2] for array in arrays])
-        height, width = sizes.amax(0).tolist()
-        pixels = torch.zeros(len(arrays), 3, height, width)
-        for row, array in zip(pixels, arrays, strict=True):
-            row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
-        found = {"pixel_values": pixels, "image_sizes": sizes}
-        if self.clip_size:
-            clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
-            found["clip_pixel_values"] = torch.stack(clip)
-        return BatchFeature(found)
-
-    def fit(self, image: Image.Image) -> Image.Image:
-        """A picture of text at the size and with the margins that the model was taught, if it is of the kind that was
-        taught any. More than it can read at once is only scaled: ``Reader`` reads pages block by block."""
-        if self.mode != "fit":
-            return image
-        view = fitting.fit_text(to_rgb(image), self.text_size)
-        box = fitting.one_pass_box(view, self.text_size, self.max_pixels)
-        return view.crop(box) if box else view
-
-    def scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
-        """(width, height) to which a picture of ``size`` is resized for the vision vocabulary, before any padding."""
-        width, height = size
-        if self.mode == "squash":
-            return self.size[1], self.size[0]
-        if view == "picture":
-            down, across = self.stride
-            scale = self.picture_side / max(size)
-            return max(round(width * scale / across), 1) * across, max(round(height * scale / down), 1) * down
-        scale = min((self.max_pixels / (width * height)) ** 0.5, 1.0)
-        return (width, height) if scale == 1.0 else (max(int(width * scale), 1), max(int(height * scale), 1))
-
-    def tokens(self, size: tuple[int, int], view: str) -> int:
-        """Image tokens of a picture of ``size`` (width, height)."""
-        columns, rows = self.grid(size, view)
-        return rows * columns
-
-    def grid(self, size: tuple[int, int], view: str) -> tuple[int, int]:
-        """Columns and rows of the image tokens of a picture of ``size`` (width, height)."""
-        width, height = self.scaled_size(size, view)
-        return -(-width // self.stride[1]), -(-height // self.stride[0])
-
-    def token_counts(self, sizes: torch.Tensor) -> list[int]:
-        """Tokens of each image from ``image_sizes``."""
-        return [(height // self.stride[0]) * (width // self.stride[1]) for height, width in sizes.tolist()]
-
-    def _vocabulary_pixels(self, image: Image.Image, view: str) -> np.ndarray:
-        """[H, W, 3] bytes; what is short of a multiple of the stride is filled with the edge's colour."""
-        size = self.scaled_size(image.size, view)
-        if size != image.size:
-            shrinks = self.mode == "fit" and view == "text"
-            image = image.resize(size, Image.LANCZOS if shrinks else Image.BICUBIC)
-        array = np.asarray(image)
-        below, beside = -array.shape[0] % self.stride[0], -array.shape[1] % self.stride[1]
-        return np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge")
-
-    def _clip_image(self, image: Image.Image) -> Image.Image:
-        side = self.clip_size
-        if self.clip_mode == "squash":
-            return image.resize((side, side), Image.BICUBIC)
-        scale = side / min(image.size)
-        image = image.resize(
-            (max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC
-        )
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.crop((left, top, left + side, top + side))
 
 
 class VaryProcessor(ProcessorMixin):
@@ -233,19 +119,22 @@ class VaryProcessor(ProcessorMixin):
         if len(views) != len(conversations):
             raise ValueError(f"{len(conversations)} prompts but {len(views)} views")
         views = [each or _view_of(messages) for each, messages in zip(views, conversations, strict=True)]
-        flat, counts = [], []
-        found = BatchFeature()
+        groups: list[list[tuple[Image.Image, ImagePlan]]] = []
         for each, group in zip(views, pictures, strict=True):
             fits = each == "text" and (not train if fit is None else fit)
-            flat += [self.image_processor.fit(image) if fits else image for image in group]
-        if flat:
-            flat_views = [view for view, group in zip(views, pictures, strict=True) for _ in group]
-            found = self.image_processor(flat, flat_views)
-            counts = self.image_processor.token_counts(found["image_sizes"])
-        rows, start, ending_of = [], 0, iter(endings)
-        for messages, group in zip(conversations, pictures, strict=True):
-            rows.append(self.encode(messages, counts[start : start + len(group)], train, next(ending_of)))
-            start += len(group)
+            images = [self.image_processor.fit(to_rgb(image)) if fits else to_rgb(image) for image in group]
+            groups.append([(image, self.image_processor.plan(image.size, each)) for image in images])
+        rows = [
+            self.encode(messages, [plan for _, plan in group], train, ending)
+            for messages, group, ending in zip(conversations, groups, endings, strict=True)
+        ]
+        return self.batch(rows, [pair for group in groups for pair in group], train)
+
+    def batch(
+        self, rows: Sequence[tuple[list, list]], images: Sequence[tuple[Image.Image, ImagePlan]], train: bool
+    ) -> BatchFeature:
+        """The tensors of encoded conversations and of their RGB images, which keep the order of the conversations."""
+        found = self.image_processor(*zip(*images, strict=True)) if images else BatchFeature()
         found.update(self.pad(rows, train))
         return found
 
@@ -291,15 +180,16 @@ class VaryProcessor(ProcessorMixin):
         return "".join(str(piece) for piece, _ in self._pieces(messages, ending))
 
     def encode(
-        self, messages: Sequence[Message], image_tokens: Sequence[int], train: bool, ending: str = _OPEN
+        self, messages: Sequence[Message], plans: Sequence[ImagePlan], train: bool, ending: str = _OPEN
     ) -> tuple[list, list]:
-        """One conversation -> (ids, labels), equally long; labels are -100 outside the assistant's words.
+        """One conversation with the plans of its images -> (ids, labels), equally long; labels are -100 outside the
+        assistant's words.
 
         An assistant's content may be a list of texts and ``Special`` tokens.
         """
         ids: list[int] = []
         labels: list[int] = []
-        counts = iter(image_tokens)
+        counts = (plan.tokens for plan in plans)
         for piece, target in self._pieces(messages, _CLOSED if train else ending):
             new: list[int] = []
             whole = target or isinstance(piece, Special)
@@ -379,12 +269,6 @@ class VaryProcessor(ProcessorMixin):
             if train:
                 found["labels"][number, place] = torch.tensor(labels)
         return found
-
-
-def _normalise(array: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """[H, W, 3] bytes -> [3, H, W] floats."""
-    scaled = (np.asarray(array, np.float32) / 255.0 - np.float32(mean)) / np.float32(std)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
 def content_pieces(content: str | Sequence[str]) -> Sequence[str]:

@@ -1,0 +1,7 @@
+"""The vision branches. A new one is a file with a class that registers itself (base.py), imported here."""
+
+from varytoy.models.vision.base import ENCODERS, VisionEncoder, build_encoder
+from varytoy.models.vision.clip import ClipBranch
+from varytoy.models.vision.sam import VisionVocabulary
+
+__all__ = ["ENCODERS", "ClipBranch", "VisionEncoder", "VisionVocabulary", "build_encoder"]

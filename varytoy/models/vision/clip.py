@@ -5,9 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from varytoy.models.config import ClipConfig
+from varytoy.models.vision.base import VisionEncoder, register
 
 
-class ClipBranch(nn.Module):
+@register
+class ClipBranch(VisionEncoder):
     """Pixels [B, 3, S, S] -> features [B, h, w, width], h = w = S / patch.
 
     OpenAI's ViT-L/14 with its QuickGELU; features are those after layer ``select_layer`` (-2 in the published models,
@@ -18,9 +20,12 @@ class ClipBranch(nn.Module):
         ValueError: stages that do not make a token of ``patch_size`` pixels.
     """
 
+    config_class = ClipConfig
+
     def __init__(self, config: ClipConfig):
         super().__init__()
         self.config = config
+        self.width, self.stride = config.width, (config.patch_size, config.patch_size)
         self.visual = _transformer(config) if isinstance(config.layers, int) else _residual_network(config)
 
     @property
@@ -29,7 +34,7 @@ class ClipBranch(nn.Module):
         side = self.config.image_size // self.config.patch_size
         return side, side
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         if not isinstance(self.config.layers, int):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             found = self.visual.forward_intermediates(
@@ -41,6 +46,9 @@ class ClipBranch(nn.Module):
             pixels, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
         )["image_intermediates"][0]
         return found.reshape(found.shape[0], *self.grid, found.shape[-1])
+
+    def initialise(self, module: nn.Module) -> bool:
+        return _initialise(module)
 
 
 def _transformer(config: ClipConfig) -> nn.Module:
@@ -79,7 +87,7 @@ def _residual_network(config: ClipConfig) -> nn.Module:
 
 
 @torch.no_grad()
-def initialise_clip(module: nn.Module) -> bool:
+def _initialise(module: nn.Module) -> bool:
     """Initialise one of open_clip's modules that hold bare parameters. Returns whether it was one."""
     from open_clip.modified_resnet import Bottleneck, ModifiedResNet
     from open_clip.transformer import VisionTransformer

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from varytoy.models.config import VisionVocabularyConfig
+from varytoy.models.vision.base import VisionEncoder, register
 
 _MOST_SCORES = 1 << 21
 """Queries times keys of one head whose bias exists at a time: 512 queries at 1024 px."""
@@ -190,7 +192,8 @@ class Block(GradientCheckpointingLayer):
         return x + self.mlp(self.norm2(x))
 
 
-class VisionVocabulary(nn.Module):
+@register
+class VisionVocabulary(VisionEncoder):
     """Pixels [B, 3, H, W] -> tokens [B, h, w, D_out]; h = H / stride[0], w = W / stride[1] of the config.
 
     H and W are any multiples of the stride: learned positions are interpolated (bicubic for the absolute ones, linear
@@ -201,9 +204,12 @@ class VisionVocabulary(nn.Module):
         ValueError: images of several sizes, and parts that look beyond an image's edge (patch stem, windows, neck).
     """
 
+    config_class = VisionVocabularyConfig
+
     def __init__(self, config: VisionVocabularyConfig):
         super().__init__()
         self.config = config
+        self.width, self.stride = config.output_size, config.stride
         width = config.hidden_size
         windows = config.num_layers > len(config.global_layers) and config.window_size > 0
         self.pads = config.stem == "conv" and not config.neck_size and not windows
@@ -251,6 +257,25 @@ class VisionVocabulary(nn.Module):
             # Behind the norm, because a convolutional stem's output grows to a hundred times the positions' size.
             x = x + self.place(place_codes(x.shape[1], x.shape[2], self.config.hidden_size, x.device).to(x.dtype))
         return x
+
+    @torch.no_grad()
+    def initialise(self, module: nn.Module) -> bool:
+        if module is self:
+            if hasattr(self, "pos_embed"):
+                init.normal_(self.pos_embed, std=0.02)
+            if hasattr(self, "place"):
+                # Positions of half the size of what they are added to: at zero they stay unused for long.
+                init.normal_(self.place.weight, std=0.05)
+        elif isinstance(module, Attention):
+            if module.relative:
+                init.zeros_(module.rel_pos_h)
+                init.zeros_(module.rel_pos_w)
+        elif isinstance(module, StemConv):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        else:
+            return False
+        return True
 
     def _positions(self, height: int, width: int) -> Tensor:
         if self.config.positions == "learned":

@@ -1,0 +1,49 @@
+"""What a vision branch is to the rest of the model: pixels in, a grid of features out."""
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from varytoy.models.config import ENCODER_CONFIGS
+
+ENCODERS: dict[str, type["VisionEncoder"]] = {}
+"""``model_type`` of a branch's configuration -> its class."""
+
+
+class VisionEncoder(nn.Module):
+    """Base of the vision branches. A subclass names the ``config_class`` that it is built from, and registers itself
+    with ``@register``.
+
+    Attributes:
+        width: channels of a feature.
+        stride: pixels a feature, (vertical, horizontal).
+    """
+
+    config_class: type[PretrainedConfig]
+    width: int
+    stride: tuple[int, int]
+
+    def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Pixels [I, 3, H, W] -> features [I, h, w, width]; ``sizes`` [I, 2] (pixels, height and width) marks what of a
+        padded batch is image."""
+        raise NotImplementedError
+
+    def initialise(self, module: nn.Module) -> bool:
+        """Set the weights of one of its modules that transformers does not know. Returns whether it was one."""
+        return False
+
+
+def register(encoder: type[VisionEncoder]) -> type[VisionEncoder]:
+    """Class decorator: configurations of its ``config_class`` build this branch."""
+    ENCODERS[encoder.config_class.model_type] = encoder
+    if encoder.config_class not in ENCODER_CONFIGS:
+        ENCODER_CONFIGS.append(encoder.config_class)
+    return encoder
+
+
+def build_encoder(config: PretrainedConfig) -> VisionEncoder:
+    """The branch of a configuration. Raises ValueError for a ``model_type`` that nobody registered."""
+    try:
+        return ENCODERS[config.model_type](config)
+    except KeyError:
+        known = ", ".join(sorted(ENCODERS))
+        raise ValueError(f"no vision branch of the type '{config.model_type}'; known are {known}") from None

@@ -1,0 +1,123 @@
+"""VaryImageProcessor: images -> pixels for both vision branches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+
+from varytoy.layout import fitting
+from varytoy.processing.plan import ImagePlan
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class VaryImageProcessor(BaseImageProcessor):
+    """Pictures for both branches.
+
+    Args:
+        mode: ``"squash"`` resizes to ``size`` whatever the shape (the published models); ``"fit"`` keeps the shape.
+        size: (height, width) for ``"squash"``.
+        stride: pixels a token, (vertical, horizontal); sizes are brought to multiples of it.
+        max_pixels: ``"fit"``: a text picture with more is made smaller.
+        picture_side: ``"fit"``: the longer side of a scene.
+        text_size: ``"fit"``: the height of an x, in pixels, at which the model reads best.
+        latents: tokens of an image where the connector makes a fixed number of them; 0 for one a position of the grid.
+        clip_size: side for the CLIP branch; 0 when there is none.
+        clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
+        mean, std: normalisation of the vision vocabulary's pixels; the CLIP branch has CLIP's.
+    """
+
+    model_input_names = ["pixel_values", "image_sizes", "clip_pixel_values"]
+
+    def __init__(
+        self,
+        mode: str = "squash",
+        size: Sequence[int] = (1024, 1024),
+        stride: Sequence[int] = (64, 64),
+        max_pixels: int = 1024 * 1024,
+        picture_side: int = 224,
+        text_size: float = 8.0,
+        latents: int = 0,
+        clip_size: int = 224,
+        clip_mode: str = "crop",
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
+        self.max_pixels, self.picture_side = max_pixels, picture_side
+        self.text_size, self.latents = text_size, latents
+        self.clip_size, self.clip_mode = clip_size, clip_mode
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, images: Sequence[Image.Image], plans: Sequence[ImagePlan] | None = None) -> BatchFeature:
+        """RGB images and their plans (by default those of text) -> pixel_values [I, 3, H, W] padded to the largest,
+        image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]."""
+        plans = [self.plan(image.size, "text") for image in images] if plans is None else plans
+        arrays = [self._vocabulary_pixels(image, plan) for image, plan in zip(images, plans, strict=True)]
+        sizes = torch.tensor([array.shape[:2] for array in arrays])
+        height, width = sizes.amax(0).tolist()
+        pixels = torch.zeros(len(arrays), 3, height, width)
+        for row, array in zip(pixels, arrays, strict=True):
+            row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
+        found = {"pixel_values": pixels, "image_sizes": sizes}
+        if self.clip_size:
+            clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
+            found["clip_pixel_values"] = torch.stack(clip)
+        return BatchFeature(found)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """An RGB picture of text at the size and with the margins that the model was taught, if it is of the kind that
+        was taught any. More than it can read at once is only scaled: ``Reader`` reads pages block by block."""
+        if self.mode != "fit":
+            return image
+        view = fitting.fit_text(image, self.text_size)
+        box = fitting.one_pass_box(view, self.text_size, self.max_pixels)
+        return view.crop(box) if box else view
+
+    def plan(self, size: tuple[int, int], view: str) -> ImagePlan:
+        """What becomes of an image of ``size`` (width, height) pixels."""
+        return ImagePlan.whole(size, view, self._scaled_size(size, view), self.stride, self.latents)
+
+    def _scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
+        """(width, height) to which an image is resized for the vision vocabulary, before any padding."""
+        width, height = size
+        if self.mode == "squash":
+            return self.size[1], self.size[0]
+        if view == "picture":
+            down, across = self.stride
+            scale = self.picture_side / max(size)
+            return max(round(width * scale / across), 1) * across, max(round(height * scale / down), 1) * down
+        scale = min((self.max_pixels / (width * height)) ** 0.5, 1.0)
+        return (width, height) if scale == 1.0 else (max(int(width * scale), 1), max(int(height * scale), 1))
+
+    def _vocabulary_pixels(self, image: Image.Image, plan: ImagePlan) -> np.ndarray:
+        """[H, W, 3] bytes; what is short of a multiple of the stride is filled with the edge's colour."""
+        if plan.scaled != image.size:
+            shrinks = self.mode == "fit" and plan.view == "text"
+            image = image.resize(plan.scaled, Image.LANCZOS if shrinks else Image.BICUBIC)
+        array = np.asarray(image)
+        below, beside = -array.shape[0] % self.stride[0], -array.shape[1] % self.stride[1]
+        return np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge")
+
+    def _clip_image(self, image: Image.Image) -> Image.Image:
+        side = self.clip_size
+        if self.clip_mode == "squash":
+            return image.resize((side, side), Image.BICUBIC)
+        scale = side / min(image.size)
+        image = image.resize(
+            (max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC
+        )
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+
+
+def _normalise(array: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """[H, W, 3] bytes -> [3, H, W] floats."""
+    scaled = (np.asarray(array, np.float32) / 255.0 - np.float32(mean)) / np.float32(std)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
