@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from varytoy.layout.blocks import (
+from varytoy.layout import (
     Block,
+    PageLayout,
     crop_block,
     cut_blocks,
-    estimate_skew,
-    estimate_text_size,
     join_blocks,
     text_mask,
 )
@@ -99,32 +98,32 @@ def two_columns(offset: int = 0) -> Image.Image:
 @pytest.mark.parametrize("path", FONTS)
 @pytest.mark.parametrize("size", [10, 12, 16, 24, 36, 48])
 def test_text_size_follows_the_height_of_x(size, path):
-    found = estimate_text_size(text_sheet(size, path))
+    found = PageLayout(text_sheet(size, path)).text_size
     assert abs(found - x_height(size, path)) < max(0.15 * x_height(size, path), 1)
 
 
 @pytest.mark.parametrize("colours", [("#101830", "#f0f0e8"), ("#ead8b0", "#602818"), ("#ffffff", "#a0a0a0")])
 def test_text_size_on_other_papers(colours):
-    found = estimate_text_size(text_sheet(20, paper=colours[0], ink=colours[1]))
+    found = PageLayout(text_sheet(20, paper=colours[0], ink=colours[1])).text_size
     assert found == pytest.approx(x_height(20), rel=0.15)
 
 
 def test_text_size_of_a_spoilt_photograph():
-    assert estimate_text_size(spoilt(text_sheet(24))) == pytest.approx(x_height(24), rel=0.15)
+    assert PageLayout(spoilt(text_sheet(24))).text_size == pytest.approx(x_height(24), rel=0.15)
 
 
 @pytest.mark.parametrize("text", ["proposals", "1984", "CHAPTER TWO", "met by fog"])
 def test_text_size_of_one_short_line(text):
     sheet = Sheet(500, 70)
     sheet.line(20, 15, text, 32)
-    assert estimate_text_size(sheet.image) == pytest.approx(x_height(32), rel=0.18)
+    assert PageLayout(sheet.image).text_size == pytest.approx(x_height(32), rel=0.18)
 
 
 def test_a_heading_does_not_change_the_text_size():
     sheet = Sheet()
     y = sheet.line(40, 20, "A large heading", 48)
     sheet.paragraph(40, y + 30, 800, 6)
-    assert estimate_text_size(sheet.image) == pytest.approx(x_height(20), rel=0.15)
+    assert PageLayout(sheet.image).text_size == pytest.approx(x_height(20), rel=0.15)
 
 
 # ---- ink ------------------------------------------------------------------------------------------------------------
@@ -136,8 +135,8 @@ def test_a_heading_does_not_change_the_text_size():
 def test_blank_paper_holds_nothing(paper):
     assert text_mask(paper).mean() < 1e-3
     assert cut_blocks(paper) == []
-    assert estimate_text_size(paper) is None
-    assert estimate_skew(paper) == 0
+    assert PageLayout(paper).text_size is None
+    assert PageLayout(paper).skew == 0
 
 
 def test_ink_is_found_on_dark_and_light_parts_of_one_page():
@@ -323,7 +322,7 @@ def test_a_page_takes_a_moment():
 @pytest.mark.parametrize("angle", [-1.0, -0.4, 0.0, 0.7])
 def test_skew_is_measured_and_does_not_change_the_blocks(angle):
     page = two_columns().rotate(-angle, Image.BICUBIC, fillcolor="white")
-    assert estimate_skew(page) == pytest.approx(angle, abs=0.06)
+    assert PageLayout(page).skew == pytest.approx(angle, abs=0.06)
     assert [block.lines for block in cut_blocks(page)] == [1, 7, 7, 4, 5, 1]
 
 
@@ -331,7 +330,7 @@ def test_crop_is_straight():
     page = text_sheet(20, lines=5).rotate(-0.9, Image.BICUBIC, fillcolor="white", expand=True)
     (block,) = cut_blocks(page)
     assert block.skew == pytest.approx(0.9, abs=0.08)
-    assert abs(estimate_skew(crop_block(page, block, text_size=16))) < 0.1
+    assert abs(PageLayout(crop_block(page, block, text_size=16)).skew) < 0.1
 
 
 # ---- crop and join --------------------------------------------------------------------------------------------------
@@ -343,7 +342,7 @@ def test_crop_brings_letters_to_the_wanted_size(size):
     (block,) = cut_blocks(page)
     crop = crop_block(page, block, text_size=8)
     assert crop.mode == "RGB"
-    assert estimate_text_size(crop) == pytest.approx(8, rel=0.12)
+    assert PageLayout(crop).text_size == pytest.approx(8, rel=0.12)
 
 
 def test_crop_has_a_margin_of_paper_and_grows_four_times_at_most():

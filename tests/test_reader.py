@@ -18,6 +18,7 @@ from varytoy import cli, layout
 from varytoy.data.documents import DocumentError
 from varytoy.inference.generate import Generated, LoopGuard, generate, repeated_tail
 from varytoy.inference.reader import ModelError, Reader, join_pages
+from varytoy.layout import PageLayout
 from varytoy.tasks import Answer
 
 
@@ -195,7 +196,7 @@ def test_a_page_is_read_block_by_block_in_order(reader, monkeypatch):
 
 def test_a_large_picture_goes_through_the_page(reader, monkeypatch):
     seen = []
-    monkeypatch.setattr(Reader, "read_page", lambda self, *rest: seen.append("page") or Answer(""))
+    monkeypatch.setattr(Reader, "_blocks", lambda self, *rest: seen.append("page") or Answer(""))
     one = SimpleNamespace(text="x", stop_reason="end", confidence=1.0, tokens=1)
     monkeypatch.setattr(Reader, "generate", lambda self, *rest: seen.append("block") or [one])
     reader.ocr(page(3))
@@ -205,7 +206,7 @@ def test_a_large_picture_goes_through_the_page(reader, monkeypatch):
 
 def test_text_is_brought_to_the_size_the_model_reads(reader):
     for size in (12, 24, 36):
-        assert layout.estimate_text_size(reader.fit_text(page(3, size))) == pytest.approx(8, abs=1.2)
+        assert PageLayout(reader.fit_text(page(3, size))).text_size == pytest.approx(8, abs=1.2)
 
 
 @pytest.mark.parametrize(

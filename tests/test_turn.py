@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.inference.reader import Reader
-from varytoy.layout.orientation import estimate_turn, turn_back
+from varytoy.layout.orientation import turn_back
+from varytoy.layout.page import PageLayout
 
 TEXT = "The light of the lamp fell on the table, and all that Hilda had brought lay there: bread, a knife, an apple."
 
@@ -22,15 +23,15 @@ def page(text: str = TEXT, lines: int = 8) -> Image.Image:
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_turned_pages_are_known(turn):
-    assert estimate_turn(page().rotate(-turn, expand=True)) == (turn, True)
+    assert PageLayout(page().rotate(-turn, expand=True)).turn == (turn, True)
 
 
 @pytest.mark.parametrize("text", [TEXT.upper(), "3190 2785 4466 " * 8])
 def test_unsure_is_upright(text):
     """Capitals and figures, which reach nowhere."""
-    assert estimate_turn(page(text))[0] == 0
-    assert estimate_turn(page(text, lines=1))[0] == 0
-    assert estimate_turn(Image.new("RGB", (300, 200), "white")) == (0, True)
+    assert PageLayout(page(text)).turn[0] == 0
+    assert PageLayout(page(text, lines=1)).turn[0] == 0
+    assert PageLayout(Image.new("RGB", (300, 200), "white")).turn == (0, True)
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])

@@ -14,8 +14,9 @@ from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
 from varytoy.data.samples import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.inference.generate import Generated, generate
-from varytoy.layout import fitting
-from varytoy.layout.orientation import estimate_turn, turn_back
+from varytoy.layout.fitting import cut_long, fit_text
+from varytoy.layout.orientation import turn_back
+from varytoy.layout.page import PageLayout
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
@@ -175,45 +176,44 @@ class Reader:
             return Answer("", stop_reason="error", error=str(error))
 
     def _picture(self, image: Image.Image, options: "_Options") -> Answer:
+        page = PageLayout(image, options.cancel)
         if options.task.view != "text" or options.history:
-            return self._upright(image, options)
-        turn, sure = estimate_turn(image)
-        answer = self._turned(image, turn, options)
+            return self._upright(page, options)
+        turn, sure = page.turn
+        answer = self._turned(page, turn, options)
         if sure or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT or options.cancelled:
             return answer
         # A few words whose ink does not say which way up they stand: the model does.
-        other = self._turned(image, (turn + 180) % 360, replace(options, show=None))
+        other = self._turned(page, (turn + 180) % 360, replace(options, show=None))
         if options.cancelled:
             return answer
         return other if other.text and other.confidence > answer.confidence + 0.1 else answer
 
-    def _turned(self, image: Image.Image, turn: int, options: "_Options") -> Answer:
-        """The answer to the picture turned by so many degrees; boxes are of the picture as it was."""
-        size, image = image.size, image.rotate(turn, expand=True) if turn else image
-        answer = self._upright(image, options)
-        answer.blocks = [(text, turn_back(box, turn, image.size)) for text, box in answer.blocks]
+    def _turned(self, page: PageLayout, turn: int, options: "_Options") -> Answer:
+        """The answer to the page turned by so many degrees; boxes are of the page as it was."""
+        size = page.image.size
+        if turn:
+            page = PageLayout(page.image.rotate(turn, expand=True), options.cancel)
+        answer = self._upright(page, options)
+        answer.blocks = [(text, turn_back(box, turn, page.image.size)) for text, box in answer.blocks]
         answer.size, answer.turned = size, turn
         return answer
 
-    def _upright(self, image: Image.Image, options: "_Options") -> Answer:
-        task = options.task
-        box = (0, 0, *image.size)
-        view, scale = image, 1.0
+    def _upright(self, page: PageLayout, options: "_Options") -> Answer:
+        task, image = options.task, page.image
+        box, view = (0, 0, *image.size), image
         if task.view == "text" and self._reads_blocks:
-            view = self.fit_text(image)
-            scale = view.width / image.width
-            part = self._one_pass_box(view)
+            settings = self.processor.image_processor
+            part = page.one_pass(settings.text_size, settings.max_pixels)
             if part is None and not options.history:
-                return self.read_page(image, task.name, options.max_new_tokens, options.show, options.cancel)
-            box = part or (0, 0, *view.size)
-            view = view.crop(box)
+                return self._blocks(page, options)
+            box = part or box
+            view = fit_text(page, settings.text_size, part)
         elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
             return self._read_pieces(image, options)
         answer = self._one_pass(view, image.size, options)
         if task.view == "text" and answer.text:
-            limits = (*image.size, *image.size)
-            sides = tuple(min(round(side / scale), most) for side, most in zip(box, limits, strict=True))
-            answer.blocks = [(answer.text, sides)]
+            answer.blocks = [(answer.text, box)]
         return answer
 
     def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
@@ -229,7 +229,7 @@ class Reader:
     def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
         """A picture too long for a model that squashes it into a square, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
-        for box in fitting.cut_long(image):
+        for box in cut_long(image):
             answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
             answer.blocks = [(answer.text, box)]
             answers.append(answer)
@@ -253,15 +253,19 @@ class Reader:
         """Read a page: cut it into blocks by white space, bring each to the size that the model reads best, read them
         in batches, join. An empty page gives an empty text."""
         chosen = get_task(task)
-        image = to_rgb(image)
-        found = [block for block in layout.cut_blocks(image, cancel=cancel) if block.kind == "text"]
+        options = _Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
+        return self._blocks(PageLayout(to_rgb(image), cancel), options)
+
+    def _blocks(self, page: PageLayout, options: "_Options") -> Answer:
+        image, show = page.image, options.show
+        found = [block for block in page.blocks if block.kind == "text"]
         blocks = [block for block in found if block.text_size >= layout.SMALLEST]
         skipped = len(found) - len(blocks)
         if not blocks:
-            empty = "" if task == "markdown" else None
+            empty = "" if options.task.name == "markdown" else None
             sure = None if skipped else 1.0
             return Answer("", markdown=empty, confidence=sure, size=image.size, skipped=skipped)
-        messages = [{"role": "user", "content": f"<image>\n{self._prompt(chosen)}"}]
+        messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
         done: list[Generated] = []
         text = ""
 
@@ -272,13 +276,16 @@ class Reader:
         for start in range(0, len(blocks), self.batch_size):
             part = blocks[start : start + self.batch_size]
             crops = [layout.crop_block(image, block, self.processor.image_processor.text_size) for block in part]
-            done += self.generate([messages] * len(part), crops, chosen, max_new_tokens, live if show else None, cancel)
+            said = live if show else None
+            done += self.generate(
+                [messages] * len(part), crops, options.task, options.max_new_tokens, said, options.cancel
+            )
             text = layout.join_blocks([row.text for row in done], blocks[: len(done)])
             if show:
                 show(text)
-            if cancel is not None and cancel.is_set():
+            if options.cancelled:
                 break
-        answer = chosen.parse(text, image.size)
+        answer = options.task.parse(text, image.size)
         answer.blocks = [(row.text, block.box) for row, block in zip(done, blocks, strict=False) if row.text.strip()]
         answer.stop_reason = next((row.stop_reason for row in done if row.stop_reason != "end"), "end")
         answer.confidence, answer.size, answer.skipped = _mean_confidence(done), image.size, skipped
@@ -294,16 +301,12 @@ class Reader:
     def fit_text(self, image: Image.Image) -> Image.Image:
         """The picture at the size at which the model reads its letters best; as it is where no text is found."""
         image = to_rgb(image)
-        return fitting.fit_text(image, self.processor.image_processor.text_size) if self._reads_blocks else image
+        return fit_text(PageLayout(image), self.processor.image_processor.text_size) if self._reads_blocks else image
 
     @property
     def _reads_blocks(self) -> bool:
         """Small models read a block at a time; those that squash a page into a square read it whole."""
         return self.processor.image_processor.mode == "fit"
-
-    def _one_pass_box(self, view: Image.Image) -> tuple[int, int, int, int] | None:
-        settings = self.processor.image_processor
-        return fitting.one_pass_box(view, settings.text_size, settings.max_pixels)
 
     def generate(
         self,

@@ -9,19 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from varytoy.layout.ink import SMALLEST, Analysis, Segment, analyse, estimate_text_size, segments_size, text_mask
-
-__all__ = [
-    "SMALLEST",
-    "Block",
-    "crop_block",
-    "cut_blocks",
-    "estimate_skew",
-    "estimate_text_size",
-    "join_blocks",
-    "text_mask",
-]
-
+from varytoy.layout.ink import Analysis, Segment, segments_size, text_mask
 
 WIDEST_LINE, PIECE = 125, 65
 """In heights of x: lines that are longer are cut at word spaces into pieces of about the second. Models that read
@@ -249,13 +237,8 @@ def _block(lines: list[Line], analysis: Analysis, start: bool, size: tuple[int, 
     return Block((x0, y0, x1, y1), segments_size(parts) / analysis.scale, len(lines), start, "text", skew)
 
 
-def cut_blocks(image: Image.Image, max_lines: int = 8, cancel: threading.Event | None = None) -> list[Block]:
-    """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
-    if max_lines < 1:
-        raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
-    analysis = analyse(image)
-    if analysis is None:
-        return []
+def cut(image: Image.Image, analysis: Analysis, max_lines: int, cancel: threading.Event | None = None) -> list[Block]:
+    """The blocks of an analysed page in reading order; each holds at most ``max_lines`` lines."""
     segments = list(analysis.segments)
     unit = segments_size(segments) if segments else 10.0
     for box in analysis.pictures:
@@ -298,12 +281,6 @@ def _pieces(image: Image.Image, line: Block) -> list[Block]:
 
 
 # ---- what a reader does with blocks ---------------------------------------------------------------------------------
-
-
-def estimate_skew(image: Image.Image) -> float:
-    """Degrees, within +-2, by which the lines fall to the right: ``image.rotate(estimate_skew(image))`` is straight."""
-    analysis = analyse(image)
-    return 0.0 if analysis is None else float(np.degrees(np.arctan(analysis.skew)))
 
 
 def crop_block(image: Image.Image, block: Block, text_size: float = 8.0, margin: int = 6) -> Image.Image:

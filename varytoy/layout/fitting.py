@@ -1,49 +1,30 @@
-"""A picture of text at the size, and with the margins, that a model which reads blocks was taught."""
+"""An image of text at the size, and with the margins, that a model which reads blocks was taught."""
 
+import numpy as np
 from PIL import Image
 
-from varytoy import layout
-
-MOST_ENLARGED = 4.0
-MOST_LINES = 8
+from varytoy.layout.page import Box, PageLayout
 
 
-def fit_text(image: Image.Image, text_size: float) -> Image.Image:
-    """The picture scaled so that the letter x is ``text_size`` pixels high; as it is where no text is found."""
-    size = layout.estimate_text_size(image)
-    if not size:
-        return image
-    scale = min(text_size / size, MOST_ENLARGED)
-    if abs(scale - 1) < 0.08:
+def resize_text(image: Image.Image, scale: float) -> Image.Image:
+    if scale == 1.0:
         return image
     return image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)), Image.LANCZOS)
 
 
-def one_pass_box(view: Image.Image, text_size: float, max_pixels: int) -> tuple[int, int, int, int] | None:
-    """xyxy of the part of a fitted picture that is read at once, without wide margins; None where it holds more than
-    ``MOST_LINES`` lines, a line that is too long, a picture, or over ``max_pixels``."""
-    blocks = layout.cut_blocks(view)
-    several = any(block.kind != "text" or not block.line_start for block in blocks)
-    if several or sum(block.lines for block in blocks) > MOST_LINES:
-        return None
-    box = (0, 0, *view.size)
-    if blocks:
-        margin = round(2 * text_size)
-        left, top, right, bottom = zip(*(block.box for block in blocks), strict=True)
-        box = (
-            max(min(left) - margin, 0),
-            max(min(top) - margin, 0),
-            min(max(right) + margin, view.width),
-            min(max(bottom) + margin, view.height),
-        )
-    return box if (box[2] - box[0]) * (box[3] - box[1]) <= max_pixels else None
+def fit_text(page: PageLayout, text_size: float, box: Box | None = None) -> Image.Image:
+    """The image, or a box of it in its pixels, scaled so that the letter x is ``text_size`` pixels high; at its own
+    size where no text is found."""
+    scale = page.scale_to(text_size)
+    view = resize_text(page.image, scale)
+    if box is None:
+        return view
+    return view.crop(tuple(min(round(side * scale), view.size[number % 2]) for number, side in enumerate(box)))
 
 
 def cut_long(image: Image.Image, ratio: int = 4) -> list[tuple[int, int, int, int]]:
     """xyxy of pieces, none longer than ``ratio`` : 1 by much, of a receipt or a line that a square would squash away;
     cut where the rows (or columns) are the most even, which is between lines (or words)."""
-    import numpy as np
-
     grey = np.asarray(image.convert("L"), np.float32)
     across = image.width > image.height
     if across:

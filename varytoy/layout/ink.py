@@ -6,6 +6,7 @@ lines. Every text size is the height of the letter x, in pixels. Numpy and pillo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -401,14 +402,32 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     return rule | big | inside | (tall < 2), outer
 
 
-def analyse(image: Image.Image) -> Analysis | None:
-    """Everything that is measured on the picture; None where there is no text."""
-    grey, scale = _working(image)
-    mask = _ink(grey)
-    runs, owner, boxes, areas = _components(mask)
+class Ink:
+    """Where an image is printed on: made once, for all that is measured on it.
+
+    Attributes:
+        grey: [H, W] bytes at the size of analysis; ``scale``: that size over the image's.
+        mask: [H, W], true where there is ink.
+    """
+
+    def __init__(self, image: Image.Image):
+        self.grey, self.scale = _working(image)
+        self.mask = _ink(self.grey)
+
+    @cached_property
+    def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As ``_components`` of the mask."""
+        return _components(self.mask)
+
+
+def analyse(ink: Ink) -> Analysis | None:
+    """Segments of text lines and pictures; None where there is no text."""
+    grey, scale = ink.grey, ink.scale
+    runs, owner, boxes, areas = ink.components
     height = _typical_height(boxes, areas)
     if height is None:
         return None
+    mask = ink.mask.copy()
     if _look_inside(grey, mask, boxes, areas, height):
         runs, owner, boxes, areas = _components(mask)
         height = _typical_height(boxes, areas) or height
@@ -424,14 +443,6 @@ def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float
     order = np.argsort(values)
     share = np.cumsum(np.asarray(weights, float)[order])
     return float(np.asarray(values)[order][np.searchsorted(share, share[-1] / 2)])
-
-
-def estimate_text_size(image: Image.Image) -> float | None:
-    """Height of the letter x in pixels, the median over the letters; None where there is no text."""
-    analysis = analyse(image)
-    if analysis is None or not analysis.segments:
-        return None
-    return segments_size(analysis.segments) / analysis.scale
 
 
 def segments_size(segments: Sequence[Segment]) -> float:

@@ -4,7 +4,7 @@ than below. Unsure is upright."""
 import numpy as np
 from PIL import Image
 
-from varytoy.layout.ink import _band, _components, _ink, _working, analyse
+from varytoy.layout.ink import Analysis, Ink, _band, analyse
 
 LEAST_LETTERS = 20
 SIDEWAYS = 1.5
@@ -15,16 +15,17 @@ _STRETCH = 20
 _LEAST_OUTSIDE = 0.06
 
 
-def estimate_turn(image: Image.Image) -> tuple[int, bool]:
+def turn_of(image: Image.Image, ink: Ink, analysis: Analysis | None) -> tuple[int, bool]:
     """Degrees, counter-clockwise as in ``Image.rotate``, by which a picture of text must be turned to stand upright (0,
     90, 180 or 270; 0 where the signs are weak), and whether it is sure that it does not stand on its head."""
-    across, down = alignment(_components(_ink(_working(image)[0]))[2])
+    across, down = alignment(ink.components[2])
     if not across and not down:
         return 0, True  # too few letters to ask
     if down > SIDEWAYS * across:
-        above, below = reach(image.transpose(Image.Transpose.ROTATE_90))
+        ink = Ink(image.transpose(Image.Transpose.ROTATE_90))
+        above, below = reach(ink, analyse(ink))
         return (90 if above >= below else 270), _differ(above, below)
-    above, below = reach(image)
+    above, below = reach(ink, analysis)
     sure = _differ(above, below)
     return (180 if sure and below > above else 0), sure
 
@@ -61,13 +62,12 @@ def _sharpness(along: np.ndarray, edge: np.ndarray, usual: float) -> float:
     return float((counts**2).sum() / counts.sum())
 
 
-def reach(image: Image.Image) -> tuple[int, int]:
+def reach(ink: Ink, analysis: Analysis | None) -> tuple[int, int]:
     """Of a picture whose lines go across: stretches of text with more ink above the band of the x than below it, and
     with more below. Stretches of capitals and figures have little of both and do not count."""
-    analysis = analyse(image)
     if analysis is None or sum(s.letters for s in analysis.segments) < LEAST_LETTERS:
         return 0, 0
-    mask = _ink(_working(image)[0])
+    mask = ink.mask
     above = below = 0
     for segment in analysis.segments:
         if segment.letters < 6:

@@ -8,7 +8,8 @@ from PIL import Image
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
-from varytoy.layout import fitting
+from varytoy.layout.fitting import fit_text
+from varytoy.layout.page import PageLayout
 from varytoy.processing.plan import ImagePlan
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -76,9 +77,8 @@ class VaryImageProcessor(BaseImageProcessor):
         was taught any. More than it can read at once is only scaled: ``Reader`` reads pages block by block."""
         if self.mode != "fit":
             return image
-        view = fitting.fit_text(image, self.text_size)
-        box = fitting.one_pass_box(view, self.text_size, self.max_pixels)
-        return view.crop(box) if box else view
+        page = PageLayout(image)
+        return fit_text(page, self.text_size, page.one_pass(self.text_size, self.max_pixels))
 
     def plan(self, size: tuple[int, int], view: str) -> ImagePlan:
         """What becomes of an image of ``size`` (width, height) pixels."""

@@ -1,0 +1,95 @@
+"""PageLayout: everything that is measured on one image of a page, each thing once and when it is first asked for."""
+
+import threading
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from varytoy.layout.blocks import Block, cut
+from varytoy.layout.ink import Analysis, Ink, analyse, segments_size
+from varytoy.layout.orientation import turn_of
+
+MAX_ENLARGED = 4.0
+MAX_LINES = 8
+Box = tuple[int, int, int, int]
+
+
+class PageLayout:
+    """The layout of an image, from its ink alone.
+
+    Args:
+        image: RGB or grey.
+        cancel: set it from another thread to end the cut into columns early; what is left is then read by rows.
+    """
+
+    def __init__(self, image: Image.Image, cancel: threading.Event | None = None):
+        self.image, self.cancel = image, cancel
+
+    @cached_property
+    def ink(self) -> Ink:
+        return Ink(self.image)
+
+    @cached_property
+    def analysis(self) -> Analysis | None:
+        """None where there is no text."""
+        return analyse(self.ink)
+
+    @cached_property
+    def text_size(self) -> float | None:
+        """Height of the letter x in pixels, the median over the letters; None where there is no text."""
+        if self.analysis is None or not self.analysis.segments:
+            return None
+        return segments_size(self.analysis.segments) / self.analysis.scale
+
+    @cached_property
+    def skew(self) -> float:
+        """Degrees, within +-2, by which the lines fall to the right: ``image.rotate(skew)`` is straight."""
+        return 0.0 if self.analysis is None else float(np.degrees(np.arctan(self.analysis.skew)))
+
+    @cached_property
+    def turn(self) -> tuple[int, bool]:
+        """Degrees by which it must be turned to stand upright, and whether that is sure (``orientation.turn_of``)."""
+        return turn_of(self.image, self.ink, self.analysis)
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """In reading order; none where there is no text and no picture."""
+        return self.cut(MAX_LINES)
+
+    def cut(self, max_lines: int) -> list[Block]:
+        """Blocks of at most ``max_lines`` lines. Raises ValueError for less than one."""
+        if max_lines < 1:
+            raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
+        return [] if self.analysis is None else cut(self.image, self.analysis, max_lines, self.cancel)
+
+    def scale_to(self, text_size: float) -> float:
+        """Factor by which the image is resized for an x of ``text_size`` pixels; 1.0 where no text is found or it has
+        nearly that size."""
+        scale = min(text_size / self.text_size, MAX_ENLARGED) if self.text_size else 1.0
+        return 1.0 if abs(scale - 1) < 0.08 else scale
+
+    def one_pass(self, text_size: float, max_pixels: int) -> Box | None:
+        """xyxy, in pixels of the image, of what is read at once at that text size, without wide margins; None where the
+        page holds more than ``MAX_LINES`` lines, a line that is too long, a picture, or over ``max_pixels``."""
+        if any(block.kind != "text" or not block.line_start for block in self.blocks):
+            return None
+        if sum(block.lines for block in self.blocks) > MAX_LINES:
+            return None
+        scale = self.scale_to(text_size)
+        box = (0, 0, *self.image.size)
+        if self.blocks:
+            margin = 2 * text_size / scale
+            left, top, right, bottom = zip(*(block.box for block in self.blocks), strict=True)
+            box = (
+                max(round(min(left) - margin), 0),
+                max(round(min(top) - margin), 0),
+                min(round(max(right) + margin), self.image.width),
+                min(round(max(bottom) + margin), self.image.height),
+            )
+        return box if (box[2] - box[0]) * (box[3] - box[1]) * scale**2 <= max_pixels else None
+
+
+def cut_blocks(image: Image.Image, max_lines: int = MAX_LINES, cancel: threading.Event | None = None) -> list[Block]:
+    """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
+    return PageLayout(image, cancel).cut(max_lines)
