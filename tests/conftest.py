@@ -20,7 +20,7 @@ import varytoy  # noqa: E402, F401  (first: it repairs mismatched torchvision bu
 from data_tools.render.blocks import BlockOptions, BlockRenderer  # noqa: E402
 from data_tools.writer import write_samples  # noqa: E402
 from train.model import opt_shape  # noqa: E402
-from train.recipe import CtcSettings, DataSettings, ModelSettings, Recipe, TrainSettings  # noqa: E402
+from train.recipe import DataSettings, ModelSettings, Recipe, TrainSettings  # noqa: E402
 from varytoy.models.config import VaryConfig, read_preset  # noqa: E402
 from varytoy.models.vary import VaryForConditionalGeneration  # noqa: E402
 from varytoy.processing.processor import VaryProcessor  # noqa: E402
@@ -139,7 +139,7 @@ def ten(source, tmp_path_factory) -> Path:
 
 
 def tiny_recipe(
-    data: Path, output: Path, ctc: CtcSettings | None = None, init: tuple = (), clip: bool = False, **train
+    data: Path, output: Path, objectives: dict | None = None, init: tuple = (), clip: bool = False, **train
 ) -> Recipe:
     """A run of the tiny model on one folder of samples."""
     settings = {"batch_size": 5, "log_steps": 1, "save_steps": 1000, "learning_rate": 1e-3, **train}
@@ -148,7 +148,7 @@ def tiny_recipe(
         output=str(output),
         model=ModelSettings(preset=TINY, clip=clip, init=list(init)),
         data=[DataSettings(str(data))],
-        ctc=ctc or CtcSettings(),
+        objectives=objectives or {},
         train=TrainSettings(**settings),
     )
 

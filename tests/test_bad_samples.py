@@ -9,7 +9,9 @@ import pytest
 
 from train.__main__ import main
 from train.data.bad_samples import BadSamples
-from train.data.dataset import Collator, SampleDataset
+from train.data.collator import Collator
+from train.data.dataset import SampleDataset
+from train.objectives import GuidedAttention, Letters
 from train.predictions import write as write_predictions
 from train.recipe import DataSettings
 from varytoy.data.samples import read_samples
@@ -35,7 +37,9 @@ def test_a_batch_is_made_without_them(ten, odd, processor):
     bad = BadSamples(said.append)
     data = SampleDataset([DataSettings(str(ten))], 0, bad)
     data.samples = [*data.samples[:3], *odd]
-    collator = Collator(processor, 4096, bad, characters="abc", frames=3, guide=True, names=True)
+    letters = Letters(Letters.Settings(1.0, aligned=True, characters="abc"))
+    objectives = [letters, GuidedAttention(GuidedAttention.Settings(1.0))]
+    collator = Collator(processor, 4096, bad, objectives=objectives, names=True)
     batch = collator([data[index] for index in range(len(data))])
     assert batch["names"] == [sample.id for sample in data.samples[:3]]
     assert bad.count == len(odd) and all(any(sample.id in line for line in said) for sample in odd)

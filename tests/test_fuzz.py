@@ -154,9 +154,13 @@ def samples(folder: Path) -> Case:
     """What passes validation goes on to what a training makes of it."""
     from PIL import Image
 
-    from train.data.dataset import BadSamples, Collator, SampleDataset
+    from train.data.bad_samples import BadSamples
+    from train.data.collator import Collator
+    from train.data.dataset import SampleDataset
+    from train.objectives import GuidedAttention, Letters, Objects
     from train.recipe import DataSettings
     from varytoy.data.samples import SampleError
+    from varytoy.processing.plan import Grid
     from varytoy.processing.processor import VaryProcessor
     from varytoy.tasks import TASKS
 
@@ -210,10 +214,12 @@ def samples(folder: Path) -> Case:
         with contextlib.suppress(SampleError):
             data = SampleDataset([DataSettings(str(folder), turns=rng.choice((1, 2)))], 0, bad)
             data.shapes((16, 8))
-            collator = Collator(
-                rng.choice(processors), 2048, bad, characters="abc", frames=rng.choice((0, 2)), clip=(2, 2), guide=True,
-                objects=data.labels(), token_corruption=0.2, names=True,
-            )  # fmt: skip
+            letters = Letters(Letters.Settings(1.0, aligned=rng.choice((True, False)), characters="abc"))
+            objects, guide = Objects(Objects.Settings(1.0)), GuidedAttention(GuidedAttention.Settings(1.0))
+            objects.name_labels(data.labels())
+            objects.clip_grid = Grid(2, 2)
+            parts = {"objectives": [letters, objects, guide], "token_corruption": 0.2}
+            collator = Collator(rng.choice(processors), 2048, bad, **parts, clip=True, names=True)
             collator([data[number] for number in range(len(data))])
             for sample in data.samples:
                 with contextlib.suppress(SampleError):
@@ -232,7 +238,8 @@ def recipes(folder: Path) -> Case:
     texts = [file.read_text(encoding="utf-8") for file in files]
     files = [file for file, text in zip(files, texts, strict=True) if "data:" in text]
     keys = "train.max_steps train.betas.1 data.0.path data.5.path data.².path model.init model.init.0 lora.rank train \
-        train.rates.clip freeze.0 ctc.weight x x.y . .. train. train.deepspeed stage output objects.weight".split()
+        train.rates.clip freeze.0 objectives.letters.weight x x.y . .. train. train.deepspeed stage output \
+        objectives.objects.weight".split()
 
     def case(rng: random.Random) -> None:
         text = rng.choice(files).read_text(encoding="utf-8")

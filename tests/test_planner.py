@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-import train.model
+import train.objectives.text
 from train.__main__ import main
 from train.memory.inference import plan_reading
 from train.memory.plan import GIB, plan
@@ -113,7 +113,7 @@ def test_without_the_chunked_loss(least, monkeypatch):
             scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
 
-    monkeypatch.setattr(train.model, "chunked_cross_entropy", plain)
+    monkeypatch.setattr(train.objectives.text, "chunked_cross_entropy", plain)
     rise = without(least)
     scores = TOKENS * WORDS * 4
     assert scores < rise < 4 * scores

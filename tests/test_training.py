@@ -19,16 +19,16 @@ from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import write_samples
 from train.__main__ import main
 from train.data.bad_samples import BadSamples
-from train.data.dataset import Collator, SampleDataset, SizeSampler, converse
+from train.data.collator import Collator
+from train.data.dataset import SampleDataset, converse
+from train.data.sampler import SizeSampler
 from train.experiments.curve import read_metrics
 from train.loop import run
 from train.model import VaryForTraining, build, load_stage, opt_shape
+from train.objectives import GuidedAttention, Letters, Objects
 from train.objectives.locations import looks
 from train.recipe import (
-    CtcSettings,
     DataSettings,
-    GuideSettings,
-    ObjectSettings,
     RecipeError,
 )
 from varytoy.checkpoints import convert
@@ -49,8 +49,9 @@ def read_all(folder: Path, samples) -> list[str]:
 @pytest.mark.slow
 def test_ten_pages_are_read_from_their_pictures(ten, tmp_path):
     """From random weights to reading; and it is the picture that is read, not the prompt or the order."""
-    ctc = CtcSettings(warmup_steps=60, weight=0.2, aligned=True)
-    run(recipe(ten, tmp_path / "run", ctc, max_steps=420, learning_rate=2e-3, warmup=20, batch_size=10))
+    letters = {"letters": Letters.Settings(weight=0.2, aligned=True)}
+    steps = {"max_steps": 420, "heads_warmup": 60, "warmup": 20}
+    run(recipe(ten, tmp_path / "run", letters, learning_rate=2e-3, batch_size=10, **steps))
     samples = list(read_samples(ten))
     texts = read_all(tmp_path / "run", samples)
     truths = [sample.answer for sample in samples]
@@ -60,12 +61,13 @@ def test_ten_pages_are_read_from_their_pictures(ten, tmp_path):
 
 
 def test_ctc_loss_falls_and_the_head_goes_along_to_the_next_stage(ten, tmp_path):
-    run(recipe(ten, tmp_path / "one", CtcSettings(warmup_steps=100), max_steps=20, batch_size=10, learning_rate=3e-3))
+    letters, steps = {"letters": Letters.Settings()}, {"heads_warmup": 100, "max_steps": 20}
+    run(recipe(ten, tmp_path / "one", letters, batch_size=10, learning_rate=3e-3, **steps))
     found = losses(tmp_path / "one")
     assert found[-1] < 0.5 * found[0]
-    assert not any(name.startswith("ctc") for name in load_file(tmp_path / "one" / "model.safetensors"))
+    assert not any(name.startswith("heads") for name in load_file(tmp_path / "one" / "model.safetensors"))
     said = []
-    following = recipe(ten, tmp_path / "two", CtcSettings(warmup_steps=100), (str(tmp_path / "one"),), max_steps=1)
+    following = recipe(ten, tmp_path / "two", letters, (str(tmp_path / "one"),), heads_warmup=100, max_steps=1)
     run(following, say=said.append)
     assert losses(tmp_path / "two")[0] < 1.5 * found[-1]
     assert "(0 are not in it)" in said[0]
@@ -84,13 +86,14 @@ def test_guided_heads_learn_where_to_look_and_object_heads_what_is_there(tmp_pat
     write_samples(tmp_path / "scenes", 6, renderer, workers=1)
     chosen = recipe(tmp_path / "scenes", tmp_path / "run", clip=True, max_steps=30, learning_rate=3e-3, warmup=2)
     chosen.data[0].turns = 8
-    chosen.guide, chosen.objects = GuideSettings(1.0, [0, 1], 1), ObjectSettings(1.0)
+    guide, objects = GuidedAttention.Settings(1.0, [0, 1], 1), Objects.Settings(1.0)
+    chosen.objectives = {"guide": guide, "objects": objects}
     run(chosen)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rows = [row for row in rows if "loss_guide" in row]
     for name in ("loss_guide", "loss_objects", "loss_corners", "loss_clip_objects", "loss_clip_corners"):
         assert rows[-1][name] < 0.8 * rows[0][name], name
-    assert not any("object" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
+    assert not any("heads" in name for name in load_file(tmp_path / "run" / "model.safetensors"))
 
 
 def test_where_to_look(ten):
@@ -117,7 +120,8 @@ def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
     processor = VaryProcessor.preset(TINY)
     sample = next(read_samples(ten))
     images = sample.open_images()
-    batch = Collator(processor, 4096, BadSamples(), guide=True)([(sample, images)])
+    guide = GuidedAttention(GuidedAttention.Settings(1.0))
+    batch = Collator(processor, 4096, BadSamples(), objectives=[guide])([(sample, images)])
     ids = batch["labels"][0][batch["labels"][0] != IGNORED]
     written = "".join(processor.tokenizer.convert_ids_to_tokens(ids))
     words = re.findall(r"(?:<y_(\d+)>)?<x_(\d+)>([^<\s]+)(\s?)", written)
@@ -132,7 +136,8 @@ def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
         assert not down or int(down) == int(y * images[0].height / 16)
     tokens = batch["input_ids"][0].roll(-1) >= processor.tokenizer.convert_tokens_to_ids("<y_0>")
     assert int(tokens.sum()) == len(words) + 2
-    assert bool((batch["letter_places"][0][tokens] >= 0).all())  # a place token looks where its word begins
+    positions = batch["targets"]["guide.positions"][0]
+    assert bool((positions[tokens] >= 0).all())  # a place token looks where its word begins
     plain = VaryProcessor.preset(TINY)
     plain.places = 0
     ids = Collator(plain, 4096, BadSamples())([(sample, images)])["labels"][0]
@@ -304,10 +309,10 @@ def test_a_batch_of_bad_samples_is_passed_over(ten, tmp_path):
 
 
 def test_accumulation_weighs_all_parts_of_the_loss_alike(ten):
-    chosen = recipe(ten, ten, CtcSettings(weight=1.0, aligned=True))
+    chosen = recipe(ten, ten, {"letters": Letters.Settings(weight=1.0, aligned=True)})
     model, processor, _ = build(chosen)
     rows = [(sample, sample.open_images()) for sample in list(read_samples(ten))[:3]]
-    batch = Collator(processor, 4096, BadSamples(), characters=chosen.ctc.characters, frames=3)(rows)
+    batch = Collator(processor, 4096, BadSamples(), objectives=model.objectives)(rows)
     taught = int((batch["labels"] != IGNORED).sum())
     model.eval()
     alone, parts = model(**batch).loss.item(), dict(model.loss_parts)

@@ -6,7 +6,8 @@ from itertools import groupby
 from torch import Tensor
 
 from train.data.bad_samples import BadSamples
-from train.data.dataset import Collator, SampleDataset
+from train.data.collator import Collator
+from train.data.dataset import SampleDataset
 from train.model import processor_of
 from train.recipe import Recipe
 from varytoy.processing.processor import IGNORED, VaryProcessor

@@ -16,7 +16,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from train import adapters
 from train.checkpointing import not_written, resume_point
 from train.data.bad_samples import BadSamples
-from train.data.dataset import Collator, SampleDataset
+from train.data.collator import Collator
+from train.data.dataset import SampleDataset
 from train.data.feature_cache import FeatureStore, check_all
 from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
 from train.optim.in_backward import InBackward
@@ -77,8 +78,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
     torch.set_flush_denormal(True)  # tiny optimizer states slow a CPU down
     bad = BadSamples(say)
     data = SampleDataset(recipe.data, recipe.train.seed, bad)
-    objects = data.labels() if recipe.objects.weight else []
-    model, processor, message = build(recipe, objects)
+    model, processor, message = build(recipe, data.labels() if "objects" in recipe.objectives else [])
     say(f"stage {recipe.stage}: {message}")
     features = None
     if recipe.features:
@@ -91,6 +91,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
     arguments = training_arguments(recipe)
     with arguments.main_process_first(desc="base of the adapters"):
         base = base_folder(model, recipe, processor, resume, writes=arguments.process_index == 0)
+    objectives, clip = model.objectives, model.clip is not None
     model = extend(model, recipe, base)
     if recipe.lora.rank:
         say(adapters.describe(model))
@@ -100,11 +101,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         processor,
         recipe.train.max_length,
         bad,
-        characters=recipe.ctc.characters if hasattr(model, "ctc_head") else "",
-        frames=recipe.ctc.frames if recipe.ctc.aligned else 0,
-        clip=model.clip.grid if model.clip is not None else None,
-        guide=recipe.guide.weight > 0,
-        objects=objects,
+        objectives=objectives,
+        clip=clip,
         token_corruption=recipe.train.token_corruption,
         names=True,
         features=features,
@@ -123,7 +121,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         callbacks=[
             Records(output / "metrics.jsonl", bad),
             OwnSteps(),
-            Warmup(recipe.ctc.warmup_steps),
+            Warmup(recipe.train.heads_warmup),
             Predictions(output / "predictions", data, processor, recipe.train.predict_steps, compute_type(recipe)),
         ],
     )

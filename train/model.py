@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from train.data.feature_cache import Towers
-from train.objectives.chunked_loss import chunked_cross_entropy
-from train.objectives.guided_attention import Guide
-from train.recipe import PARTS, CtcSettings, ModelSettings, Recipe, RecipeError
+from train.objectives import OBJECTIVES, Objective, Objects, State, TextObjective
+from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
 from train.run_folder import check_new, writing
 from varytoy.devices.precision import DTYPES, keep_in
 from varytoy.errors import first_line
@@ -26,38 +25,29 @@ from varytoy.processing.processor import IGNORED, VaryProcessor
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""
-HEADS = ("ctc_head.", "object_head.", "clip_object_head.")
+HEADS = "heads."
 
 
 class VaryForTraining(VaryForConditionalGeneration):
-    """Adds a CTC loss over the vision vocabulary's tokens, read row by row.
+    """The model with what a run minimises: objectives, some with a head that is never shipped."""
 
-    A line of text runs over a whole row of tokens, so the rows joined in reading order are one long line: the encoder
-    learns to write each line in one of the rows that it covers and blanks in the others. Single lines come first.
-    """
-
-    guide: Guide | None = None
-    ctc_weight = object_weight = 0.0
+    objectives: Sequence[Objective] = (TextObjective(),)
     heads_only = False
     """Whether the vision branches learn from their heads alone, and the decoder waits."""
     frozen: Sequence[str] = ()
     towers: Towers | None = None
-    """The towers' weights, where the model itself has none (see train.features)."""
+    """The towers' weights, where the model itself has none (see train.data.feature_cache)."""
     loss_parts: dict[str, Tensor] = {}
     """The losses of the last batch, before their weights."""
 
-    def add_ctc(self, settings: CtcSettings) -> None:
-        self.ctc_frames = settings.frames
-        self.ctc_weight = settings.weight
-        width = self.config.vocabulary_config.output_size
-        self.ctc_head = nn.Linear(width, settings.frames * (len(settings.characters) + 1))
-
-    def add_objects(self, weight: float, labels: int) -> None:
-        """Heads that name the object at each token, and those whose first or last corner is there, for each branch."""
-        self.object_weight = weight
-        self.object_head = nn.Linear(self.config.vocabulary_config.output_size, 3 * (labels + 1))
-        if self.clip is not None:
-            self.clip_object_head = nn.Linear(self.connector.clip_width, 3 * (labels + 1))
+    def add_objectives(self, objectives: Sequence[Objective], frozen: Sequence[str]) -> None:
+        """Minimise these beside the text; ``frozen``: parts that will not be trained."""
+        self.heads = nn.ModuleDict()
+        for objective in objectives:
+            head = objective.setup(self, frozen)
+            if head is not None:
+                self.heads[objective.name] = head
+        self.objectives = (TextObjective(), *objectives)
 
     def train(self, mode: bool = True) -> "VaryForTraining":
         """Frozen parts stay as they are in use: their batch norm keeps its statistics."""
@@ -72,12 +62,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         labels: Tensor | None = None,
         attention_mask: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
-        ctc_targets: Tensor | None = None,
-        ctc_lengths: Tensor | None = None,
-        letter_targets: Tensor | None = None,
-        letter_places: Tensor | None = None,
-        object_targets: Tensor | None = None,
-        clip_object_targets: Tensor | None = None,
+        targets: dict[str, Tensor] | None = None,
         pixel_values: Tensor | None = None,
         image_sizes: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
@@ -85,56 +70,47 @@ class VaryForTraining(VaryForConditionalGeneration):
         clip_features: Tensor | None = None,
         **options,
     ) -> VaryOutput:
-        """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.Collator).
+        """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.collator).
 
-        ctc_targets are the symbols of all images one after another, ctc_lengths [I], or in place of both
-        letter_targets [I, h, w * frames]; letter_places [B, T] are for the guide; object_targets [I, h, w, 3] and
-        clip_object_targets [I, h2, w2, 3] for the object heads. In place of pixels: vocabulary_features [I, h, w, D1]
-        and clip_features [I, h2, w2, D2] (see train.features).
+        ``targets``: the objectives', by name. In place of pixels: vocabulary_features [I, h, w, D1] and clip_features
+        [I, h2, w2, D2] (see train.data.feature_cache).
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
         if labels is None:
             return super().forward(input_ids, attention_mask, **images, **options)
         if vocabulary_features is not None:
             images = {"vocabulary": vocabulary_features, "clip": clip_features}
-        parts: dict[str, tuple[float, Tensor]] = {}
-        taught = int((labels != IGNORED).sum())
-        if not taught:  # every sample of the batch was bad
+        supervised = int((labels != IGNORED).sum())
+        if not supervised:  # every sample of the batch was bad
             hidden, _ = self._read(input_ids, attention_mask, images)
             return VaryOutput(loss=hidden.sum() * 0.0)
-        # With accumulation the text's loss is this batch's sum by the tokens of all batches: the others follow it.
-        share = 1.0 if num_items_in_batch is None else taught / num_items_in_batch
-        ctc_weight = 1.0 if self.heads_only else self.ctc_weight
-        learns = "vision_vocabulary" not in self.frozen
-        reads = (letter_targets is not None or ctc_targets is not None) and hasattr(self, "ctc_head") and ctc_weight > 0
-        if self.heads_only and not reads and object_targets is None:  # nothing here for the heads, and the others wait
+        targets = targets or {}
+        weight_of = {each: each.warmup_weight if self.heads_only else each.weight for each in self.objectives}
+        active = [each for each, weight in weight_of.items() if weight > 0 and each.has_targets(targets)]
+        if not active:  # nothing here for the heads, and the others wait
             return VaryOutput(loss=next(each for each in self.parameters() if each.requires_grad).sum() * 0.0)
+        for objective in active:
+            objective.begin(targets)
+        hidden = None
         if self.heads_only:
-            features = {"vocabulary": self.vision_vocabulary(pixel_values, image_sizes)} if learns else {}
-            if clip_object_targets is not None:
-                features["clip"] = self.clip(clip_pixel_values)
+            wanted = {branch for objective in active for branch in objective.branches}
+            pixels = {"vocabulary": (pixel_values, image_sizes), "clip": (clip_pixel_values,)}
+            encoders = {name: encoder for name, encoder in self.encoders.items() if name in wanted}
+            features = {name: encoder(*pixels[name]) for name, encoder in encoders.items()}
         else:
-            guide = self.guide if letter_places is not None and bool((letter_places >= 0).any()) else None
-            if guide is not None:
-                guide.start(letter_places)
             hidden, features = self._read(input_ids, attention_mask, images)
-            loss = chunked_cross_entropy(hidden[:, :-1], self.get_output_embeddings().weight, labels[:, 1:])
-            parts["text"] = (1.0, loss / taught)
-            if guide is not None:
-                parts["guide"] = (guide.settings.weight, guide.loss())
-        if reads and letter_targets is not None:
-            parts["letters"] = (ctc_weight, balanced_loss(self.ctc_head(features["vocabulary"]), letter_targets))
-        elif reads:
-            loss = self.ctc_loss(features["vocabulary"], image_sizes, ctc_targets, ctc_lengths)
-            parts["letters"] = (ctc_weight, loss)
-        if object_targets is not None and learns:
-            parts |= self._object_losses("", self.object_head(features["vocabulary"]), object_targets)
-        if clip_object_targets is not None:
-            # Behind the connector, so that what the decoder gets knows the things, too.
-            found = self.clip_object_head(self.connector.mm_projector(features["clip"]))
-            parts |= self._object_losses("clip_", found, clip_object_targets)
+        state = State(labels, features or {}, hidden, image_sizes, targets)
+        parts: dict[str, tuple[float, Tensor]] = {}
+        for objective in active:
+            losses = objective.losses(self, self._head(objective), state)
+            parts |= {name: (weight_of[objective], loss) for name, loss in losses.items()}
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
+        # With accumulation the text's loss is this batch's sum by the tokens of all batches: the others follow it.
+        share = 1.0 if num_items_in_batch is None else supervised / num_items_in_batch
         return VaryOutput(loss=share * sum(weight * loss for weight, loss in parts.values()))
+
+    def _head(self, objective: Objective) -> nn.Module | None:
+        return self.heads[objective.name] if objective.name in getattr(self, "heads", {}) else None
 
     def _read(self, input_ids: Tensor, attention_mask: Tensor | None, images: dict) -> tuple[Tensor, dict | None]:
         """The language model's last hidden states [B, T, D], and the branches' features."""
@@ -145,28 +121,6 @@ class VaryForTraining(VaryForConditionalGeneration):
             embeddings, features = self.embed(input_ids, **images)
         found = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
         return found.last_hidden_state, features
-
-    def _object_losses(self, branch: str, scores: Tensor, targets: Tensor) -> dict[str, tuple[float, Tensor]]:
-        """scores [I, h, w, 3 * labels] against targets [I, h, w, 3]: a loss for the things and one for the corners."""
-        scores = scores.unflatten(-1, (3, -1))
-        things, first, last = (balanced_loss(scores[..., n, :], targets[..., n]) for n in range(3))
-        weight = self.object_weight
-        return {f"{branch}objects": (weight, things), f"{branch}corners": (weight, (first + last) / 2)}
-
-    def ctc_loss(self, features: Tensor, sizes: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-        """Mean loss a character over the images that have a target; features [I, h, w, D]."""
-        wanted = lengths > 0
-        if not bool(wanted.any()):
-            return features.sum() * 0.0
-        down, across = self.config.vocabulary_config.stride
-        frames = []
-        for image, (height, width) in zip(features[wanted], sizes[wanted].tolist(), strict=True):
-            scores = self.ctc_head(image[: height // down, : width // across]).float()
-            frames.append(scores.reshape(scores.shape[0] * scores.shape[1] * self.ctc_frames, -1))
-        padded = nn.utils.rnn.pad_sequence(frames).log_softmax(-1)
-        frame_lengths = torch.tensor([scores.shape[0] for scores in frames])
-        losses = F.ctc_loss(padded, targets, frame_lengths, lengths[wanted], reduction="none", zero_infinity=True)
-        return losses.sum() / lengths.sum()
 
     def save_pretrained(self, folder, state_dict: dict | None = None, **kwargs) -> None:
         """Saves the stock model under its public class; the heads go to a file of their own, for the next stage."""
@@ -182,17 +136,6 @@ class VaryForTraining(VaryForConditionalGeneration):
         config = VaryConfig.from_pretrained(folder)
         config.architectures = ["VaryForConditionalGeneration"]
         config.save_pretrained(folder)
-
-
-def balanced_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of scores [I, h, w, ...] against targets [I, h, w (* frames)], 0 for nothing, -100 for unknown.
-
-    The places with nothing, which are most, weigh as much together as the others.
-    """
-    scores, targets = scores.float().reshape(targets.numel(), -1), targets.flatten()
-    losses = F.cross_entropy(scores, targets, ignore_index=IGNORED, reduction="none")
-    things, nothing = targets > 0, targets == 0
-    return losses[things].sum() / things.sum().clamp(min=1) + losses[nothing].sum() / nothing.sum().clamp(min=1)
 
 
 def build(
@@ -214,7 +157,7 @@ def build(
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     processor = processor_of(settings)
-    model = assemble(recipe, len(labels), with_towers)
+    model = assemble(recipe, labels, with_towers)
     if recipe.features:
         model.towers = Towers(settings.init, model.config)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
@@ -230,8 +173,8 @@ def build(
     return model, processor, ", then ".join(messages)
 
 
-def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> VaryForTraining:
-    """The model of a recipe with random weights, its heads, guide and precision.
+def assemble(recipe: Recipe, labels: Sequence[str] = (), with_towers: bool = False) -> VaryForTraining:
+    """The model of a recipe with random weights, its objectives and precision.
 
     Raises:
         RecipeError: the recipe names no shape, or one that cannot be trained.
@@ -254,15 +197,21 @@ def assemble(recipe: Recipe, labels: int = 0, with_towers: bool = False) -> Vary
     model = VaryForTraining(config)
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
-    if (recipe.ctc.warmup_steps or recipe.ctc.weight) and "vision_vocabulary" not in recipe.freeze:
-        model.add_ctc(recipe.ctc)
-    if recipe.objects.weight:
-        model.add_objects(recipe.objects.weight, labels)
-    if recipe.guide.weight:
-        model.guide = Guide(model.language_model, recipe.guide)
+    model.add_objectives(objectives_of(recipe, labels), recipe.freeze)
     if recipe.train.weights != "fp32":
         keep_in(model, DTYPES[recipe.train.weights])
     return model
+
+
+def objectives_of(recipe: Recipe, labels: Sequence[str] = ()) -> list[Objective]:
+    """What a recipe minimises beside the text; ``labels``: names of objects in the data."""
+    found = []
+    for name in recipe.used_objectives:
+        objective = OBJECTIVES[name](recipe.objectives[name])
+        if isinstance(objective, Objects):
+            objective.name_labels(labels)
+        found.append(objective)
+    return found
 
 
 def processor_of(settings: ModelSettings) -> VaryProcessor:

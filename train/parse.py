@@ -153,7 +153,9 @@ def fill(kind: type, tree: object, where: str, prefix: str = ""):
         if key not in fields:
             unknown = shown(f"{prefix}{key}")
             raise RecipeError(f"{where}: unknown key {unknown}; known are {', '.join(fields)}")
-        values[key] = _convert(hints[key], value, where, f"{prefix}{key}")
+        convert = fields[key].metadata.get("fill")
+        name = f"{prefix}{key}"
+        values[key] = convert(value, where, name) if convert else _convert(hints[key], value, where, name)
     return kind(**values)
 
 

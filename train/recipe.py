@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from train.objectives import OBJECTIVES, Settings
 from train.parse import RecipeError, fill, is_there, read_tree, shown
 from varytoy.models.config import VaryConfig
 
@@ -19,7 +20,7 @@ _ABOVE_ZERO = ("epochs", "batch_size", "accumulation", "max_length", "save_steps
 _FROM_ZERO = (
     *("train.learning_rate", "train.warmup", "train.weight_decay", "train.clip_norm", "train.loss_scale"),
     *("train.workers", "train.seed", "train.predict_steps", "train.most_not_finite", "lora.rank", "lora.alpha"),
-    *("ctc.warmup_steps", "ctc.weight", "objects.weight", "guide.weight", "guide.head"),
+    "train.heads_warmup",
 )
 _OPTIMIZERS = (
     *("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", *EIGHT_BIT),
@@ -71,38 +72,6 @@ class DataSettings:
 
 
 @dataclass
-class CtcSettings:
-    warmup_steps: int = 0
-    """Steps on the heads' losses alone (letters and objects) before the decoder joins."""
-    weight: float = 0.0
-    """Weight of the CTC loss beside the decoder's afterwards; 0 drops it."""
-    frames: int = 3
-    """CTC frames a token, left to right."""
-    aligned: bool = False
-    """Teach the head each letter at its place, which our renderers write down, instead of the CTC loss."""
-    characters: str = "".join(chr(code) for code in range(33, 127)) + " "
-
-
-@dataclass
-class ObjectSettings:
-    """A head on each vision branch's tokens that names the object at the token's place, as the samples' boxes say."""
-
-    weight: float = 0.0
-    """Weight of its loss beside the decoder's; 0 leaves it out."""
-
-
-@dataclass
-class GuideSettings:
-    """Guided attention: a head of some layers is taught to look at the letter or the corner that is written next."""
-
-    weight: float = 0.0
-    """Weight of its loss beside the decoder's; 0 leaves it out."""
-    layers: list[int] = field(default_factory=lambda: [1, 2, 3])
-    """Layers of the decoder, from 0."""
-    head: int = 0
-
-
-@dataclass
 class LoraSettings:
     """Adapters on the decoder's linear layers, which stay as they are (LoRA, arXiv 2106.09685)."""
 
@@ -125,6 +94,8 @@ class TrainSettings:
     learning_rate: float = 5e-5
     rates: dict[str, float] = field(default_factory=dict)
     """Learning rates of parts that have their own, e.g. {vision_vocabulary: 1.0e-5}."""
+    heads_warmup: int = 0
+    """Steps on the losses of the objectives' heads alone (letters, objects) before the decoder joins."""
     warmup: float = 0.03
     """Warm-up: a share of all steps below 1, else steps."""
     schedule: str = "cosine"
@@ -169,6 +140,16 @@ class TrainSettings:
     """Pictures of like size share a batch."""
 
 
+def fill_objectives(tree: object, where: str, key: str) -> dict[str, Settings]:
+    """The settings of each objective that is named. Raises RecipeError for one that does not exist."""
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where}: {key} must be a mapping of objectives to their settings")
+    unknown = next((name for name in tree if name not in OBJECTIVES), None)
+    if unknown is not None:
+        raise RecipeError(f"{where}: unknown key {shown(f'{key}.{unknown}')}; known are {', '.join(OBJECTIVES)}")
+    return {name: fill(OBJECTIVES[name].Settings, value, where, f"{key}.{name}.") for name, value in tree.items()}
+
+
 @dataclass
 class Recipe:
     stage: str = "vocabulary"
@@ -176,9 +157,8 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     data: list[DataSettings] = field(default_factory=list)
     freeze: list[str] = field(default_factory=list)
-    ctc: CtcSettings = field(default_factory=CtcSettings)
-    guide: GuideSettings = field(default_factory=GuideSettings)
-    objects: ObjectSettings = field(default_factory=ObjectSettings)
+    objectives: dict[str, Settings] = field(default_factory=dict, metadata={"fill": fill_objectives})
+    """What is minimised beside the text, by name (train.objectives)."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     features: str = ""
     """A folder of the frozen towers' features (``python -m train features``), in place of the towers."""
@@ -215,11 +195,7 @@ class Recipe:
             raise RecipeError("output: name a folder for the run, e.g. output=runs/mine")
         if not self.data or not all(entry.path for entry in self.data):
             raise RecipeError("data: name at least one folder of samples, e.g. data.0.path=data/blocks")
-        things = self.objects.weight and self.model.clip and "clip" not in self.freeze  # the CLIP branch's own head
-        if (self.ctc.weight or self.ctc.warmup_steps and not things) and "vision_vocabulary" in self.freeze:
-            raise RecipeError("ctc trains the vision vocabulary, but freeze holds it still: drop one of the two")
-        if self.guide.weight and self.train.gradient_checkpointing:
-            raise RecipeError("guide and train.gradient_checkpointing do not go together: leave one of them out")
+        self._check_objectives()
         self._check_features()
         self._check_adapters()
         self._check_memory()
@@ -227,12 +203,28 @@ class Recipe:
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
 
+    @property
+    def used_objectives(self) -> list[str]:
+        """Names of those with a weight, or with a head that warms up."""
+        warms_up = self.train.heads_warmup > 0
+        return [name for name, each in self.objectives.items() if each.weight or warms_up and OBJECTIVES[name].has_head]
+
+    def _check_objectives(self) -> None:
+        if self.train.heads_warmup and not any(OBJECTIVES[name].has_head for name in self.used_objectives):
+            heads = ", ".join(name for name, each in OBJECTIVES.items() if each.has_head)
+            raise RecipeError(f"train.heads_warmup: there is no head to warm up: add one of {heads}, or set it to 0")
+        for name in self.used_objectives:
+            OBJECTIVES[name].check(self.objectives[name], self)
+
     def _check_numbers(self) -> None:
         flat = flatten(self)
         least = dict.fromkeys(_FROM_ZERO, 0) | {key: 0 for key in flat if key.startswith("train.rates.")}
         for number in range(len(self.data)):
             least |= {f"data.{number}.share": 0, f"data.{number}.longest": 0, f"data.{number}.turns": 1}
-        for key, bound in (least | {"ctc.frames": 1}).items():
+        for name, settings in self.objectives.items():
+            least |= {f"objectives.{name}.weight": 0}
+            least |= {f"objectives.{name}.{key}": bound for key, bound in type(settings).LEAST.items()}
+        for key, bound in least.items():
             if flat[key] < bound:
                 raise RecipeError(f"{key}: a number from {bound}, not {flat[key]}")
         if self.train.seed > _MOST_SEED:
@@ -245,8 +237,9 @@ class Recipe:
         if not self.features:
             return
         self._check_frozen_towers("features are of frozen towers")
-        if self.ctc.weight or self.ctc.warmup_steps or self.objects.weight:
-            raise RecipeError("features stand in for the towers, which ctc and objects train: leave these out")
+        heads = [name for name in self.used_objectives if OBJECTIVES[name].has_head]
+        if heads:
+            raise RecipeError(f"features stand in for the towers, which {' and '.join(heads)} train: leave these out")
         if self.train.predict_steps:
             raise RecipeError(
                 "train.predict_steps asks the whole model, which has no towers with features: set it to 0"
@@ -269,8 +262,8 @@ class Recipe:
         if "language_model" in self.freeze:
             raise RecipeError("lora trains adapters of the language model: take it out of freeze")
         self._check_frozen_towers("lora trains the decoder's adapters and the connector")
-        if self.ctc.weight or self.ctc.warmup_steps or self.objects.weight or self.guide.weight:
-            raise RecipeError("lora does not go with ctc, objects or guide: leave these out")
+        if self.used_objectives:
+            raise RecipeError(f"lora does not go with objectives ({', '.join(self.used_objectives)}): leave them out")
 
     def _check_memory(self) -> None:
         train = self.train

@@ -16,7 +16,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from train.checkpointing import not_written, seal
 from train.data.bad_samples import BadSamples
-from train.data.dataset import SizeSampler
+from train.data.sampler import SizeSampler
 from train.model import VaryForTraining, load_stage
 from train.optim.in_backward import InBackward
 from train.recipe import PARTS, RecipeError

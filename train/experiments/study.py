@@ -19,7 +19,7 @@ from train.recipe import RecipeError, load_recipe
 from train.run_folder import writing
 
 RECIPES = Path(__file__).with_name("recipes")
-_TWO = ("data.0.path=data/study-two", "train.learning_rate=3e-4", "guide.weight=0")
+_TWO = ("data.0.path=data/study-two", "train.learning_rate=3e-4", "objectives.guide.weight=0")
 _SIXTEEN = (
     *_TWO,
     "train.weights=bf16",
@@ -53,7 +53,7 @@ WAYS = (
     Way("ten-epochs-of-800", READING, ("data.0.path=data/study-800", "train.epochs=10")),
     Way("800-ten-times-in-one", READING, ("data.0.path=data/study-800", "data.0.share=10")),
     Way("warm-up", NUMBERS, **_NUMBERS),
-    Way("no-warm-up", NUMBERS, ("ctc.warmup_steps=0",), **_NUMBERS),
+    Way("no-warm-up", NUMBERS, ("train.heads_warmup=0",), **_NUMBERS),
     Way("fp32-adamw", AGAIN, _TWO, **_AGAIN),
     Way("full-8bit", AGAIN, _SIXTEEN, **_AGAIN),
     Way("16-bit-nearest", AGAIN, (*_SIXTEEN, "train.rounding=nearest"), **_AGAIN),

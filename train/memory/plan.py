@@ -164,8 +164,8 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     model.train()
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if recipe.ctc.weight or recipe.ctc.warmup_steps or recipe.objects.weight or recipe.guide.weight:
-        stand_ins.append("the losses of heads and guide are left out")
+    if len(model.objectives) > 1:
+        stand_ins.append("the objectives beside the text are left out")
     if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
         raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
     arguments = training_arguments(recipe)

@@ -1,0 +1,9 @@
+"""What a run minimises. A new objective is a file with a class that registers itself (base.py), imported here."""
+
+from train.objectives.base import OBJECTIVES, Objective, Settings, State
+from train.objectives.guided_attention import GuidedAttention
+from train.objectives.letters import Letters
+from train.objectives.objects import Objects
+from train.objectives.text import TextObjective
+
+__all__ = ["OBJECTIVES", "GuidedAttention", "Letters", "Objective", "Objects", "Settings", "State", "TextObjective"]

@@ -4,6 +4,9 @@ The renderer writes down where each letter stands, so the image token that holds
 decoder learns to look only after it has become a language model (LOG.md has the comparison).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,8 +15,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from train.recipe import GuideSettings, RecipeError
-from varytoy.processing.processor import IGNORED
+from train.objectives import base
+from train.parse import RecipeError
+from varytoy.processing.processor import IGNORED, Special, VaryProcessor, content_pieces
 
 NAME = "sdpa_guided"
 MOST = 256
@@ -27,12 +31,12 @@ class Guide:
         RecipeError: a layer or head that the decoder does not have.
     """
 
-    def __init__(self, decoder: PreTrainedModel, settings: GuideSettings):
+    def __init__(self, decoder: PreTrainedModel, settings: "GuidedAttention.Settings"):
         layers, heads = decoder.config.num_hidden_layers, decoder.config.num_attention_heads
         if not settings.layers or max(settings.layers) >= layers or min(settings.layers) < 0:
-            raise RecipeError(f"guide.layers: {settings.layers}, but the decoder has layers 0-{layers - 1}")
+            raise RecipeError(f"objectives.guide.layers: {settings.layers}, but the decoder has layers 0-{layers - 1}")
         if not 0 <= settings.head < heads:
-            raise RecipeError(f"guide.head: {settings.head}, but the decoder has heads 0-{heads - 1}")
+            raise RecipeError(f"objectives.guide.head: {settings.head}, but the decoder has heads 0-{heads - 1}")
         self.settings = settings
         self.places: tuple[Tensor, Tensor] | None = None
         self.losses: list[Tensor] = []
@@ -74,3 +78,83 @@ def _attention(module, query: Tensor, key: Tensor, value: Tensor, attention_mask
     if guide is not None and guide.places is not None:
         guide.add(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+@base.register
+class GuidedAttention(base.Objective):
+    """Targets: ``guide.positions`` [B, T], where to look before each token of the answers is written: the position of
+    the image token that shows it, at the position whose next token it is; else -100."""
+
+    name = "guide"
+
+    @dataclass
+    class Settings(base.Settings):
+        LEAST = {"head": 0}
+
+        layers: list[int] = field(default_factory=lambda: [1, 2, 3])
+        """Layers of the decoder, from 0."""
+        head: int = 0
+
+    @classmethod
+    def check(cls, settings, recipe):
+        if recipe.train.gradient_checkpointing:
+            raise RecipeError(
+                "objectives.guide and train.gradient_checkpointing do not go together: leave one of them out"
+            )
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.guide: Guide | None = None
+
+    def __getstate__(self):
+        return {**self.__dict__, "guide": None}  # workers of the data loader need no decoder
+
+    def setup(self, model, frozen):
+        self.guide = Guide(model.language_model, self.settings)
+
+    def targets(self, items, batch, processor):
+        if not any(item.plans for item in items):
+            return {}
+        rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
+        found = torch.stack([_positions(item, ids, labels, processor) for item, ids, labels in rows])
+        return {"guide.positions": found} if bool((found >= 0).any()) else {}
+
+    def begin(self, targets):
+        self.guide.start(targets["guide.positions"])
+
+    def losses(self, model, head, state):
+        return {"guide": self.guide.loss()}
+
+
+def _positions(item, ids: Tensor, labels: Tensor, processor: VaryProcessor) -> Tensor:
+    """Of one sample, [T]."""
+    places = torch.full_like(ids, IGNORED)
+    if not item.spots:
+        return places
+    image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
+    first, plan = int((ids == image_token).nonzero()[0]), item.plans[0]
+    supervised = labels != IGNORED
+    starts = (supervised & ~supervised.roll(1)).nonzero().flatten().tolist()
+    answers = [message["content"] for message in item.messages if message["role"] == "assistant"]
+    for start, answer, spots in zip(starts, answers, item.spots, strict=True):
+        token_of = _tokens(answer, processor)
+        for character, x, y in spots:
+            for token in token_of.get(character, ()):
+                places[start + token - 1] = first + plan.token_at(x, y)
+    return places
+
+
+def _tokens(answer: str | Sequence[str], processor: VaryProcessor) -> dict[int, list[int]]:
+    """The tokens of each character of the answer, and with them the place tokens before it."""
+    found: dict[int, list[int]] = {}
+    character = token = 0
+    for piece in content_pieces(answer):
+        if isinstance(piece, Special):
+            found.setdefault(character, []).append(token)
+            token += 1
+            continue
+        encoded = processor.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+        for number, (begin, _) in enumerate(encoded["offset_mapping"]):
+            found.setdefault(character + begin, []).append(token + number)
+        character, token = character + len(piece), token + len(encoded["input_ids"])
+    return found

@@ -1,0 +1,132 @@
+"""Collator: samples -> the tensors of a batch, with the targets of each objective."""
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from train.data.bad_samples import BadSamples, fault
+from train.data.dataset import view_of
+from train.data.feature_cache import FeatureStore
+from train.data.item import Item
+from train.objectives import Objective
+from train.objectives.locations import with_corners, with_places
+from varytoy.data.samples import Sample, SampleError
+from varytoy.processing.processor import IGNORED, VaryProcessor
+
+
+class Collator:
+    """Samples -> tensors.
+
+    Args:
+        objectives: whose targets a batch holds, under ``targets``.
+        clip: whether the model has a CLIP branch.
+        token_corruption: mean share of the answers' tokens that the model sees wrongly.
+        names: with the samples' ids.
+        features: take the towers' features from here, in place of pixels.
+    """
+
+    def __init__(
+        self,
+        processor: VaryProcessor,
+        max_length: int,
+        bad: BadSamples,
+        *,
+        objectives: Sequence[Objective] = (),
+        clip: bool = False,
+        token_corruption: float = 0.0,
+        names: bool = False,
+        features: FeatureStore | None = None,
+    ):
+        self.processor, self.max_length, self.bad = processor, max_length, bad
+        self.objectives, self.clip = list(objectives), clip
+        self.token_corruption, self.names, self.features = token_corruption, names, features
+
+    def __call__(self, items: Sequence[tuple[Sample, list] | None]) -> dict[str, Tensor]:
+        pairs = [item for item in items if item is not None]
+        try:
+            return self._batch(pairs)
+        except Exception:  # of any kind: whose fault it is shows alone, and one sample must not end a run
+            good = [pair for pair in pairs if self._good_alone(pair)]
+            if len(good) == len(pairs):
+                raise
+            return self._batch(good)
+
+    def _good_alone(self, pair: tuple[Sample, list]) -> bool:
+        """Whether a batch can be made of one sample; counts it as bad if not."""
+        try:
+            self._batch([pair])
+        except Exception as error:
+            self.bad(fault(pair[0], error))
+            return False
+        return True
+
+    def _batch(self, pairs: Sequence[tuple[Sample, list]]) -> dict[str, Tensor]:
+        items = [self._item(*pair) for pair in pairs]
+        items = [item for item in items if self._fits(item)]
+        if not items:  # all are counted as bad; the model takes no loss from this
+            return {
+                "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
+                "labels": torch.full((1, 1), IGNORED),
+            }
+        if self.features is None:
+            pairs = [pair for item in items for pair in zip(item.images, item.plans, strict=True)]
+            batch = dict(self.processor.batch([item.encoded for item in items], pairs, True))
+        else:
+            batch = self._with_features(items)
+        batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
+        if not self.clip:
+            batch.pop("clip_pixel_values", None)
+        targets: dict[str, Tensor] = {}
+        for objective in self.objectives:
+            targets |= objective.targets(items, batch, self.processor)
+        if targets:
+            batch["targets"] = targets
+        if self.token_corruption:
+            # Drawn from the batch itself: a run that is resumed sees the same.
+            rng = torch.Generator().manual_seed(zlib.crc32("\n".join(item.sample.id for item in items).encode()))
+            batch["input_ids"] = self._corrupt(batch["input_ids"], batch["labels"], rng)
+        if self.names:
+            batch["names"] = [item.sample.id for item in items]
+        return batch
+
+    def _with_features(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Tokens and labels, with features of all pictures in place of their pixels."""
+        found = [self.features.get(self.features.key(path)) for item in items for path in item.sample.image_paths()]
+        names = found[0] if found else ()
+        batch = self.processor.pad([item.encoded for item in items], True)
+        return batch | {f"{name}_features": torch.stack([row[name] for row in found]) for name in names}
+
+    def _item(self, sample: Sample, images: list[Image.Image]) -> Item:
+        """Where the model has place tokens, the answers' lines, words and boxes begin with theirs."""
+        plans = [self.processor.image_processor.plan(image.size, view_of(sample)) for image in images]
+        item = Item(sample, images, plans, list(sample.messages))
+        if len(images) == 1 and self.processor.places:
+            put = with_places if sample.facts.get("at") else with_corners
+            answers = [number for number, message in enumerate(sample.messages) if message["role"] == "assistant"]
+            for number, spots in zip(answers, item.spots, strict=True):
+                message = sample.messages[number]
+                content = put(self.processor, message["content"], spots, plans[0].scaled)
+                item.messages[number] = {**message, "content": content}
+        item.encoded = self.processor.encode(item.messages, plans, True)
+        return item
+
+    def _fits(self, item: Item) -> bool:
+        """Whether the sample is no longer than ``max_length`` tokens; a longer one is counted as bad."""
+        length = len(item.encoded[0])
+        if length > self.max_length:
+            self.bad(SampleError(f"{item.sample.name}: {length} tokens, over train.max_length={self.max_length}"))
+        return length <= self.max_length
+
+    def _corrupt(self, ids: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """ids [B, T] with some of the answers' tokens exchanged for others of the batch; some answers more than others.
+        What ends a message stays."""
+        written = (labels != IGNORED) & ~torch.isin(ids, torch.tensor(self.processor.tokenizer.all_special_ids))
+        if not bool(written.any()):
+            return ids
+        share = torch.rand(ids.shape[0], 1, generator=rng) * 2 * self.token_corruption
+        chosen = written & (torch.rand(ids.shape, generator=rng) < share)
+        others = ids[written]
+        return ids.masked_scatter(chosen, others[torch.randint(len(others), (int(chosen.sum()),), generator=rng)])

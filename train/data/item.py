@@ -1,0 +1,34 @@
+"""Item: a sample on its way into a batch."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from PIL import Image
+
+from train.objectives.locations import looks
+from varytoy.data.samples import Sample
+from varytoy.processing.plan import ImagePlan
+
+
+@dataclass
+class Item:
+    """A sample with its images (RGB) and their plans.
+
+    Attributes:
+        messages: the sample's; answers may hold place tokens.
+        encoded: their ids and labels, made once.
+    """
+
+    sample: Sample
+    images: list[Image.Image]
+    plans: list[ImagePlan]
+    messages: list[dict]
+    encoded: tuple[list[int], list[int]] = ((), ())
+
+    @cached_property
+    def spots(self) -> list[list[tuple[int, float, float]]]:
+        """For each answer what ``looks`` finds; nothing for samples without a picture of their own."""
+        if len(self.images) != 1:
+            return []
+        answers = [message["content"] for message in self.sample.messages if message["role"] == "assistant"]
+        return [looks(self.sample, answer, self.plans[0].size) for answer in answers]

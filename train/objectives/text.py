@@ -1,0 +1,22 @@
+"""The text: cross-entropy of the answers' tokens, which every run has."""
+
+from train.objectives.base import Objective, Settings
+from train.objectives.chunked_loss import chunked_cross_entropy
+from varytoy.processing.processor import IGNORED
+
+
+class TextObjective(Objective):
+    """Mean loss a supervised token."""
+
+    name = "text"
+
+    def __init__(self):
+        super().__init__(Settings(1.0))
+
+    def has_targets(self, targets):
+        return True
+
+    def losses(self, model, head, state):
+        supervised = int((state.labels != IGNORED).sum())
+        weight = model.get_output_embeddings().weight
+        return {"text": chunked_cross_entropy(state.hidden[:, :-1], weight, state.labels[:, 1:]) / supervised}
