@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from varytoy.checkpoints.maps import WeightsError
 
@@ -14,7 +15,7 @@ from varytoy.checkpoints.maps import WeightsError
 class Rule:
     """What a value must be; ``words`` say it."""
 
-    fits: Callable[[object], bool]
+    fits: Callable[[Any], bool]
     words: str
 
 
