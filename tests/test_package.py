@@ -1,4 +1,4 @@
-"""The rules of the house: what an import drags in, who may import whom, the size of a file, what a wheel holds."""
+"""The package: what an import drags in, torchvision beside another torch, what a wheel holds, and the lock."""
 
 import ast
 import json
@@ -16,17 +16,6 @@ from setuptools import find_packages
 
 CONSTRAINTS = "varytoy/constraints.txt"
 LATE = ("gradio", "deepspeed", "bitsandbytes", "open_clip", "pypdfium2")
-ROOMS = ("varytoy", "train", "data_tools", "demo", "tests")
-FORBIDDEN = {
-    "varytoy": {"train", "data_tools", "demo", "tests"},
-    "train": {"demo", "tests"},
-    "data_tools": {"train", "demo", "tests"},
-    "demo": {"train", "data_tools", "tests"},
-}
-
-
-def sources(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
 
 
 def fresh(code: str, *paths: Path) -> dict:
@@ -65,40 +54,6 @@ def test_the_program_answers_before_torch_is_imported():
         ROOT,
     )
     assert found == [2]
-
-
-def imported(path: Path) -> set[str]:
-    """First names of all modules that a file imports, at the top or inside functions."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
-
-
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_imports_run_one_way(room):
-    assert sources(room)
-    wrong = {str(path.relative_to(ROOT)): sorted(imported(path) & FORBIDDEN[room]) for path in sources(room)}
-    assert {path: names for path, names in wrong.items() if names} == {}
-
-
-def test_no_file_is_longer_than_500_lines():
-    paths = [path for room in ROOMS for path in sources(room)]
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
-    assert {path: length for path, length in lengths.items() if length > 500} == {}
-
-
-def test_no_unpickling_and_no_evaluated_text():
-    """Nothing evaluates text as code; nothing unpickles what a stranger wrote."""
-    for path in [path for room in FORBIDDEN for path in sources(room)]:
-        where = str(path.relative_to(ROOT))
-        assert not imported(path) & {"pickle", "marshal", "shelve"}, where
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in ("eval", "exec"), f"{where}:{node.lineno}"
 
 
 MISMATCHED = """
@@ -154,7 +109,7 @@ def test_wheel_holds_the_library_alone(project):
     packages = find_packages(str(ROOT), include=chosen["include"], exclude=chosen.get("exclude", ()))
     assert "varytoy" in packages and "varytoy.tasks" in packages
     assert {name.split(".")[0] for name in packages} == {"varytoy"}
-    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in sources("varytoy")}
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in (ROOT / "varytoy").rglob("*.py")}
     assert folders == set(packages), "a folder with Python files lacks its __init__.py"
 
 

@@ -80,7 +80,7 @@ def export_decoder(model: str | Path, out: str | Path) -> None:
     if text.model_type not in families():
         raise WeightsError(f"{model}: no layout of a decoder of the kind {text.model_type} is known")
     tokenizer = read_processor(model, config).tokenizer
-    text.architectures = [AutoModelForCausalLM._model_mapping[type(text)].__name__]
+    text.architectures = [AutoModelForCausalLM._model_mapping[type(text)].__name__]  # type: ignore[index, attr-defined]
     with new_folder(out) as out:
         _write(source, families()[text.model_type], _part(source, "language_model"), out, text)
         tokenizer.save_pretrained(out)
@@ -135,7 +135,9 @@ def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig
     own = {name: source.get(name) for name in _part(source, "vision_vocabulary")}
     if own:
         if "vocabulary_config" in source.config:
-            return own, read_ours(path)[1].vocabulary_config
+            shape = read_ours(path)[1].vocabulary_config
+            assert isinstance(shape, PretrainedConfig)
+            return own, shape
         return own, _read_shape(source, own)
     steps = [
         each for each in source.family.steps(source.tensors)[0] if each.targets[0].startswith("vision_vocabulary.")

@@ -75,7 +75,7 @@ def find(name: str) -> Path:
     try:
         if path.exists() or not _HUB_ID.fullmatch(name):
             return path
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, allow_patterns=list(_WANTED)))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load the model '{name}' from the hub: {first_line(error)}") from error
 

@@ -11,7 +11,7 @@ from varytoy.checkpoints.maps import WeightsError, brief
 from varytoy.checkpoints.settings import GENERATION, PROCESSOR, TOKENIZER, Rules, named, read_settings
 from varytoy.checkpoints.source import Source
 from varytoy.models import registration  # noqa: F401  (AutoProcessor knows our classes)
-from varytoy.models.config import VaryConfig
+from varytoy.models.config import ClipConfig, VaryConfig, VisionVocabularyConfig
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.models.vision.clip import ClipBranch
 from varytoy.models.vision.sam import VisionVocabulary
@@ -72,9 +72,10 @@ def _check_relations(config: VaryConfig, file: Path) -> None:
     vision, clip, text = config.vocabulary_config, config.clip_config, config.text_config
     if config.image_token_id >= text.vocab_size:
         raise WeightsError(f"{file}: image_token_id is {config.image_token_id}, and the vocabulary {text.vocab_size}")
-    if vision.num_layers and vision.hidden_size % vision.num_heads:
+    own = isinstance(vision, VisionVocabularyConfig)  # other branches check themselves when they are built
+    if own and vision.num_layers and vision.hidden_size % vision.num_heads:
         raise WeightsError(f"{file}: vocabulary_config.hidden_size must be a multiple of num_heads")
-    if clip is not None and isinstance(clip.layers, int) and -clip.select_layer > clip.layers:
+    if isinstance(clip, ClipConfig) and isinstance(clip.layers, int) and -clip.select_layer > clip.layers:
         raise WeightsError(f"{file}: clip_config.select_layer is {clip.select_layer}, and there are {clip.layers}")
 
 

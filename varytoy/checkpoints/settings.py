@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from varytoy.checkpoints.maps import WeightsError
 
@@ -14,7 +15,7 @@ from varytoy.checkpoints.maps import WeightsError
 class Rule:
     """What a value must be; ``words`` say it."""
 
-    fits: Callable[[object], bool]
+    fits: Callable[[Any], bool]
     words: str
 
 
@@ -128,6 +129,7 @@ OURS: Rules = {
         **_TOKENS,
         "vocab_size": whole(1, 2**22),
     },
+    "connector": TEXT,
     "clip_projection_size": whole(0, 2**20),
     "image_token_id": _TOKEN,
     "tie_word_embeddings": FLAG,
@@ -141,6 +143,7 @@ PROCESSOR: Rules = {
         "max_pixels": whole(1, 2**31),
         "picture_side": _SIDE,
         "text_size": number(0.1, 1000),
+        "latents": whole(0, 2**14),
         "clip_size": whole(0, 2**14),
         "clip_mode": one_of("crop", "squash"),
         "mean": several(number(-10, 10), 3, 3),

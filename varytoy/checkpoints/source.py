@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -44,7 +45,7 @@ class Source:
         self.config = self._read_config()
         self.tensors: dict[str, Tensor] = {}
         self._homes: dict[str, Path] = {}
-        self._open: tuple[Path, object] | None = None
+        self._open: tuple[Path, Any] | None = None
         for file in self._files():
             for name, tensor in self._shapes(file):
                 if name in self.tensors:

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -326,7 +327,7 @@ def _check_inside(name: str, folder: Path, where: str) -> None:
         raise SampleError(f"{where}: the image path {name[:80]!r} cannot be used ({reason}); give another") from error
 
 
-def _box(entry: object, where: str) -> Box:
+def _box(entry: Any, where: str) -> Box:
     try:
         label, sides = entry["label"], entry["box"]
         if set(entry) != {"label", "box"} or not isinstance(label, str) or not isinstance(sides, list):

@@ -192,7 +192,8 @@ def memory() -> tuple[float, float]:
     """GiB of the host: free (with what is cached of files), and all."""
     try:
         rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return tuple(int(rows[name].split()[0]) * 1024 / GIB for name in ("MemAvailable", "MemTotal"))
+        free, total = (int(rows[name].split()[0]) * 1024 / GIB for name in ("MemAvailable", "MemTotal"))
+        return free, total
     except (OSError, KeyError, ValueError):
         pages = getattr(os, "sysconf", lambda _: -1)
         try:

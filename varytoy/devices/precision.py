@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,7 @@ def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = 
     elif kind == "mps":
         where, (storage, compute, why) = "Apple's GPU", ("fp16", "fp16", "fp16")
     else:
+        assert capability is not None
         where = f"{torch.cuda.get_device_name(device)}, capability {capability[0]}.{capability[1]}"
         storage, compute, why = _by_capability(capability)
     if dtype == "bf16" and (kind == "mps" or capability is not None and capability < (8, 0)):
@@ -138,7 +140,7 @@ def place(model: nn.Module, precision: Precision) -> nn.Module:
         raise DeviceError(f"the device '{precision.device}' cannot be used: {first_line(error)}") from error
     if precision.compute != precision.storage:
         widen(model, compute)
-        model.compute_dtype = compute
+        model.compute_dtype = compute  # type: ignore[assignment]
     return model
 
 
@@ -201,7 +203,7 @@ def _wide(value, dtype: torch.dtype):
     return value
 
 
-def decoder_linears(decoder: nn.Module) -> dict[str, nn.Linear]:
+def decoder_linears(decoder: Any) -> dict[str, nn.Linear]:
     """The linear layers of a language model by name, without the one that gives the scores."""
     scores = decoder.get_output_embeddings()
     return {
@@ -219,6 +221,7 @@ def quantize(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
 
     def turn(layer: nn.Linear) -> nn.Module:
         shape, biased = (layer.in_features, layer.out_features), layer.bias is not None
+        made: Linear4bit | Linear8bitLt
         if kind == "nf4":
             made = Linear4bit(*shape, biased, dtype, quant_type="nf4", device="meta")
             made.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)

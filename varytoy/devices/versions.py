@@ -23,7 +23,7 @@ class Difference:
 
 def tested_versions() -> dict[str, str]:
     """Name -> version on this platform and Python, from the lock."""
-    found = {}
+    found: dict[str, str] = {}
     for line in files("varytoy").joinpath("constraints.txt").read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             entry = Requirement(line)

@@ -51,7 +51,8 @@ class LoopGuard(StoppingCriteria):
     """
 
     def __init__(self, start: int, end: int, every: int = 8):
-        self.start, self.end, self.every, self.looping = start, end, every, {}
+        self.start, self.end, self.every = start, end, every
+        self.looping: dict[int, tuple[int, int]] = {}
 
     def __call__(self, input_ids: Tensor, scores, **kwargs) -> Tensor:
         done = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
@@ -110,7 +111,7 @@ class _Streamer(BaseStreamer):
         self.show(self._texts(whole=True))
 
     def _texts(self, whole: bool = False) -> list[str]:
-        texts = []
+        texts: list[str] = []
         for row in zip(*self.steps or [], strict=True):
             ids = list(itertools.takewhile(lambda token: token not in self.ends, row))
             text = self.processor.decode_text(ids)
@@ -135,13 +136,13 @@ def generate(
         show: called with the texts so far, of all rows up to the first that is not finished.
         cancel: set it from another thread to stop early.
     """
-    inputs = {name: value.to(model.device) for name, value in inputs.items()}
-    start = inputs["input_ids"].shape[1]
+    tensors = {name: value.to(model.device) for name, value in inputs.items()}
+    start = tensors["input_ids"].shape[1]
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show else None
     found = model.generate(
-        **inputs,
+        **tensors,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,

@@ -29,7 +29,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = VaryConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ("image", "text")  # type: ignore[assignment]
     supports_gradient_checkpointing = True
     _no_split_modules = ["Block", "Qwen2DecoderLayer", "OPTDecoderLayer"]
     _supports_sdpa = True

@@ -100,7 +100,7 @@ class VaryImageProcessor(BaseImageProcessor):
         """[H, W, 3] bytes; what is short of a multiple of the stride is filled with the edge's colour."""
         if plan.scaled != image.size:
             shrinks = self.mode == "fit" and plan.view == "text"
-            image = image.resize(plan.scaled, Image.LANCZOS if shrinks else Image.BICUBIC)
+            image = image.resize(plan.scaled, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC)
         array = np.asarray(image)
         below, beside = -array.shape[0] % self.stride[0], -array.shape[1] % self.stride[1]
         return np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge")
@@ -108,10 +108,10 @@ class VaryImageProcessor(BaseImageProcessor):
     def _clip_image(self, image: Image.Image) -> Image.Image:
         side = self.clip_size
         if self.clip_mode == "squash":
-            return image.resize((side, side), Image.BICUBIC)
+            return image.resize((side, side), Image.Resampling.BICUBIC)
         scale = side / min(image.size)
         image = image.resize(
-            (max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.BICUBIC
+            (max(round(image.width * scale), side), max(round(image.height * scale), side)), Image.Resampling.BICUBIC
         )
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return image.crop((left, top, left + side, top + side))

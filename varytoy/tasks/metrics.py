@@ -75,11 +75,11 @@ def average_precision(
     labels = {label: number for number, label in enumerate(sorted({box.label.casefold() for box in boxes}), 1)}
 
     def dataset(groups: Sequence[Sequence[Box]]) -> COCO:
-        rows = []
+        rows: list[dict] = []
         for picture, group in enumerate(groups):
             for place, box in enumerate(group):
                 x, y, width, height = _xywh(box)
-                row = {"id": len(rows) + 1, "image_id": picture, "category_id": labels[box.label.casefold()]}
+                row: dict = {"id": len(rows) + 1, "image_id": picture, "category_id": labels[box.label.casefold()]}
                 row |= {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0, "score": 1 / (1 + place)}
                 rows.append(row)
         made = COCO()
@@ -153,7 +153,8 @@ def markdown_tree_similarity(predicted: str, truth: str) -> float:
 
 class _Node:
     def __init__(self, name: str, word: bool = False):
-        self.name, self.word, self.children = name, word, []
+        self.name, self.word = name, word
+        self.children: list[_Node] = []
 
 
 class _TreeCosts:

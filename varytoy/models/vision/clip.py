@@ -1,6 +1,8 @@
 """ClipBranch: the branch that knows pictures. open_clip's vision transformer without class token and projection, or
 the first stages of its residual network."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ class ClipBranch(VisionEncoder):
         super().__init__()
         self.config = config
         self.width, self.stride = config.width, (config.patch_size, config.patch_size)
-        self.visual = _transformer(config) if isinstance(config.layers, int) else _residual_network(config)
+        self.visual: Any = _transformer(config) if isinstance(config.layers, int) else _residual_network(config)
 
     @property
     def grid(self) -> tuple[int, int]:

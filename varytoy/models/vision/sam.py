@@ -93,7 +93,7 @@ class ConvStem(nn.Module):
             if mask is not None:
                 mask = mask[:, :, ::down, ::across]
             x = _masked(x, mask)
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, mask)
             x = _masked(x, mask)
         return self.proj(x)
@@ -129,8 +129,8 @@ class Attention(nn.Module):
             # The bias of all queries at once would be the largest tensor of the model: some rows of the grid at a time.
             parts = []
             for start in range(0, height, rows):
-                part = (query[:, :, start * width : (start + rows) * width], key, value, keep)
-                part = (*part, tables[0][start : start + rows], tables[1])
+                some = query[:, :, start * width : (start + rows) * width]
+                part = (some, key, value, keep, tables[0][start : start + rows], tables[1])
                 if torch.is_grad_enabled() and query.requires_grad:
                     parts.append(checkpoint(self._attend, *part, use_reentrant=False, preserve_rng_state=False))
                 else:
@@ -229,8 +229,9 @@ class VisionVocabulary(VisionEncoder):
                 nn.Conv2d(neck, neck, 3, padding=1, bias=False),
                 LayerNorm2d(neck),
             )
-            self.net_2 = nn.Conv2d(neck, config.compressor_sizes[0], 3, 2, padding=1, bias=False)
-            self.net_3 = nn.Conv2d(*config.compressor_sizes, 3, 2, padding=1, bias=False)
+            first, last = config.compressor_sizes
+            self.net_2 = nn.Conv2d(neck, first, 3, 2, padding=1, bias=False)
+            self.net_3 = nn.Conv2d(first, last, 3, 2, padding=1, bias=False)
         else:
             self.norm = nn.LayerNorm(width, eps=1e-6)
         if config.positions == "projected":
