@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from train.__main__ import main
-from train.data.feature_cache import FeatureStore, write
+from train.data.feature_cache import FeatureStore
+from train.features import write
 from train.loop import run
 from train.recipe import LoraSettings, ModelSettings, Recipe, RecipeError, to_yaml
 from varytoy.inference.reader import Reader

@@ -435,7 +435,7 @@ DOORS = (pictures, pdfs, samples, recipes, checkpoints, foreign, adapters, answe
 def run(door: str, first: int, end: int) -> None:
     """Take the cases in this process and print a JSON line before each and for each that is wrong. A case that takes
     too long ends the process by SIGPROF, in whatever library it is."""
-    import varytoy.models.registration  # noqa: F401  (it repairs mismatched torchvision builds)
+    import varytoy.registration  # noqa: F401  (it repairs mismatched torchvision builds)
 
     sys.stdout, told = open(os.devnull, "w"), sys.stdout
     with tempfile.TemporaryDirectory() as folder:

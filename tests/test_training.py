@@ -24,13 +24,14 @@ from train.data.dataset import SampleDataset, converse
 from train.data.sampler import SizeSampler
 from train.experiments.curve import read_metrics
 from train.loop import run
-from train.model import VaryForTraining, build, load_stage, opt_shape
+from train.model import VaryForTraining, build, opt_shape
 from train.objectives import GuidedAttention, Letters, Objects
 from train.objectives.locations import looks
 from train.recipe import (
     DataSettings,
     RecipeError,
 )
+from train.stage_weights import load_stage
 from varytoy.checkpoints import convert
 from varytoy.data.samples import Sample, parse_sample, read_samples
 from varytoy.inference.reader import Reader

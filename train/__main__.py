@@ -185,7 +185,7 @@ def _needs(options) -> None:
 
 
 def _features(options) -> None:
-    from train.data.feature_cache import write
+    from train.features import write
 
     recipe = load_recipe(options.recipe, options.overrides)
     print(f"features of {write(recipe):,} pictures are in {recipe.features}")

@@ -19,7 +19,7 @@ from train.data.bad_samples import BadSamples
 from train.data.collator import Collator
 from train.data.dataset import SampleDataset
 from train.data.feature_cache import FeatureStore, check_all
-from train.model import VaryForTraining, build, compile_parts, freeze, is_whole
+from train.model import VaryForTraining, build, compile_parts, freeze
 from train.optim.in_backward import InBackward
 from train.predictions import Predictions
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
@@ -36,6 +36,7 @@ from train.run_folder import (
     room,
     writing,
 )
+from train.stage_weights import is_whole
 from train.trainer import OwnSteps, Progress, Records, VaryTrainer, Warmup
 from varytoy.devices.precision import DTYPES, quantize
 from varytoy.errors import first_line

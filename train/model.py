@@ -2,20 +2,17 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoConfig
 
-from train.data.feature_cache import Towers
 from train.objectives import OBJECTIVES, Objective, Objects, State, TextObjective
 from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
 from train.run_folder import check_new, writing
+from train.stage_weights import Towers, load_stage
 from varytoy.devices.precision import DTYPES, keep_in
 from varytoy.errors import first_line
 from varytoy.inference.reader import Reader
@@ -256,96 +253,6 @@ def opt_shape(text):
         dropout=0.0,
         tie_word_embeddings=True,
     )
-
-
-@dataclass
-class Loaded:
-    """What a checkpoint brought: names of the model's tensors that it filled and that it left, and of its own tensors
-    that have other shapes."""
-
-    taken: set[str]
-    left: list[str]
-    misfits: list[str]
-
-
-@torch.no_grad()
-def load_stage(model: nn.Module, folder: Path) -> Loaded:
-    """Copy every tensor of a checkpoint that fits the model: of ours by name, of a bare decoder into
-    ``language_model``, of open_clip's vision tower (``visual.…``) into ``clip``.
-
-    Token tables of other lengths give the rows that both have. OPT's table of positions is stretched. Where a CLIP
-    branch joins, the vision vocabulary keeps the last channels, which are its own (see Connector).
-    """
-    state = model.state_dict()
-    taken, misfits = set(), []
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for stored in file.keys():
-                homes = (stored, f"language_model.{stored}", f"clip.{stored}")
-                name = next((home for home in homes if home in state), None)
-                if name is None:
-                    continue
-                tensor, target = file.get_tensor(stored), state[name]
-                if tensor.shape[1:] == target.shape[1:]:
-                    if name.endswith("embed_positions.weight"):
-                        tensor = stretch_positions(tensor, len(target))
-                    elif name.startswith("connector.mm_projector_vary."):
-                        tensor = tensor[-len(target) :]
-                    elif name.endswith(("embed_tokens.weight", "lm_head.weight")):
-                        tensor = tensor[: len(target)]
-                        target = target[: len(tensor)]
-                if tensor.shape == target.shape:
-                    target.copy_(tensor)
-                    taken.add(name)
-                else:
-                    misfits.append(stored)
-    storages = {state[name].data_ptr() for name in taken}
-    left = [name for name in state if name not in taken and state[name].data_ptr() not in storages]
-    return Loaded(taken, left, misfits)
-
-
-def _settings(config: VaryConfig) -> dict:
-    """What of a configuration changes what the model computes."""
-    passing = {"_name_or_path", "architectures", "dtype", "transformers_version"}
-    passing |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # some releases' Trainer writes the tokenizer's here
-
-    def without(tree):
-        return (
-            {key: without(value) for key, value in tree.items() if key not in passing}
-            if isinstance(tree, dict)
-            else tree
-        )
-
-    return without(config.to_dict())
-
-
-def is_whole(model: nn.Module, folder: Path) -> bool:
-    """Whether a folder holds this very model: all tensors in their shapes, and the same settings."""
-    if not (folder / "config.json").is_file() or _settings(VaryConfig.from_pretrained(folder)) != _settings(
-        model.config
-    ):
-        return False
-    shapes = {}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    tied = set(model.all_tied_weights_keys)
-    return all(
-        shapes.get(name) == tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied
-    )
-
-
-def stretch_positions(table: Tensor, rows: int, reserved: int = 2) -> Tensor:
-    """OPT's learned positions [n, D] brought to ``rows`` rows by linear interpolation; first and last stay.
-
-    The first ``reserved`` rows are no positions (OPT's offset for padding) and stay as they are. The vocabulary stage
-    needs 4,096 positions, OPT was trained with 2,048 (Vary, arXiv 2312.06109).
-    """
-    if rows == table.shape[0]:
-        return table
-    positions = table[reserved:].float().T[None]
-    positions = F.interpolate(positions, size=rows - reserved, mode="linear", align_corners=True)[0].T
-    return torch.cat([table[:reserved], positions.to(table.dtype)])
 
 
 def freeze(model: VaryForTraining, parts: list[str]) -> str:

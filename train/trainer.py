@@ -17,10 +17,11 @@ from transformers.trainer_utils import rotate_checkpoints
 from train.checkpointing import not_written, seal
 from train.data.bad_samples import BadSamples
 from train.data.sampler import SizeSampler
-from train.model import VaryForTraining, load_stage
+from train.model import VaryForTraining
 from train.optim.in_backward import InBackward
 from train.recipe import PARTS, RecipeError
 from train.run_folder import writing
+from train.stage_weights import load_stage
 
 
 class _NotFinite(Exception):

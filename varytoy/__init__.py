@@ -12,7 +12,7 @@ NANO = str(Path(__file__).parent / "nano")
 # `import varytoy` registers the model with transformers. The `varytoy` program alone does not wait for it: it says its
 # --help and what is wrong with its options at once, and imports torch when a command needs it.
 if PurePath(getattr(sys, "argv", [""])[0]).stem != "varytoy":
-    from varytoy.models.registration import VaryConfig, VaryForConditionalGeneration, VaryProcessor
+    from varytoy.registration import VaryConfig, VaryForConditionalGeneration, VaryProcessor
 else:
 
     @wrapt.when_imported("transformers")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 
+from varytoy import registration  # noqa: F401  (AutoProcessor knows our classes)
 from varytoy.checkpoints.convert import load
 from varytoy.checkpoints.maps import WeightsError
 from varytoy.checkpoints.native import load_ours
@@ -14,7 +15,6 @@ from varytoy.checkpoints.settings import ADAPTER, named, read_settings
 from varytoy.checkpoints.source import ENDINGS, Source
 from varytoy.errors import first_line
 from varytoy.extras import MissingExtra, require
-from varytoy.models import registration  # noqa: F401  (AutoProcessor knows our classes)
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor, PretrainedConfig
 
+from varytoy import registration  # noqa: F401  (AutoProcessor knows our classes)
 from varytoy.checkpoints.maps import WeightsError, brief
 from varytoy.checkpoints.settings import GENERATION, PROCESSOR, TOKENIZER, Rules, named, read_settings
 from varytoy.checkpoints.source import Source
-from varytoy.models import registration  # noqa: F401  (AutoProcessor knows our classes)
 from varytoy.models.config import ClipConfig, VaryConfig, VisionVocabularyConfig
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.models.vision.clip import ClipBranch
