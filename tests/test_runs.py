@@ -21,7 +21,8 @@ from train.__main__ import main
 from train.checkpointing import SEAL, damage, resume_point
 from train.data.bad_samples import BadSamples
 from train.data.dataset import SampleDataset
-from train.loop import allow_old_cards, run, say_locks
+from train.loop import run
+from train.machine import allow_old_cards, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from varytoy.data.samples import SampleError, read_samples

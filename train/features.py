@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from train.data.bad_samples import BadSamples, fault
-from train.data.dataset import SampleDataset, view_of
+from train.data.bad_samples import fault
+from train.data.dataset import view_of
 from train.data.feature_cache import FeatureStore, image_key
-from train.model import build
 from train.recipe import Recipe, RecipeError
+from train.run import Run
 from train.run_folder import write_aside, writing
 from varytoy.data.samples import Sample, open_image
 
@@ -28,9 +28,8 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     if not recipe.features:
         raise RecipeError("features: name a folder for them, e.g. features=runs/features")
     folder = Path(recipe.features)
-    bad = BadSamples()
-    data = SampleDataset(recipe.data, recipe.train.seed, bad)
-    model, processor, _ = build(recipe, with_towers=True)
+    run = Run(recipe, with_towers=True)
+    bad, data, model, processor = run.bad, run.data, run.model, run.processor
     if processor.image_processor.mode == "fit":
         raise RecipeError("features: this model sees pictures in their own sizes; features are for those of one size")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,11 +5,8 @@ from itertools import groupby
 
 from torch import Tensor
 
-from train.data.bad_samples import BadSamples
-from train.data.collator import Collator
-from train.data.dataset import SampleDataset
-from train.model import processor_of
 from train.recipe import Recipe
+from train.run import Run
 from varytoy.processing.processor import IGNORED, VaryProcessor
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -22,10 +19,8 @@ def inspect(recipe: Recipe, count: int = 3) -> str:
         RecipeError, SampleError: no tokenizer, no samples.
     """
     said: list[str] = []
-    bad = BadSamples(said.append)
-    data = SampleDataset(recipe.data, recipe.train.seed, bad)
-    processor = processor_of(recipe.model)
-    collator = Collator(processor, recipe.train.max_length, bad, token_corruption=recipe.train.token_corruption)
+    run = Run(recipe, said.append)
+    data, processor, collator = run.data, run.processor, run.collator()
     start = 0
     for source, number in zip(recipe.data, data.counts, strict=True):
         said.append(f"{number:,} samples from {source.path}")

@@ -16,18 +16,12 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from train.loop import (
-    allow_old_cards,
-    check_machine,
-    choose_optimizer,
-    distributed_defaults,
-    extend,
-    hide_progress,
-    training_arguments,
-)
+from train.loop import hide_progress
+from train.machine import allow_old_cards, check_machine, distributed_defaults
 from train.memory.plan import GIB, made_up_batch
-from train.model import assemble, freeze
+from train.optim.choose import choose_optimizer
 from train.recipe import Recipe, RecipeError
+from train.run import Run
 from train.trainer import VaryTrainer
 from varytoy.errors import first_line
 
@@ -120,11 +114,10 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
 
 
 def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
-    model = assemble(recipe)
-    freeze(model, recipe.freeze)
-    batch = made_up_batch(model, recipe.train.batch_size, tokens, images)
-    model = extend(model, recipe)
-    arguments = training_arguments(recipe)
+    run = Run(recipe, weights=False)
+    run.freeze()
+    batch = made_up_batch(run.model, recipe.train.batch_size, tokens, images)
+    model, arguments = run.extend(), run.arguments
     arguments.report_to = []
     arguments.set_save(strategy="no")
     watch = _Watch()

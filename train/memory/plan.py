@@ -20,10 +20,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import Trainer, TrainingArguments
 
 from train import adapters
-from train.loop import choose_optimizer, compute_type, training_arguments
 from train.memory.zero import zero_terms
-from train.model import VaryForTraining, assemble, freeze, keep_in
+from train.model import VaryForTraining
+from train.optim.choose import choose_optimizer, compute_type
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
+from train.run import Run
+from varytoy.devices.precision import keep_in
 from varytoy.processing.processor import IGNORED
 
 GIB = 2**30
@@ -150,9 +152,10 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     stand_ins = []
     with torch.device("meta"):
-        model = assemble(recipe)
+        run = Run(recipe, weights=False)
+        model = run.model
         model.tie_weights()
-        freeze(model, recipe.freeze)
+        run.freeze()
         if recipe.lora.quantize:
             adapters.stand_in(model.language_model, compute_type(recipe))
             stand_ins.append("NF4 layers are uint8 of the same size, unpacked for each product")
@@ -168,7 +171,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
         stand_ins.append("the objectives beside the text are left out")
     if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
         raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
-    arguments = training_arguments(recipe)
+    arguments = run.arguments
     tracker = Tracker(fake)
     with tracker, _moments(model, tracker, bool(recipe.train.deepspeed)):
         tracker.moment = "weights"
