@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,16 @@ import torch
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "train" / "recipes"
+BASES = sorted(path for path in RECIPES.glob("*/*.yaml") if path.parent.name != "overlays")
+OVERLAID = [
+    (path, name)
+    for path in BASES
+    for name in dict.fromkeys(
+        re.findall(rf"train run {path.relative_to(ROOT)} --overlay (\S+)", path.read_text("utf-8"))
+    )
+]
+"""Recipes with each overlay that their first lines name."""
 sys.path.insert(0, str(ROOT))  # for train, which the installed package does not hold
 
 import varytoy  # noqa: E402, F401  (first: it repairs mismatched torchvision builds)

@@ -64,8 +64,8 @@ def train(folder: Path) -> None:
         answer = {"role": "assistant", "content": f"sample {number}"}
         rows.append({"id": name, "task": "ocr", "messages": [user, answer], "images": [name]})
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    recipe = ROOT / "train/recipes/vary-toy-sft-full-8bit.yaml"
-    call("-m", "train", "run", recipe, f"output={folder / 'run'}", "--short", folder)
+    recipe = ROOT / "train/recipes/vary_toy/sft.yaml"
+    call("-m", "train", "run", recipe, "--overlay", "full-8bit", f"output={folder / 'run'}", "--short", folder)
     check((folder / "run-short/model.safetensors").is_file(), "the run left no model.safetensors")
 
 

@@ -24,7 +24,7 @@ def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
     output = tmp_path / "run"
     path = tmp_path / "recipe.yaml"
     path.write_text(f"stage: pretrain\noutput: {output}\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
-    zero = [f"train.deepspeed={ROOT / 'train' / 'recipes' / deepspeed}"] if deepspeed else []
+    zero = [f"train.deepspeed={ROOT / 'train' / 'recipes' / 'deepspeed' / deepspeed}"] if deepspeed else []
     said = launch(
         path,
         f"train.optimizer={optimizer}",
@@ -50,7 +50,7 @@ def test_eight_bit_and_zero_train(ten, tmp_path, optimizer, deepspeed):
 def test_two_processes_are_one_with_the_double_batch(ten, tmp_path, deepspeed):
     path = tmp_path / "recipe.yaml"
     path.write_text(f"stage: pretrain\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n")
-    zero = f"train.deepspeed={ROOT / 'train' / 'recipes' / deepspeed}"
+    zero = f"train.deepspeed={ROOT / 'train' / 'recipes' / 'deepspeed' / deepspeed}"
     settings = ["train.max_steps=6", "train.log_steps=1", "train.learning_rate=2e-3", "train.save_steps=6", zero]
     launch(path, f"output={tmp_path / 'one'}", "train.batch_size=10", *settings)
     launch(path, f"output={tmp_path / 'two'}", "train.batch_size=5", *settings, processes=2)
@@ -67,7 +67,7 @@ def test_deepspeed_keeps_on_the_host_what_the_planner_says(ten, tmp_path):
     shape = tmp_path / "shape.json"
     shape.write_text(json.dumps(tree))
     path = tmp_path / "recipe.yaml"
-    offload = ROOT / "train" / "recipes" / "zero2-offload.json"
+    offload = ROOT / "train" / "recipes" / "deepspeed" / "zero2-offload.json"
     path.write_text(
         f"stage: pretrain\noutput: {tmp_path / 'run'}\nmodel: {{preset: {shape}}}\ndata: [{{path: {ten}}}]\n"
         f"train: {{max_steps: 2, batch_size: 5, precision: bf16, deepspeed: {offload}}}\n"

@@ -20,9 +20,9 @@ LINE = "pip install -c varytoy/constraints.txt -e '.[train]'"
         (train, ["curve", "nowhere"], "matplotlib"),
         (train, ["merge", "nowhere", "out"], "peft"),
         (train, ["run", "nowhere.yaml"], "tensorboard"),
-        (train, ["run", "train/recipes/vary-toy-sft-full-8bit.yaml"], "bitsandbytes"),
-        (train, ["memory", "train/recipes/vary-toy-sft-lora.yaml"], "peft"),
-        (train, ["run", "train/recipes/vary-toy-sft.yaml", "--short", "nowhere"], "deepspeed"),
+        (train, ["run", "train/recipes/vary_toy/sft.yaml", "--overlay", "full-8bit"], "bitsandbytes"),
+        (train, ["memory", "train/recipes/vary_toy/sft.yaml", "--overlay", "lora"], "peft"),
+        (train, ["run", "train/recipes/vary_toy/sft.yaml", "--short", "nowhere"], "deepspeed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -234,30 +234,35 @@ def recipes(folder: Path) -> Case:
 
     from train.recipe import RecipeError, load_recipe, to_yaml
 
-    files = sorted((ROOT / "train" / "recipes").glob("*.yaml"))
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    files = [file for file, text in zip(files, texts, strict=True) if "data:" in text]
+    files = sorted((ROOT / "train" / "recipes").glob("*/*.yaml"))
+    bases, over = ([file for file in files if (file.parent.name == "overlays") == kind] for kind in (False, True))
     keys = "train.max_steps train.betas.1 data.0.path data.5.path data.².path model.init model.init.0 lora.rank train \
         train.rates.clip freeze.0 objectives.letters.weight x x.y . .. train. train.deepspeed stage output \
         objectives.objects.weight".split()
 
-    def case(rng: random.Random) -> None:
+    def write(files: list[Path], path: Path, rng: random.Random) -> Path:
         text = rng.choice(files).read_text(encoding="utf-8")
+        if rng.random() < 0.7:
+            with contextlib.suppress(yaml.YAMLError, RecursionError):  # what yaml cannot write is no recipe
+                text = yaml.safe_dump(
+                    mutated_tree(yaml.safe_load(text), rng, rng.choice((1, 1, 2, 3))), allow_unicode=False
+                )
+        data = text.encode("utf-8", "surrogatepass")
+        path.write_bytes(mutated_bytes(data, rng) if rng.random() < 0.4 else data)
+        return path
+
+    def case(rng: random.Random) -> None:
         overrides = []
         for _ in range(rng.choice((0, 1, 2))):
             value = rng.choice(
                 (*map(repr, ODD), "[", "{", "9" * 5000, "!!python/object:x", "&a [*a]", "1:2:3", "2020-01-01", "@")
             )
             overrides.append(f"{rng.choice(keys)}{rng.choice(('=', '=', '=', '', '==', ' = '))}{value}")
-        if rng.random() < 0.7:
-            with contextlib.suppress(yaml.YAMLError):  # what yaml cannot write is no recipe
-                text = yaml.safe_dump(
-                    mutated_tree(yaml.safe_load(text), rng, rng.choice((1, 1, 2, 3))), allow_unicode=False
-                )
-        data = text.encode("utf-8", "surrogatepass")
-        (folder / "x.yaml").write_bytes(mutated_bytes(data, rng) if rng.random() < 0.4 else data)
+        path = write(bases, folder / "x.yaml", rng)
+        overlays = [write(over, folder / "over.yaml", rng)] if rng.random() < 0.5 else []
+        overlays += [rng.choice((rng.choice(over).stem, str(rng.choice(ODD))))] if rng.random() < 0.3 else []
         with contextlib.suppress(RecipeError):
-            to_yaml(load_recipe(folder / "x.yaml", overrides))
+            to_yaml(load_recipe(path, overrides, overlays))
 
     return case
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import RECIPES, ROOT
 
 import train.objectives.text
 from train.__main__ import main
@@ -20,7 +20,6 @@ from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import IGNORED
 
-RECIPES = ROOT / "train" / "recipes"
 TOKENS, WIDTH, INNER, LAYERS, WORDS = 1024, 256, 688, 4, 30000
 
 
@@ -209,7 +208,7 @@ def test_the_last_line_is_the_answer(shape, tmp_path, capsys):
     assert main(["memory", str(path), *words.split(), "--gpu", "1.2"]) == 0  # the advice is planned, and it fits
     assert f"fits: {size} " in capsys.readouterr().out
     assert main(["memory", str(path), "--gpu", "1"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1].endswith("try one of the lora or qlora recipes")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("try --overlay lora or qlora")
     assert main(["memory", str(path), "--tokens", "200"]) == 2
     assert "more than 200 are needed" in capsys.readouterr().err
 
@@ -229,32 +228,31 @@ def test_measured_beside_the_plan(shape, tmp_path, capsys):
 
 
 def test_deepspeed_of_another_kind_is_refused(shape):
-    recipe = small(shape, precision="bf16", deepspeed=str(RECIPES / "zero3.json"))
+    recipe = small(shape, precision="bf16", deepspeed=str(RECIPES / "deepspeed" / "zero3.json"))
     with pytest.raises(RecipeError, match="zero2-offload.json"):
         plan(recipe)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "tokens", "most"),
+    ("base", "overlay", "tokens", "most"),
     [
-        ("vary-toy-sft-full-8bit", 2048, 10.2),
-        ("vary-toy-sft-lora", 2048, 7.0),
-        ("vary-toy-sft-qlora", 2048, 4.5),
-        ("vary-toy-sft-full-offload", 4096, 10.2),
-        ("vary-tiny-vocabulary-11gb", 1024, 8.0),
+        ("vary_toy/sft", "full-8bit", 2048, 10.2),
+        ("vary_toy/sft", "lora", 2048, 7.0),
+        ("vary_toy/sft", "qlora", 2048, 4.5),
+        ("vary_toy/sft", "full-offload", 4096, 10.2),
+        ("vary_tiny/vocabulary", "11gb", 1024, 8.0),
     ],
 )
-def test_full_size_recipes_fit(name, tokens, most):
-    """The promise of the README, at micro-batch 1 with one picture of 256 tokens; and what the recipe says is so."""
-    path = RECIPES / f"{name}.yaml"
-    recipe = load_recipe(path, ["train.batch_size=1", f"train.max_length={tokens}"])
+def test_full_size_recipes_fit(base, overlay, tokens, most):
+    """The promise of the README, at micro-batch 1 with one picture of 256 tokens; and what the overlay says is so."""
+    path = RECIPES / f"{base}.yaml"
+    recipe = load_recipe(path, ["train.batch_size=1", f"train.max_length={tokens}"], [overlay])
     found = plan(recipe)
     assert found.peak <= most * GIB and found.fits(11)
-    way = name.removeprefix("vary-toy-sft-")
-    assert way == name or found.peak / GIB == pytest.approx(NEEDS[f"train {way}"], abs=0.01)  # the doctor's
-    said = float(re.search(r"([\d.]+) GiB", path.read_text()).group(1))
-    own = load_recipe(path)
+    assert overlay == "11gb" or found.peak / GIB == pytest.approx(NEEDS[f"train {overlay}"], abs=0.01)  # the doctor's
+    said = float(re.search(r"([\d.]+) GiB", (RECIPES / f"overlays/{overlay}.yaml").read_text()).group(1))
+    own = load_recipe(path, overlays=[overlay])
     computed = found.peak if own.train.batch_size == 1 and own.train.max_length == tokens else plan(own).peak
     assert computed / GIB == pytest.approx(said, abs=0.05)
 
@@ -270,8 +268,8 @@ def test_what_reading_needs_is_what_the_pages_say(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vary-toy-pretrain-full-8bit", "vary-toy-sft-full-8bit"])
-def test_what_cannot_accumulate_has_the_largest_micro_batch(name):
-    recipe = load_recipe(RECIPES / f"{name}.yaml")
+@pytest.mark.parametrize(("base", "overlay"), [("pretrain", "pretrain-full-8bit"), ("sft", "full-8bit")])
+def test_what_cannot_accumulate_has_the_largest_micro_batch(base, overlay):
+    recipe = load_recipe(RECIPES / "vary_toy" / f"{base}.yaml", overlays=[overlay])
     assert plan(recipe).fits(11)
     assert not plan(replace(recipe, train=replace(recipe.train, batch_size=recipe.train.batch_size + 1))).fits(11)

@@ -1,18 +1,21 @@
 """Recipes: every one that is shipped loads, and every mistake is one sentence."""
 
 import dataclasses
+import itertools
 import random
 import re
 
 import pytest
-from conftest import ROOT
+import yaml
+from conftest import BASES, OVERLAID, RECIPES, ROOT
 
 from train.experiments.study import RECIPES as STUDIES
 from train.experiments.study import WAYS
 from train.recipe import Recipe, RecipeError, load_recipe, to_yaml
 
-SHIPPED = sorted([*(ROOT / "train/recipes").glob("*.yaml"), *(ROOT / "train/experiments/recipes").glob("*.yaml")])
-ZERO = ROOT / "train" / "recipes"
+SHIPPED = sorted([*BASES, *(ROOT / "train/experiments/recipes").glob("*.yaml")])
+OVERLAYS = sorted((RECIPES / "overlays").glob("*.yaml"))
+ZERO = RECIPES / "deepspeed"
 FROZEN = ("stage: sft", "freeze: [vision_vocabulary, clip]")
 
 
@@ -28,16 +31,21 @@ def recipe(tmp_path):
     return write
 
 
-def refusal(path, *overrides: str) -> str:
+def refusal(path, *overrides: str, overlays=()) -> str:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(path, overrides)
+        load_recipe(path, overrides, overlays)
     message = str(caught.value)
     assert message and "\n" not in message
     return message
 
 
+def head(path) -> list[str]:
+    """The comment that a file begins with."""
+    return list(itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()))
+
+
 def test_recipes_are_shipped():
-    assert SHIPPED
+    assert BASES and {name for _, name in OVERLAID} == {path.stem for path in OVERLAYS}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -45,17 +53,59 @@ def test_shipped_recipe_loads_and_begins_with_how_to_run_it(path):
     recipe = load_recipe(path)
     assert isinstance(recipe, Recipe)
     assert recipe.data and recipe.output
-    head = path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    comment = [line for line in head if line.startswith("#")]
-    assert head[0].startswith("#")
-    assert any(f"train run {path.relative_to(ROOT)}" in line for line in comment)
-    if path.stem.startswith("vary-"):
-        assert any(line.startswith("#   hf download") for line in comment)
-    if path.stem.startswith("vary-") and recipe.train.deepspeed != str(path.with_name("zero2.json")):  # for one card
-        assert any(f"train memory train/recipes/{path.name}" in line for line in comment)
-        assert any(f"{path.name} --short" in line for line in comment)
-        assert any("GiB and 0.8 GiB reserve" in line for line in comment)
-        assert any(re.match(r"# Batch \d+", line) and "rate" in line for line in comment)
+    name = path.relative_to(ROOT)
+    assert any(re.search(rf"train run {name}(?! --overlay)", line) for line in head(path))
+    if path.parent.name.startswith("vary_"):
+        assert any(line.startswith("#   hf download") for line in head(path))
+        assert any(f"train memory {name} --overlay " in line for line in head(path))
+        assert any(re.search(rf"train run {name} --overlay \S+ --short", line) for line in head(path))
+
+
+@pytest.mark.parametrize(("path", "name"), OVERLAID, ids=lambda value: getattr(value, "stem", value))
+def test_shipped_overlay_loads_and_says_what_it_costs(path, name):
+    recipe = load_recipe(path, overlays=[name])
+    assert recipe != load_recipe(path) and recipe.train.deepspeed != str(ZERO / "zero2.json")  # for one card
+    comment = head(RECIPES / "overlays" / f"{name}.yaml")
+    assert any(f"train run {path.relative_to(ROOT)} --overlay {name}" in line for line in comment)
+    assert any("GiB and 0.8 GiB reserve" in line for line in comment)
+    assert any(re.match(r"# Batch \d+", line) and "rate" in line for line in comment)
+
+
+def test_the_two_stages_of_full_8bit_differ_in_the_rate_alone():
+    one, two = (
+        yaml.safe_load((RECIPES / "overlays" / f"{name}full-8bit.yaml").read_text()) for name in ("", "pretrain-")
+    )
+    assert one["train"].pop("learning_rate") != two["train"].pop("learning_rate") and one == two
+
+
+def test_overlays_are_merged_one_over_another_and_below_overrides(recipe, tmp_path):
+    path = recipe("model: {clip: false, preset: nano}", "train: {batch_size: 8, betas: [0.8, 0.9]}", "stage: sft")
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("train: {batch_size: 4, betas: [0.7, 0.8], seed: 3}\nmodel:\nfreeze: [clip]\n")
+    second.write_text("data: [{path: a}, {path: b}]\ntrain: {batch_size: 2}\n")
+    loaded = load_recipe(path, ["train.seed=5"], [first, second])
+    assert (loaded.train.batch_size, loaded.train.betas, loaded.train.seed) == (2, [0.7, 0.8], 5)
+    assert loaded.model.preset == "nano" and loaded.model.clip is False  # a section without anything changes nothing
+    assert [source.path for source in loaded.data] == ["a", "b"] and loaded.freeze == ["clip"]
+    assert load_recipe(path, overlays=[second, first]).train.batch_size == 4
+    second.write_text("# nothing\n")
+    assert load_recipe(path, overlays=[second]) == load_recipe(path)
+
+
+def test_overlay_that_cannot_be_merged_is_one_sentence(recipe, tmp_path):
+    there = ", ".join(path.stem for path in OVERLAYS)
+    for name in ("lore", "", "x/y.yaml", "\0", "a" * 5000, str(tmp_path)):
+        assert f"train/recipes/overlays has {there}; or name a YAML file" in refusal(recipe(), overlays=[name])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("- a list")
+    assert f"{mine}: an overlay must be a mapping" in refusal(recipe(), overlays=[mine])
+    mine.write_text("train: {batchsize: 4}")
+    assert f"recipe.yaml --overlay {mine}: unknown key 'train.batchsize'" in refusal(recipe(), overlays=[mine])
+    mine.write_text("train: 5")
+    assert "train. must be a mapping" in refusal(recipe("train: {seed: 1}"), overlays=[mine])
+    no_recipe = tmp_path / "list.yaml"
+    no_recipe.write_text("- a list")
+    assert "the recipe must be a mapping" in refusal(no_recipe, overlays=["lora"])
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
@@ -163,7 +213,10 @@ def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
         (["train: {loss_scale: 128}"], "train.loss_scale is for train.in_backward"),
         (["train: {weights: fp16, precision: fp16}"], "a GradScaler refuses such weights: set train.precision=fp32"),
         (["train: {weights: bf16}"], "small steps would be lost: set train.optimizer=adamw_bnb_8bit"),
-        (["train: {deepspeed: nowhere.json}"], "train.deepspeed: no file 'nowhere.json'"),
+        (
+            ["train: {deepspeed: nowhere.json}"],
+            "train.deepspeed: no file 'nowhere.json'; train/recipes/deepspeed has zero2-",
+        ),
         (["train: {weights: fp16, optimizer: adamw_bnb_8bit}"], "would be lost without a scale: set train.in_backward"),
         (["stage: sft", "lora: {quantize: nf4}"], "cannot be trained: set lora.rank"),
         (["stage: sft", "lora: {rank: 8}"], "write freeze: ['vision_vocabulary', 'clip']"),
@@ -283,7 +336,13 @@ def test_missing_recipe_says_where_they_are(tmp_path):
     assert "the recipes are in train/recipes" in refusal(tmp_path / "none.yaml")
 
 
-def test_deepspeed_file_beside_the_recipe_is_found(recipe, tmp_path):
+def test_deepspeed_file_is_found_by_name_beside_the_recipe_or_the_overlay_and_among_ours(recipe, tmp_path):
+    assert load_recipe(recipe("train: {deepspeed: zero3.json}")).train.deepspeed == str(ZERO / "zero3.json")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "over.yaml").write_text("train: {deepspeed: own.json}")
+    (tmp_path / "own" / "own.json").write_text("{}")
+    found = load_recipe(recipe(), overlays=[tmp_path / "own" / "over.yaml"]).train.deepspeed
+    assert found == str(tmp_path / "own" / "own.json")
     (tmp_path / "zero.json").write_text("{}")
     assert load_recipe(recipe("train: {deepspeed: zero.json}")).train.deepspeed == str(tmp_path / "zero.json")
     (tmp_path / "zero.json").write_text("{")

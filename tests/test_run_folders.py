@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT, TINY, losses, start_of
 
 from train.__main__ import main
+from train.recipe import Recipe, RecipeError, TrainSettings, to_yaml
+from train.run_folder import compare
 
 HOLDER = """
 import pathlib, sys, time, varytoy, train.run_folder
@@ -58,6 +60,25 @@ def test_what_may_not_change_is_refused_before_anything_is_written(done, tmp_pat
     assert main(["run", str(done), "--resume"]) == 2
     assert f"the samples of data.0.path={tmp_path / 'data'}" in capsys.readouterr().err
     assert stored.read_bytes() == before
+
+
+def test_a_deepspeed_file_may_have_moved(tmp_path):
+    said = []
+    for name, text in (("old", "{}"), ("new", "{}"), ("other", '{"x": 1}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zero.json").write_text(text)
+    started, moved, other = (
+        Recipe(train=TrainSettings(deepspeed=f"{tmp_path / name}/zero.json")) for name in "old new other".split()
+    )
+    (tmp_path / "recipe.yaml").write_text(to_yaml(started))
+    compare(moved, tmp_path, "checkpoint-1", said.append)
+    assert "train.deepspeed=" in said[-1]
+    with pytest.raises(RecipeError, match="train.deepspeed=.*recipe.yaml as the recipe"):
+        compare(other, tmp_path, "checkpoint-1", said.append)
+    (tmp_path / "old" / "zero.json").unlink()
+    compare(moved, tmp_path, "checkpoint-1", said.append)
+    with pytest.raises(RecipeError, match="train.deepspeed="):
+        compare(Recipe(), tmp_path, "checkpoint-1", said.append)
 
 
 def test_what_may_change_is_said_and_applied(done, tmp_path, capsys):

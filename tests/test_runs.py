@@ -46,8 +46,8 @@ def by_step(folder: Path) -> dict[int, float]:
             "train.clip_norm=0",
             "train.loss_scale=0",
         ),
-        ("train.deepspeed=train/recipes/zero2.json", "train.optimizer=adamw_bnb_8bit"),
-        ("train.deepspeed=train/recipes/zero3.json",),
+        ("train.deepspeed=train/recipes/deepspeed/zero2.json", "train.optimizer=adamw_bnb_8bit"),
+        ("train.deepspeed=train/recipes/deepspeed/zero3.json",),
     ],
     ids=["plain", "in-backward", "zero2", "zero3"],
 )

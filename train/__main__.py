@@ -1,4 +1,5 @@
-"""``python -m train run RECIPE.yaml [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a model."""
+"""``python -m train run RECIPE.yaml [--overlay NAME] [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a
+model."""
 
 import argparse
 import math
@@ -45,12 +46,23 @@ def _picture(text: str) -> Path:
     return path
 
 
+def _add_recipe(program: argparse.ArgumentParser) -> None:
+    program.add_argument("recipe")
+    program.add_argument("overrides", nargs="*", metavar="key=value")
+    program.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME_OR_FILE",
+        help="settings merged over the recipe: a name in train/recipes/overlays or a YAML file; may be repeated",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train", description="Train and measure.")
     programs = parser.add_subparsers(dest="program", required=True, metavar="NAME")
     run = programs.add_parser("run", help="train as a recipe says")
-    run.add_argument("recipe")
-    run.add_argument("overrides", nargs="*", metavar="key=value")
+    _add_recipe(run)
     run.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
     run.add_argument("--overwrite", action="store_true", help="begin anew and delete the run that the folder holds")
     run.add_argument("--short", metavar="FOLDER", help="only three steps in nano's shape, on the samples of FOLDER")
@@ -75,8 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.set_defaults(run=_export)
 
     memory = programs.add_parser("memory", help="what a recipe's step needs on a card, without one")
-    memory.add_argument("recipe")
-    memory.add_argument("overrides", nargs="*", metavar="key=value")
+    _add_recipe(memory)
     memory.add_argument("--gpu", type=_gib, default=11.0, help="GiB of the card")
     memory.add_argument("--tokens", type=positive, default=0, help="of a sample (default: train.max_length)")
     memory.add_argument("--images", type=positive, default=1, help="in a sample")
@@ -88,13 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
     needs.set_defaults(run=_needs)
 
     features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
-    features.add_argument("recipe")
-    features.add_argument("overrides", nargs="*", metavar="key=value")
+    _add_recipe(features)
     features.set_defaults(run=_features)
 
     inspect = programs.add_parser("inspect", help="show samples of a recipe as tokens, with what is taught marked")
-    inspect.add_argument("recipe")
-    inspect.add_argument("overrides", nargs="*", metavar="key=value")
+    _add_recipe(inspect)
     inspect.add_argument("--count", type=positive, default=3, help="samples of each source")
     inspect.set_defaults(run=_inspect, needs=("rapidfuzz",))
 
@@ -125,14 +134,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _load(options) -> Recipe:
     """The recipe, once all packages that it needs are known to be there."""
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = load_recipe(options.recipe, options.overrides, options.overlay)
     train = recipe.train
     asked = {
         "bitsandbytes": train.optimizer in EIGHT_BIT or recipe.lora.quantize,
         "deepspeed": train.deepspeed,
         "peft": recipe.lora.rank,
     }
-    require("train", *(name for name, wanted in asked.items() if wanted), by=options.recipe)
+    require(
+        "train",
+        *(name for name, wanted in asked.items() if wanted),
+        by=" --overlay ".join([options.recipe, *options.overlay]),
+    )
     return recipe
 
 
@@ -187,14 +200,14 @@ def _needs(options) -> None:
 def _features(options) -> None:
     from train.features import write
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = load_recipe(options.recipe, options.overrides, options.overlay)
     print(f"features of {write(recipe):,} pictures are in {recipe.features}")
 
 
 def _inspect(options) -> None:
     from train.inspect_labels import inspect
 
-    print(inspect(load_recipe(options.recipe, options.overrides), options.count))
+    print(inspect(load_recipe(options.recipe, options.overrides, options.overlay), options.count))
 
 
 def _merge(options) -> None:

@@ -1,4 +1,4 @@
-"""Dataclasses from a YAML file and ``a.b=value`` overrides, with checked keys and types."""
+"""Dataclasses from a YAML file, overlays on it and ``a.b=value`` overrides, with checked keys and types."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+OVERLAYS = Path(__file__).with_name("recipes") / "overlays"
 _MOST_KEYS = 1000  # of a mapping that is looked through for doubled ones
 _MOST_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
 
@@ -33,12 +34,55 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(problem=f"a mapping of more than {_MOST_VALUES:,} keys")
 
 
-def read_tree(path: Path, overrides: Sequence[str] = ()) -> object:
-    """What a YAML file holds, with the overrides put in (values are YAML; list entries by number).
+def read_tree(path: Path, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()) -> object:
+    """What a YAML file holds, with the overlays merged over it one after another, then the overrides put in (values are
+    YAML; list entries by number).
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or an override cannot be applied.
+        RecipeError: a file cannot be read, is not YAML, or an override cannot be applied.
     """
+    tree = _read(path)
+    for overlay in overlays:
+        over = _read(overlay)
+        if not isinstance(over, dict):
+            raise RecipeError(f"{overlay}: an overlay must be a mapping")
+        tree = _merged(tree, over) if isinstance(tree, dict) else tree
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        said = shown(override)
+        if not equals:
+            raise RecipeError(f"{said} is no override: write key=value, e.g. train.batch_size=4")
+        _assign(tree, key.split("."), _load(value, f"{said}: the value"), said)
+    return tree
+
+
+def overlay_file(name: str | Path) -> Path:
+    """The file of an overlay: one of ``train/recipes/overlays`` by its name, or any by its path.
+
+    Raises:
+        RecipeError: there is none; lists what there is.
+    """
+    for path in (OVERLAYS / f"{name}.yaml", Path(name)):
+        if is_there(path):
+            return path
+    there = ", ".join(sorted(path.stem for path in OVERLAYS.glob("*.yaml")))
+    raise RecipeError(f"no overlay {shown(str(name))}: train/recipes/overlays has {there}; or name a YAML file")
+
+
+def _merged(tree: dict, over: dict) -> dict:
+    """``over`` laid on ``tree``: mappings key by key; a section without anything below changes nothing."""
+    found = dict(tree)
+    for key, value in over.items():
+        below = tree.get(key)
+        if not isinstance(below, dict) or not isinstance(value, dict | None):
+            found[key] = value
+        elif value is not None:
+            found[key] = _merged(below, value)
+    return found
+
+
+def _read(path: Path) -> object:
+    """One YAML file."""
     if is_there(path, Path.is_dir):
         raise RecipeError(f"{path} is a folder: name the recipe's file, e.g. {path / 'recipe.yaml'}")
     if not is_there(path):
@@ -50,14 +94,7 @@ def read_tree(path: Path, overrides: Sequence[str] = ()) -> object:
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
     tree = _load(text, f"{path}")
-    tree = {} if tree is None else _unshared(tree)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        said = shown(override)
-        if not equals:
-            raise RecipeError(f"{said} is no override: write key=value, e.g. train.batch_size=4")
-        _assign(tree, key.split("."), _load(value, f"{said}: the value"), said)
-    return tree
+    return {} if tree is None else _unshared(tree)
 
 
 def is_there(path: Path, kind=Path.is_file) -> bool:

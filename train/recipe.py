@@ -10,9 +10,10 @@ from pathlib import Path
 import yaml
 
 from train.objectives import OBJECTIVES, Settings
-from train.parse import RecipeError, fill, is_there, read_tree, shown
+from train.parse import RecipeError, fill, is_there, overlay_file, read_tree, shown
 from varytoy.models.config import VaryConfig
 
+_DEEPSPEED = Path(__file__).with_name("recipes") / "deepspeed"
 STAGES = ("vocabulary", "pretrain", "sft")
 EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 """Optimizers that train.rounding's stands for."""
@@ -107,7 +108,7 @@ class TrainSettings:
     precision: str = "fp32"
     """fp32, bf16 or fp16 (autocast)."""
     deepspeed: str = ""
-    """A DeepSpeed JSON file, looked for beside the recipe too."""
+    """A DeepSpeed JSON file, looked for beside the recipe and in ``train/recipes/deepspeed`` too."""
     weights: str = "fp32"
     """What the weights are kept and trained in: fp32, or bf16 or fp16 for half of the memory, without autocast. Steps
     on 16-bit weights are rounded by chance (train/rounding.py)."""
@@ -352,30 +353,34 @@ def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     return cut
 
 
-def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
-    """Read a YAML recipe and apply ``a.b=value`` overrides (values are YAML; list entries by number).
+def load_recipe(
+    path: str | Path, overrides: typing.Sequence[str] = (), overlays: typing.Sequence[str | Path] = ()
+) -> Recipe:
+    """Read a YAML recipe, merge overlays over it (names or files, ``parse.overlay_file``) and apply ``a.b=value``
+    overrides (values are YAML; list entries by number).
 
     Raises:
-        RecipeError: unknown keys, wrong types, settings that do not go together.
+        RecipeError: no such overlay, unknown keys, wrong types, settings that do not go together.
     """
-    path = Path(path)
-    recipe = read_recipe(path, overrides)
-    beside = path.parent / recipe.train.deepspeed
-    if not is_there(Path(recipe.train.deepspeed)) and is_there(beside):
-        recipe.train.deepspeed = str(beside)
+    path, files = Path(path), [overlay_file(name) for name in overlays]
+    recipe = fill(Recipe, read_tree(path, overrides, files), " --overlay ".join(map(str, (path, *overlays))))
+    asked = recipe.train.deepspeed
+    folders = (Path(), path.parent, *(file.parent for file in files), _DEEPSPEED)
+    recipe.train.deepspeed = next((str(folder / asked) for folder in folders if is_there(folder / asked)), asked)
     recipe.check()
     return recipe
 
 
-def read_recipe(path: Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path) -> Recipe:
     """As ``load_recipe``, without looking whether the settings go together and their files are there."""
-    return fill(Recipe, read_tree(path, overrides), str(path))
+    return fill(Recipe, read_tree(path), str(path))
 
 
 def read_zero(path: str) -> dict:
     """What a DeepSpeed JSON file says of ZeRO. Raises RecipeError if it cannot be read."""
     if not is_there(Path(path)):
-        raise RecipeError(f"train.deepspeed: no file {shown(path)}")
+        there = ", ".join(sorted(file.name for file in _DEEPSPEED.glob("*.json")))
+        raise RecipeError(f"train.deepspeed: no file {shown(path)}; train/recipes/deepspeed has {there}")
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -200,6 +200,7 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, say: Callable[[str], 
         change = f"{key}={after} (was {before})"
         moved = key == "features" and before and after  # what is in it is checked, wherever it lies
         moved = moved or sums.get(key) and after and digest(Path(after)) == sums[key]
+        moved = moved or key == "train.deepspeed" and before and after and _moved(Path(before), Path(after))
         (taken if key in MAY_CHANGE or moved else refused).append(change)
     for key, wanted in sums.items():
         if wanted and new.get(key) == old.get(key) is not None and digest(Path(new[key])) != wanted:
@@ -210,7 +211,8 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, say: Callable[[str], 
     if refused:
         raise RecipeError(
             f"--resume: a run goes on with what it was started with, and changed are {', '.join(refused)}: change that "
-            f"back, or start a new run from its model with model.init={checkpoint} output=FOLDER"
+            f"back, or take {stored} as the recipe, or start a new run from its model with model.init={checkpoint} "
+            "output=FOLDER"
         )
     if taken:
         say(f"changed for the rest of the run: {', '.join(taken)}")
@@ -223,6 +225,12 @@ def _absolute(value: object) -> object:
     if isinstance(value, list):
         return [_absolute(each) for each in value]
     return os.path.abspath(value) if isinstance(value, str) and value else value
+
+
+def _moved(before: Path, after: Path) -> bool:
+    """Whether a file is the same one elsewhere: it says the same, or the old one is gone and the name is the same."""
+    old = digest(before)
+    return old == digest(after) if old else before.name == after.name
 
 
 def _last_start(output: Path) -> dict:

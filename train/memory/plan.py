@@ -392,7 +392,7 @@ def advice(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: in
     words = " ".join(f"train.{key}={value}".lower() for key, value in turned.items())
     then = [f"with {words} it is {found.peak / GIB:.2f} GiB"] if turned else []
     if not found.fits(card):
-        then.append("freeze more of the model" if recipe.lora.quantize else "try one of the lora or qlora recipes")
+        then.append("freeze more of the model" if recipe.lora.quantize else "try --overlay lora or qlora")
     return ", ".join(then)
 
 
