@@ -91,13 +91,18 @@ def build_parser() -> argparse.ArgumentParser:
     dialogue.add_argument("out", type=Path)
     dialogue.add_argument("--count", type=positive, default=1000)
     dialogue.add_argument("--seed", type=int, default=0)
+    dialogue.add_argument("--name", default="Vary-toy", help="what the model calls itself")
     dialogue.add_argument("--overwrite", action="store_true")
-    dialogue.set_defaults(run=lambda chosen: write_dialogues(chosen.out, chosen.count, chosen.seed, chosen.overwrite))
+    dialogue.set_defaults(run=_dialogue)
 
     check = programs.add_parser("check", help="validate a samples file")
     check.add_argument("samples", type=Path)
     check.set_defaults(run=_check)
     return parser
+
+
+def _dialogue(options) -> None:
+    write_dialogues(options.out, options.count, options.seed, options.overwrite, options.name)
 
 
 def _fetch(options) -> None:

@@ -10,11 +10,10 @@ from varytoy.data.samples import parse_sample
 _GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
 _WELCOMES = ("Hello! Give me a picture and I will read it.", "Hello! How can I help?")
 _ABOUT = {
-    "Who are you?": "I am vary-nano, a small model that reads pictures.",
+    "Who are you?": "I am {name}, a model that reads pictures.",
     "What can you do?": "I read text, find objects, describe pictures and answer questions about them.",
     "Can you see?": "I can look at a picture that you give me.",
-    "Are you a person?": "No, I am a small language model.",
-    "How large are you?": "I have about ten million parameters.",
+    "Are you a person?": "No, I am a language model.",
     "Do you make mistakes?": "Yes. Please check what I read.",
     "Thank you!": "You are welcome.",
     "Goodbye.": "Goodbye!",
@@ -23,23 +22,24 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 _WORDS = "apple river stone window garden paper yellow seven bread music winter table orange light metal".split()
 
 
-def dialogues(count: int, seed: int) -> Iterator[dict]:
-    """``count`` sample rows without images, of one to three turns."""
+def dialogues(count: int, seed: int, name: str = "Vary-toy") -> Iterator[dict]:
+    """``count`` sample rows without images, of one to three turns; ``name``: what the model calls itself."""
     for index in range(count):
         rng = generator(seed, "dialogue", index)
         messages = []
         for _ in range(rng.choice((1, 1, 2, 3))):
-            question, answer = _turn(rng)
+            question, answer = _turn(rng, name)
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         yield {"id": f"dialogue-{seed}-{index}", "task": "chat", "messages": messages, "images": []}
 
 
-def _turn(rng: random.Random) -> tuple[str, str]:
+def _turn(rng: random.Random, name: str) -> tuple[str, str]:
     kind = rng.randrange(6)
     if kind == 0:
         return rng.choice(_GREETINGS), rng.choice(_WELCOMES)
     if kind == 1:
-        return rng.choice(list(_ABOUT.items()))
+        question, answer = rng.choice(list(_ABOUT.items()))
+        return question, answer.format(name=name)
     if kind == 2:
         first, second = rng.randint(0, 10), rng.randint(0, 10)
         return f"What is {first} plus {second}?", str(first + second)
@@ -52,9 +52,9 @@ def _turn(rng: random.Random) -> tuple[str, str]:
     return f"Spell the word {word}.", " ".join(word)
 
 
-def write_dialogues(out: Path, count: int, seed: int, overwrite: bool = False) -> None:
+def write_dialogues(out: Path, count: int, seed: int, overwrite: bool = False, name: str = "Vary-toy") -> None:
     """Write ``samples.jsonl`` into ``out``. Raises FileExistsError as the picture writer does."""
     with samples_file(out, overwrite) as add:
-        for row in dialogues(count, seed):
+        for row in dialogues(count, seed, name):
             parse_sample(row, out, row["id"])
             add(row)

@@ -65,8 +65,8 @@ def train(folder: Path) -> None:
         rows.append({"id": name, "task": "ocr", "messages": [user, answer], "images": [name]})
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     recipe = ROOT / "train/recipes/vary_toy/sft.yaml"
-    call("-m", "train", "run", recipe, "--overlay", "full-8bit", f"output={folder / 'run'}", "--short", folder)
-    check((folder / "run-short/model.safetensors").is_file(), "the run left no model.safetensors")
+    call("-m", "train", "run", recipe, "--overlay", "full-8bit", f"output={folder / 'run'}", "--smoke-test", folder)
+    check((folder / "run-smoke-test/model.safetensors").is_file(), "the run left no model.safetensors")
 
 
 def demo(folder: Path) -> None:

@@ -22,7 +22,7 @@ LINE = "pip install -c varytoy/constraints.txt -e '.[train]'"
         (train, ["run", "nowhere.yaml"], "tensorboard"),
         (train, ["run", "train/recipes/vary_toy/sft.yaml", "--overlay", "full-8bit"], "bitsandbytes"),
         (train, ["memory", "train/recipes/vary_toy/sft.yaml", "--overlay", "lora"], "peft"),
-        (train, ["run", "train/recipes/vary_toy/sft.yaml", "--short", "nowhere"], "deepspeed"),
+        (train, ["run", "train/recipes/vary_toy/sft.yaml", "--smoke-test", "nowhere"], "deepspeed"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

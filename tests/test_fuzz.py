@@ -237,7 +237,7 @@ def recipes(folder: Path) -> Case:
     files = sorted((ROOT / "train" / "recipes").glob("*/*.yaml"))
     bases, over = ([file for file in files if (file.parent.name == "overlays") == kind] for kind in (False, True))
     keys = "train.max_steps train.betas.1 data.0.path data.5.path data.².path model.init model.init.0 lora.rank train \
-        train.rates.clip freeze.0 objectives.letters.weight x x.y . .. train. train.deepspeed stage output \
+        train.lr_overrides.clip freeze.0 objectives.letters.weight x x.y . .. train. train.deepspeed stage output \
         objectives.objects.weight".split()
 
     def write(files: list[Path], path: Path, rng: random.Random) -> Path:

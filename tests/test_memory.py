@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from train.objectives.chunked_loss import chunked_cross_entropy
 from train.optim.in_backward import InBackward
-from train.optim.stochastic_rounding import RoundingAdamW8bit, round_by_chance
+from train.optim.stochastic_rounding import RoundingAdamW8bit, round_stochastically
 from varytoy.processing.processor import IGNORED
 
 
@@ -157,14 +157,14 @@ def test_an_embedding_is_never_whole_in_32_bits():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_by_chance_keeps_the_mean(dtype):
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for value in (1.001, -0.3333, 3e-5, 0.0, 1.0):
         values = torch.full((20_000,), value)
-        rounded = round_by_chance(values, dtype, dice).float()
+        rounded = round_stochastically(values, dtype, rng).float()
         assert len(rounded.unique()) == (1 if values.to(dtype).float()[0] == value else 2)
         gap = float(rounded.max() - rounded.min())
         assert abs(float(rounded.double().mean()) - float(values[0])) <= 0.02 * gap
-    assert torch.isfinite(round_by_chance(torch.full((1000,), torch.finfo(dtype).max), dtype, dice)).all()
+    assert torch.isfinite(round_stochastically(torch.full((1000,), torch.finfo(dtype).max), dtype, rng)).all()
 
 
 def test_rounding_optimizer_is_bitsandbytes_where_nothing_is_rounded():

@@ -94,7 +94,7 @@ def test_without_steps_in_backward(least):
 
 def test_gradients_stand_while_the_next_micro_batch_comes(shape, least):
     one, two = (plan(small(shape, optimizer="adamw_torch_fused", accumulation=count)) for count in (1, 2))
-    assert two.moments["forward: loss"] - one.moments["forward: loss"] == pytest.approx(4 * sum(least[2]), rel=0.05)
+    assert two.phases["forward: loss"] - one.phases["forward: loss"] == pytest.approx(4 * sum(least[2]), rel=0.05)
 
 
 def test_without_checkpointing(least):
@@ -191,7 +191,7 @@ def test_adapters_and_four_bits(shape, least):
     assert packed.peak < adapters.peak < least[1].peak
     linears = LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * INNER)
     assert adapters.kinds["weights"] - packed.kinds["weights"] == pytest.approx(1.5 * linears, rel=0.05)
-    assert "NF4" in packed.stand_ins[0]
+    assert "NF4" in packed.approximations[0]
 
 
 def test_the_last_line_is_the_answer(shape, tmp_path, capsys):

@@ -58,7 +58,7 @@ def test_shipped_recipe_loads_and_begins_with_how_to_run_it(path):
     if path.parent.name.startswith("vary_"):
         assert any(line.startswith("#   hf download") for line in head(path))
         assert any(f"train memory {name} --overlay " in line for line in head(path))
-        assert any(re.search(rf"train run {name} --overlay \S+ --short", line) for line in head(path))
+        assert any(re.search(rf"train run {name} --overlay \S+ --smoke-test", line) for line in head(path))
 
 
 @pytest.mark.parametrize(("path", "name"), OVERLAID, ids=lambda value: getattr(value, "stem", value))
@@ -227,9 +227,9 @@ def test_override_that_cannot_be_applied_is_one_sentence(recipe, override):
         ([*FROZEN, "features: x", "objectives: {objects: {weight: 1}}"], "which objects train"),
         ([*FROZEN, "features: x", "train: {predict_steps: 5}"], "has no towers with features: set it to 0"),
         (["train: {predict_steps: 5, deepspeed: zero2.json}"], "DeepSpeed may spread the model: set it to 0"),
-        ([*FROZEN, "train: {rates: {clip: 1.0e-5}}"], "train.rates: clip is frozen"),
-        (["train: {rates: {tower: 1.0e-5}}"], "train.rates: 'tower' is not one of vision_vocabulary"),
-        (["train: {rates: 1.0e-5}"], "train.rates must be a mapping"),
+        ([*FROZEN, "train: {lr_overrides: {clip: 1.0e-5}}"], "train.lr_overrides: clip is frozen"),
+        (["train: {lr_overrides: {tower: 1.0e-5}}"], "train.lr_overrides: 'tower' is not one of vision_vocabulary"),
+        (["train: {lr_overrides: 1.0e-5}"], "train.lr_overrides must be a mapping"),
         (["train: {batch_size: 0}"], "train.batch_size: a number above 0, not 0"),
         (["train: {save_steps: -1}"], "train.save_steps: a number above 0, not -1"),
         ([*FROZEN, "lora: {rank: 8, quantize: nf4}", f"train: {{deepspeed: {ZERO}/zero3.json}}"], "take zero2.json"),
@@ -307,7 +307,7 @@ def test_any_mutation_of_a_recipe_is_taken_or_refused_in_one_sentence(recipe):
         "data.-1",
         f"data.{'9' * 5000}",
         "train.betas.1",
-        "train.rates.clip",
+        "train.lr_overrides.clip",
         "freeze.0",
     ]
     tree = dataclasses.asdict(Recipe())

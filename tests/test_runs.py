@@ -130,13 +130,13 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_in_the_end_too_much(te
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     calls.clear()
     with pytest.raises(RecipeError, match="2 batches without a finite loss"):
-        run(recipe(ten, tmp_path / "again", max_steps=5, most_not_finite=1))
+        run(recipe(ten, tmp_path / "again", max_steps=5, max_nonfinite_batches=1))
 
 
 def test_parts_have_their_own_rates_and_the_run_says_how_it_was_made(ten, tmp_path):
     run(recipe(ten, tmp_path / "one", max_steps=1))
     chosen = recipe(ten, tmp_path / "two", init=(str(tmp_path / "one"),), max_steps=3, schedule="constant")
-    chosen.train.rates = {"vision_vocabulary": 0.0}
+    chosen.train.lr_overrides = {"vision_vocabulary": 0.0}
     run(chosen)
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     learnt = [name for name in before if "running" not in name and "num_batches" not in name]

@@ -20,13 +20,13 @@ from data_tools.writer import write_samples
 from train.__main__ import main
 from train.data.bad_samples import BadSamples
 from train.data.collator import Collator
-from train.data.dataset import SampleDataset, converse
+from train.data.dataset import SampleDataset, merge_turns
 from train.data.sampler import SizeSampler
 from train.experiments.curve import read_metrics
 from train.loop import run
 from train.model import VaryForTraining, build, opt_shape
 from train.objectives import GuidedAttention, Letters, Objects
-from train.objectives.locations import looks
+from train.objectives.locations import glyph_locations
 from train.recipe import (
     DataSettings,
     RecipeError,
@@ -100,7 +100,7 @@ def test_guided_heads_learn_where_to_look_and_object_heads_what_is_there(tmp_pat
 def test_where_to_look(ten):
     """The letters of the answer at the letters of the picture, the numbers of a box at its corners."""
     sample = next(read_samples(ten))
-    found = looks(sample, sample.answer, sample.open_images()[0].size)
+    found = glyph_locations(sample, sample.answer, sample.open_images()[0].size)
     assert "".join(sample.answer[place] for place, _, _ in found) == sample.answer
     spots = {place: (x, y) for place, x, y in found}
     assert all(spots[place] == spots[place + 1] for place, letter in enumerate(sample.answer) if letter.isspace())
@@ -112,7 +112,7 @@ def test_where_to_look(ten):
     )
     scene = Sample(messages=[], task="detect")
     answer = "red ball: [100, 200, 300, 400], [010, 020, 030, 040];"
-    places = {answer[place:][:3]: (x, y) for place, x, y in looks(scene, answer, (50, 50))}
+    places = {answer[place:][:3]: (x, y) for place, x, y in glyph_locations(scene, answer, (50, 50))}
     assert places["100"] == places["200"] == (0.1, 0.2) and places["300"] == places["400"] == (0.3, 0.4)
     assert places["red"] == (0.1, 0.2) and places["[01"] == (0.01, 0.02)
 
@@ -128,7 +128,7 @@ def test_lines_and_words_are_written_with_their_places_and_read_without(ten):
     words = re.findall(r"(?:<y_(\d+)>)?<x_(\d+)>([^<\s]+)(\s?)", written)
     assert [word for *_, word, _ in words] == sample.answer.split()
     assert processor.decode_text(ids) == sample.answer
-    spots = {place: (x, y) for place, x, y in looks(sample, sample.answer, images[0].size)}
+    spots = {place: (x, y) for place, x, y in glyph_locations(sample, sample.answer, images[0].size)}
     starts = [match.start() for match in re.finditer(r"\S+", sample.answer)]
     for (down, across, _, _), start in zip(words, starts, strict=True):
         x, y = spots[start]
@@ -164,7 +164,7 @@ def test_samples_of_one_picture_become_a_conversation():
         return Sample(messages, [picture], task, task)
 
     tasks = ("detect", "ground", "caption", "vqa")
-    made = converse([row(task, picture) for picture in "ab" for task in tasks], 8, random.Random(0))
+    made = merge_turns([row(task, picture) for picture in "ab" for task in tasks], 8, random.Random(0))
     assert [sample.images for sample in made] == [["a"], ["b"]]
     for sample in made:
         answers = [message["content"].split()[0] for message in sample.messages if message["role"] == "assistant"]
@@ -174,12 +174,12 @@ def test_samples_of_one_picture_become_a_conversation():
     told = [row("ocr", "a"), row("vqa", "a")]
     for sample in told:
         sample.messages.insert(0, {"role": "system", "content": "Be brief."})
-    (joined,) = converse(told, 2, random.Random(0))
+    (joined,) = merge_turns(told, 2, random.Random(0))
     assert [message["role"] for message in joined.messages] == ["system", *["user", "assistant"] * 2]
     parse_sample(joined.to_json(), Path("."))
     alone = row("ocr", "a")
     alone.facts = {"at": [1, 2], "letters": "o"}
-    assert converse([alone], 8, random.Random(0)) == [alone]
+    assert merge_turns([alone], 8, random.Random(0)) == [alone]
 
 
 def test_a_bare_opt_goes_into_the_decoder_with_more_positions(tmp_path):

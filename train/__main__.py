@@ -9,7 +9,7 @@ from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools.assets.packages import SourceError
-from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, shorten
+from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, smoke_test
 from varytoy.checkpoints.loading import ModelError
 from varytoy.checkpoints.maps import WeightsError
 from varytoy.data.documents import DocumentError
@@ -63,9 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     programs = parser.add_subparsers(dest="program", required=True, metavar="NAME")
     run = programs.add_parser("run", help="train as a recipe says")
     _add_recipe(run)
-    run.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the output folder")
-    run.add_argument("--overwrite", action="store_true", help="begin anew and delete the run that the folder holds")
-    run.add_argument("--short", metavar="FOLDER", help="only three steps in nano's shape, on the samples of FOLDER")
+    run.add_argument("--resume", action="store_true", help="resume from the latest checkpoint of the output folder")
+    run.add_argument("--overwrite", action="store_true", help="replace the run that the output folder holds")
+    run.add_argument("--smoke-test", metavar="FOLDER", help="run three small steps on the samples of FOLDER")
     run.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     run.set_defaults(run=_run, needs=_TRAINER)
 
@@ -81,12 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
 
-    export = programs.add_parser("export", help="write a finished run as a folder to share, in 16 bits")
+    export = programs.add_parser("export", help="export a finished run in 16 bits")
     export.add_argument("source", metavar="RUN")
     export.add_argument("out", type=Path)
     export.set_defaults(run=_export)
 
-    memory = programs.add_parser("memory", help="what a recipe's step needs on a card, without one")
+    memory = programs.add_parser("memory", help="plan the GPU memory of a training step (no GPU needed)")
     _add_recipe(memory)
     memory.add_argument("--gpu", type=_gib, default=11.0, help="GiB of the card")
     memory.add_argument("--tokens", type=positive, default=0, help="of a sample (default: train.max_length)")
@@ -94,20 +94,20 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--measure", action="store_true", help="also run steps with random weights, on the card if any")
     memory.set_defaults(run=_memory, needs=("accelerate",))
 
-    needs = programs.add_parser("needs", help="what each published model takes of a card to read, without one")
+    needs = programs.add_parser("needs", help="estimate inference GPU memory (no GPU needed)")
     needs.add_argument("--answer", type=positive, default=1024, help="tokens of an answer")
     needs.set_defaults(run=_needs)
 
-    features = programs.add_parser("features", help="compute what a recipe's frozen towers say of its pictures")
+    features = programs.add_parser("features", help="precompute frozen vision features")
     _add_recipe(features)
     features.set_defaults(run=_features)
 
-    inspect = programs.add_parser("inspect", help="show samples of a recipe as tokens, with what is taught marked")
+    inspect = programs.add_parser("inspect", help="show samples as tokens, supervised ones marked")
     _add_recipe(inspect)
     inspect.add_argument("--count", type=positive, default=3, help="samples of each source")
     inspect.set_defaults(run=_inspect, needs=("rapidfuzz",))
 
-    merge = programs.add_parser("merge", help="make an ordinary model of an adapter and its base")
+    merge = programs.add_parser("merge", help="merge an adapter into its base")
     merge.add_argument("source", metavar="RUN")
     merge.add_argument("out", type=Path)
     merge.set_defaults(run=_merge, needs=("peft",))
@@ -243,13 +243,13 @@ def _run(options) -> None:
     from train.loop import run
 
     recipe = _load(options)
-    if options.short:
+    if options.smoke_test:
         if recipe.features:
-            print(f"--short runs the towers themselves, not their features in {recipe.features}")
-        recipe = shorten(recipe, options.short, torch.cuda.is_available())
-    if options.resume and (options.overwrite or options.short):
-        raise RecipeError("--resume goes on with a run, --overwrite and --short begin anew: leave one of them out")
-    run(recipe, options.resume, overwrite=options.overwrite or bool(options.short))  # or an earlier rehearsal
+            print(f"--smoke-test runs the towers themselves, not their features in {recipe.features}")
+        recipe = smoke_test(recipe, options.smoke_test, torch.cuda.is_available())
+    if options.resume and (options.overwrite or options.smoke_test):
+        raise RecipeError("--resume goes on with a run, --overwrite and --smoke-test begin anew: leave one of them out")
+    run(recipe, options.resume, overwrite=options.overwrite or bool(options.smoke_test))  # or an earlier smoke test
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""``python -m train inspect RECIPE``: samples as the model gets them, with what is taught marked."""
+"""``python -m train inspect RECIPE``: samples as the model gets them, with what is supervised marked."""
 
 import re
 from itertools import groupby
@@ -13,7 +13,7 @@ OPEN, CLOSE = "⟦", "⟧"
 
 
 def inspect(recipe: Recipe, count: int = 3) -> str:
-    """The first ``count`` samples of each source as text; what stands in ⟦ ⟧ is taught.
+    """The first ``count`` samples of each source as text; what stands in ⟦ ⟧ is supervised.
 
     Raises:
         RecipeError, SampleError: no tokenizer, no samples.
@@ -29,22 +29,22 @@ def inspect(recipe: Recipe, count: int = 3) -> str:
             if item is None:
                 continue
             batch = collator([item])
-            taught = int((batch["labels"] != IGNORED).sum())
+            supervised = int((batch["labels"] != IGNORED).sum())
             sizes = ", ".join(f"{image.width}x{image.height}" for image in item[1]) or "none"
             said.append(
                 f"\n--- {item[0].id} ({item[0].task}), pictures: {sizes}; {batch['input_ids'].shape[1]} tokens, "
-                f"{taught} taught"
+                f"{supervised} supervised"
             )
-            if taught:
+            if supervised:
                 said.append(marked(batch["input_ids"][0], batch["labels"][0], processor))
         start += number
     return "\n".join(said)
 
 
 def marked(ids: Tensor, labels: Tensor, processor: VaryProcessor) -> str:
-    """One row as text, what is taught in ⟦ ⟧, runs of image tokens as ``<imgpad>x256``."""
+    """One row as text, what is supervised in ⟦ ⟧, runs of image tokens as ``<imgpad>x256``."""
     pieces = []
-    for taught, run in groupby(zip(ids.tolist(), labels.tolist(), strict=True), lambda pair: pair[1] != IGNORED):
+    for supervised, run in groupby(zip(ids.tolist(), labels.tolist(), strict=True), lambda pair: pair[1] != IGNORED):
         text = processor.tokenizer.decode([token for token, _ in run], skip_special_tokens=False)
-        pieces.append(f"{OPEN}{text}{CLOSE}" if taught else text)
+        pieces.append(f"{OPEN}{text}{CLOSE}" if supervised else text)
     return re.sub(r"(?:<imgpad>\s*)+", lambda found: f"<imgpad>x{found[0].count('<imgpad>')}", "".join(pieces))

@@ -92,8 +92,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         train_dataset=data,
         data_collator=collator,
         sizes=data.shapes(strides) if recipe.train.group_by_size else None,
-        rates=recipe.train.rates,
-        most_not_finite=recipe.train.most_not_finite,
+        lr_overrides=recipe.train.lr_overrides,
+        max_nonfinite_batches=recipe.train.max_nonfinite_batches,
         say=say,
         callbacks=[
             Records(output / "metrics.jsonl", run.bad),

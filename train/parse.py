@@ -147,7 +147,8 @@ def shown(value: object) -> str:
 def _index(key: str, size: int, override: str) -> int:
     """Raises RecipeError if ``key`` is no number from 0 to below ``size``."""
     if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < size):
-        raise RecipeError(f"{override}: {shown(key)} is no entry of a list of {size}, or write the whole list: key=[…]")
+        size_is = f"{size} entr{'y' if size == 1 else 'ies'}"
+        raise RecipeError(f"{override}: index {shown(key)} out of range ({size_is}), or write the whole list: key=[…]")
     return int(key)
 
 

@@ -20,7 +20,7 @@ EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 _ABOVE_ZERO = ("epochs", "batch_size", "accumulation", "max_length", "save_steps", "keep", "log_steps")
 _FROM_ZERO = (
     *("train.learning_rate", "train.warmup", "train.weight_decay", "train.clip_norm", "train.loss_scale"),
-    *("train.workers", "train.seed", "train.predict_steps", "train.most_not_finite", "lora.rank", "lora.alpha"),
+    *("train.workers", "train.seed", "train.predict_steps", "train.max_nonfinite_batches", "lora.rank", "lora.alpha"),
     "train.heads_warmup",
 )
 _OPTIMIZERS = (
@@ -93,7 +93,7 @@ class TrainSettings:
     batch_size: int = 8
     accumulation: int = 1
     learning_rate: float = 5e-5
-    rates: dict[str, float] = field(default_factory=dict)
+    lr_overrides: dict[str, float] = field(default_factory=dict)
     """Learning rates of parts that have their own, e.g. {vision_vocabulary: 1.0e-5}."""
     heads_warmup: int = 0
     """Steps on the losses of the objectives' heads alone (letters, objects) before the decoder joins."""
@@ -111,9 +111,9 @@ class TrainSettings:
     """A DeepSpeed JSON file, looked for beside the recipe and in ``train/recipes/deepspeed`` too."""
     weights: str = "fp32"
     """What the weights are kept and trained in: fp32, or bf16 or fp16 for half of the memory, without autocast. Steps
-    on 16-bit weights are rounded by chance (train/rounding.py)."""
-    rounding: str = "chance"
-    """Of steps on 16-bit weights: chance, or nearest, which loses small ones and is there to show it (study.md)."""
+    on 16-bit weights are rounded stochastically (train.optim.stochastic_rounding)."""
+    rounding: str = "stochastic"
+    """Of steps on 16-bit weights: stochastic, or nearest, which loses small ones and is there to show it (study.md)."""
     in_backward: bool = False
     """Step the optimizer inside backward, so that gradients never stand in memory together."""
     loss_scale: float = 1.0
@@ -132,7 +132,7 @@ class TrainSettings:
     seed: int = 0
     save_steps: int = 500
     keep: int = 2
-    most_not_finite: int = 10
+    max_nonfinite_batches: int = 10
     """Batches whose loss is not finite are skipped; with more of them the run ends."""
     log_steps: int = 20
     predict_steps: int = 0
@@ -182,10 +182,10 @@ class Recipe:
         self._check_numbers()
         if self.train.predict_steps and self.train.deepspeed:
             raise RecipeError("train.predict_steps asks one process, and DeepSpeed may spread the model: set it to 0")
-        for part in self.train.rates:
-            _one_of("train.rates", part, PARTS)
+        for part in self.train.lr_overrides:
+            _one_of("train.lr_overrides", part, PARTS)
             if part in self.freeze:
-                raise RecipeError(f"train.rates: {part} is frozen: take it out of one of the two")
+                raise RecipeError(f"train.lr_overrides: {part} is frozen: take it out of one of the two")
         replayed = sum(entry.replay for entry in self.data)
         if not 0 <= replayed < 1 or any(entry.replay < 0 for entry in self.data):
             raise RecipeError(f"data.replay: parts of an epoch, together below 1, not {replayed}")
@@ -219,7 +219,7 @@ class Recipe:
 
     def _check_numbers(self) -> None:
         flat = flatten(self)
-        least = dict.fromkeys(_FROM_ZERO, 0) | {key: 0 for key in flat if key.startswith("train.rates.")}
+        least = dict.fromkeys(_FROM_ZERO, 0) | {key: 0 for key in flat if key.startswith("train.lr_overrides.")}
         for number in range(len(self.data)):
             least |= {f"data.{number}.share": 0, f"data.{number}.longest": 0, f"data.{number}.turns": 1}
         for name, settings in self.objectives.items():
@@ -272,7 +272,7 @@ class Recipe:
             if getattr(train, name) <= 0:
                 raise RecipeError(f"train.{name}: a number above 0, not {getattr(train, name)}")
         _one_of("train.weights", train.weights, ("fp32", "bf16", "fp16"))
-        _one_of("train.rounding", train.rounding, ("chance", "nearest"))
+        _one_of("train.rounding", train.rounding, ("stochastic", "nearest"))
         if train.weights != "fp32" and self.lora.rank:
             if train.deepspeed:
                 raise RecipeError("train.weights: DeepSpeed keeps weights as its own JSON says: leave it out")
@@ -293,7 +293,7 @@ class Recipe:
                 )
             if train.optimizer not in EIGHT_BIT:
                 raise RecipeError(
-                    f"train.weights={train.weights}: only the 8-bit AdamW rounds steps by chance, and with another "
+                    f"train.weights={train.weights}: only the 8-bit AdamW rounds stochastically, and with another "
                     "small steps would be lost: set train.optimizer=adamw_bnb_8bit"
                 )
             if train.weights == "fp16" and (not train.in_backward or train.loss_scale == 1.0):
@@ -334,13 +334,13 @@ class Recipe:
             )
 
 
-def shorten(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
+def smoke_test(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     """Three steps of the recipe's way in nano's shape, from random weights, on the samples of ``folder``: whether all
     that it needs is there, before the real models and days of a card are spent on it. Without a card 16-bit numbers
     are bfloat16, which is what a CPU computes in, and with DeepSpeed 32-bit ones, because it casts all of the model but
     the statistics of batch norms, which only nano has."""
     cut = copy.deepcopy(recipe)
-    cut.output = f"{Path(recipe.output)}-short"
+    cut.output = f"{Path(recipe.output)}-smoke-test"
     cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
     cut.data, cut.features = [DataSettings(folder)], ""
     train = cut.train

@@ -31,7 +31,16 @@ LOCK = "run.lock"
 MAY_CHANGE = {"output"} | {
     f"train.{name}"
     for name in (
-        *("epochs", "max_steps", "save_steps", "keep", "log_steps", "predict_steps", "workers", "most_not_finite"),
+        *(
+            "epochs",
+            "max_steps",
+            "save_steps",
+            "keep",
+            "log_steps",
+            "predict_steps",
+            "workers",
+            "max_nonfinite_batches",
+        ),
         *("gradient_checkpointing", "compile"),
     )
 }

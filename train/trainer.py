@@ -33,8 +33,8 @@ class VaryTrainer(Trainer):
 
     Args:
         sizes: of the samples, or None to shuffle without regard to them.
-        rates: learning rates of parts that have their own.
-        most_not_finite: batches whose loss is not finite that a run bears.
+        lr_overrides: learning rates of parts that have their own.
+        max_nonfinite_batches: batches whose loss is not finite that a run bears.
 
     Attributes:
         tokens: what the model has been shown so far.
@@ -44,19 +44,24 @@ class VaryTrainer(Trainer):
     def __init__(
         self,
         sizes: list[tuple[int, int]] | None = None,
-        rates: dict[str, float] | None = None,
-        most_not_finite: int = 10,
+        lr_overrides: dict[str, float] | None = None,
+        max_nonfinite_batches: int = 10,
         say: Callable[[str], None] = print,
         **kwargs,
     ):
-        self.sizes, self.rates, self.most_not_finite, self.say = sizes, rates or {}, most_not_finite, say
+        self.sizes, self.lr_overrides, self.max_nonfinite_batches, self.say = (
+            sizes,
+            lr_overrides or {},
+            max_nonfinite_batches,
+            say,
+        )
         self.tokens = self.not_finite = 0
         self._aside: str | None = None
         self._names: list[str] = []
         super().__init__(**kwargs)
 
     def create_optimizer(self, model=None):
-        if not self.rates or self.optimizer is not None:
+        if not self.lr_overrides or self.optimizer is not None:
             return super().create_optimizer(model)
         model = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(model))
@@ -70,7 +75,7 @@ class VaryTrainer(Trainer):
             {
                 "params": parameters,
                 "weight_decay": self.args.weight_decay if decays else 0.0,
-                "lr": self.rates.get(part, self.args.learning_rate),
+                "lr": self.lr_overrides.get(part, self.args.learning_rate),
             }
             for (part, decays), parameters in groups.items()
         ]
@@ -112,9 +117,9 @@ class VaryTrainer(Trainer):
         if self.is_deepspeed_enabled:
             raise RecipeError(f"{where}. DeepSpeed cannot skip a batch")
         self.say(f"{where}; skipped")
-        if self.not_finite > self.most_not_finite:
+        if self.not_finite > self.max_nonfinite_batches:
             raise RecipeError(
-                f"{self.not_finite} batches without a finite loss, more than train.most_not_finite: a lower "
+                f"{self.not_finite} batches without a finite loss, more than train.max_nonfinite_batches: a lower "
                 "train.learning_rate, a longer train.warmup, or a look at these samples may help"
             )
 

@@ -37,7 +37,7 @@ class SampleDataset(Dataset):
                 and (not source.longest or len(sample.answer) <= source.longest)
             ]
             if source.turns > 1:
-                found = converse(found, source.turns, random.Random(f"turns:{seed}:{number}"))
+                found = merge_turns(found, source.turns, random.Random(f"turns:{seed}:{number}"))
             if not found:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
             parts.append(found)
@@ -100,7 +100,7 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
     return samples * int(whole) + rng.sample(samples, round(part * len(samples)))
 
 
-def converse(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
+def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
     """Neighbours with the same picture become conversations of up to ``turns`` samples.
 
     Their order is shuffled, but what tells most about the picture stands last, or the rest could be read off it.

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from PIL import Image
 
-from train.objectives.locations import looks
+from train.objectives.locations import glyph_locations
 from varytoy.data.samples import Sample
 from varytoy.processing.plan import ImagePlan
 
@@ -27,8 +27,8 @@ class Item:
 
     @cached_property
     def spots(self) -> list[list[tuple[int, float, float]]]:
-        """For each answer what ``looks`` finds; nothing for samples without a picture of their own."""
+        """For each answer what ``glyph_locations`` finds; nothing for samples without a picture of their own."""
         if len(self.images) != 1:
             return []
         answers = [message["content"] for message in self.sample.messages if message["role"] == "assistant"]
-        return [looks(self.sample, answer, self.plans[0].size) for answer in answers]
+        return [glyph_locations(self.sample, answer, self.plans[0].size) for answer in answers]

@@ -59,7 +59,7 @@ WAYS = (
     Way("16-bit-nearest", AGAIN, (*_SIXTEEN, "train.rounding=nearest"), **_AGAIN),
     Way("lora", AGAIN, (*_TWO, "train.learning_rate=1e-3", "lora.rank=16"), **_AGAIN),
 )
-"""``full-8bit``: weights of 16 bits with steps rounded by chance, 8-bit AdamW inside backward."""
+"""``full-8bit``: weights of 16 bits with steps rounded stochastically, 8-bit AdamW inside backward."""
 
 
 def study(folder: Path, seeds: int, jobs: int, say=print) -> dict[str, list[dict]]:

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import DynamicCache
 
 from train.adapters import stand_in
-from train.memory.plan import GIB, Plan, Tracker, made_up_batch, make_fake
+from train.memory.plan import GIB, Plan, Tracker, dummy_batch, make_fake
 from varytoy.devices.precision import exchange
 from varytoy.models.config import VaryConfig
 from varytoy.models.vary import VaryForConditionalGeneration, count_parameters
@@ -56,15 +56,15 @@ def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 
     length = image + _PROMPT + answer
     tracker = Tracker(fake)
     with torch.no_grad(), tracker:
-        tracker.moment = "weights"
+        tracker.phase = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.add(tensor, "weights")
-        tracker.moment = "pictures and prompt"
-        batch = made_up_batch(model, pages, image + _PROMPT, 1, fake)
+        tracker.phase = "pictures and prompt"
+        batch = dummy_batch(model, pages, image + _PROMPT, 1, fake)
         del batch["labels"]
         first = model(**batch, use_cache=True, logits_to_keep=1)
         del first, batch
-        tracker.moment = "last token"
+        tracker.phase = "last token"
         cache = DynamicCache()
         with fake:
             shape = (pages, heads, length - 1, text.hidden_size // text.num_attention_heads)

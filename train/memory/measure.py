@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from train.loop import hide_progress
 from train.machine import allow_old_cards, check_machine, distributed_defaults
-from train.memory.plan import GIB, made_up_batch
+from train.memory.plan import GIB, dummy_batch
 from train.optim.choose import choose_optimizer
 from train.recipe import Recipe, RecipeError
 from train.run import Run
@@ -32,7 +32,7 @@ class Measured:
 
     Attributes:
         device: name of the card, or "CPU" and its threads; ``on_card``: which of them.
-        peak: most bytes at any moment after the first step.
+        peak: most bytes at any phase after the first step.
         seconds: of a step (median, without the first); ``tokens``: shown in a step.
         skipped: steps and gradients that were left out because something was not finite; they cost less.
     """
@@ -116,7 +116,7 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
 def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
     run = Run(recipe, weights=False)
     run.freeze()
-    batch = made_up_batch(run.model, recipe.train.batch_size, tokens, images)
+    batch = dummy_batch(run.model, recipe.train.batch_size, tokens, images)
     model, arguments = run.extend(), run.arguments
     arguments.report_to = []
     arguments.set_save(strategy="no")
@@ -127,7 +127,7 @@ def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
         optimizer_cls_and_kwargs=choose_optimizer(recipe, arguments),
         train_dataset=list(range(recipe.train.max_steps * recipe.train.accumulation * recipe.train.batch_size)),
         data_collator=lambda _: dict(batch),
-        rates=recipe.train.rates,
+        lr_overrides=recipe.train.lr_overrides,
         callbacks=[watch],
     )
     watch.trainer = trainer

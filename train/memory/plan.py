@@ -49,16 +49,16 @@ class Plan:
     """Bytes of a training step.
 
     Attributes:
-        peak: most at any moment; ``kinds``: what it is made of; ``moment``: when it is.
-        moments: the peak of each moment, in the order in which they come.
-        stand_ins: what was not run itself, and what stood in for it.
+        peak: most at any phase; ``kinds``: what it is made of; ``phase``: when it is.
+        phases: the peak of each phase, in the order in which they come.
+        approximations: what was not run itself, and what stood in for it.
     """
 
     peak: int
     kinds: dict[str, int]
-    moment: str
-    moments: dict[str, int]
-    stand_ins: list[str] = field(default_factory=list)
+    phase: str
+    phases: dict[str, int]
+    approximations: list[str] = field(default_factory=list)
     host: int = 0
     """On the host, where DeepSpeed keeps the optimizer."""
 
@@ -71,13 +71,13 @@ class Tracker(TorchDispatchMode):
     """Follows storages of all tensors that operations make while it is active.
 
     Attributes:
-        moment: name of what happens now, for the table.
+        phase: name of what happens now, for the table.
     """
 
     def __init__(self, fake: FakeTensorMode):
         super().__init__()
-        self.fake, self.moment = fake, "start"
-        self.events: list[tuple[str, int, int]] = []  # moment, number of the storage, bytes (negative: its end)
+        self.fake, self.phase = fake, "start"
+        self.events: list[tuple[str, int, int]] = []  # phase, number of the storage, bytes (negative: its end)
         self.kinds: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
         self._alive: dict[int, weakref.ref] = {}
@@ -110,26 +110,26 @@ class Tracker(TorchDispatchMode):
             number, size = self._count, -(-storage.nbytes() // _BLOCK) * _BLOCK
             self._numbers[key] = number
             self._alive[key] = weakref.ref(storage, lambda _: self._gone(key, number, size))
-            self.events.append((self.moment, number, size))
-            self.kinds[number] = "activations" if self.moment.startswith("forward") else "workspace"
+            self.events.append((self.phase, number, size))
+            self.kinds[number] = "activations" if self.phase.startswith("forward") else "workspace"
         if kind:
             self.kinds[self._numbers[key]] = kind
 
     def _gone(self, key: int, number: int, size: int) -> None:
-        self.events.append((self.moment, number, -size))
+        self.events.append((self.phase, number, -size))
         del self._numbers[key], self._alive[key]
 
     def plan(self) -> Plan:
         """Play the events again, now that the kinds are known."""
         total = peak = 0
-        now, best, when, moments = Counter(), Counter(), "", {}
-        for moment, number, size in self.events:
+        now, best, when, phases = Counter(), Counter(), "", {}
+        for phase, number, size in self.events:
             total += size
             now[self.kinds[number]] += size
-            moments[moment] = max(moments.get(moment, 0), total)
+            phases[phase] = max(phases.get(phase, 0), total)
             if total > peak:
-                peak, best, when = total, now.copy(), moment
-        return Plan(peak, {kind: best[kind] for kind in KINDS if best[kind]}, when, moments)
+                peak, best, when = total, now.copy(), phase
+        return Plan(peak, {kind: best[kind] for kind in KINDS if best[kind]}, when, phases)
 
 
 _INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
@@ -150,7 +150,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     """
     tokens = tokens or recipe.train.max_length
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    stand_ins = []
+    approximations = []
     with torch.device("meta"):
         run = Run(recipe, weights=False)
         model = run.model
@@ -158,7 +158,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
         run.freeze()
         if recipe.lora.quantize:
             adapters.stand_in(model.language_model, compute_type(recipe))
-            stand_ins.append("NF4 layers are uint8 of the same size, unpacked for each product")
+            approximations.append("NF4 layers are uint8 of the same size, unpacked for each product")
         if recipe.lora.rank:
             adapters.add_adapters(model, recipe)
         if recipe.train.deepspeed:
@@ -168,16 +168,16 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if len(model.objectives) > 1:
-        stand_ins.append("the objectives beside the text are left out")
+        approximations.append("the objectives beside the text are left out")
     if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
         raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
     arguments = run.arguments
     tracker = Tracker(fake)
-    with tracker, _moments(model, tracker, bool(recipe.train.deepspeed)):
-        tracker.moment = "weights"
+    with tracker, _phases(model, tracker, bool(recipe.train.deepspeed)):
+        tracker.phase = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.add(tensor, "weights")
-        batch = made_up_batch(model, recipe.train.batch_size, tokens, images, fake)
+        batch = dummy_batch(model, recipe.train.batch_size, tokens, images, fake)
         if recipe.train.deepspeed:
             sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
             terms = zero_terms(recipe.train.deepspeed, sizes, recipe.train.accumulation)
@@ -185,7 +185,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
                 buffers = [torch.empty(size, dtype=torch.uint8) for size in (terms.bucket, terms.largest)]
             for buffer in buffers:
                 tracker.add(buffer, "DeepSpeed's buffers")
-            stand_ins.append("DeepSpeed's buffers are terms; each gradient goes as soon as it is in them")
+            approximations.append("DeepSpeed's buffers are terms; each gradient goes as soon as it is in them")
             _step(recipe, model, batch, tracker)
         else:
             optimizer = _optimizer(recipe, arguments, model)
@@ -197,7 +197,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
             for tensor in _state(optimizer):
                 tracker.add(tensor, "optimizer state")
     found = tracker.plan()
-    found.stand_ins = stand_ins
+    found.approximations = approximations
     found.host = terms.host if recipe.train.deepspeed else 0
     return found
 
@@ -217,7 +217,7 @@ def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
                     table[name] = made[id(tensor)]
 
 
-def made_up_batch(
+def dummy_batch(
     model: VaryForTraining, size: int, tokens: int, images: int, mode: contextlib.AbstractContextManager | None = None
 ) -> dict[str, Tensor]:
     """``size`` samples of ``tokens``, all taught that are no picture's. Pictures, or their features, are noise and made
@@ -264,18 +264,18 @@ def _optimizer(recipe: Recipe, arguments: TrainingArguments, model: nn.Module) -
 
 
 def _step(recipe: Recipe, model: VaryForTraining, batch: dict[str, Tensor], tracker: Tracker) -> None:
-    tracker.moment = "forward"
+    tracker.phase = "forward"
     casts = recipe.train.precision != "fp32" and not recipe.train.deepspeed
     with torch.autocast("cpu", compute_type(recipe)) if casts else contextlib.nullcontext():
         loss = model(**batch).loss
-    tracker.moment = "backward: loss"
+    tracker.phase = "backward: loss"
     loss.backward()
     model.loss_parts = {}
 
 
 def _step_optimizer(arguments: TrainingArguments, model: nn.Module, optimizer, tracker: Tracker) -> None:
     if arguments.max_grad_norm:
-        tracker.moment = "clipping"
+        tracker.phase = "clipping"
         trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
         nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm, foreach=True)
     optimizer.step()
@@ -304,7 +304,7 @@ def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
 
 
 @contextlib.contextmanager
-def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
+def _phases(model: VaryForTraining, tracker: Tracker, gone: bool):
     """Names what happens: forward and backward of each part, the loss, the optimizer; finds the gradients, which are
     dropped when they are whole if they are to be ``gone``."""
     parts = {
@@ -315,15 +315,15 @@ def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
     }
     handles = []
 
-    def name(moment: str):
-        def set_moment(*_) -> None:
-            tracker.moment = moment
+    def name(phase: str):
+        def set_phase(*_) -> None:
+            tracker.phase = phase
 
-        return set_moment
+        return set_phase
 
     def after(part: str):
         def watch(module, inputs, output) -> None:
-            tracker.moment = "forward: loss" if part == "decoder" else "forward"
+            tracker.phase = "forward: loss" if part == "decoder" else "forward"
             tensor = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
             if tensor is None:
                 tensor = output.last_hidden_state
@@ -348,11 +348,11 @@ def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
     before: list[str] = []
 
     def enter(*_) -> None:
-        before.append(tracker.moment)
-        tracker.moment = "optimizer step"
+        before.append(tracker.phase)
+        tracker.phase = "optimizer step"
 
     def leave(*_) -> None:
-        tracker.moment = before.pop()
+        tracker.phase = before.pop()
 
     handles += [hooks.register_optimizer_step_pre_hook(enter), hooks.register_optimizer_step_post_hook(leave)]
     try:
@@ -364,11 +364,11 @@ def _moments(model: VaryForTraining, tracker: Tracker, gone: bool):
 
 def report(found: Plan) -> str:
     """The plan as a table."""
-    lines = [f"peak {found.peak / GIB:.2f} GiB, at {found.moment}", ""]
+    lines = [f"peak {found.peak / GIB:.2f} GiB, at {found.phase}", ""]
     lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in found.kinds.items()]
-    lines += ["", "peak of each moment"]
-    lines += [f"  {moment:<28} {size / GIB:6.2f} GiB" for moment, size in found.moments.items()]
-    lines += [f"stand-in: {text}" for text in found.stand_ins]
+    lines += ["", "peak of each phase"]
+    lines += [f"  {phase:<28} {size / GIB:6.2f} GiB" for phase, size in found.phases.items()]
+    lines += [f"stand-in: {text}" for text in found.approximations]
     if found.host:
         lines.append(f"on the host, for DeepSpeed's optimizer: {found.host / GIB:.1f} GiB")
     return "\n".join(lines)

@@ -20,8 +20,8 @@ def chunked_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, chunk:
         hidden: [..., D]; ``weight``: [V, D]; ``labels``: [...], rows with -100 are left out.
         chunk: rows whose scores [chunk, V] exist at a time.
     """
-    taught = labels != IGNORED
-    hidden, labels = hidden[taught], labels[taught]
+    supervised = labels != IGNORED
+    hidden, labels = hidden[supervised], labels[supervised]
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

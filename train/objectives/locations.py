@@ -11,7 +11,7 @@ _LINE_STEP = 6.0
 """Pixels at the model's size by which two words of one printed line do not differ in height."""
 
 
-def looks(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
+def glyph_locations(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
     """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
 
     A printed letter stands where the renderer put it, white space where the letter after it stands; x1 and y1 of a box

@@ -38,7 +38,7 @@ class RoundingAdamW8bit(AdamW8bit):
         beta1, beta2 = config["betas"][:2]
         rest = (config["eps"], state["step"], config["lr"])
         common = dict(weight_decay=config["weight_decay"], gnorm_scale=1.0 / self.gradient_scale)
-        dice = torch.Generator(p.device).manual_seed(self.seed + state["step"])
+        rng = torch.Generator(p.device).manual_seed(self.seed + state["step"])
         flat, gradient = p.data.view(-1), p.grad.reshape(-1)
         for start in range(0, flat.numel(), self.chunk):
             part = slice(start, start + self.chunk)
@@ -54,10 +54,10 @@ class RoundingAdamW8bit(AdamW8bit):
                     "adam", slope, weight, first, second, beta1, beta2, 0.0, 0.0, *rest, *tables, *scales, **common
                 )
             plain = self.nearest or p.dtype == torch.float32
-            flat[part] = weight.to(p.dtype) if plain else round_by_chance(weight, p.dtype, dice)
+            flat[part] = weight.to(p.dtype) if plain else round_stochastically(weight, p.dtype, rng)
 
 
-def round_by_chance(values: Tensor, dtype: torch.dtype, dice: torch.Generator) -> Tensor:
+def round_stochastically(values: Tensor, dtype: torch.dtype, rng: torch.Generator) -> Tensor:
     """float32 -> ``dtype`` (bfloat16, float16): one of the two neighbours, the nearer one the more often, so that the
     mean is the value itself."""
     near = values.to(dtype)
@@ -66,5 +66,5 @@ def round_by_chance(values: Tensor, dtype: torch.dtype, dice: torch.Generator) -
     far = torch.nextafter(near, away)
     gap = (far.float() - near.float()).abs()
     chance = torch.where(gap > 0, rest.abs() / gap, 0.0)
-    dice_roll = torch.rand(values.shape, generator=dice, device=values.device)
-    return torch.where((dice_roll < chance) & torch.isfinite(far), far, near)
+    draws = torch.rand(values.shape, generator=rng, device=values.device)
+    return torch.where((draws < chance) & torch.isfinite(far), far, near)

@@ -50,7 +50,7 @@ def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
     source = Source(folder)
     file = source.folder / "config.json"
     if "vocabulary_config" not in source.config:
-        raise WeightsError(f"{folder} is no model of varytoy: varytoy convert makes one of it")
+        raise WeightsError(f"{folder} is not a varytoy checkpoint; run `varytoy convert`")
     with named(f"{file}: its settings make no model"):
         config = VaryConfig.from_pretrained(source.folder)
         _check_relations(config, file)

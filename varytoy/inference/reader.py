@@ -326,9 +326,7 @@ class Reader:
         inputs = self.processor(list(conversations), [[image] for image in images], task.view, fit=False)
         length, most = inputs["input_ids"].shape[1], self._context
         if length >= most:
-            raise ValueError(
-                f"picture and words are {length} tokens long and the model takes {most}: ask in fewer words"
-            )
+            raise ValueError(f"the prompt has {length} tokens, the context is {most}: ask in fewer words")
         return generate(self.model, self.processor, inputs, min(max_new_tokens, most - length), show, cancel)
 
     @property

@@ -12,8 +12,10 @@ CASES = [(path, *name) for path, *name in (*((path,) for path in BASES), *OVERLA
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join((case[0].stem, *case[1:])))
 def test_short_run(case, ten, tmp_path):
     path, *overlay = case
-    said = launch(path, *(f"--overlay={name}" for name in overlay), f"output={tmp_path / 'run'}", "--short", str(ten))
+    said = launch(
+        path, *(f"--overlay={name}" for name in overlay), f"output={tmp_path / 'run'}", "--smoke-test", str(ten)
+    )
     steps = next((name for way, name in OPTIMIZERS.items() if f"{case[-1]}".endswith(way)), "torch.AdamW")
     assert f"optimizer: {steps}, " in said and "0 bad samples" in said
-    found = losses(tmp_path / "run-short")
+    found = losses(tmp_path / "run-smoke-test")
     assert len(found) == 3 and all(0 < loss < 20 for loss in found)
