@@ -44,7 +44,7 @@ def test_what_the_stock_class_has_not_is_said(tmp_path, capsys):
     assert main(["export", "got", str(tmp_path / "ours"), str(tmp_path / "out")]) == 2
     assert "has a CLIP branch" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert main(["export", "got", str(tmp_path / "x"), str(tmp_path / "out")]) == 2
-    assert "varytoy convert makes one of it" in capsys.readouterr().err
+    assert "run `varytoy convert`" in capsys.readouterr().err
 
 
 def test_the_decoder_alone_is_a_stock_one(tmp_path):
