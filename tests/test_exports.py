@@ -97,7 +97,7 @@ def test_a_vision_vocabulary_goes_from_one_model_into_another(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "sam-part"), str(tmp_path / "none")]) == 2
     assert "name it in model.init" in capsys.readouterr().err
     assert main(["convert", nano, str(tmp_path / "none")]) == 2
-    assert "is a model of varytoy already" in capsys.readouterr().err
+    assert "is a varytoy checkpoint already" in capsys.readouterr().err
     assert main(["import-vocab", vocabulary, nano, str(tmp_path / "none")]) == 2
     assert "does not fit into" in capsys.readouterr().err
 
