@@ -1,11 +1,19 @@
-"""A vision branch and a connector of one's own, as CONTRIBUTING.md describes them: nothing else knows their names."""
+"""A vision branch, a connector and an objective of one's own, as CONTRIBUTING.md describes them: nothing else knows
+their names."""
+
+import json
+from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import tiny_config, tiny_model
+from conftest import tiny_config, tiny_model, tiny_recipe
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PretrainedConfig
 
+from train.loop import run
+from train.objectives import OBJECTIVES, Objective, Settings
+from train.recipe import RecipeError, load_recipe, to_yaml
 from varytoy.inference.reader import Reader
 from varytoy.models import connectors
 from varytoy.models.config import ENCODER_CONFIGS, VaryConfig
@@ -88,3 +96,37 @@ def test_an_unknown_name_is_refused_with_the_known_ones(change, known):
     wrong = "nobody's" if change == "connector" else {"model_type": "nobody's"}
     with pytest.raises(ValueError, match=f"'nobody's'; known are .*{known}"):
         tiny_model(VaryConfig(**tiny_config().to_dict() | {change: wrong}))
+
+
+@dataclass
+class _Settings(Settings):
+    power: int = 2
+
+
+class Short(Objective):
+    """Hidden states are to be small."""
+
+    name, has_head, Settings = "short", True, _Settings
+
+    def setup(self, model, frozen):
+        return nn.Linear(model.config.text_config.hidden_size, 1)
+
+    def targets(self, items, batch, processor):
+        return {"short.wanted": torch.zeros(len(items))}
+
+    def losses(self, model, head, state):
+        found = head(state.hidden).mean((1, 2)) - state.targets["short.wanted"]
+        return {"short": (found.abs() ** self.settings.power).mean()}
+
+
+def test_an_objective_of_ones_own(ten, tmp_path, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "short", Short)
+    recipe = tiny_recipe(ten, tmp_path / "run", max_steps=3)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    run(load_recipe(tmp_path / "recipe.yaml", ["objectives.short={weight: 0.5, power: 1}"]))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss_short"] > 0 and "heads.short.weight" in load_file(
+        tmp_path / "run" / "training_heads.safetensors"
+    )
+    with pytest.raises(RecipeError, match="power"):
+        load_recipe(tmp_path / "recipe.yaml", ["objectives.short={power: many}"])

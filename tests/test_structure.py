@@ -30,6 +30,7 @@ ALLOWED = {
     "registration": "_torchvision models processing",
     "checkpoints": "errors extras devices models processing registration",
     "inference": "data layout tasks models processing devices checkpoints",
+    "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "cli": "__init__ options tasks devices checkpoints inference",
 }

@@ -1,0 +1,6 @@
+"""Reader: what a user holds. ``from varytoy.reader import Reader; Reader.from_pretrained("nano").ocr("page.png")``."""
+
+from varytoy.checkpoints.loading import ModelError
+from varytoy.inference.reader import Reader
+
+__all__ = ["ModelError", "Reader"]
