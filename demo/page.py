@@ -131,7 +131,7 @@ class Demo:
         return {**self._open(session, example.path), self.task: example.task, self.prompt: example.prompt}
 
     def on_step(self, step: int, session: Session) -> dict:
-        return self.on_page(session, min(max(session.page + step, 1), session.of))
+        return self.on_page(session, min(max(session.page + step, 1), session.page_count))
 
     def on_page(self, session: Session, number: int) -> dict:
         try:
@@ -165,12 +165,12 @@ class Demo:
 
     def _shown(self, session: Session) -> dict:
         """The session's page, with nothing asked yet."""
-        pages = [(f"Page {number} of {session.of}", number) for number in range(1, session.of + 1)]
+        pages = [(f"Page {number} of {session.page_count}", number) for number in range(1, session.page_count + 1)]
         there = session.view is not None
         return {
             self.notice: gr.update(value="", visible=False),
             self.picture: gr.update(value=self._saved(session.view) if there else None, visible=there),
-            self.pager: gr.update(visible=session.of > 1),
+            self.pager: gr.update(visible=session.page_count > 1),
             self.number: gr.update(choices=pages, value=session.page),
             self.answer: view.placeholder(),
             self.source: "",
@@ -261,7 +261,7 @@ class Demo:
     def _files(self, session: Session, turn: Turn, seconds: float, experimental: bool) -> dict[str, str]:
         """Name -> contents of what can be saved. An experimental answer's confidence would only mislead."""
         found = turn.answer
-        stem = Path(session.name).stem + (f"-page-{session.page}" if session.of > 1 else "")
+        stem = Path(session.name).stem + (f"-page-{session.page}" if session.page_count > 1 else "")
         row = {
             "file": session.name, "page": session.page, "task": turn.task, "prompt": turn.asked, "text": found.text,
             "boxes": [{"label": label, "box": list(box)} for label, box in found.boxes],

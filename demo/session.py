@@ -42,7 +42,7 @@ class Session:
     name: str = ""
     data: bytes = b""
     page: int = 1
-    of: int = 1
+    page_count: int = 1
     view: Image.Image | None = None
     size: tuple[int, int] = (0, 0)
     turns: list[Turn] = field(default_factory=list)
@@ -61,13 +61,13 @@ class Session:
         try:
             image = found.image
         except DocumentError:
-            if found.of == 1:
+            if found.page_count == 1:
                 raise
             self.name, self.data = Path(path).name, data
-            self._show(None, 1, found.of)
+            self._show(None, 1, found.page_count)
             raise
         self.name, self.data = Path(path).name, data
-        self._show(image, 1, found.of)
+        self._show(image, 1, found.page_count)
 
     def turn_to(self, number: int) -> None:
         """Show another page. One that cannot be shown is turned to all the same: from it the next can be reached.
@@ -77,18 +77,18 @@ class Session:
         """
         if not self.data:
             raise DocumentError("choose a picture or a PDF first.")
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= self.of:
-            raise DocumentError(f"there is no page '{number}': choose one from 1 to {self.of}.")
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= self.page_count:
+            raise DocumentError(f"there is no page '{number}': choose one from 1 to {self.page_count}.")
         try:
             image = open_page(self.data, number)
         except DocumentError:
-            self._show(None, number, self.of)
+            self._show(None, number, self.page_count)
             raise
-        self._show(image, number, self.of)
+        self._show(image, number, self.page_count)
 
-    def _show(self, image: Image.Image | None, page: int, of: int) -> None:
+    def _show(self, image: Image.Image | None, page: int, page_count: int) -> None:
         self.stop()
-        self.page, self.of, self.view = page, of, image
+        self.page, self.page_count, self.view = page, page_count, image
         if image is not None:
             self.size = image.size
             image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))

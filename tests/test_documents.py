@@ -77,7 +77,7 @@ def test_path_bytes_and_picture_give_the_same_page(tmp_path):
     path.write_bytes(encoded(picture, "PNG"))
     for source in (path, str(path), path.read_bytes(), picture):
         page = only(source)
-        assert (page.number, page.of, page.text, page.image.mode) == (1, 1, None, "RGB")
+        assert (page.number, page.page_count, page.text, page.image.mode) == (1, 1, None, "RGB")
         assert page.image.tobytes() == picture.tobytes()
 
 
@@ -165,7 +165,7 @@ def test_frames_of_a_tiff_are_pages():
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     pages = list(open_pages(data))
-    assert [(page.number, page.of) for page in pages] == [(1, 3), (2, 3), (3, 3)]
+    assert [(page.number, page.page_count) for page in pages] == [(1, 3), (2, 3), (3, 3)]
     assert [page.image.getpixel((0, 0)) for page in pages] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     assert only(data, pages=[2]).image.getpixel((0, 0)) == (0, 255, 0)
 
@@ -177,7 +177,7 @@ def test_pdf_is_known_by_its_content_and_gives_picture_and_text(tmp_path):
     path = tmp_path / "scan.png"
     path.write_bytes(b"junk before the header\n" + make_pdf("First page", "Second page"))
     pages = list(open_pages(path, dpi=72))
-    assert [(page.number, page.of, page.text.strip()) for page in pages] == [
+    assert [(page.number, page.page_count, page.text.strip()) for page in pages] == [
         (1, 2, "First page"),
         (2, 2, "Second page"),
     ]

@@ -25,7 +25,7 @@ from mutations import ODD, mutated_bytes, mutated_tree
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 SECONDS = 10
-MOST_BYTES = 1.5e9
+MAX_BYTES = 1.5e9
 """Of a process that takes all cases of a door."""
 CASES = {
     "pictures": 500,
@@ -455,7 +455,7 @@ def run(door: str, first: int, end: int) -> None:
                 print(json.dumps({"case": number, "wrong": traceback.format_exc()[-1500:]}), file=told, flush=True)
             signal.setitimer(signal.ITIMER_PROF, 0)
             used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if used > MOST_BYTES:
+            if used > MAX_BYTES:
                 print(json.dumps({"case": number, "wrong": f"{used / 1e9:.1f} GB"}), file=told, flush=True)
                 return  # the next process starts at the next case
 

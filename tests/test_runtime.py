@@ -1,4 +1,4 @@
-"""Device, numbers and packing are chosen with a reason, and the doctor names what is wrong and its cure."""
+"""Device, numbers and packing are chosen with a reason, and the doctor names what is wrong and its fix."""
 
 import copy
 import subprocess
@@ -117,12 +117,12 @@ def test_read_says_what_it_did_not_do(tmp_path, card, capsys, monkeypatch):
 
 
 def test_the_doctor_here(capsys):
-    lacking = main(["doctor", "--no-build"])
+    failed = main(["doctor", "--no-build"])
     lines = capsys.readouterr().out.splitlines()
     names = [line.split(":")[0].split()[-1] for line in lines]
     packages = ["torch", "precision", "torchvision", "transformers", "bitsandbytes", "deepspeed", "versions"]
     assert names == [*packages, "memory", "models", "machine"]
-    assert lacking == any(line.startswith("FAIL") for line in lines)
+    assert failed == any(line.startswith("FAIL") for line in lines)
 
 
 def test_the_doctor_names_versions_that_were_not_tested(monkeypatch):
@@ -131,7 +131,7 @@ def test_the_doctor_names_versions_that_were_not_tested(monkeypatch):
     found = {each.name: each for each in versions.differences()}
     assert set(found) == {"transformers", "pillow"}
     assert found["transformers"].allowed and not found["pillow"].allowed
-    assert doctor._versions().state == "lacking" and "transformers 5.99.0" in doctor._versions().text
+    assert doctor._versions().state == "failed" and "transformers 5.99.0" in doctor._versions().text
 
 
 def test_the_doctor_on_an_old_card(card, monkeypatch):

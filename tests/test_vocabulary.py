@@ -83,7 +83,7 @@ def patch_vocabulary(image_size: int, **shape) -> VisionVocabulary:
 @pytest.mark.parametrize("rows", [16, 3])
 def test_equals_got_ocr2_of_transformers(rows, monkeypatch):
     """Four layers over a 16x16 grid in windows of 7 (padded to 21), two of them global, at once or 3 rows at a time."""
-    monkeypatch.setattr(tower_parts, "_MOST_SCORES", rows * 16**3)
+    monkeypatch.setattr(tower_parts, "_MAX_SCORES", rows * 16**3)
     vision = GotOcr2VisionConfig(
         hidden_size=24,
         output_channels=8,
@@ -122,7 +122,7 @@ def test_global_attention_in_parts_has_the_same_gradients(checkpointed, monkeypa
     pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     found = []
     for rows in (8, 3):
-        monkeypatch.setattr(tower_parts, "_MOST_SCORES", rows * 8**3)
+        monkeypatch.setattr(tower_parts, "_MAX_SCORES", rows * 8**3)
         for block in tower.blocks:
             block.gradient_checkpointing = checkpointed and rows == 3
             block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

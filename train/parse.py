@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 OVERLAYS = Path(__file__).with_name("recipes") / "overlays"
-_MOST_KEYS = 1000  # of a mapping that is looked through for doubled ones
-_MOST_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
+_MAX_KEYS = 1000  # of a mapping that is looked through for doubled ones
+_MAX_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
 
 
 class RecipeError(ValueError):
@@ -23,15 +23,15 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MOST_KEYS else None
+        twice = next((name for name in names if names.count(name) > 1), None) if len(names) <= _MAX_KEYS else None
         if twice is not None:
             raise yaml.constructor.ConstructorError(problem=f"the key {twice!r} stands twice in one mapping")
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node):
         super().flatten_mapping(node)
-        if len(node.value) > _MOST_VALUES:
-            raise yaml.constructor.ConstructorError(problem=f"a mapping of more than {_MOST_VALUES:,} keys")
+        if len(node.value) > _MAX_VALUES:
+            raise yaml.constructor.ConstructorError(problem=f"a mapping of more than {_MAX_VALUES:,} keys")
 
 
 def read_tree(path: Path, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()) -> object:
@@ -117,8 +117,8 @@ def _load(text: str, where: str) -> object:
     while left:  # aliases may make a tree much larger than its text, or endless
         value, depth = left.pop()
         count += 1
-        if count > _MOST_VALUES or depth > _DEEPEST:
-            raise RecipeError(f"{where} has more than {_MOST_VALUES:,} values or {_DEEPEST} levels: do aliases repeat?")
+        if count > _MAX_VALUES or depth > _DEEPEST:
+            raise RecipeError(f"{where} has more than {_MAX_VALUES:,} values or {_DEEPEST} levels: do aliases repeat?")
         if isinstance(value, int) and abs(value) >= _LARGEST:
             raise RecipeError(f"{where} has a number of more than 18 digits")
         if isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):

@@ -39,7 +39,7 @@ _SCHEDULES = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
 )
 """The Trainer's that need no further settings and no package of their own."""
-_MOST_SEED = 2**32 - 1  # NumPy's
+_MAX_SEED = 2**32 - 1  # NumPy's
 PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
 
 
@@ -228,8 +228,8 @@ class Recipe:
         for key, bound in least.items():
             if flat[key] < bound:
                 raise RecipeError(f"{key}: a number from {bound}, not {flat[key]}")
-        if self.train.seed > _MOST_SEED:
-            raise RecipeError(f"train.seed: a number from 0 to {_MOST_SEED}, not {self.train.seed}")
+        if self.train.seed > _MAX_SEED:
+            raise RecipeError(f"train.seed: a number from 0 to {_MAX_SEED}, not {self.train.seed}")
         for number, beta in enumerate(self.train.betas):
             if not 0 <= beta < 1:
                 raise RecipeError(f"train.betas.{number}: a number from 0 to below 1, not {beta}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class SourceError(RuntimeError):
-    """A source that is missing or cannot be fetched; the message names the cure."""
+    """A source that is missing or cannot be fetched; the message names the fix."""
 
 
 @contextmanager
@@ -61,10 +61,10 @@ def _fetch(client: str, name: str, folder: Path) -> Path:
 
 def _run(client: str, name: str, command: list[str], folder: Path) -> None:
     if not shutil.which(command[0]):
-        cure = "install it first"
+        fix = "install it first"
         if client == "apt":
-            cure = "fetching needs Debian or one of its kin; elsewhere fill the folder by hand"
-        raise SourceError(f"'{command[0]}' is not installed and {name} comes with it: {cure}")
+            fix = "fetching needs Debian or one of its kin; elsewhere fill the folder by hand"
+        raise SourceError(f"'{command[0]}' is not installed and {name} comes with it: {fix}")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -20,7 +20,7 @@ from train.parse import RecipeError
 from varytoy.processing.processor import IGNORED, Special, VaryProcessor, content_pieces
 
 NAME = "sdpa_guided"
-MOST = 256
+MAX_POSITIONS = 256
 """Positions of a batch that are looked at."""
 
 
@@ -54,8 +54,8 @@ class Guide:
         a layer.
         """
         guided = (places >= 0).any(0).nonzero().flatten()
-        if len(guided) > MOST:
-            guided = guided[torch.randperm(len(guided))[:MOST].to(guided.device)]
+        if len(guided) > MAX_POSITIONS:
+            guided = guided[torch.randperm(len(guided))[:MAX_POSITIONS].to(guided.device)]
         self.places, self.losses = (guided, places[:, guided]), []
 
     def loss(self) -> Tensor:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from varytoy.data.pictures import MOST_PIXELS, DocumentError, PasswordError, check_size, open_picture, to_rgb
+from varytoy.data.pictures import MAX_PIXELS, DocumentError, PasswordError, check_size, open_picture, to_rgb
 from varytoy.errors import first_line
 
 __all__ = ["DocumentError", "Page", "PasswordError", "Source", "open_pages", "to_rgb"]
 
 PDF_PIXELS = 40_000_000
 """A larger page is rendered smaller; A0 at 150 dpi has 35 million."""
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 SMALL_PAGE = 300
 """Points of a page's longer side below which it is a card, a label or one in larger units (/UserUnit, which pdfium does
 not heed), rendered as large as an A4 page."""
@@ -30,10 +30,10 @@ _PDF_LOCK = threading.RLock()  # pdfium is not thread-safe, and knows no documen
 
 @dataclass
 class Page:
-    """Page ``number``, from 1, of ``of``. Rendered or decoded when ``image`` is first asked for."""
+    """Page ``number``, from 1, of ``page_count``. Rendered or decoded when ``image`` is first asked for."""
 
     number: int
-    of: int
+    page_count: int
     _open: Callable[[], Image.Image] = field(repr=False)
     _read_text: Callable[[], str | None] = field(default=lambda: None, repr=False)
     _image: Image.Image | None = field(default=None, repr=False)
@@ -96,7 +96,7 @@ def _bytes_of(source: str | Path | bytes) -> tuple[bytes, str]:
                 raise DocumentError(f"{path} is a folder; give a picture or a PDF in it.")
             if not stat.S_ISREG(status.st_mode):
                 raise DocumentError(f"{path} is a pipe or a device, not a file; give `-` to read standard input.")
-            if status.st_size > MOST_BYTES:
+            if status.st_size > MAX_BYTES:
                 raise DocumentError(f"{path} is larger than 1 GiB; split it first.")
             data = path.read_bytes()
         except FileNotFoundError:
@@ -139,7 +139,7 @@ def _frames(picture: Image.Image) -> int:
         warnings.simplefilter("ignore")
         number = 0
         try:
-            for number in range(MOST_PIXELS):
+            for number in range(MAX_PIXELS):
                 picture.seek(number)
         except EOFError:
             pass

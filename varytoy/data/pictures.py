@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
-MOST_PIXELS = 80_000_000
+MAX_PIXELS = 80_000_000
 FORMATS = (
     *("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000"),
     *("ICO", "ICNS", "PCX", "TGA", "SGI", "DDS", "XBM", "XPM"),
@@ -79,16 +79,16 @@ def _other_format(data: bytes) -> str:
 
 
 def check_size(width: float, height: float, name: str) -> None:
-    """Raises DocumentError for a picture without pixels or with more than ``MOST_PIXELS``."""
+    """Raises DocumentError for a picture without pixels or with more than ``MAX_PIXELS``."""
     if width < 1 or height < 1:
         raise DocumentError(f"{name} has no pixels ({width:.0f} x {height:.0f}).")
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise DocumentError(_too_large(name, round(width), round(height)))
 
 
 def _too_large(name: str, width: int = 0, height: int = 0) -> str:
     shape = f" ({width} x {height})" if width else ""
-    return f"{name} has over {MOST_PIXELS // 1_000_000} megapixels{shape}; reduce it first."
+    return f"{name} has over {MAX_PIXELS // 1_000_000} megapixels{shape}; reduce it first."
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -42,7 +42,7 @@ _LLAVA_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
 class SampleError(ValueError):
-    """A sample that breaks the schema; the message names the file, the line and the cure."""
+    """A sample that breaks the schema; the message names the file, the line and the fix."""
 
 
 @dataclass

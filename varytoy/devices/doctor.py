@@ -1,4 +1,4 @@
-"""``varytoy doctor``: a line a check, each with its reason and cure; the last says what this machine can run."""
+"""``varytoy doctor``: a line a check, each with its reason and fix; the last says what this machine can run."""
 
 import os
 import shutil
@@ -36,16 +36,16 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """``state``: good, lacking (something will not work) or note; ``cure`` is empty where there is nothing to mend."""
+    """``state``: good, failed (something will not work) or note; ``fix`` is empty where there is nothing to mend."""
 
     name: str
     state: str
     text: str
-    cure: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        mark = {"good": "ok  ", "lacking": "FAIL", "note": "note"}[self.state]
-        return f"{mark} {self.name}: {self.text}" + (f" -> {self.cure}" if self.cure else "")
+        mark = {"good": "ok  ", "failed": "FAIL", "note": "note"}[self.state]
+        return f"{mark} {self.name}: {self.text}" + (f" -> {self.fix}" if self.fix else "")
 
 
 def examine(build: bool = True) -> Iterator[Finding]:
@@ -56,7 +56,7 @@ def examine(build: bool = True) -> Iterator[Finding]:
         try:
             yield check()
         except Exception as error:  # a broken library may raise anything when it is imported
-            yield Finding(check.__name__.strip("_").replace("_unbuilt", ""), "lacking", first_line(error))
+            yield Finding(check.__name__.strip("_").replace("_unbuilt", ""), "failed", first_line(error))
     yield _can_run()
 
 
@@ -69,11 +69,11 @@ def _torch() -> Finding:
         name = f"{torch.cuda.get_device_name()}, capability {capability[0]}.{capability[1]}"
         if not has_kernels(capability, archs):
             text = f"{version} has no kernels for {name}, only {', '.join(archs)}"
-            return Finding("torch", "lacking", text, f"pip install torch torchvision --index-url {OLD_CARDS}")
+            return Finding("torch", "failed", text, f"pip install torch torchvision --index-url {OLD_CARDS}")
         return Finding("torch", "good", f"{version}, with kernels for {name}")
     if shutil.which("nvidia-smi"):
-        cure = f"a newer driver, or pip install torch torchvision --index-url {OLD_CARDS}"
-        return Finding("torch", "lacking", f"{version} finds no card, and there is an NVIDIA driver", cure)
+        fix = f"a newer driver, or pip install torch torchvision --index-url {OLD_CARDS}"
+        return Finding("torch", "failed", f"{version} finds no card, and there is an NVIDIA driver", fix)
     return Finding("torch", "good", f"{version}; no NVIDIA card")
 
 
@@ -122,11 +122,11 @@ def _versions() -> Finding:
     found = differences()
     outside = [f"{each.name} {each.installed} ({each.allowed})" for each in found if each.allowed]
     others = [f"{each.name} {each.installed} (tested: {each.tested})" for each in found if not each.allowed]
-    cure = f"{pip_line('demo')} (with the extras that you use)"
+    fix = f"{pip_line('demo')} (with the extras that you use)"
     if outside:
-        return Finding("versions", "lacking", f"outside the allowed ranges: {', '.join(outside)}", cure)
+        return Finding("versions", "failed", f"outside the allowed ranges: {', '.join(outside)}", fix)
     if others:
-        return Finding("versions", "note", f"not the tested ones: {', '.join(others)}", f"if something fails, {cure}")
+        return Finding("versions", "note", f"not the tested ones: {', '.join(others)}", f"if something fails, {fix}")
     return Finding("versions", "good", "those that varytoy is tested with")
 
 
@@ -138,16 +138,14 @@ def _bitsandbytes() -> Finding:
     from bitsandbytes.cextension import lib
 
     if torch.cuda.is_available() and not getattr(lib, "compiled_with_cuda", False):
-        cure = "python -m bitsandbytes prints what it looked for; pip install -U bitsandbytes"
-        return Finding("bitsandbytes", "lacking", f"{version} has no library for CUDA {torch.version.cuda}", cure)
+        fix = "python -m bitsandbytes prints what it looked for; pip install -U bitsandbytes"
+        return Finding("bitsandbytes", "failed", f"{version} has no library for CUDA {torch.version.cuda}", fix)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     values = torch.linspace(-1, 1, 4096, device=device)
     packed, state = functional.quantize_4bit(values, quant_type="nf4")
     error = float((functional.dequantize_4bit(packed, state) - values).abs().max())
     if error > 0.2:
-        return Finding(
-            "bitsandbytes", "lacking", f"{version} packs and unpacks wrongly on {device} (error {error:.2f})"
-        )
+        return Finding("bitsandbytes", "failed", f"{version} packs and unpacks wrongly on {device} (error {error:.2f})")
     return Finding("bitsandbytes", "good", f"{version}, packs and unpacks on {device}")
 
 
@@ -172,7 +170,7 @@ def _deepspeed() -> Finding:
         found = next((line for line in lines if "error:" in line.lower()), (lines or ["no message"])[-1])
         return Finding(
             "deepspeed",
-            "lacking",
+            "failed",
             f"{version}: CPU Adam, for full-offload, cannot be compiled: {found.strip()}",
             "install a C++ compiler and ninja (apt-get install g++; pip install ninja), or train without offload",
         )
@@ -212,7 +210,7 @@ def _cache() -> Finding:
     free = shutil.disk_usage(there).free / GIB
     text = f"{size / GIB:.1f} GiB of models in {folder}, {free:.0f} GiB free there"
     if free < 5:
-        return Finding("models", "lacking", text, "Vary-toy takes 4.2 GiB: set HF_HOME to a folder on a larger disk")
+        return Finding("models", "failed", text, "Vary-toy takes 4.2 GiB: set HF_HOME to a folder on a larger disk")
     return Finding("models", "good", text)
 
 
@@ -231,9 +229,9 @@ def _can_run() -> Finding:
 
 
 def report(build: bool = True) -> int:
-    """Print all findings. Returns how many are lacking."""
-    lacking = 0
+    """Print all findings. Returns how many are failed."""
+    failed = 0
     for finding in examine(build):
         print(finding, flush=True)
-        lacking += finding.state == "lacking"
-    return lacking
+        failed += finding.state == "failed"
+    return failed

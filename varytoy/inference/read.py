@@ -104,8 +104,8 @@ class Output:
         if self.folder is not None:
             print(("\f" if page.number > 1 and not self.options.page else "") + text, file=stream, flush=True)
             return
-        if self.several or page.of > 1:
-            number = f", page {page.number} of {page.of}" if page.of > 1 else ""
+        if self.several or page.page_count > 1:
+            number = f", page {page.number} of {page.page_count}" if page.page_count > 1 else ""
             print(f"{'' if self.first else chr(10)}==> {item.name}{number} <==", file=stream)
             self.first = False
         print(text, file=stream, flush=True)
@@ -218,7 +218,7 @@ def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) ->
     return {
         "file": name,
         "page": page.number,
-        "pages": page.of,
+        "pages": page.page_count,
         "width": page.image.width,
         "height": page.image.height,
         "text": answer.text,

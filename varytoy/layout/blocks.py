@@ -14,7 +14,7 @@ from varytoy.layout.ink import Analysis, Segment, segments_size, text_mask
 WIDEST_LINE, PIECE = 125, 65
 """In heights of x: lines that are longer are cut at word spaces into pieces of about the second. Models that read
 blocks lose their place in long lines; those of pages have up to 110."""
-MOST_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000
+MAX_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Cutter:
     """
 
     def __init__(self, unit: float, cancel: threading.Event | None = None):
-        self.unit, self.cancel, self.left = unit, cancel, MOST_VISITS
+        self.unit, self.cancel, self.left = unit, cancel, MAX_VISITS
 
     def columns(self, segments: list[Segment]) -> list[list[Segment]]:
         """Groups in reading order; within a group nothing but rows."""

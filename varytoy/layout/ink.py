@@ -15,9 +15,9 @@ WORK_PIXELS = 4_200_000  # a larger page is analysed reduced to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
 SMALLEST = 2.5  # an x lower than this (pixels) cannot be read by anything
 # Bounds of the work, far above any page of text; what passes them is a texture: dither, halftone, noise.
-MOST_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
-MOST_SEGMENTS = 6_000  # the longest are kept
-MOST_PICTURES = 200  # the largest are kept
+MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
+MAX_SEGMENTS = 6_000  # the longest are kept
+MAX_PICTURES = 200  # the largest are kept
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _near(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, band: float) -> tuple[np.ndarray, ...] | None:
     """Pairs (i, j) of items whose ranges share a row, j starting right of i's start and left of its end ``x1``; None
-    where they are more than ``MOST_PAIRS``."""
+    where they are more than ``MAX_PAIRS``."""
     order = np.argsort(x0, kind="stable")
     first, last = (np.floor((y[order] - y0.min()) / band).astype(int) for y in (y0, y1))
     stop = np.searchsorted(x0[order], x1[order], "right")  # rank that the pairs of an item end before
@@ -138,7 +138,7 @@ def _near(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, band: 
     item, row = item[place], row[place]
     key = row * len(order) + item
     following, end = np.arange(1, len(key) + 1), np.searchsorted(key, row * len(order) + stop[item])
-    if np.maximum(end - following, 0).sum() > MOST_PAIRS:
+    if np.maximum(end - following, 0).sum() > MAX_PAIRS:
         return None
     a, b = _expand(following, end)
     a, b, row = item[a], item[b], row[a]
@@ -273,8 +273,8 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     label = _joined(len(boxes), i[edge], j[edge])
     letters = np.bincount(label, letter)
     known = letters > 0
-    if known.sum() > MOST_SEGMENTS:
-        known[np.argsort(-letters, kind="stable")[MOST_SEGMENTS:]] = False
+    if known.sum() > MAX_SEGMENTS:
+        known[np.argsort(-letters, kind="stable")[MAX_SEGMENTS:]] = False
     label = np.where(known[label], np.cumsum(known)[label] - 1, -1)
     letter = letter & (label >= 0)
     count = int(known.sum())
@@ -391,7 +391,7 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     rule |= (tall > 3 * height) & (width < 0.25 * tall)
     big = (tall > 6 * height) & (width > 6 * height)
     pictures = np.flatnonzero(big & (fill >= 0.15))
-    pictures = pictures[np.argsort(-(width * tall)[pictures], kind="stable")[:MOST_PICTURES]]
+    pictures = pictures[np.argsort(-(width * tall)[pictures], kind="stable")[:MAX_PICTURES]]
     low, high = boxes[pictures, :2], boxes[pictures, 2:]
     holds = (low[:, None] <= low).all(axis=2) & (high[:, None] >= high).all(axis=2)
     outer = boxes[np.sort(pictures[~np.triu(holds, 1).any(axis=0)])]  # no picture lies in a smaller one

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from varytoy.data.documents import MOST_BYTES, open_pages
+from varytoy.data.documents import MAX_BYTES, open_pages
 from varytoy.data.samples import IMAGE_PLACEHOLDER, ROLES
 from varytoy.errors import first_line
 
@@ -93,8 +93,10 @@ def open_image(source: object, where: str = "image") -> Image.Image:
             source = _fetch(source)
         if isinstance(source, (bytes, bytearray, Path, str)):
             page = next(open_pages(source))
-            if page.of > 1:
-                raise ValueError(f"a document of {page.of} pages, and one picture is needed: give the pages one by one")
+            if page.page_count > 1:
+                raise ValueError(
+                    f"a document of {page.page_count} pages, and one picture is needed: give the pages one by one"
+                )
             return page.image
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: {first_line(error)}") from error
@@ -104,4 +106,4 @@ def open_image(source: object, where: str = "image") -> Image.Image:
 def _fetch(address: str) -> bytes:
     """The bytes behind an address or in a ``data:`` one. Raises OSError and ValueError."""
     with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
-        return answer.read(MOST_BYTES)
+        return answer.read(MAX_BYTES)

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from varytoy.models.config import VisionVocabularyConfig
 from varytoy.models.vision.base import VisionEncoder, register
 
-_MOST_SCORES = 1 << 21
+_MAX_SCORES = 1 << 21
 """Queries times keys of one head whose bias exists at a time: 512 queries at 1024 px."""
 
 
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         tables = (
             (_relative_table(self.rel_pos_h, height), _relative_table(self.rel_pos_w, width)) if self.relative else ()
         )
-        rows = max(_MOST_SCORES // (height * width * width), 1)
+        rows = max(_MAX_SCORES // (height * width * width), 1)
         if not self.relative or rows >= height:
             out = self._attend(query, key, value, keep, *tables)
         else:
