@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,11 @@ def tiny_recipe(
 def losses(folder: Path) -> list[float]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [row["loss"] for row in rows if "loss" in row]
+
+
+def heed_interrupts() -> None:
+    """For ``preexec_fn``: a shell's background jobs ignore Ctrl-C, and hand that down to the programs they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start_of(path: Path, *overrides: str, processes: int = 1) -> dict:

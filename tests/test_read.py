@@ -11,6 +11,7 @@ import time
 import zlib
 
 import pytest
+from conftest import heed_interrupts
 from PIL import Image, ImageDraw, ImageFont
 from test_documents import make_pdf
 
@@ -136,7 +137,7 @@ def test_a_page_that_cannot_be_shown_has_its_row(read, tmp_path):
 def program(*words, **options) -> subprocess.Popen:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-m", "varytoy.cli", *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, "preexec_fn": heed_interrupts}
     return subprocess.Popen(command, **pipes, **options)
 
 

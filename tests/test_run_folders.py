@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, losses, start_of
+from conftest import ROOT, TINY, heed_interrupts, losses, start_of
 
 from train.__main__ import main
 from train.recipe import Recipe, RecipeError, TrainSettings, to_yaml
@@ -152,7 +152,12 @@ def test_a_file_that_cannot_be_written_is_named(ten, tmp_path, capsys, name):
 def test_ctrl_c_says_where_to_go_on(ten, tmp_path):
     path = write(tmp_path, ten, max_steps=5000, workers=1)
     process = subprocess.Popen(
-        **start_of(path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        **start_of(path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     end = time.time() + 100
     while not any((tmp_path / "run").glob("checkpoint-*")):
