@@ -261,7 +261,7 @@ def test_full_size_recipes_fit(base, overlay, tokens, most):
 def test_what_reading_needs_is_what_the_pages_say(capsys):
     assert main(["needs"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    page = (ROOT / "varytoy" / "weights" / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "varytoy" / "checkpoints" / "README.md").read_text(encoding="utf-8")
     assert len(rows) == 4 and all(row in page for row in rows[1:])
     cells = next(row for row in rows if row.startswith("| Vary-toy")).split(" | ")
     assert (float(cells[3]), float(cells[7])) == (NEEDS["read"], NEEDS["read in nf4"])
