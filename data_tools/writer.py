@@ -10,7 +10,6 @@ import json
 import multiprocessing.pool
 import os
 import random
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from varytoy.data.samples import parse_sample
+from varytoy.errors import room
 
 Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
 """index -> the picture and the rows about it; a row is a sample without ``images``, which the writer fills in."""
@@ -52,8 +52,7 @@ def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        free = shutil.disk_usage(out).free / 2**20
-        raise OSError(error.errno, f"{error.strerror} ({free:.0f} MiB free)", str(error.filename or out)) from error
+        raise OSError(error.errno, f"{error.strerror} ({room(out)})", str(error.filename or out)) from error
 
 
 def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:

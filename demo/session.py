@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from demo.view import label, named
-from varytoy.data.documents import DocumentError, open_pages
+from varytoy.data.documents import DocumentError, Page, open_pages
 from varytoy.errors import first_line
 from varytoy.tasks import TASKS, Answer, get_task
 
@@ -56,18 +56,12 @@ class Session:
         Raises:
             DocumentError: the file is no picture and no PDF, or its first page cannot be shown.
         """
-        found = next(iter(open_pages(path, pages=[1])))
+        page = next(iter(open_pages(path, pages=[1])))
         data = Path(path).read_bytes()
-        try:
-            image = found.image
-        except DocumentError:
-            if found.page_count == 1:
-                raise
-            self.name, self.data = Path(path).name, data
-            self._show(None, 1, found.page_count)
-            raise
+        if page.page_count == 1:
+            page.image  # noqa: B018  (raises before anything is changed)
         self.name, self.data = Path(path).name, data
-        self._show(image, 1, found.page_count)
+        self._turn_to(page)
 
     def turn_to(self, number: int) -> None:
         """Show another page. One that cannot be shown is turned to all the same: from it the next can be reached.
@@ -79,12 +73,15 @@ class Session:
             raise DocumentError("choose a picture or a PDF first.")
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= self.page_count:
             raise DocumentError(f"there is no page '{number}': choose one from 1 to {self.page_count}.")
+        self._turn_to(next(iter(open_pages(self.data, pages=[number]))))
+
+    def _turn_to(self, page: Page) -> None:
         try:
-            image = open_page(self.data, number)
+            image = page.image
         except DocumentError:
-            self._show(None, number, self.page_count)
+            self._show(None, page.number, page.page_count)
             raise
-        self._show(image, number, self.page_count)
+        self._show(image, page.number, page.page_count)
 
     def _show(self, image: Image.Image | None, page: int, page_count: int) -> None:
         self.stop()

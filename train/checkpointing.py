@@ -3,12 +3,11 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from train.recipe import RecipeError
-from varytoy.errors import first_line
+from varytoy.errors import first_line, room
 
 SEAL = "sha256.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -72,7 +71,6 @@ def resume_point(output: Path, say: Callable[[str], None]) -> str:
 def not_written(error: Exception, output: Path, what: str) -> RecipeError:
     """One sentence for a checkpoint or model that could not be written."""
     whole = next(iter(checkpoints(output)), None)
-    free = shutil.disk_usage(output).free / 2**20
     last = f"{whole} is whole: make room and go on with --resume" if whole else "there is no earlier one"
-    why = f"{first_line(error)}; {free:.0f} MiB free in {output}"
+    why = f"{first_line(error)}; {room(output)} in {output}"
     return RecipeError(f"{what} could not be written ({why}); {last}")

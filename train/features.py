@@ -59,26 +59,24 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
         tensors = {}
         part = missing[start : start + _SHARD]
         for begin in range(0, len(part), batch_size):
-            keys, images, plans = [], [], []
+            keys, made = [], []
             for key in part[begin : begin + batch_size]:
                 path, sample = wanted[key]
                 try:
                     image = open_image(path)
                     plan = processor.image_processor.plan(image.size, view_of(sample))
-                    processor.image_processor([image], [plan])
+                    made.append(processor.image_processor([image], [plan]))
                 except Exception as error:  # Pillow raises any kind for a damaged file; one must not end the others
                     bad(fault(sample, error))
                     index["unreadable"].append(key)
                     continue
-                images.append(image)
                 keys.append(key)
-                plans.append(plan)
-            if not images:
+            if not made:
                 continue
-            pixels = processor.image_processor(images, plans)
-            found = {"vocabulary": model.vision_vocabulary(pixels["pixel_values"].to(device))}
+            pixels = {name: torch.cat([each[name] for each in made]).to(device) for name in made[0]}
+            found = {"vocabulary": model.vision_vocabulary(pixels["pixel_values"])}
             if model.clip is not None:
-                found["clip"] = model.clip(pixels["clip_pixel_values"].to(device))
+                found["clip"] = model.clip(pixels["clip_pixel_values"])
             for name, rows in found.items():
                 tensors |= {f"{key}.{name}": row.clone() for key, row in zip(keys, rows.half().cpu(), strict=True)}
         if tensors:

@@ -20,7 +20,7 @@ def inspect(recipe: Recipe, count: int = 3) -> str:
     """
     said: list[str] = []
     run = Run(recipe, said.append)
-    data, processor, collator = run.data, run.processor, run.collator()
+    data, processor, collator = run.data, run.processor, run.collator(with_model=False)
     start = 0
     for source, number in zip(recipe.data, data.counts, strict=True):
         said.append(f"{number:,} samples from {source.path}")

@@ -25,12 +25,11 @@ from train.run_folder import (
     last_checkpoint,
     quiet_writers,
     record_start,
-    room,
     writing,
 )
 from train.stage_weights import is_whole
 from train.trainer import OwnSteps, Progress, Records, VaryTrainer, Warmup
-from varytoy.errors import first_line
+from varytoy.errors import first_line, room
 from varytoy.processing.processor import VaryProcessor
 
 
@@ -71,7 +70,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
     run = Run(recipe, say)
     data, model = run.data, run.model
     say(f"stage {recipe.stage}: {run.origin}")
-    collator = run.collator(model.objectives, model.clip is not None, names=True)
+    collator = run.collator()
     say(run.freeze())
     if overwrite:
         check_overwrite(recipe, output)

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from train.objectives import OBJECTIVES, Objective, Objects, State, TextObjective
+from train.data.dataset import SampleDataset
+from train.objectives import OBJECTIVES, Objective, State, TextObjective
 from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
 from train.run_folder import check_new, writing
 from train.stage_weights import Towers, load_stage
@@ -21,7 +22,7 @@ from varytoy.models.vary import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing.processor import IGNORED, VaryProcessor
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Settings of decoders whose scores are more than a linear layer's; the loss (train.chunked_loss) knows only that."""
+"""Settings of decoders whose scores are more than a linear layer's; the text's loss knows only that."""
 HEADS = "heads."
 
 
@@ -136,12 +137,11 @@ class VaryForTraining(VaryForConditionalGeneration):
 
 
 def build(
-    recipe: Recipe, labels: Sequence[str] = (), with_towers: bool = False
+    recipe: Recipe, data: SampleDataset | None = None, with_towers: bool = False
 ) -> tuple[VaryForTraining, VaryProcessor, str]:
     """Model and processor of a recipe, and one sentence on where the weights came from.
 
-    ``labels``: names of objects in the data, where the recipe has object heads; ``with_towers``: even if the recipe
-    takes their features from a folder.
+    ``data``: what heads take their shapes from; ``with_towers``: even if the recipe takes their features from a folder.
 
     Raises:
         RecipeError: ``init`` is no checkpoint, or no tokenizer is to be had.
@@ -154,7 +154,7 @@ def build(
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     processor = processor_of(settings)
-    model = assemble(recipe, labels, with_towers)
+    model = assemble(recipe, data, with_towers)
     if recipe.features:
         model.towers = Towers(settings.init, model.config)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
@@ -170,7 +170,7 @@ def build(
     return model, processor, ", then ".join(messages)
 
 
-def assemble(recipe: Recipe, labels: Sequence[str] = (), with_towers: bool = False) -> VaryForTraining:
+def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: bool = False) -> VaryForTraining:
     """The model of a recipe with random weights, its objectives and precision.
 
     Raises:
@@ -194,20 +194,18 @@ def assemble(recipe: Recipe, labels: Sequence[str] = (), with_towers: bool = Fal
     model = VaryForTraining(config)
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
-    model.add_objectives(objectives_of(recipe, labels), recipe.freeze)
+    model.add_objectives(objectives_of(recipe, data), recipe.freeze)
     if recipe.train.weights != "fp32":
         keep_in(model, DTYPES[recipe.train.weights])
     return model
 
 
-def objectives_of(recipe: Recipe, labels: Sequence[str] = ()) -> list[Objective]:
-    """What a recipe minimises beside the text; ``labels``: names of objects in the data."""
-    found = []
-    for name in recipe.used_objectives:
-        objective = OBJECTIVES[name](recipe.objectives[name])
-        if isinstance(objective, Objects):
-            objective.name_labels(labels)
-        found.append(objective)
+def objectives_of(recipe: Recipe, data: SampleDataset | None = None) -> list[Objective]:
+    """What a recipe minimises beside the text."""
+    found = [OBJECTIVES[name](recipe.objectives[name]) for name in recipe.used_objectives]
+    if data is not None:
+        for objective in found:
+            objective.read_data(data)
     return found
 
 

@@ -206,9 +206,10 @@ class Recipe:
 
     @property
     def used_objectives(self) -> list[str]:
-        """Names of those with a weight, or with a head that warms up."""
+        """Names of those with a weight, now or while heads warm up."""
         warms_up = self.train.heads_warmup > 0
-        return [name for name, each in self.objectives.items() if each.weight or warms_up and OBJECTIVES[name].has_head]
+        made = {name: OBJECTIVES[name](settings) for name, settings in self.objectives.items()}
+        return [name for name, each in made.items() if each.weight or warms_up and each.warmup_weight]
 
     def _check_objectives(self) -> None:
         if self.train.heads_warmup and not any(OBJECTIVES[name].has_head for name in self.used_objectives):

@@ -1,6 +1,6 @@
 """Run: a recipe put together, for every program that needs some of it; each part is made when first asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from train.data.collator import Collator
 from train.data.dataset import SampleDataset
 from train.data.feature_cache import FeatureStore, check_all
 from train.model import VaryForTraining, assemble, build, compile_parts, freeze, processor_of
-from train.objectives import Objective
 from train.optim.choose import compute_type, training_arguments
 from train.recipe import Recipe
 from varytoy.devices.precision import quantize
@@ -49,8 +48,7 @@ class Run:
     def _built(self) -> tuple[VaryForTraining, VaryProcessor | None, str]:
         if not self.weights:
             return assemble(self.recipe, with_towers=self.with_towers), None, "random weights"
-        labels = self.data.labels() if "objects" in self.recipe.used_objectives else []
-        return build(self.recipe, labels, self.with_towers)
+        return build(self.recipe, self.data, self.with_towers)
 
     @property
     def model(self) -> VaryForTraining:
@@ -96,15 +94,13 @@ class Run:
             compile_parts(model.language_model)
         return model
 
-    def collator(self, objectives: Sequence[Objective] = (), clip: bool = False, names: bool = False) -> Collator:
-        """Without ``objectives`` no model is needed."""
-        return Collator(
-            self.processor,
-            self.recipe.train.max_length,
-            self.bad,
-            objectives=objectives,
-            clip=clip,
-            token_corruption=self.recipe.train.token_corruption,
-            names=names,
-            features=self.features if objectives else None,
-        )
+    def collator(self, with_model: bool = True) -> Collator:
+        """``with_model``: with all that the model takes and its objectives' targets; else tokens and labels, for which
+        no model is made."""
+        inputs = {}
+        if with_model:
+            model = self.model
+            clip = model.clip is not None
+            inputs = {"objectives": model.objectives, "clip": clip, "names": True, "features": self.features}
+        train = self.recipe.train
+        return Collator(self.processor, train.max_length, self.bad, token_corruption=train.token_corruption, **inputs)

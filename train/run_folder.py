@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
 from varytoy.devices.precision import version_of
-from varytoy.errors import first_line
+from varytoy.errors import first_line, room
 
 try:
     import fcntl
@@ -120,12 +120,6 @@ def quiet_writers() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = plain
-
-
-def room(path: Path) -> str:
-    """How much is free on the disk of a path that may not be there yet."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return f"{shutil.disk_usage(there).free / 2**20:.0f} MiB free"
 
 
 def last_checkpoint(output: Path) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from varytoy.processing.processor import VaryProcessor
 
 if TYPE_CHECKING:
+    from train.data.dataset import SampleDataset
     from train.data.item import Item
     from train.model import VaryForTraining
     from train.recipe import Recipe
@@ -79,6 +80,9 @@ class Objective:
     def warmup_weight(self) -> float:
         """Its weight while the decoder waits (``train.heads_warmup``); 0 if it waits, too."""
         return 0.0
+
+    def read_data(self, data: "SampleDataset") -> None:
+        """Take from the run's data what the head's shape depends on; called before ``setup``."""
 
     def setup(self, model: "VaryForTraining", frozen: Sequence[str]) -> nn.Module | None:
         """Prepare the model; returns the head to train, if it needs one."""

@@ -20,7 +20,7 @@ class Objects(base.Objective):
     token, and of the one whose first, and last, corner is there; 0 for none, -100 for unknown.
 
     Attributes:
-        labels: names of objects in the data, set before ``setup``.
+        labels: names of objects in the data.
     """
 
     name, has_head = "objects", True
@@ -30,6 +30,9 @@ class Objects(base.Objective):
         self.labels: Sequence[str] = ()
         self.numbers: dict[str, int] = {}
         self.clip_grid: Grid | None = None
+
+    def read_data(self, data):
+        self.name_labels(data.labels())
 
     def name_labels(self, labels: Sequence[str]) -> None:
         self.labels, self.numbers = labels, {label: number for number, label in enumerate(labels, 1)}

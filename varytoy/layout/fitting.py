@@ -6,17 +6,12 @@ from PIL import Image
 from varytoy.layout.page import Box, PageLayout
 
 
-def resize_text(image: Image.Image, scale: float) -> Image.Image:
-    if scale == 1.0:
-        return image
-    return image.resize((max(round(image.width * scale), 1), max(round(image.height * scale), 1)), Image.LANCZOS)
-
-
 def fit_text(page: PageLayout, text_size: float, box: Box | None = None) -> Image.Image:
     """The image, or a box of it in its pixels, scaled so that the letter x is ``text_size`` pixels high; at its own
     size where no text is found."""
-    scale = page.scale_to(text_size)
-    view = resize_text(page.image, scale)
+    scale, view = page.scale_to(text_size), page.image
+    if scale != 1.0:
+        view = view.resize((max(round(view.width * scale), 1), max(round(view.height * scale), 1)), Image.LANCZOS)
     if box is None:
         return view
     return view.crop(tuple(min(round(side * scale), view.size[number % 2]) for number, side in enumerate(box)))
