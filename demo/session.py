@@ -94,11 +94,8 @@ class Session:
     def drawn(self, turn: Turn) -> Image.Image:
         """The view with the answer's boxes on it."""
         across, down = (shown / whole for shown, whole in zip(self.view.size, self.size, strict=True))
-        boxes = [
-            (name, (round(x1 * across), round(y1 * down), round(x2 * across), round(y2 * down)))
-            for name, (x1, y1, x2, y2) in turn.answer.boxes
-        ]
-        return get_task(turn.task).draw(self.view, Answer(turn.answer.text, boxes))
+        regions = [region.moved(lambda point: (point[0] * across, point[1] * down)) for region in turn.answer.regions]
+        return get_task(turn.task).draw(self.view, Answer(turn.answer.text, regions))
 
     def begin(self) -> threading.Event:
         """A new answer; one that is still being made ends."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -33,6 +34,8 @@ from data_tools.render.blocks import BlockOptions, BlockRenderer  # noqa: E402
 from data_tools.writer import write_samples  # noqa: E402
 from train.model import opt_shape  # noqa: E402
 from train.recipe import DataSettings, ModelSettings, Recipe, TrainSettings  # noqa: E402
+from varytoy.data.answer import Answer  # noqa: E402
+from varytoy.inference.engine import Request  # noqa: E402
 from varytoy.models.config import VaryConfig, read_preset  # noqa: E402
 from varytoy.models.vary import VaryForConditionalGeneration  # noqa: E402
 from varytoy.processing.processor import VaryProcessor  # noqa: E402
@@ -95,6 +98,23 @@ def processor() -> VaryProcessor:
     processor = VaryProcessor.preset("nano")
     processor.image_processor.clip_size = 32
     return processor
+
+
+class FakeEngine:
+    """Answers by a function of the request in place of a model; keeps the requests."""
+
+    def __init__(self, processor: VaryProcessor, answer: Callable[[Request], Answer], context: int = 4096):
+        self.processor, self.answer, self.context = processor, answer, context
+        self.requests: list[Request] = []
+
+    def generate(self, requests, show=None, cancel=None) -> list[Answer]:
+        requests = list(requests)
+        self.requests += requests
+        return [self.answer(request) for request in requests]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        return [image for request in self.requests for image in request.images]
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from varytoy.tasks import Answer
+from varytoy.tasks import Answer, Region
 
 ATTACK = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 ARGS = (
@@ -43,12 +43,12 @@ class Stub:
         time.sleep(0.15)
         if task == "markdown":
             text = f"# Title\n\n- first {ATTACK}\n\n![shot](http://example.com/a.png) [site](http://example.com)"
-            return Answer(text, markdown=text, stop_reason="loop")
+            return Answer(text, markup=text, stop_reason="loop")
         if argument == "page":
             text = "\n\n".join([PARAGRAPH] * 14 + [ADDRESS])
-            return Answer(text, markdown=text if task == "vqa" else None)
+            return Answer(text, markup=text if task == "vqa" else None)
         if task == "detect":
-            return Answer("ball: [100, 100, 500, 500];", [("ball", (40, 30, 200, 150))], confidence=0.9)
+            return Answer("ball: [100, 100, 500, 500];", [Region((40, 30, 200, 150), "ball")], confidence=0.9)
         if argument == "break":
             raise RuntimeError("no memory left\nat line 3")
         return Answer(f"heard {argument} {ATTACK}", stop_reason="length" if argument == "long" else "end")

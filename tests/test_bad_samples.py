@@ -15,7 +15,7 @@ from train.objectives import GuidedAttention, Letters
 from train.predictions import write as write_predictions
 from train.recipe import DataSettings
 from varytoy.data.samples import read_samples
-from varytoy.inference.reader import Reader
+from varytoy.inference.engine import TransformersEngine
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_batch_is_made_without_them(ten, odd, processor):
 
 def test_predictions_go_on(ten, odd, model, processor, tmp_path):
     samples = [*odd, next(read_samples(ten))]
-    write_predictions(tmp_path, Reader(model, processor), samples, max_new_tokens=4)
+    write_predictions(tmp_path, TransformersEngine(model, processor), samples, max_new_tokens=4)
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert rows[-1]["sample"] == samples[-1].id and not rows[-1]["said"].startswith("(")
 

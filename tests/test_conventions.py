@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer, pipeline
 
 import varytoy
+from varytoy.inference.engine import TransformersEngine
 from varytoy.inference.reader import Reader
 
 ASK = "What does this image say?"
@@ -104,7 +105,7 @@ def test_the_picture_is_prepared_as_the_reader_prepares_it(model, processor, pag
         return plain(self, **inputs)
 
     monkeypatch.setattr(type(model), "generate", look)
-    answer = Reader(model, processor).ocr(page, max_new_tokens=4)
+    answer = Reader(TransformersEngine(model, processor)).ocr(page, max_new_tokens=4)
     prompt = "Provide the OCR results of this image."
     inputs = processor(images=page, text=prompt)
     assert all(torch.equal(inputs[name], seen[name]) for name in inputs)

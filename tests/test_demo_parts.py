@@ -20,7 +20,7 @@ from demo.paragraphs import flow  # noqa: E402
 from demo.pictures import examples  # noqa: E402
 from demo.session import SHOWN_SIDE, Session, Turn, asked, open_page, sentence  # noqa: E402
 from varytoy.data.documents import DocumentError  # noqa: E402
-from varytoy.tasks import TASKS, Answer, get_task  # noqa: E402
+from varytoy.tasks import TASKS, Answer, Region, get_task  # noqa: E402
 
 ATTACK = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 
@@ -33,7 +33,7 @@ def test_rendered_markdown_holds_no_foreign_element():
     assert "&lt;img src=x onerror=" in html and "<code>&lt;u&gt;" in html and "<code>&lt;b&gt;" in html
     assert "<table>" in view.render_markdown("|a|b|\n|-|-|\n|1|2|") and "<h2>" in view.render_markdown("## t")
     for shown in (view.answer(Answer(ATTACK)), view.live(ATTACK), view.turns([("ocr", ATTACK, ATTACK)]),
-                  view.notice(ATTACK), view.answer(Answer("", [(ATTACK, (1, 2, 3, 4))])),
+                  view.notice(ATTACK), view.answer(Answer("", [Region((1, 2, 3, 4), ATTACK)])),
                   view.header(ATTACK, ATTACK), view.finished(ATTACK, Answer(""), 1), view.warning(ATTACK),
                   view.downloads({f"{ATTACK}.{ATTACK}": ATTACK})):  # fmt: skip
         assert "<img" not in shown and "<script" not in shown and "&lt;img" in shown
@@ -172,7 +172,7 @@ def test_session_keeps_little(tmp_path):
     assert max(session.view.size) <= SHOWN_SIDE and session.size == (4000, 3000)
     assert open_page(session.data, 1).size == (4000, 3000) and len(session.data) == path.stat().st_size
     path.unlink()  # the server deletes uploads after a while
-    drawn = session.drawn(Turn("detect", "", "", Answer("", [("", (2000, 1500, 3000, 2250))])))
+    drawn = session.drawn(Turn("detect", "", "", Answer("", [Region((2000, 1500, 3000, 2250))])))
     assert drawn.size == session.view.size and drawn.getpixel((1000, 600)) != (255, 255, 255)
     assert drawn.getpixel((400, 300)) == (255, 255, 255)
 

@@ -1,30 +1,32 @@
 """Generation, Reader and the command line, with a tiny model of random weights."""
 
 import functools
+import itertools
 import json
 import shutil
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import FakeEngine
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from safetensors.torch import load_file, save_file
 from test_documents import make_pdf
 
 from varytoy import cli, layout
+from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError
-from varytoy.inference.generate import Generated, LoopGuard, generate, repeated_tail
+from varytoy.inference.engine import Request, TransformersEngine
+from varytoy.inference.generate import LoopGuard, generate, repeated_tail
 from varytoy.inference.reader import ModelError, Reader, join_pages
 from varytoy.layout import PageLayout
-from varytoy.tasks import Answer
 
 
 @pytest.fixture
 def reader(model, processor) -> Reader:
-    return Reader(model, processor, "tiny")
+    return Reader(TransformersEngine(model, processor), "tiny")
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def test_length_confidence_stream_and_cancel(model, processor):
 def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):
     lone_bytes = reader.processor.tokenizer.convert_tokens_to_ids(["<0x00>", "<0xFF>"])
     letters_only = slice(lone_bytes[0], lone_bytes[1] + 1)
-    with_scores(monkeypatch, reader.model, lambda scores: scores[..., letters_only].fill_(-1e4))
+    with_scores(monkeypatch, reader.engine.model, lambda scores: scores[..., letters_only].fill_(-1e4))
     shown = []
     answer = reader.read_page(two_columns(), show=shown.append, max_new_tokens=12)
     assert len(shown) > 2 and shown[-1] == answer.text
@@ -112,7 +114,7 @@ def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["transparent", "turned", "16 bits"])
-def test_pictures_are_made_ready_whoever_opened_them(reader, monkeypatch, kind):
+def test_pictures_are_made_ready_whoever_opened_them(processor, kind):
     """Black text on nothing, on its side with a note in the file, or in 16 bits: the model sees black on white."""
     plain = page(2)
     image = plain
@@ -124,46 +126,34 @@ def test_pictures_are_made_ready_whoever_opened_them(reader, monkeypatch, kind):
         image.getexif()[0x0112] = 6
     if kind == "16 bits":
         image = Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257)
-    seen = []
-
-    def look(self, conversations, images, *rest):
-        seen.extend(images)
-        return [SimpleNamespace(text="x", stop_reason="end", confidence=1.0, tokens=1)]
-
-    monkeypatch.setattr(Reader, "generate", look)
+    engine = FakeEngine(processor, lambda request: Answer("x", confidence=1.0))
     for picture in (plain, image):
-        reader.ask(picture, "caption")
+        Reader(engine).ask(picture, "caption")
+    seen = engine.images
     assert seen[1].mode == "RGB" and np.abs(np.asarray(seen[0], int) - np.asarray(seen[1], int)).mean() < 2
 
 
-def test_the_oldest_turns_go_when_the_context_is_full(reader, monkeypatch):
-    monkeypatch.setattr(reader.model.config.text_config, "max_position_embeddings", 700)
+def test_the_oldest_turns_go_when_the_context_is_full(processor):
+    engine = FakeEngine(processor, lambda request: Answer(""), context=700)
     turns = [{"role": role, "content": f"{number} " * 100} for number in range(4) for role in ("user", "assistant")]
     turns[0]["content"] = "<image>\n" + turns[0]["content"]
-    kept = []
-    monkeypatch.setattr(
-        Reader, "generate", lambda self, messages, *rest: kept.extend(messages) or [Generated("", "end", 1.0, 1)]
-    )
-    reader.ask(page(1), "chat", "And now?", history=turns, max_new_tokens=64)
-    (messages,) = kept
+    Reader(engine).ask(page(1), "chat", "And now?", history=turns, max_new_tokens=64)
+    messages = engine.requests[0].messages
     assert 1 < len(messages) < 9 and messages[-1]["content"] == "And now?"
     assert [message["content"].count("<image>") for message in messages] == [1] + [0] * (len(messages) - 1)
 
 
-def test_wide_margins_are_cut_before_a_few_lines_are_read(reader, monkeypatch):
+def test_wide_margins_are_cut_before_a_few_lines_are_read(processor):
     sheet = Image.new("RGB", (1200, 1600), "white")
     sheet.paste(page(3, 24), (300, 200))
-    seen = []
-    monkeypatch.setattr(
-        Reader, "generate", lambda self, messages, images, *rest: seen.extend(images) or [Generated("", "end", 1.0, 1)]
-    )
-    reader.ocr(sheet)
-    (view,) = seen
+    engine = FakeEngine(processor, lambda request: Answer("", confidence=1.0))
+    Reader(engine).ocr(sheet)
+    (view,) = engine.images
     assert view.width < 200 and view.height < 100 and layout.cut_blocks(view)[0].lines == 3
 
 
 def test_a_question_that_fills_the_context_is_refused(reader, monkeypatch):
-    monkeypatch.setattr(reader.model.config.text_config, "max_position_embeddings", 300)
+    monkeypatch.setattr(reader.engine.model.config.text_config, "max_position_embeddings", 300)
     with pytest.raises(ValueError, match="the context is 300"):
         reader.ask(page(1), "chat", "why? " * 80)
 
@@ -177,31 +167,22 @@ def test_an_empty_page_has_no_text(reader):
     assert (answer.text, answer.stop_reason) == ("", "end")
 
 
-def test_a_page_is_read_block_by_block_in_order(reader, monkeypatch):
-    """The model is replaced by one that says which crop it was given; what is tested is the way of the blocks."""
-    sizes = []
-
-    def fake(self, conversations, images, task, *rest):
-        sizes.extend(picture.size for picture in images)
-        return [
-            SimpleNamespace(text=f"<{len(sizes) - len(images) + n}>", stop_reason="end", confidence=1.0, tokens=3)
-            for n in range(len(images))
-        ]
-
-    monkeypatch.setattr(Reader, "generate", fake)
-    text = reader.read_page(two_columns()).text
-    assert len(sizes) >= 6
-    assert [int(part) for part in text.replace("<", " ").replace(">", " ").split()] == list(range(len(sizes)))
+def test_a_page_is_read_block_by_block_in_order(processor):
+    """The model is replaced by one that says how many crops it was given before; what is tested is the way of the
+    blocks."""
+    engine = FakeEngine(processor, lambda request: Answer(f"<{next(numbers)}>", confidence=1.0, tokens=3))
+    numbers = itertools.count()
+    answer = Reader(engine).read_page(two_columns())
+    assert len(engine.requests) >= 6
+    order = [int(part) for part in answer.text.replace("<", " ").replace(">", " ").split()]
+    assert order == list(range(len(engine.requests)))
+    assert [block.score for block in answer.blocks] == [1.0] * len(order) and answer.tokens == 3 * len(order)
 
 
-def test_a_large_picture_goes_through_the_page(reader, monkeypatch):
-    seen = []
-    monkeypatch.setattr(Reader, "_blocks", lambda self, *rest: seen.append("page") or Answer(""))
-    one = SimpleNamespace(text="x", stop_reason="end", confidence=1.0, tokens=1)
-    monkeypatch.setattr(Reader, "generate", lambda self, *rest: seen.append("block") or [one])
-    reader.ocr(page(3))
-    reader.ocr(page(14))
-    assert seen == ["block", "page"]
+def test_a_large_picture_goes_through_the_page(processor):
+    engine = FakeEngine(processor, lambda request: Answer("x", confidence=1.0, tokens=1))
+    assert len(Reader(engine).ocr(page(3)).blocks) == 1
+    assert len(Reader(engine).ocr(page(14)).blocks) > 1
 
 
 def test_text_is_brought_to_the_size_the_model_reads(reader):
@@ -281,11 +262,12 @@ def test_read_refuses_what_cannot_be(folder, tmp_path, capsys):
     assert "lacks config.json" in capsys.readouterr().err
 
 
-def test_paths_documents_and_lists_are_read(reader, monkeypatch, tmp_path):
-    def echo(self, conversations, images, *rest):
-        return [SimpleNamespace(text=f"{image.size}", stop_reason="end", confidence=0.5, tokens=1) for image in images]
+def sizes(request) -> Answer:
+    return Answer(f"{request.images[0].size}", confidence=0.5, tokens=1)
 
-    monkeypatch.setattr(Reader, "generate", echo)
+
+def test_paths_documents_and_lists_are_read(processor, tmp_path):
+    reader = Reader(FakeEngine(processor, sizes))
     page().save(tmp_path / "one.png")
     (tmp_path / "three.pdf").write_bytes(make_pdf("one", "two", "three"))
     (tmp_path / "broken.png").write_bytes(b"not a picture")
@@ -296,35 +278,43 @@ def test_paths_documents_and_lists_are_read(reader, monkeypatch, tmp_path):
     shown = []
     broken, document, picture = reader.ocr([tmp_path / "broken.png", tmp_path / "three.pdf", page()], show=shown.append)
     assert (broken.text, broken.stop_reason) == ("", "error") and "broken.png" in broken.error
-    assert picture == alone and picture.blocks[0][0] == picture.text and picture.size == page().size
+    assert picture == alone and picture.blocks[0].text == picture.text and picture.size == page().size
     assert len(document.pages) == 3 and document.text == "\n\n".join(each.text for each in document.pages)
     assert document.confidence == 0.5 and document.pages[0].size == (625, 417)
 
 
-def test_a_long_strip_is_read_in_pieces_by_models_that_squash(reader, monkeypatch):
-    def echo(self, conversations, images, *rest):
-        return [SimpleNamespace(text=str(images[0].size), stop_reason="end", confidence=0.5, tokens=1)]
-
-    monkeypatch.setattr(Reader, "generate", echo)
-    monkeypatch.setattr(reader.processor.image_processor, "mode", "squash")
+def test_a_long_strip_is_read_in_pieces_by_models_that_squash(processor):
+    processor.image_processor.mode = "squash"
     strip = Image.new("RGB", (100, 2500), "white")
     pen = ImageDraw.Draw(strip)
     for line in range(0, 2500, 20):
         pen.rectangle((10, line, 90, line + 9), fill="black")
-    answer = reader.ocr(strip)
-    boxes = [box for _, box in answer.blocks]
+    answer = Reader(FakeEngine(processor, sizes)).ocr(strip)
+    boxes = [block.box for block in answer.blocks]
     assert boxes[0][1] == 0 and boxes[-1][3] == 2500 and all(box[3] - box[1] <= 500 for box in boxes)
     assert all(above[3] == below[1] and above[3] % 20 >= 9 for above, below in zip(boxes, boxes[1:], strict=False))
 
 
 def test_a_page_that_failed_leaves_the_others_markdown():
     broken = Answer("", stop_reason="error", error="page 2 is broken")
-    found = join_pages([Answer("# One", markdown="# One"), broken])
+    found = join_pages([Answer("# One", markup="# One"), broken])
     assert found.markdown.startswith("# One") and found.error
 
 
-def test_boxes_of_an_answer_are_pixels_of_the_file(reader, monkeypatch):
-    said = SimpleNamespace(text="[100, 200, 500, 1000]", stop_reason="end", confidence=1.0, tokens=9)
-    monkeypatch.setattr(Reader, "generate", lambda self, *rest: [said])
-    answer = reader.ground(Image.new("RGB", (640, 480)), "the cat")
-    assert answer.boxes == [("the cat", (64, 96, 320, 480))]
+def test_boxes_of_an_answer_are_pixels_of_the_file(processor):
+    engine = FakeEngine(processor, lambda request: Answer("[100, 200, 500, 1000]", confidence=1.0))
+    answer = Reader(engine).ground(Image.new("RGB", (640, 480)), "the cat")
+    assert answer.regions == [Region((64, 96, 320, 480), "the cat")] and answer.boxes[0][0] == "the cat"
+
+
+def test_requests_of_several_views_and_lengths_keep_their_order(reader):
+    requests = [
+        Request([{"role": "user", "content": f"<image>\n{number}"}], [page(1)], view, limit)
+        for number, (view, limit) in enumerate([("text", 3), ("text", 3), ("picture", 3), ("text", 5)])
+    ]
+    alone = [reader.engine.generate([request])[0] for request in requests]
+    reader.engine.batch_size = 1
+    shown = []
+    answers = reader.engine.generate(iter(requests), shown.append)
+    assert answers == alone and all(answer.tokens <= 5 for answer in answers)
+    assert shown[-1] == [answer.text for answer in answers]

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 
 from varytoy.data.boxes import Box, check_label, format_box, format_boxes, iou, parse_boxes, written_boxes
 from varytoy.data.samples import Sample
-from varytoy.tasks import TASKS, Answer, get_task, metrics
+from varytoy.tasks import TASKS, Answer, Region, get_task, metrics
 
 # --- boxes ---
 
@@ -275,7 +275,7 @@ def test_detection_of_named_classes():
 def test_reading_tasks_answer_with_the_text():
     assert get_task("ocr").answer("Two\nlines") == "Two\nlines"
     assert get_task("ocr").parse(" Two\nlines\n", (10, 10)) == Answer("Two\nlines")
-    assert get_task("markdown").parse("# Title\n", (10, 10)) == Answer("# Title", markdown="# Title")
+    assert get_task("markdown").parse("# Title\n", (10, 10)) == Answer("# Title", markup="# Title")
 
 
 def test_detection_answers_in_pixels_of_the_file():
@@ -299,7 +299,7 @@ def test_grounding_answers_with_the_one_box_of_the_phrase():
 def test_drawing_marks_the_box_on_a_copy():
     image = Image.new("L", (200, 160), 255)
     task = get_task("detect")
-    drawn = task.draw(image, Answer("", [("cat", (50, 60, 150, 140)), ("dog", (10, 10, 40, 40))]))
+    drawn = task.draw(image, Answer("", [Region((50, 60, 150, 140), "cat"), Region((10, 10, 40, 40), "dog")]))
     assert image.getextrema() == (255, 255)
     assert drawn.mode == "RGB" and drawn.size == image.size
     assert drawn.getpixel((100, 140)) != drawn.getpixel((25, 40)) != (255, 255, 255)

@@ -34,17 +34,17 @@ from train.recipe import (
 from train.stage_weights import load_stage
 from varytoy.checkpoints import convert
 from varytoy.data.samples import Sample, parse_sample, read_samples
+from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
 from varytoy.models.config import VaryConfig, VisionVocabularyConfig
 from varytoy.processing.processor import IGNORED, VaryProcessor
-from varytoy.tasks import TASKS, metrics
+from varytoy.tasks import metrics
 
 
 def read_all(folder: Path, samples) -> list[str]:
     reader = Reader.from_pretrained(str(folder), "cpu")
-    questions = [sample.messages[:-1] for sample in samples]
-    images = [sample.open_images()[0] for sample in samples]
-    return [row.text for row in reader.generate(questions, images, TASKS["ocr"], 64)]
+    requests = [Request(sample.messages[:-1], sample.open_images(), max_new_tokens=64) for sample in samples]
+    return [answer.text for answer in reader.engine.generate(requests)]
 
 
 @pytest.mark.slow

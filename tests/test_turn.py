@@ -1,11 +1,12 @@
 """Which way up a page stands: found from its ink, read after a turn, with boxes of the file."""
 
 import threading
-from types import SimpleNamespace
 
 import pytest
+from conftest import FakeEngine
 from PIL import Image, ImageDraw, ImageFont
 
+from varytoy.data.answer import Answer
 from varytoy.inference.reader import Reader
 from varytoy.layout.orientation import turn_back
 from varytoy.layout.page import PageLayout
@@ -35,39 +36,35 @@ def test_unsure_is_upright(text):
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_boxes_of_a_turned_page_are_of_the_file(model, processor, turn, monkeypatch):
-    def echo(self, conversations, images, *rest):
-        return [SimpleNamespace(text="x", stop_reason="end", confidence=1.0, tokens=1) for _ in images]
-
-    monkeypatch.setattr(Reader, "generate", echo)
+def test_boxes_of_a_turned_page_are_of_the_file(processor, turn):
     upright = page(lines=12)
     turned = upright.rotate(-turn, expand=True)
-    answer = Reader(model, processor).ocr(turned)
+    answer = Reader(FakeEngine(processor, lambda request: Answer("x", confidence=1.0, tokens=1))).ocr(turned)
     assert (answer.turned, answer.size) == (turn, turned.size) and answer.blocks
-    for _, box in answer.blocks:
+    boxes = [block.box for block in answer.blocks]
+    for box in boxes:
         assert turned.crop(box).convert("L").getextrema()[0] < 100  # letters are where it says
     left, top, right, bottom = (
-        min(box[0] for _, box in answer.blocks),
-        min(box[1] for _, box in answer.blocks),
-        max(box[2] for _, box in answer.blocks),
-        max(box[3] for _, box in answer.blocks),
+        min(box[0] for box in boxes),
+        min(box[1] for box in boxes),
+        max(box[2] for box in boxes),
+        max(box[3] for box in boxes),
     )
     outside = turned.copy()
     outside.paste("white", (left, top, right, bottom))
     assert outside.convert("L").getextrema()[0] > 200
 
 
-def test_stopped_is_stopped(model, processor, monkeypatch):
+def test_stopped_is_stopped(processor):
     """No second try the other way up takes the place of what was read so far."""
     cancel, said = threading.Event(), [("Hello wor", 0.7), ("q", 0.97)]
 
-    def stopped(self, conversations, images, *rest):
+    def stopped(request) -> Answer:
         cancel.set()
         text, sure = said.pop(0)
-        return [SimpleNamespace(text=text, stop_reason="stopped", confidence=sure, tokens=3) for _ in images]
+        return Answer(text, stop_reason="stopped", confidence=sure, tokens=3)
 
-    monkeypatch.setattr(Reader, "generate", stopped)
-    reader = Reader(model, processor)
+    reader = Reader(FakeEngine(processor, stopped))
     assert reader.ocr(page("3190", lines=1), cancel=cancel).text == "Hello wor"
     assert [answer.stop_reason for answer in reader.ocr([page(), page()], cancel=cancel)] == ["stopped", "stopped"]
 

@@ -106,5 +106,5 @@ def merge(run: str, out: Path) -> None:
     check_new(out)
     reader = Reader.from_pretrained(run, "cpu")
     with writing(out):
-        reader.model.save_pretrained(out)
+        reader.engine.model.save_pretrained(out)
         reader.processor.save_pretrained(out)

@@ -15,9 +15,10 @@ from data_tools.writer import Renderer, write_samples
 from train.data.bad_samples import BadSamples, fault, open_sample
 from train.pages import with_texts
 from train.run_folder import writing
+from varytoy.data.answer import Answer
 from varytoy.data.boxes import parse_boxes
 from varytoy.data.samples import Sample, SampleError, image_size, open_image, read_samples
-from varytoy.inference.generate import Generated
+from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
 from varytoy.processing.processor import Message
 from varytoy.tasks import TASKS, Task, metrics
@@ -101,17 +102,17 @@ def answers(
     blank: bool = False,
     batch: int = 8,
     max_new_tokens: int = 1024,
-) -> list[Generated]:
+) -> list[Answer]:
     """The model's raw answers, each picture read whole in one pass; in the order of ``samples``, all of one task."""
     views = [_view(reader, sample, blank) for sample in samples]
     questions = [sample.messages[:-1] for sample in samples]
-    branch = reader.model.clip
+    branch = reader.engine.model.clip
     try:
         if not clip:
-            reader.model.clip = None
+            reader.engine.model.clip = None
         return answer_all(reader, questions, views, TASKS[samples[0].task], batch, max_new_tokens)
     finally:
-        reader.model.clip = branch
+        reader.engine.model.clip = branch
 
 
 def _precision(name: str, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
@@ -134,15 +135,15 @@ def answer_all(
     task: Task,
     batch: int = 8,
     max_new_tokens: int = 1024,
-) -> list[Generated]:
+) -> list[Answer]:
     """Raw answers, one picture a question, in batches of like-sized pictures; in the order given."""
     order = sorted(range(len(views)), key=lambda number: views[number].width * views[number].height)
-    found: dict[int, Generated] = {}
+    answers: dict[int, Answer] = {}
     for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
         part = order[start : start + batch]
-        answers = reader.generate([questions[n] for n in part], [views[n] for n in part], task, max_new_tokens)
-        found |= zip(part, answers, strict=True)
-    return [found[number] for number in range(len(views))]
+        requests = [Request(questions[number], [views[number]], task.view, max_new_tokens) for number in part]
+        answers |= zip(part, reader.engine.generate(requests), strict=True)
+    return [answers[number] for number in range(len(views))]
 
 
 def read_blocks(reader: Reader, pairs: Sequence[tuple[Path, str]]) -> float:
@@ -216,7 +217,7 @@ def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
 
 def _asked(
     reader: Reader, samples: Sequence[Sample], bad: BadSamples, max_new_tokens: int
-) -> list[tuple[Generated, Sample]]:
+) -> list[tuple[Answer, Sample]]:
     """The answers with their samples; where a batch fails each is asked alone."""
     try:
         return list(zip(answers(reader, samples, max_new_tokens=max_new_tokens), samples, strict=True))

@@ -290,9 +290,9 @@ def export(run: str, out: Path) -> int:
     """
     check_new(out)
     reader = Reader.from_pretrained(run, "cpu")
-    for parameter in reader.model.parameters():
+    for parameter in reader.engine.model.parameters():
         parameter.data = parameter.data.half()
     with writing(out):
-        reader.model.save_pretrained(out)
+        reader.engine.model.save_pretrained(out)
         reader.processor.save_pretrained(out)
     return (out / "model.safetensors").stat().st_size

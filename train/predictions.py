@@ -13,7 +13,7 @@ from train.data.dataset import SampleDataset
 from train.run_folder import writing
 from varytoy.data.samples import Sample, SampleError
 from varytoy.errors import first_line
-from varytoy.inference.reader import Reader
+from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS
 
@@ -48,12 +48,12 @@ class Predictions(TrainerCallback):
             with torch.autocast(args.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 folder = self.folder / f"step-{state.global_step:06d}"
                 with writing(folder):
-                    write(folder, Reader(model, self.processor), self.samples)
+                    write(folder, TransformersEngine(model, self.processor), self.samples)
             model.train(was_training)
 
 
-def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
-    """Ask ``reader`` the first question of each sample and write down what it says."""
+def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
+    """Ask the first question of each sample and write down what it says."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for number, sample in enumerate(samples):
@@ -62,7 +62,7 @@ def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_token
             except SampleError:
                 continue  # counted when it is trained on
             try:
-                row, drawn = _asked(reader, sample, image, max_new_tokens)
+                row, drawn = _asked(engine, sample, image, max_new_tokens)
             except Exception as error:  # too long for the model, or odd in any other way: no reason to end a run
                 row, drawn = {"said": f"({type(error).__name__}: {first_line(error)})"}, image
             name = f"{number:02d}.png"
@@ -71,9 +71,9 @@ def write(folder: Path, reader: Reader, samples: Sequence[Sample], max_new_token
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _asked(reader: Reader, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
+def _asked(engine: Engine, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
     first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
     task = TASKS[sample.task]
-    said = reader.generate([sample.messages[:first]], [image], task, max_new_tokens)[0].text
+    said = engine.generate([Request(sample.messages[:first], [image], task.view, max_new_tokens)])[0].text
     question, wanted = (sample.messages[place]["content"] for place in (first - 1, first))
     return {"question": question, "wanted": wanted, "said": said}, task.draw(image, task.parse(said, image.size))

@@ -4,26 +4,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import BatchFeature, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from varytoy.data.answer import Answer
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
-
-
-@dataclass
-class Generated:
-    """One answer. ``stop_reason``: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was
-    stopped) or ``stopped`` (by the user). ``confidence``: geometric mean of the chosen tokens' probabilities."""
-
-    text: str
-    stop_reason: str
-    confidence: float
-    tokens: int
 
 
 def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
@@ -129,7 +118,7 @@ def generate(
     max_new_tokens: int = 1024,
     show: Callable[[list[str]], None] | None = None,
     cancel: threading.Event | None = None,
-) -> list[Generated]:
+) -> list[Answer]:
     """Greedy answers to a batch from ``processor(…)``.
 
     Args:
@@ -141,7 +130,7 @@ def generate(
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show else None
-    found = model.generate(
+    generated = model.generate(
         **tensors,
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -154,12 +143,11 @@ def generate(
     )[:, start:].tolist()
     best = torch.stack(confidence.best, 1).tolist()
     stopped = cancel is not None and cancel.is_set()
-    return [
-        _finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in enumerate(found)
-    ]
+    rows = enumerate(generated)
+    return [_finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in rows]
 
 
-def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Generated:
+def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Answer:
     end = processor.tokenizer.eos_token_id
     reason = "stopped" if stopped else "length"
     if end in ids:
@@ -170,7 +158,7 @@ def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, s
     silent = set(processor.tokenizer.all_special_ids) - {end}  # a word's place is no part of the answer
     chosen = [value for token, value in zip(ids, best, strict=False) if token not in silent]
     confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
-    return Generated(processor.decode_text(ids), reason, confidence, len(ids))
+    return Answer(processor.decode_text(ids), confidence=confidence, stop_reason=reason, tokens=len(ids))
 
 
 def _without_loop(ids: list[int], period: int) -> list[int]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Page, PasswordError, open_pages
-from varytoy.tasks import TASKS, Answer
+from varytoy.tasks import TASKS
 
 SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm"}
 """Of the files that are read in a folder."""
@@ -224,7 +225,7 @@ def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) ->
         "text": answer.text,
         **({} if answer.markdown is None else {"markdown": answer.markdown}),
         "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],
-        "blocks": [{"text": text, "box": list(xyxy)} for text, xyxy in answer.blocks],
+        "blocks": [_block_row(block) for block in answer.blocks],
         **({"skipped": answer.skipped} if answer.skipped else {}),
         **({"turned": answer.turned} if answer.turned else {}),
         "stop_reason": answer.stop_reason,
@@ -232,6 +233,11 @@ def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) ->
         "seconds": round(seconds, 3),
         "model": model,
     }
+
+
+def _block_row(block: Region) -> dict:
+    score = None if block.score is None else round(block.score, 4)
+    return {"text": block.text, "box": list(block.box), "confidence": score}
 
 
 def complain(sentence: str) -> int:

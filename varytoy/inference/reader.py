@@ -10,17 +10,17 @@ from PIL import Image
 
 from varytoy import layout
 from varytoy.checkpoints.loading import ModelError, find, is_small, load_model
+from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
 from varytoy.data.samples import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
-from varytoy.inference.generate import Generated, generate
+from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.layout.fitting import cut_long, fit_text
 from varytoy.layout.orientation import turn_back
 from varytoy.layout.page import PageLayout
-from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
-from varytoy.tasks import Answer, Task, get_task
+from varytoy.tasks import Task, get_task
 
 Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
@@ -47,20 +47,22 @@ class _Options:
 
 
 class Reader:
-    """A model with its processor, for pictures and pages of any size.
+    """A model for images and pages of any size.
 
     Attributes:
+        engine: what runs the model.
         name: what the model was loaded as.
-        batch_size: blocks of a page that are read together.
-        precision: device and numbers, where ``from_pretrained`` chose them.
+        precision: device and dtype, where ``from_pretrained`` chose them.
     """
 
     precision: Precision | None = None
 
-    def __init__(
-        self, model: VaryForConditionalGeneration, processor: VaryProcessor, name: str = "", batch_size: int = 12
-    ):
-        self.model, self.processor, self.name, self.batch_size = model.eval(), processor, name, batch_size
+    def __init__(self, engine: Engine, name: str = ""):
+        self.engine, self.name = engine, name
+
+    @property
+    def processor(self) -> VaryProcessor:
+        return self.engine.processor
 
     @classmethod
     def from_pretrained(
@@ -85,7 +87,8 @@ class Reader:
                     raise ModelError("this installation lacks the embedded model; name another with --model")
                 precision = choose_precision(device, dtype, quantize, is_small(path))
                 model, processor = load_model(path, DTYPES[precision.storage])
-            reader = cls(place(model, precision), processor, name="vary-nano" if name == "nano" else name)
+            engine = TransformersEngine(place(model, precision), processor)
+            reader = cls(engine, "vary-nano" if name == "nano" else name)
         except DeviceError as error:
             raise ModelError(str(error)) from error
         reader.precision = precision
@@ -195,7 +198,11 @@ class Reader:
         if turn:
             page = PageLayout(page.image.rotate(turn, expand=True), options.cancel)
         answer = self._upright(page, options)
-        answer.blocks = [(text, turn_back(box, turn, page.image.size)) for text, box in answer.blocks]
+        if turn:
+            turned = page.image.size
+            answer.regions = [
+                region.moved(lambda point: turn_back((*point, *point), turn, turned)[:2]) for region in answer.regions
+            ]
         answer.size, answer.turned = size, turn
         return answer
 
@@ -213,7 +220,7 @@ class Reader:
             return self._read_pieces(image, options)
         answer = self._one_pass(view, image.size, options)
         if task.view == "text" and answer.text:
-            answer.blocks = [(answer.text, box)]
+            answer.regions = [Region(box, text=answer.text, score=answer.confidence)]
         return answer
 
     def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
@@ -221,24 +228,24 @@ class Reader:
         task, show = options.task, options.show
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
-        found = self.generate([messages], [view], task, options.max_new_tokens, live, options.cancel)[0]
-        answer = task.parse(found.text, size, options.argument)
-        answer.stop_reason, answer.confidence, answer.size = found.stop_reason, found.confidence, size
-        return answer
+        request = Request(messages, [view], task.view, options.max_new_tokens)
+        raw = self.engine.generate([request], live, options.cancel)[0]
+        answer = task.parse(raw.text, size, options.argument)
+        return replace(answer, stop_reason=raw.stop_reason, confidence=raw.confidence, tokens=raw.tokens, size=size)
 
     def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
         """A picture too long for a model that squashes it into a square, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
             answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
-            answer.blocks = [(answer.text, box)]
+            answer.regions = [Region(box, text=answer.text, score=answer.confidence)]
             answers.append(answer)
             if options.show:
                 options.show(between.join(each.text for each in answers))
             if options.cancelled:
                 break
         joined = join_pages(answers, between)
-        joined.blocks = [block for answer in answers for block in answer.blocks if block[0]]
+        joined.regions = [block for answer in answers for block in answer.blocks]
         joined.pages, joined.size = [], image.size
         return joined
 
@@ -264,31 +271,25 @@ class Reader:
         if not blocks:
             empty = "" if options.task.name == "markdown" else None
             sure = None if skipped else 1.0
-            return Answer("", markdown=empty, confidence=sure, size=image.size, skipped=skipped)
+            return Answer("", markup=empty, confidence=sure, size=image.size, skipped=skipped)
         messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
-        done: list[Generated] = []
-        text = ""
+        text_size = self.processor.image_processor.text_size
 
         def live(texts: list[str]) -> None:
-            rows = [row.text for row in done] + texts
-            show(layout.join_blocks(rows, blocks[: len(rows)]))
+            show(layout.join_blocks(texts, blocks[: len(texts)]))
 
-        for start in range(0, len(blocks), self.batch_size):
-            part = blocks[start : start + self.batch_size]
-            crops = [layout.crop_block(image, block, self.processor.image_processor.text_size) for block in part]
-            said = live if show else None
-            done += self.generate(
-                [messages] * len(part), crops, options.task, options.max_new_tokens, said, options.cancel
-            )
-            text = layout.join_blocks([row.text for row in done], blocks[: len(done)])
-            if show:
-                show(text)
-            if options.cancelled:
-                break
-        answer = options.task.parse(text, image.size)
-        answer.blocks = [(row.text, block.box) for row, block in zip(done, blocks, strict=False) if row.text.strip()]
-        answer.stop_reason = next((row.stop_reason for row in done if row.stop_reason != "end"), "end")
-        answer.confidence, answer.size, answer.skipped = _mean_confidence(done), image.size, skipped
+        crops = (layout.crop_block(image, block, text_size) for block in blocks)
+        requests = (Request(messages, [crop], options.task.view, options.max_new_tokens) for crop in crops)
+        rows = self.engine.generate(requests, live if show else None, options.cancel)
+        answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
+        answer.regions = [
+            Region(block.box, text=row.text, score=row.confidence)
+            for row, block in zip(rows, blocks, strict=False)
+            if row.text.strip()
+        ]
+        answer.stop_reason = _stop_reason(rows)
+        answer.confidence, answer.tokens = _mean_confidence(rows), sum(row.tokens for row in rows)
+        answer.size, answer.skipped = image.size, skipped
         return answer
 
     def _prompt(self, task: Task, argument: str = "") -> str:
@@ -308,32 +309,6 @@ class Reader:
         """Small models read a block at a time; those that squash a page into a square read it whole."""
         return self.processor.image_processor.mode == "fit"
 
-    def generate(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        images: Sequence[Image.Image],
-        task: Task,
-        max_new_tokens: int = 1024,
-        show: Callable[[list[str]], None] | None = None,
-        cancel: threading.Event | None = None,
-    ) -> list[Generated]:
-        """Raw answers to a batch of conversations with one image each, which are taken at the size they have. ``show``
-        gets the texts so far, up to the first answer that is not finished.
-
-        Raises:
-            ValueError: a conversation fills the model's context.
-        """
-        inputs = self.processor(list(conversations), [[image] for image in images], task.view, fit=False)
-        length, most = inputs["input_ids"].shape[1], self._context
-        if length >= most:
-            raise ValueError(f"the prompt has {length} tokens, the context is {most}: ask in fewer words")
-        return generate(self.model, self.processor, inputs, min(max_new_tokens, most - length), show, cancel)
-
-    @property
-    def _context(self) -> int:
-        """Tokens that the model can hold."""
-        return self.model.config.text_config.max_position_embeddings
-
     def _conversation(
         self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
     ) -> list[Message]:
@@ -343,7 +318,7 @@ class Reader:
         while True:
             messages = [*history, {"role": "user", "content": prompt if history else f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
             length = len(self.processor.encode(messages, plans, False)[0])
-            if not history or length + min(max_new_tokens, 256) <= self._context:
+            if not history or length + min(max_new_tokens, 256) <= self.engine.context:
                 return messages
             history = history[2:]
             if history:
@@ -356,15 +331,21 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
     sure = [(answer.confidence, max(len(answer.text), 1)) for answer in answers if answer.confidence is not None]
     return Answer(
         between.join(texts),
-        markdown=between.join(texts) if any(answer.markdown is not None for answer in answers) else None,
+        markup=between.join(texts) if any(answer.markup is not None for answer in answers) else None,
         confidence=sum(value * weight for value, weight in sure) / sum(weight for _, weight in sure) if sure else None,
-        stop_reason=next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end"),
+        stop_reason=_stop_reason(answers),
+        tokens=sum(answer.tokens for answer in answers),
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
         pages=list(answers),
     )
 
 
-def _mean_confidence(rows: Sequence[Generated]) -> float:
+def _stop_reason(answers: Sequence[Answer]) -> str:
+    """Why the first of them that did not end by itself ended."""
+    return next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
+
+
+def _mean_confidence(rows: Sequence[Answer]) -> float:
     """Mean of several answers' confidences, weighted by their tokens."""
     return sum(row.confidence * row.tokens for row in rows) / max(sum(row.tokens for row in rows), 1)

@@ -2,7 +2,8 @@
 
 import re
 
-from varytoy.tasks.base import Answer, Task, draw_boxes
+from varytoy.data.answer import Answer, Region
+from varytoy.tasks.base import Task, draw_regions
 from varytoy.tasks.language import Caption, Chat, Vqa
 from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
@@ -35,4 +36,4 @@ def find_prompt(text: str) -> tuple[Task, str] | None:
     return None
 
 
-__all__ = ["TASKS", "Answer", "Task", "draw_boxes", "find_prompt", "get_task"]
+__all__ = ["TASKS", "Answer", "Region", "Task", "draw_regions", "find_prompt", "get_task"]

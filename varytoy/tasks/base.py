@@ -2,45 +2,15 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageFont
 
-from varytoy.data.boxes import Box, Coordinates
+from varytoy.data.answer import Answer, Region
+from varytoy.data.boxes import Box
 from varytoy.data.samples import Sample
 from varytoy.tasks import metrics
 
 _COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#6e7781")
-
-
-@dataclass
-class Answer:
-    """What a user gets.
-
-    Attributes:
-        boxes: of things, ``(label, (x1, y1, x2, y2))`` in pixels of the file.
-        blocks: of text, ``(text, (x1, y1, x2, y2))``, for text that was read in blocks.
-        confidence: geometric mean of the chosen tokens' probabilities, 0 to 1; None where nothing was asked.
-        stop_reason: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was stopped),
-            ``stopped`` (by the user) or ``error``.
-        error: of a file or page that could not be read; else empty.
-        size: (width, height) of the picture in pixels.
-        skipped: blocks whose letters are too small to be read by anything, or the texture of a picture.
-        turned: degrees, counter-clockwise, by which the picture was turned to stand upright; boxes are of the file.
-        pages: the answers to each page of a document with several.
-    """
-
-    text: str
-    boxes: list[tuple[str, Coordinates]] = field(default_factory=list)
-    markdown: str | None = None
-    confidence: float | None = None
-    stop_reason: str = "end"
-    blocks: list[tuple[str, Coordinates]] = field(default_factory=list)
-    error: str = ""
-    size: tuple[int, int] | None = None
-    skipped: int = 0
-    turned: int = 0
-    pages: list["Answer"] = field(default_factory=list)
 
 
 class Task:
@@ -85,8 +55,8 @@ class Task:
         return Answer(text.strip())
 
     def draw(self, image: Image.Image, answer: Answer) -> Image.Image:
-        """A copy of ``image`` with the answer's boxes on it."""
-        return draw_boxes(image, answer.boxes)
+        """A copy of ``image`` with the answer's objects on it."""
+        return draw_regions(image, answer.objects)
 
     def score(self, predictions: Sequence[str], samples: Sequence[Sample]) -> float:
         """The task's metric of raw model texts against their samples, over the whole set; here the share of answers
@@ -95,24 +65,29 @@ class Task:
         return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
 
 
-def pixel_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> list[tuple[str, Coordinates]]:
-    return [(box.label, box.to_pixels(*size)) for box in boxes]
+def object_regions(boxes: Sequence[Box], size: tuple[int, int]) -> list[Region]:
+    """Boxes of the model as regions of an image of ``size`` pixels."""
+    return [Region(box.to_pixels(*size), box.label) for box in boxes]
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[tuple[str, Coordinates]]) -> Image.Image:
-    """Outline each box in its label's colour and write the label on it."""
+def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
+    """A copy of ``image`` with each region outlined in its label's colour and the label written on it."""
     drawn = image.convert("RGB").copy()
     pen = ImageDraw.Draw(drawn)
     thick = max(2, round(max(drawn.size) / 250))
     font = ImageFont.load_default(size=max(11, round(max(drawn.size) / 40)))
-    labels = list(dict.fromkeys(label for label, _ in boxes))
-    for label, (x1, y1, x2, y2) in boxes:
-        colour = _COLOURS[labels.index(label) % len(_COLOURS)]
-        pen.rectangle((x1, y1, x2, y2), outline=colour, width=thick)
-        if label:
-            left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+    labels = list(dict.fromkeys(region.label for region in regions))
+    for region in regions:
+        colour = _COLOURS[labels.index(region.label) % len(_COLOURS)]
+        if region.polygon:
+            pen.polygon(region.polygon, outline=colour, width=thick)
+        else:
+            pen.rectangle(region.box, outline=colour, width=thick)
+        if region.label:
+            x1, y1 = region.box[:2]
+            left, top, right, bottom = pen.textbbox((0, 0), region.label, font=font)
             height, width = bottom - top + 4, right - left + 6
             y = y1 - height if y1 >= height else y1
             pen.rectangle((x1, y, x1 + width, y + height), fill=colour)
-            pen.text((x1 + 3, y + 2 - top), label, fill="white", font=font)
+            pen.text((x1 + 3, y + 2 - top), region.label, fill="white", font=font)
     return drawn

@@ -1,9 +1,11 @@
 """Detection (all objects, or named classes) and grounding (the one object that a phrase means)."""
 
+from dataclasses import replace
+
 from varytoy.data.boxes import Box, format_box, format_boxes, parse_boxes
 from varytoy.data.samples import Sample
 from varytoy.tasks import metrics
-from varytoy.tasks.base import Answer, Task, pixel_boxes
+from varytoy.tasks.base import Answer, Task, object_regions
 
 
 class Detection(Task):
@@ -29,7 +31,7 @@ class Detection(Task):
         return format_boxes(truth) or "None."
 
     def parse(self, text, size, argument=""):
-        return Answer(text.strip(), pixel_boxes(parse_boxes(text), size))
+        return Answer(text.strip(), object_regions(parse_boxes(text), size))
 
     def score(self, predictions, samples):
         return metrics.detection_f1([parse_boxes(text) for text in predictions], [_truth(each) for each in samples])
@@ -51,8 +53,8 @@ class Grounding(Task):
         return format_box(truth.xyxy)
 
     def parse(self, text, size, argument=""):
-        boxes = [(argument.strip() or label, xyxy) for label, xyxy in pixel_boxes(parse_boxes(text)[:1], size)]
-        return Answer(text.strip(), boxes)
+        regions = object_regions(parse_boxes(text)[:1], size)
+        return Answer(text.strip(), [replace(region, label=argument.strip() or region.label) for region in regions])
 
     def score(self, predictions, samples):
         """Right is a first box over the true one, or no box where the truth is that there is none."""

@@ -33,7 +33,7 @@ class Markdown(Task):
     )
 
     def parse(self, text, size, argument=""):
-        return Answer(text.strip(), markdown=text.strip())
+        return Answer(text.strip(), markup=text.strip())
 
     def score(self, predictions, samples):
         pairs = zip(predictions, samples, strict=True)

@@ -1,0 +1,89 @@
+"""What a user gets: an Answer with its regions, in pixels of the file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
+
+from varytoy.data.boxes import Coordinates
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the image that an answer is about.
+
+    Attributes:
+        box: xyxy in pixels of the file.
+        label: class or phrase of an object; empty for text.
+        text: what is written there; empty for an object.
+        polygon: corners (x, y) in pixels, where the region is no upright rectangle; empty stands for ``box``.
+        score: confidence from 0 to 1; None where the model gives none.
+    """
+
+    box: Coordinates
+    label: str = ""
+    text: str = ""
+    polygon: tuple[Point, ...] = ()
+    score: float | None = None
+
+    def moved(self, move: Callable[[Point], Point]) -> "Region":
+        """The region with ``move`` applied to its corners."""
+        (x1, y1), (x2, y2) = move(self.box[:2]), move(self.box[2:])
+        box = (round(min(x1, x2)), round(min(y1, y2)), round(max(x1, x2)), round(max(y1, y2)))
+        return replace(self, box=box, polygon=tuple(move(point) for point in self.polygon))
+
+
+@dataclass
+class Answer:
+    """What a model answers about an image or a document.
+
+    Attributes:
+        text: as plain text; of a raw answer of an ``Engine``, what the model wrote.
+        regions: objects, and blocks of text that were read one by one.
+        markup: the text with its formatting in markdown, for tasks that ask for it.
+        image: the picture that the answer is, for tasks that make one.
+        confidence: geometric mean of the chosen tokens' probabilities, 0 to 1; None where nothing was asked.
+        stop_reason: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was stopped),
+            ``stopped`` (by the user) or ``error``.
+        error: of a file or page that could not be read; else empty.
+        size: (width, height) of the image in pixels.
+        tokens: generated tokens.
+        skipped: blocks whose letters are too small to be read by anything, or the texture of a picture.
+        turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
+        pages: the answers to each page of a document with several.
+    """
+
+    text: str
+    regions: list[Region] = field(default_factory=list)
+    markup: str | None = None
+    image: Image.Image | None = None
+    confidence: float | None = None
+    stop_reason: str = "end"
+    error: str = ""
+    size: tuple[int, int] | None = None
+    tokens: int = 0
+    skipped: int = 0
+    turned: int = 0
+    pages: list["Answer"] = field(default_factory=list)
+
+    @property
+    def objects(self) -> list[Region]:
+        """The regions that are objects."""
+        return [region for region in self.regions if not region.text]
+
+    @property
+    def blocks(self) -> list[Region]:
+        """The regions that are text."""
+        return [region for region in self.regions if region.text]
+
+    @property
+    def boxes(self) -> list[tuple[str, Coordinates]]:
+        """(label, xyxy) of the objects."""
+        return [(region.label, region.box) for region in self.objects]
+
+    @property
+    def markdown(self) -> str | None:
+        """``markup``, which is markdown in all tasks so far."""
+        return self.markup

@@ -1,0 +1,114 @@
+"""Engines: requests in, answers out. What runs a model is exchanged here; ``Reader`` does not know which it has."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from varytoy.data.answer import Answer
+from varytoy.inference.generate import generate
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.messages import Message
+from varytoy.processing.processor import VaryProcessor
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        messages: the conversation, which ends with a user's turn; ``<image>`` stands for each of the images.
+        images: RGB, at the size at which the model shall see them.
+        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, made small).
+        max_new_tokens: the longest answer, in tokens.
+    """
+
+    messages: Sequence[Message]
+    images: Sequence[Image.Image] = ()
+    view: str = "text"
+    max_new_tokens: int = 1024
+
+
+class Engine(Protocol):
+    """What runs a model.
+
+    Attributes:
+        processor: the model's own; it says how images are prepared and which prompts the model knows.
+        context: the most tokens that a prompt and its answer can have together.
+    """
+
+    processor: VaryProcessor
+    context: int
+
+    def generate(
+        self,
+        requests: Iterable[Request],
+        show: Callable[[list[str]], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[Answer]:
+        """Answers in the order of the requests: the text as the model wrote it, confidence, stop_reason and tokens.
+
+        Args:
+            requests: taken one batch at a time, so that a generator need not hold the images of all.
+            show: called with the texts so far, of all requests up to the first that is not finished.
+            cancel: set from another thread to stop; answers to requests that had not begun are left out.
+
+        Raises:
+            ValueError: a prompt fills the model's context.
+        """
+        ...
+
+
+class TransformersEngine:
+    """transformers' ``generate``, greedy, in batches of requests that follow each other.
+
+    Attributes:
+        model: on its device.
+        batch_size: requests that are answered together.
+    """
+
+    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, batch_size: int = 12):
+        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+
+    @property
+    def context(self) -> int:
+        return self.model.config.text_config.max_position_embeddings
+
+    def generate(
+        self,
+        requests: Iterable[Request],
+        show: Callable[[list[str]], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[Answer]:
+        answers: list[Answer] = []
+        for batch in self._batches(requests):
+            before = [answer.text for answer in answers]
+            live = (lambda texts, before=before: show(before + texts)) if show else None
+            answers += self._answer(batch, live, cancel)
+            if show:
+                show([answer.text for answer in answers])
+            if cancel is not None and cancel.is_set():
+                break
+        return answers
+
+    def _batches(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
+        for _, group in itertools.groupby(requests, lambda request: (request.view, request.max_new_tokens)):
+            while batch := list(itertools.islice(group, self.batch_size)):
+                yield batch
+
+    def _answer(
+        self,
+        batch: Sequence[Request],
+        show: Callable[[list[str]], None] | None,
+        cancel: threading.Event | None,
+    ) -> list[Answer]:
+        messages, images = [request.messages for request in batch], [request.images for request in batch]
+        inputs = self.processor(messages, images, batch[0].view, fit=False)
+        length = inputs["input_ids"].shape[1]
+        if length >= self.context:
+            raise ValueError(f"the prompt has {length} tokens, the context is {self.context}: ask in fewer words")
+        limit = min(batch[0].max_new_tokens, self.context - length)
+        return generate(self.model, self.processor, inputs, limit, show, cancel)
