@@ -26,8 +26,6 @@ def odd(ten):
     return [
         replace(first, id="half an emoji", messages=turns),
         replace(first, id="a name that is none", images=[5]),
-        replace(first, id="places without letters", facts={"at": [5, 10]}),
-        replace(first, id="places that are none", facts={"at": ["x", None], "letters": "a"}),
         replace(first, id="no content", messages=[{"role": "user"}, {"role": "assistant"}]),
     ]
 
@@ -58,7 +56,7 @@ def test_evaluate_leaves_them_out_and_counts_them(ten, tmp_path, capsys):
     folder = Path(shutil.copytree(ten, tmp_path / "data"))
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()][:5]
     rows[1]["task"] = "juggle"
-    rows[2]["task"], rows[2]["facts"] = "caption", {}
+    rows[2]["task"], rows[2]["annotations"] = "caption", {}
     (folder / rows[3]["images"][0]).write_bytes(b"no picture")
     rows.append({"nothing": 1})
     (folder / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))

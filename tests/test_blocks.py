@@ -43,12 +43,12 @@ def test_a_block_depends_on_its_index_alone(source):
 def test_what_is_printed_stands_where_the_row_says(source):
     """Every letter of the answer in its order, and ink at nearly all of their places."""
     for image, row in rendered(source, formatted=False, **CLEAN):
-        facts = row["facts"]
-        assert facts["letters"] == "".join(answer(row).split())
+        annotations = row["annotations"]
+        assert annotations["letters"] == "".join(answer(row).split())
         pixels = np.asarray(image.convert("L"), np.float32)
-        paper, reach = np.median(pixels), round(0.6 * facts["x_height"])
+        paper, reach = np.median(pixels), round(0.6 * row["metadata"]["x_height"])
         inked = []
-        for x, y in zip(facts["at"][0::2], facts["at"][1::2], strict=True):
+        for x, y in zip(annotations["letter_positions"][0::2], annotations["letter_positions"][1::2], strict=True):
             around = pixels[max(y - reach, 0) : y + reach + 1, max(x - 2, 0) : x + 3]
             inked.append(np.abs(around - paper).max() > 40)
         assert np.mean(inked) > 0.97, row["id"]
@@ -64,8 +64,8 @@ def test_lines_stand_close_and_wide(source):
     """Line spacing from tight setting to beyond double."""
     pitches = []
     for _, row in rendered(source, 120, lines=(4, 8), columns=(20, 40), formatted=False, **CLEAN):
-        rows = sorted(set(row["facts"]["at"][1::2]))
-        pitches.append(min(b - a for a, b in zip(rows, rows[1:], strict=False)) / row["facts"]["x_height"])
+        rows = sorted(set(row["annotations"]["letter_positions"][1::2]))
+        pitches.append(min(b - a for a, b in zip(rows, rows[1:], strict=False)) / row["metadata"]["x_height"])
     assert min(pitches) < 2.4 and max(pitches) > 3.6
 
 
@@ -74,7 +74,7 @@ def test_markdown_is_what_is_printed_with_its_marks(source):
     assert len(found) > 10
     for row in found:
         bare = re.sub(r"(?m)^#+ |^- |\*\*", "", answer(row))
-        printed = row["facts"]["printed"].replace("\u2022 ", "")
+        printed = row["annotations"]["plain_text"].replace("\u2022 ", "")
         assert bare.split() == re.sub(r"(?m)^- ", "", printed).split()
     assert any("\n- " in answer(row) for row in found) and any(answer(row).startswith("# ") for row in found)
     assert any("**" in answer(row) for row in found)
@@ -90,7 +90,7 @@ def test_marks_in_the_text_are_not_printed_in_formatted_blocks(tmp_path):
     for row in found:
         shown = markdown_it.MarkdownIt().render(answer(row))
         words = re.sub(r"<[^>]+>", " ", shown).split()
-        printed = re.sub(r"(?m)^(\u2022|-|\d\.) ", "", row["facts"]["printed"])
+        printed = re.sub(r"(?m)^(\u2022|-|\d\.) ", "", row["annotations"]["plain_text"])
         assert words == printed.split()
 
 

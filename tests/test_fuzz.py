@@ -49,7 +49,7 @@ def pictures(folder: Path) -> Case:
     from PIL import Image
 
     from varytoy.data.documents import DocumentError, open_pages
-    from varytoy.data.samples import SampleError, open_image
+    from varytoy.data.sample import SampleError, open_image
 
     made = []
     for number, mode in enumerate(("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "F")):
@@ -160,7 +160,7 @@ def samples(folder: Path) -> Case:
     from train.data.dataset import SampleDataset
     from train.objectives import GuidedAttention, Letters, Objects
     from train.recipe import DataSettings
-    from varytoy.data.samples import SampleError
+    from varytoy.data.sample import SampleError
     from varytoy.processing.plan import Grid
     from varytoy.processing.processor import VaryProcessor
     from varytoy.tasks import TASKS
@@ -176,16 +176,21 @@ def samples(folder: Path) -> Case:
 
     boxes = [{"label": "cat", "box": [10, 20, 300, 400]}, {"label": "bow (weapon)", "box": [0, 0, 1000, 1000]}]
     rows = [
-        row("ocr", "ab c", facts={"letters": "abc", "at": [3, 4, 9, 4, 20, 4], "lines": 1}),
-        row("markdown", "# ab", facts={"letters": "ab", "at": [3, 4, 9, 4], "printed": "ab"}),
+        row(
+            "ocr",
+            "ab c",
+            annotations={"letters": "abc", "letter_positions": [3, 4, 9, 4, 20, 4]},
+            metadata={"lines": 1},
+        ),
+        row("markdown", "# ab", annotations={"letters": "ab", "letter_positions": [3, 4, 9, 4], "plain_text": "ab"}),
         row(
             "detect",
             "cat: [010, 020, 300, 400]; bow (weapon): [000, 000, 1000, 1000];",
             boxes=boxes,
-            facts={"asked": "cat"},
+            annotations={"classes": ["cat"]},
         ),
         row("ground", "[010, 020, 300, 400]", boxes=boxes[:1]),
-        row("caption", "A cat.", facts={"objects": ["cat"], "everything": True}, boxes=boxes),
+        row("caption", "A cat.", annotations={"object_names": ["cat"], "all_objects": True}, boxes=boxes),
         {
             "conversations": [{"from": "human", "value": "<image>Hi"}, {"from": "gpt", "value": "a"}],
             "image": "images/a.png",

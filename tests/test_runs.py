@@ -25,7 +25,8 @@ from train.loop import run
 from train.machine import allow_old_cards, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
-from varytoy.data.samples import SampleError, read_samples
+from varytoy.data.sample import SampleError
+from varytoy.data.samples import read_samples
 
 
 def by_step(folder: Path) -> dict[int, float]:

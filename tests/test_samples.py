@@ -3,15 +3,18 @@
 import io
 import json
 import os
+import re
 import zlib
 
 import pytest
 from conftest import noise, tiny_recipe
+from PIL import Image
 
 from data_tools.__main__ import main
 from train.data.dataset import BadSamples, SampleDataset
 from varytoy.data.boxes import Box
-from varytoy.data.samples import Sample, SampleError, read_samples
+from varytoy.data.sample import Annotations, Sample, SampleError
+from varytoy.data.samples import read_samples
 
 USER = {"role": "user", "content": "<image>\nRead."}
 TEXT_USER = {"role": "user", "content": "Hello"}
@@ -37,9 +40,12 @@ def test_full_row_comes_back(tmp_path):
         "id": "blocks-17",
         "task": "detect",
         **GOOD,
+        "target_images": ["b.png"],
         "boxes": [{"label": "cat", "box": [12, 40, 300, 400]}],
-        "facts": {"objects": ["cat"]},
+        "annotations": {"letters": "ab", "letter_positions": [1, 2.5, 3, 4], "object_names": ["cat"]},
+        "metadata": {"font": "Serif"},
     }
+    Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
     sample = only(tmp_path, row)
     assert sample.to_json() == row
     assert sample.boxes == [Box("cat", (12, 40, 300, 400))]
@@ -47,11 +53,13 @@ def test_full_row_comes_back(tmp_path):
     assert sample.answer == "The text."
     assert sample.image_paths() == [tmp_path / "a.png"]
     assert [image.size for image in sample.open_images()] == [(8, 8)]
+    assert [image.size for image in sample.open_target_images()] == [(9, 9)]
+    assert sample.annotations.points == [(1, 2.5), (3, 4)]
 
 
 def test_short_row_gets_an_id_that_leads_back_to_it(tmp_path):
     sample = only(tmp_path, "", GOOD)
-    assert (sample.id, sample.task, sample.boxes, sample.facts) == ("samples:2", "chat", [], {})
+    assert (sample.id, sample.task, sample.boxes, sample.annotations) == ("samples:2", "chat", [], Annotations())
 
 
 def test_file_may_be_named_itself(tmp_path):
@@ -90,7 +98,10 @@ BAD = {
     "'images' must be a list of paths": {**GOOD, "images": "a.png"},
     "1 '<image>' in the messages but 0 in 'images'; write one placeholder": {"messages": [USER, ANSWER]},
     "0 '<image>' in the messages but 1 in 'images'": {"messages": [TEXT_USER, ANSWER], "images": ["a.png"]},
-    "'facts' must be an object": {**GOOD, "facts": []},
+    "'target_images' must be a list of paths": {**GOOD, "target_images": "a.png"},
+    "'annotations'": {**GOOD, "annotations": []},
+    "'metadata' must be an object": {**GOOD, "metadata": []},
+    "'facts' is now 'annotations' and 'metadata'": {**GOOD, "facts": {}},
     "bad entry in 'boxes'": {**GOOD, "boxes": [{"label": "cat"}]},
     "bad entry in 'boxes' .*is not x1 <= x2": {**GOOD, "boxes": [{"label": "cat", "box": [9, 0, 1, 1]}]},
     "'conversations' needs turns": {"conversations": [{"from": "alien", "value": "x"}]},
@@ -107,12 +118,12 @@ def box(*sides, label="cat", **more) -> dict:
     return {**GOOD, "boxes": [{"label": label, "box": list(sides), **more}]}
 
 
-def facts(**found) -> dict:
-    return {**GOOD, "facts": found}
+def annotated(**annotations) -> dict:
+    return {**GOOD, "annotations": annotations}
 
 
 def nested(levels: int) -> str:
-    return json.dumps(GOOD)[:-1] + ', "facts": {"x": ' + "[" * levels + "]" * levels + "}}"
+    return json.dumps(GOOD)[:-1] + ', "metadata": {"x": ' + "[" * levels + "]" * levels + "}}"
 
 
 HALF = "smile \ud83d"
@@ -152,21 +163,24 @@ ODD = {
     "half an emoji in the id": ({**GOOD, "id": HALF}, "'id'"),
     "half an emoji in a label": (box(0, 0, 1, 1, label=HALF), "boxes.0.label"),
     "half an emoji in a path": ({**GOOD, "images": ["images/\ud83d.png"]}, "images.0"),
-    "half an emoji in a key": (facts(**{HALF: 1}), "key"),
-    "at without letters": (facts(at=[5, 10]), "facts.letters"),
-    "letters without at": (facts(letters="ab"), "facts.at"),
-    "odd at": (facts(letters="a", at=[5]), "facts.at"),
-    "at a word": (facts(letters="a", at="56"), "facts.at"),
-    "at of words": (facts(letters="a", at=["5", "6"]), "facts.at"),
-    "at out of this world": (facts(letters="a", at=[5, 10**400]), "facts.at"),
-    "at null": (facts(at=None), "facts.at"),
-    "letters a list": (facts(letters=["a"], at=[5, 6]), "facts.letters"),
-    "printed null": (facts(printed=None), "facts.printed"),
-    "asked a list": (facts(asked=["cat"]), "facts.asked"),
-    "everything a word": (facts(everything="yes"), "facts.everything"),
-    "objects a word": (facts(objects="cat"), "facts.objects"),
-    "NaN in facts": (facts(x={"y": [float("nan")]}), "facts.x.y.0"),
-    "5000 digits": (json.dumps(facts(n=0)).replace(": 0", ": " + "9" * 5000), "digits"),
+    "half an emoji in a key": ({**GOOD, "metadata": {HALF: 1}}, "key"),
+    "positions without letters": (annotated(letter_positions=[5, 10]), "letter_positions"),
+    "letters without positions": (annotated(letters="ab"), "letter_positions"),
+    "odd positions": (annotated(letters="a", letter_positions=[5]), "letter_positions"),
+    "positions a word": (annotated(letters="a", letter_positions="56"), "annotations.letter_positions"),
+    "positions of words": (annotated(letters="a", letter_positions=["5", "6"]), "annotations.letter_positions"),
+    "positions true": (annotated(letters="a", letter_positions=[True, 6]), "annotations.letter_positions"),
+    "positions out of this world": (annotated(letters="a", letter_positions=[5, 10**400]), "letter_positions"),
+    "positions null": (annotated(letter_positions=None), "annotations.letter_positions"),
+    "letters a list": (annotated(letters=["a"], letter_positions=[5, 6]), "annotations.letters"),
+    "plain_text a number": (annotated(plain_text=5), "annotations.plain_text"),
+    "classes a word": (annotated(classes="cat"), "annotations.classes"),
+    "all_objects a word": (annotated(all_objects="yes"), "annotations.all_objects"),
+    "object_names a word": (annotated(object_names="cat"), "annotations.object_names"),
+    "unknown annotation": (annotated(leters="a"), "annotations.leters.* letters"),
+    "NaN in metadata": ({**GOOD, "metadata": {"y": [float("nan")]}}, "metadata.y.0"),
+    "target outside": ({**GOOD, "target_images": ["../a.png"]}, "a.png"),
+    "5000 digits": (json.dumps({**GOOD, "metadata": {"n": 0}}).replace(": 0", ": " + "9" * 5000), "digits"),
     "nested 40 deep": (nested(40), "nested"),
     "nested 100,000 deep": (nested(100_000), "nested"),
     "key twice": ('{"id": "a", "id": "b"}', "'id' stands twice"),
@@ -188,31 +202,25 @@ def test_odd_row_is_refused_in_words_and_costs_only_itself(tmp_path, name):
     assert [sample.id for sample in found] == ["samples:1", "samples:3"]
     assert len(errors) == 1 and isinstance(errors[0], SampleError)
     said = str(errors[0])
-    assert "samples.jsonl line 2: " in said and words in said and len(said) < 600 and "\n" not in said
+    assert "samples.jsonl line 2: " in said and re.search(words, said) and len(said) < 600 and "\n" not in said
     said.encode()
 
 
-def test_all_known_facts_and_a_byte_order_mark_are_taken(tmp_path):
-    row = {
-        **GOOD,
-        "task": "markdown",
-        "facts": {
-            **{
-                "letters": "ab",
-                "at": [1, 2, 3.5, -4],
-                "printed": "ab",
-                "everything": False,
-                "asked": "",
-                "objects": [],
-            },
-            "free": {"any": ["thing", None, 10**300]},
-        },
+def test_all_annotations_and_a_byte_order_mark_are_taken(tmp_path):
+    annotations = {
+        "letters": "ab",
+        "letter_positions": [1, 2, 3.5, -4],
+        "plain_text": "ab",
+        "object_names": [],
+        "classes": ["cat"],
+        "all_objects": False,
     }
+    row = {**GOOD, "task": "markdown", "annotations": annotations, "metadata": {"any": ["thing", None, 10**300]}}
     write(tmp_path, row)
     file = tmp_path / "samples.jsonl"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     (sample,) = read_samples(tmp_path)
-    assert sample.facts == row["facts"]
+    assert sample.annotations.to_json() == annotations and sample.metadata == row["metadata"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "FIFO", "circle", "unreadable"])
@@ -318,3 +326,23 @@ def test_unreadable_picture_is_named(tmp_path, content):
         (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(SampleError, match=r"sample 'page-3': cannot read the image .*a\.png"):
         sample.open_images()
+
+
+def test_llava_is_imported(tmp_path, capsys):
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    Image.new("RGB", (12, 8)).save(tmp_path / "pictures" / "a" / "cat.png")
+    talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
+    entries = [{"id": 7, "image": "a/cat.png", "conversations": talk}] * 2
+    entries.append({"image": "a/dog.png", "conversations": talk})
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    words = ["llava", str(tmp_path / "llava.json"), str(tmp_path / "out"), "--images", str(tmp_path / "pictures")]
+    assert main(words) == 0
+    samples = list(read_samples(tmp_path / "out"))
+    assert [sample.id for sample in samples] == ["7", "7"]
+    assert samples[0].images == ["images/a/cat.png"] and samples[0].open_images()[0].size == (12, 8)
+    assert "1 dropped" in capsys.readouterr().out
+    assert main(words) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--limit", "1"]) == 0 and len(list(read_samples(tmp_path / "out"))) == 1
+    (tmp_path / "llava.json").write_text("{}")
+    assert main([*words, "--overwrite"]) == 2 and "llava.json" in capsys.readouterr().err
+    assert len(list(read_samples(tmp_path / "out"))) == 1, "the samples before are lost"

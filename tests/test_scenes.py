@@ -119,13 +119,13 @@ def test_a_phrase_means_one_thing(rendered):
     for _, scene, rows in rendered:
         for row in rows:
             if row["task"] == "ground":
-                meant = _meant(scene, row["facts"]["phrase"])
+                meant = _meant(scene, row["metadata"]["phrase"])
                 assert len(meant) == 1
                 assert list(scene.box(meant[0]).xyxy) == row["boxes"][0]["box"]
-                assert row["facts"]["phrase"] in row["messages"][0]["content"]
-                if row["facts"]["kind"] != "name":
+                assert row["metadata"]["phrase"] in row["messages"][0]["content"]
+                if row["metadata"]["kind"] != "name":
                     assert len(scene.named(meant[0].name)) > 1
-                seen.add(row["facts"]["kind"])
+                seen.add(row["metadata"]["kind"])
     assert seen == {"name", "place", "colour", "size"}
 
 
@@ -147,15 +147,15 @@ def test_answers_are_true(rendered):
                 name = next(name for name in CLASSES if plural(name) in question)
                 assert answer == str(len(scene.named(name)))
                 checked["How many"] += 1
-            elif row["facts"]["kind"] == "presence":
+            elif row["metadata"]["kind"] == "presence":
                 name = next(name for name in CLASSES if article(name) in question)
                 assert (answer == "yes") == bool(scene.named(name))
                 checked["presence"] += 1
-            elif row["facts"]["kind"] == "has colour":
+            elif row["metadata"]["kind"] == "has colour":
                 phrase, colour = re.search(r"Is (.*) (\w+)\?", question).groups()
                 assert (answer == "yes") == (_meant(scene, phrase)[0].colour == colour)
                 checked["has colour"] += 1
-            elif row["facts"]["kind"] == "place, yes or no":
+            elif row["metadata"]["kind"] == "place, yes or no":
                 first, words, second = re.search(
                     r"the (\w+) (left of|right of|above|below) the (\w+)", question
                 ).groups()
@@ -179,7 +179,7 @@ def test_yes_and_no_are_balanced():
         if row["messages"][1]["content"] in ("yes", "no")
     ]
     for kind in ("presence", "place, yes or no", "has colour"):
-        answers = [row["messages"][1]["content"] == "yes" for row in rows if row["facts"]["kind"] == kind]
+        answers = [row["messages"][1]["content"] == "yes" for row in rows if row["metadata"]["kind"] == kind]
         assert len(answers) > 30 and 0.35 < np.mean(answers) < 0.65, kind
 
 
@@ -188,11 +188,11 @@ def test_named_classes_and_absent_ones():
     absent = 0
     for number in range(200):
         row = scene_rows(scene, CLASSES, "", random.Random(number))[0]
-        asked = row["facts"].get("asked")
+        asked = row.get("annotations", {}).get("classes")
         if asked:
-            assert asked in row["messages"][0]["content"]
+            assert ", ".join(asked) in row["messages"][0]["content"]
             found = {box.label for box in parse_boxes(row["messages"][1]["content"])}
-            assert found == set(asked.split(", ")) & {"cat", "car"}
+            assert found == set(asked) & {"cat", "car"}
             absent += not found and row["messages"][1]["content"] == "None."
     assert absent
 
@@ -237,7 +237,7 @@ def test_train_never_shows_what_is_held_out(source, monkeypatch):
     for split in ("train", "test"):
         opened.clear()
         made = [SceneRenderer(source, 2, split, 96)(index)[1] for index in range(20)]
-        shown[split] = set(opened), any("held_out" in row["facts"] for rows in made for row in rows)
+        shown[split] = set(opened), any("held_out" in row.get("metadata", {}) for rows in made for row in rows)
     assert not shown["train"][0] & kept_back and not shown["train"][1]
     assert shown["test"][0] & kept_back and shown["test"][1]
     assert not set(textures.HELD_OUT) & set(pictures.library(source, "train").textures)

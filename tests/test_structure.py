@@ -35,10 +35,6 @@ ALLOWED = {
     "cli": "__init__ options tasks devices checkpoints inference",
 }
 """Room of varytoy -> the rooms that it may import, which all stand above it."""
-EXCEPTIONS = {
-    ("varytoy.data.samples", "tasks"),  # the names of the tasks, looked up when a sample is checked
-}
-"""Module and a room that it imports against the table. Do not add to these: move code instead."""
 
 
 def sources(folder: str) -> list[Path]:
@@ -105,8 +101,7 @@ def test_rooms_of_the_library_import_as_the_table_says():
         for room in rooms(path) - {room_of(name_of(path))}
         if room not in ALLOWED[room_of(name_of(path))].split()
     }
-    assert found - EXCEPTIONS == set(), "move the code, or write the edge into ALLOWED if it makes no circle"
-    assert EXCEPTIONS - found == set(), "mended: take it out of EXCEPTIONS"
+    assert found == set(), "move the code, or write the edge into ALLOWED if it makes no circle"
 
 
 def test_no_file_is_too_long():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from varytoy.data.boxes import Box, check_label, format_box, format_boxes, iou, parse_boxes, written_boxes
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Annotations, Sample
 from varytoy.tasks import TASKS, Answer, Region, get_task, metrics
 
 # --- boxes ---
@@ -211,9 +211,7 @@ def test_garbage_never_raises():
         "`",
     ]
     image = Image.new("RGB", (64, 48))
-    truth = Sample(
-        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], boxes=CAT, facts={"objects": ["cat"]}
-    )
+    truth = sample("y", CAT, object_names=["cat"])
     for _ in range(400):
         text = "".join(rng.choice(pieces) for _ in range(rng.randint(0, 30)))
         for scale in (999, 1000):
@@ -308,9 +306,9 @@ def test_drawing_marks_the_box_on_a_copy():
     assert changed[2] <= 152 and changed[3] <= 142
 
 
-def sample(answer: str = "", boxes=(), **facts) -> Sample:
+def sample(answer: str = "", boxes=(), **annotations) -> Sample:
     messages = [{"role": "user", "content": "<image>\nx"}, {"role": "assistant", "content": answer}]
-    return Sample(messages, ["a.png"], boxes=list(boxes), facts=facts)
+    return Sample(messages, ["a.png"], boxes=list(boxes), annotations=Annotations(**annotations))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +322,7 @@ def sample(answer: str = "", boxes=(), **facts) -> Sample:
         ("ground", ["None.", "[0, 0, 100, 100]"], [sample("None."), sample("[000, 000, 100, 100]")], 1.0),
         ("ground", ["[0, 0, 1, 1]", "None."], [sample("None."), sample("[000, 000, 100, 100]")], 0.0),
         ("detect", ["cat: [0, 0, 100, 100];"], [sample("cat: [000, 000, 100, 100];")], 1.0),
-        ("caption", ["Two dogs on a bench."], [sample(objects=["dog", "bench", "cat", "tree"])], 0.5),
+        ("caption", ["Two dogs on a bench."], [sample(object_names=["dog", "bench", "cat", "tree"])], 0.5),
         ("vqa", ["The Cat.", "a dog"], [sample("cat"), sample("cat")], 0.5),
         ("chat", ["Paris"], [sample("paris!")], 1.0),
     ],

@@ -33,7 +33,8 @@ from train.recipe import (
 )
 from train.stage_weights import load_stage
 from varytoy.checkpoints import convert
-from varytoy.data.samples import Sample, parse_sample, read_samples
+from varytoy.data.sample import Annotations, Sample
+from varytoy.data.samples import parse_sample, read_samples
 from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
 from varytoy.models.config import VaryConfig, VisionVocabularyConfig
@@ -178,7 +179,7 @@ def test_samples_of_one_picture_become_a_conversation():
     assert [message["role"] for message in joined.messages] == ["system", *["user", "assistant"] * 2]
     parse_sample(joined.to_json(), Path("."))
     alone = row("ocr", "a")
-    alone.facts = {"at": [1, 2], "letters": "o"}
+    alone.annotations = Annotations("o", [1, 2])
     assert merge_turns([alone], 8, random.Random(0)) == [alone]
 
 

@@ -13,7 +13,7 @@ from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, smoke_test
 from varytoy.checkpoints.loading import ModelError
 from varytoy.checkpoints.maps import WeightsError
 from varytoy.data.documents import DocumentError
-from varytoy.data.samples import SampleError
+from varytoy.data.sample import SampleError
 from varytoy.extras import MissingExtra, require
 from varytoy.options import positive
 

@@ -17,7 +17,8 @@ from train.pages import with_texts
 from train.run_folder import writing
 from varytoy.data.answer import Answer
 from varytoy.data.boxes import parse_boxes
-from varytoy.data.samples import Sample, SampleError, image_size, open_image, read_samples
+from varytoy.data.sample import Sample, SampleError, image_size, open_image
+from varytoy.data.samples import read_samples
 from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
 from varytoy.processing.processor import Message
@@ -72,7 +73,7 @@ class Evaluator:
         for task, name in names.items():
             chosen = [sample for sample in samples if sample.task == task]
             if task == "caption":
-                chosen = [sample for sample in chosen if sample.facts.get("objects")]
+                chosen = [sample for sample in chosen if sample.annotations.object_names]
             if task == "ground":
                 chosen = [sample for sample in chosen if sample.boxes]
             if not chosen:
@@ -209,7 +210,7 @@ def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
         if len(sample.images) != 1:
             raise ValueError(f"{len(sample.images)} pictures, and one is asked about")
         TASKS[sample.task].score([sample.answer], [sample])
-    except Exception as error:  # facts or boxes that the metric needs may be missing, or of any odd kind
+    except Exception as error:  # annotations or boxes that the metric needs may be missing, or of any odd kind
         bad(fault(sample, error))
         return False
     return True

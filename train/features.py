@@ -13,7 +13,7 @@ from train.data.feature_cache import FeatureStore, image_key
 from train.recipe import Recipe, RecipeError
 from train.run import Run
 from train.run_folder import write_aside, writing
-from varytoy.data.samples import Sample, open_image
+from varytoy.data.sample import Sample, open_image
 
 _SHARD = 256  # pictures a file
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy.data.documents import open_pages
-from varytoy.data.samples import SampleError
+from varytoy.data.sample import SampleError
 from varytoy.inference.reader import Reader
 from varytoy.tasks import metrics
 

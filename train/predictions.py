@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from train.data.bad_samples import open_sample
 from train.data.dataset import SampleDataset
 from train.run_folder import writing
-from varytoy.data.samples import Sample, SampleError
+from varytoy.data.sample import Sample, SampleError
 from varytoy.errors import first_line
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.processing.processor import VaryProcessor

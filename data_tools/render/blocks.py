@@ -102,7 +102,7 @@ class BlockRenderer:
         name = f"blocks-{self.split}-{self.seed}-{index}"
         if rng.random() < self.options.blank:
             image = _paper(rng, rng.randint(80, 600), rng.randint(24, 160))[0]
-            return _degrade(image, rng, noise, []), [_row(name, "ocr", "", rng, lines=0)]
+            return _degrade(image, rng, noise, []), [_row(name, "ocr", "", rng, {}, {"lines": 0})]
         block = self._block(rng)
         letters: list[Letter] = []
         upright = [font for font in self._fonts() if font.upright]
@@ -113,16 +113,15 @@ class BlockRenderer:
         image = _print(block, font, self._bold(font), x_height, rng, letters)
         if rng.random() < self.options.degrade:
             image = _degrade(image, rng, noise, letters)
-        facts = {
-            "lines": len(block.lines),
-            "font": font.family,
-            "x_height": round(x_height, 1),
+        annotations = {
             "letters": "".join(letter for letter, _, _ in letters),
-            "at": [round(value) for _, x, y in letters for value in (x, y)],
+            "letter_positions": [round(value) for _, x, y in letters for value in (x, y)],
         }
+        metadata = {"lines": len(block.lines), "font": font.family, "x_height": round(x_height, 1)}
         if block.formatted and rng.random() < 0.6:
-            return image, [_row(name, "markdown", block.markdown(), rng, printed=block.printed(), **facts)]
-        return image, [_row(name, "ocr", block.printed(), rng, **facts)]
+            annotations["plain_text"] = block.printed()
+            return image, [_row(name, "markdown", block.markdown(), rng, annotations, metadata)]
+        return image, [_row(name, "ocr", block.printed(), rng, annotations, metadata)]
 
     def _fonts(self) -> tuple[sources.Font, ...]:
         if self.options.fonts is not None:
@@ -161,10 +160,10 @@ class BlockRenderer:
         return _Block(_paragraph(wanted, columns, texts, rng))
 
 
-def _row(name: str, task: str, answer: str, rng: random.Random, **facts) -> dict:
+def _row(name: str, task: str, answer: str, rng: random.Random, annotations: dict, metadata: dict) -> dict:
     prompt = TASKS[task].prompt("", rng if rng.random() < 0.5 else None)
     messages = [{"role": "user", "content": "<image>\n" + prompt}, {"role": "assistant", "content": answer}]
-    return {"id": name, "task": task, "messages": messages, "facts": facts}
+    return {"id": name, "task": task, "messages": messages, "annotations": annotations, "metadata": metadata}
 
 
 def _prose(columns: int, texts: Sequence[str], rng: random.Random) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_tools.render.colours import CONFUSABLE, PAINTS
 from data_tools.render.pictures import picture_classes
@@ -58,7 +58,7 @@ class Scene:
     def box(self, thing: Thing) -> Box:
         return Box.from_pixels(thing.name, thing.box, self.width, self.height)
 
-    def facts(self) -> dict:
+    def metadata(self) -> dict:
         """What of it was held out of training."""
         unseen = sorted({thing.name for thing in self.things if thing.held_out})
         return ({"held_out": unseen} if unseen else {}) | (
@@ -71,22 +71,31 @@ def scene_rows(scene: Scene, classes: Sequence[str], name: str, rng: random.Rand
 
     ``classes`` are all names that a scene might hold; absent ones are asked for too.
     """
-    made = [_detect(scene, classes, rng), *_ground(scene, rng), _caption(scene, rng), *_questions(scene, classes, rng)]
-    rows = []
-    for number, (task, prompt, answer, boxes, facts) in enumerate(made):
-        row: dict = {
-            "id": f"{name}-{number}",
-            "task": task,
-            "messages": [
-                {"role": "user", "content": f"<image>\n{prompt}"},
-                {"role": "assistant", "content": answer},
-            ],
-        }
-        if boxes:
-            row["boxes"] = [{"label": box.label, "box": list(box.xyxy)} for box in boxes]
-        row["facts"] = facts | scene.facts()
-        rows.append(row)
-    return rows
+    entries = [_detect(scene, classes, rng), *_ground(scene, rng), _caption(scene, rng)]
+    entries += _questions(scene, classes, rng)
+    return [entry.row(f"{name}-{number}", scene) for number, entry in enumerate(entries)]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row without its image's name."""
+
+    task: str
+    prompt: str
+    answer: str
+    boxes: Sequence[Box] = ()
+    annotations: dict = field(default_factory=dict)
+    metadata: dict = field(default_factory=dict)
+
+    def row(self, name: str, scene: Scene) -> dict:
+        messages = [
+            {"role": "user", "content": f"<image>\n{self.prompt}"},
+            {"role": "assistant", "content": self.answer},
+        ]
+        row: dict = {"id": name, "task": self.task, "messages": messages}
+        boxes = [{"label": box.label, "box": list(box.xyxy)} for box in self.boxes]
+        rest = {"boxes": boxes, "annotations": self.annotations, "metadata": self.metadata | scene.metadata()}
+        return row | {key: value for key, value in rest.items() if value}
 
 
 # ---- words ----
@@ -111,38 +120,40 @@ def listing(parts: Sequence[str]) -> str:
 # ---- rows ----
 
 
-def _detect(scene: Scene, classes: Sequence[str], rng: random.Random) -> tuple:
+def _detect(scene: Scene, classes: Sequence[str], rng: random.Random) -> _Entry:
     """Everything; or, one time in four, one to three named classes, which may be absent."""
-    asked, things = "", list(scene.things)
+    chosen: list[str] = []
+    things = list(scene.things)
     if rng.random() < 0.25:
         present = rng.sample(scene.names, min(len(scene.names), rng.randint(0, 2)))
         absent = [_absent(scene, classes, rng)] if not present or rng.random() < 0.3 else []
         chosen = present + [name for name in absent if name]
         rng.shuffle(chosen)
-        asked = ", ".join(chosen)
         things = [thing for thing in things if thing.name in chosen] if chosen else things
     boxes = [scene.box(thing) for thing in things]
     task = TASKS["detect"]
-    return "detect", task.prompt(asked, rng), task.answer(boxes), boxes, {"asked": asked} if asked else {}
+    annotations = {"classes": chosen} if chosen else {}
+    return _Entry("detect", task.prompt(", ".join(chosen), rng), task.answer(boxes), boxes, annotations)
 
 
-def _ground(scene: Scene, rng: random.Random) -> list[tuple]:
+def _ground(scene: Scene, rng: random.Random) -> list[_Entry]:
     """Two things by a phrase; those with another of their class beside them come first, three times in four."""
     crowded = [thing for thing in scene.things if len(scene.named(thing.name)) > 1]
     alone = [thing for thing in scene.things if thing not in crowded]
     rng.shuffle(crowded)
     rng.shuffle(alone)
-    found = []
+    entries: list[_Entry] = []
     for thing in crowded + alone if rng.random() < 0.75 else alone + crowded:
         choices = phrases(scene, thing)
-        if choices and len(found) < 2:
+        if choices and len(entries) < 2:
             kinds = sorted({kind for _, kind in choices})
             kind = "colour" if "colour" in kinds and rng.random() < 0.5 else rng.choice(kinds)
             phrase = rng.choice([phrase for phrase, its_kind in choices if its_kind == kind])
             box, task = scene.box(thing), TASKS["ground"]
-            facts = {"phrase": phrase, "kind": kind}
-            found.append(("ground", task.prompt(phrase, rng), task.answer(box), [box], facts))
-    return found
+            metadata = {"phrase": phrase, "kind": kind}
+            prompt = task.prompt(phrase, rng)
+            entries.append(_Entry("ground", prompt, task.answer(box), [box], metadata=metadata))
+    return entries
 
 
 def phrases(scene: Scene, thing: Thing) -> list[tuple[str, str]]:
@@ -150,20 +161,20 @@ def phrases(scene: Scene, thing: Thing) -> list[tuple[str, str]]:
     others = [other for other in scene.named(thing.name) if other is not thing]
     if not others:
         return [(f"the {thing.name}", "name")]
-    found = [(f"the {thing.colour} {thing.name}", "colour")] if _colour_tells(thing, others) else []
+    pairs = [(f"the {thing.colour} {thing.name}", "colour")] if _colour_tells(thing, others) else []
     for axis, low, high in ((0, "left", "right"), (1, "top", "bottom")):
         gap = APART * (scene.width, scene.height)[axis]
         here, there = thing.centre[axis], [other.centre[axis] for other in others]
         word = low if here + gap <= min(there) else high if here - gap >= max(there) else ""
         if word:
             edge = f"the {word}{'most' if axis == 0 and len(others) > 1 else ''} {thing.name}"
-            found += [(edge, "place"), (f"the {thing.name} {'on' if axis == 0 else 'at'} the {word}", "place")]
+            pairs += [(edge, "place"), (f"the {thing.name} {'on' if axis == 0 else 'at'} the {word}", "place")]
     ending = "er" if len(others) == 1 else "est"
     if all(thing.area >= BIGGER * other.area for other in others):
-        found.append((f"the {'bigg' + ending} {thing.name}", "size"))
+        pairs.append((f"the {'bigg' + ending} {thing.name}", "size"))
     if all(other.area >= BIGGER * thing.area for other in others):
-        found.append((f"the {'small' + ending} {thing.name}", "size"))
-    return found
+        pairs.append((f"the {'small' + ending} {thing.name}", "size"))
+    return pairs
 
 
 def _colour_tells(thing: Thing, others: Sequence[Thing]) -> bool:
@@ -175,8 +186,9 @@ def distinct(first: str, second: str) -> bool:
     return first != second and frozenset((first, second)) not in CONFUSABLE
 
 
-def _caption(scene: Scene, rng: random.Random) -> tuple:
-    return "caption", TASKS["caption"].prompt("", rng), caption(scene), [], {"objects": scene.names}
+def _caption(scene: Scene, rng: random.Random) -> _Entry:
+    annotations = {"object_names": scene.names}
+    return _Entry("caption", TASKS["caption"].prompt("", rng), caption(scene), annotations=annotations)
 
 
 def caption(scene: Scene) -> str:
@@ -198,18 +210,18 @@ def caption(scene: Scene) -> str:
 # ---- questions ----
 
 
-def _questions(scene: Scene, classes: Sequence[str], rng: random.Random) -> list[tuple]:
+def _questions(scene: Scene, classes: Sequence[str], rng: random.Random) -> list[_Entry]:
     """QUESTIONS of different wording, or fewer where the scene can answer few."""
     kinds = [_presence, _count, _colour, _side, _extreme, _has_colour, _which]
     weights = [3, 3, 2, 2, 1, 1, 1]
-    found: dict[str, tuple] = {}
+    entries: dict[str, _Entry] = {}
     for _ in range(12):
-        made = rng.choices(kinds, weights)[0](scene, classes, rng)
-        if made and len(found) < QUESTIONS:
-            question, answer, kind = made
-            facts = {"kind": kind}
-            found.setdefault(question, ("vqa", TASKS["vqa"].prompt(question, rng), answer, [], facts))
-    return list(found.values())
+        question_answer = rng.choices(kinds, weights)[0](scene, classes, rng)
+        if question_answer and len(entries) < QUESTIONS:
+            question, answer, kind = question_answer
+            prompt = TASKS["vqa"].prompt(question, rng)
+            entries.setdefault(question, _Entry("vqa", prompt, answer, metadata={"kind": kind}))
+    return list(entries.values())
 
 
 def _absent(scene: Scene, classes: Sequence[str], rng: random.Random) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from varytoy.data.samples import Sample, SampleError
+from varytoy.data.sample import Sample, SampleError
 from varytoy.errors import first_line
 
 

@@ -13,7 +13,7 @@ from train.data.feature_cache import FeatureStore
 from train.data.item import Item
 from train.objectives import Objective
 from train.objectives.locations import with_corners, with_places
-from varytoy.data.samples import Sample, SampleError
+from varytoy.data.sample import Sample, SampleError
 from varytoy.processing.processor import IGNORED, VaryProcessor
 
 
@@ -104,7 +104,7 @@ class Collator:
         plans = [self.processor.image_processor.plan(image.size, view_of(sample)) for image in images]
         item = Item(sample, images, plans, list(sample.messages))
         if len(images) == 1 and self.processor.places:
-            put = with_places if sample.facts.get("at") else with_corners
+            put = with_places if sample.annotations.letters else with_corners
             answers = [number for number, message in enumerate(sample.messages) if message["role"] == "assistant"]
             for number, spots in zip(answers, item.spots, strict=True):
                 message = sample.messages[number]

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset, get_worker_info
 from train.data.bad_samples import BadSamples, open_sample
 from train.objectives.objects import is_complete
 from train.recipe import DataSettings
-from varytoy.data.samples import IMAGE_PLACEHOLDER, Sample, SampleError, image_size, read_samples
+from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
+from varytoy.data.samples import read_samples
 from varytoy.tasks import TASKS
 
 
@@ -133,8 +134,8 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
             if message["role"] != "system":
                 messages.append(message)
     whole = [sample for sample in samples if is_complete(sample)]
-    facts = {"everything": bool(whole)}
-    return Sample(messages, first.images, first.id, first.task, whole[0].boxes if whole else [], facts, first.folder)
+    boxes, annotations = whole[0].boxes if whole else [], Annotations(all_objects=bool(whole))
+    return Sample(messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder)
 
 
 def view_of(sample: Sample) -> str:

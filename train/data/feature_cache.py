@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from train.recipe import RecipeError
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 
 
 def image_key(path: Path) -> str:

@@ -6,7 +6,7 @@ from functools import cached_property
 from PIL import Image
 
 from train.objectives.locations import glyph_locations
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 from varytoy.processing.plan import ImagePlan
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from train.objectives import base
 from train.objectives.balanced import balanced_loss
 from train.parse import RecipeError
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 from varytoy.processing.plan import ImagePlan
 from varytoy.processing.processor import IGNORED
 
@@ -72,16 +72,15 @@ class Letters(base.Objective):
         (down, across), (height, width) = pictures[0][1].stride, batch["pixel_values"].shape[-2:]
         targets = torch.full((len(pictures), height // down, width // across * frames), IGNORED)
         for target, (sample, plan) in zip(targets, pictures, strict=True):
-            places = sample.facts.get("at", [])
-            if not places and sample.answer:
+            points = sample.annotations.points
+            if not points and sample.answer:
                 continue
             grid = target[: plan.grid.rows, : plan.grid.columns * frames]
             grid.fill_(0)
-            points = zip(places[0::2], places[1::2], strict=True)
             cells = [plan.cell(x / plan.size[0], y / plan.size[1], across=frames) for x, y in points]
             for row, column in cells:
                 grid[row, max(column - 1, 0) : column + 2] = IGNORED
-            for letter, (row, column) in zip(sample.facts.get("letters", ""), cells, strict=True):
+            for letter, (row, column) in zip(sample.annotations.letters, cells, strict=True):
                 grid[row, column] = self.symbols.get(letter, IGNORED)
         return targets
 
@@ -89,7 +88,8 @@ class Letters(base.Objective):
         """Of the printed text, line breaks left out; empty for samples that are not about reading."""
         if sample.task not in ("ocr", "markdown") or len(sample.images) != 1:
             return []
-        text = sample.facts.get("printed", sample.answer)
+        text = sample.annotations.plain_text
+        text = sample.answer if text is None else text
         return [self.symbols[character] for character in text if character in self.symbols]
 
     def losses(self, model, head, state):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from varytoy.data.boxes import SCALE, written_boxes
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 from varytoy.processing.processor import VaryProcessor
 
 _LINE_STEP = 6.0
@@ -19,14 +19,14 @@ def glyph_locations(sample: Sample, answer: str, size: tuple[int, int]) -> list[
     it, not at its middle: of a thing's tokens only the corners differ from the others, and boxes are listed by them.
     """
     found = []
-    at = sample.facts.get("at", [])
-    if at:
-        letter_of = dict(_matches(answer, sample.facts["letters"]))
+    points = sample.annotations.points
+    if points:
+        letter_of = dict(_matches(answer, sample.annotations.letters))
         for character in range(len(answer) - 2, -1, -1):
             if answer[character].isspace() and character + 1 in letter_of:
                 letter_of[character] = letter_of[character + 1]
         for character, letter in sorted(letter_of.items()):
-            x, y = at[2 * letter] / size[0], at[2 * letter + 1] / size[1]
+            x, y = points[letter][0] / size[0], points[letter][1] / size[1]
             found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
     for box in written_boxes(answer):
         x1, y1, x2, y2 = (int(answer[slice(*side)]) / SCALE for side in box.sides)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from train.objectives import base
 from train.objectives.balanced import balanced_loss
 from varytoy.data.boxes import SCALE
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 from varytoy.processing.plan import Grid
 from varytoy.processing.processor import IGNORED
 
@@ -111,7 +111,8 @@ class Objects(base.Objective):
 
 def is_complete(sample: Sample) -> bool:
     """Whether the sample's boxes are those of all objects in the picture."""
-    return sample.facts.get("everything", sample.task == "detect" and not sample.facts.get("asked"))
+    known = sample.annotations.all_objects
+    return known if known is not None else sample.task == "detect" and not sample.annotations.classes
 
 
 def _token_at(x: float, y: float, height: int, width: int) -> tuple[int, int]:

@@ -9,111 +9,29 @@ A sample is one JSON line, the ``messages`` + ``images`` layout that ms-swift an
      "boxes": [{"label": "cat", "box": [12, 40, 300, 400]}]}
 
 ``images`` are paths inside the folder of the file; a text-only sample has none. ``task`` is one of varytoy.tasks, chat
-where it is left out. ``boxes`` (0-1000) and ``facts`` are optional. Facts are free form, but for these: ``letters``
-(the printed letters, without spaces) with ``at`` (x and y of each, in pixels of the picture), ``printed`` (the text
-without markdown), ``objects`` (names that a caption should hold), ``asked`` (the classes that a detection is limited
-to) and ``everything`` (whether the boxes are those of all objects). LLaVA's ``conversations`` is accepted at the door.
+where it is left out. Optional: ``target_images`` (paths of images that the model is to make), ``boxes`` (0-1000),
+``annotations`` (the fields of ``varytoy.data.sample.Annotations``) and ``metadata`` (an object of any content, which
+nothing reads). LLaVA's ``conversations`` is accepted at the door.
 """
 
+import dataclasses
 import errno
+import functools
 import json
 import math
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from varytoy.data.boxes import SCALE, Box, check_label
-from varytoy.data.pictures import FORMATS, to_rgb
+from varytoy.data.sample import IMAGE_PLACEHOLDER, ROLES, TASK_NAMES, Annotations, Sample, SampleError
 from varytoy.errors import first_line
 
-IMAGE_PLACEHOLDER = "<image>"
-ROLES = ("system", "user", "assistant")
-_KEYS = {"id", "task", "messages", "images", "boxes", "facts"}
+_KEYS = {"id", "task", "messages", "images", "target_images", "boxes", "annotations", "metadata"}
 _DEEPEST = 32
-_FURTHEST = 1e6
-"""Pixels: a letter of ``facts`` further from a picture's corner is a mistake."""
 _LLAVA_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-
-
-class SampleError(ValueError):
-    """A sample that breaks the schema; the message names the file, the line and the fix."""
-
-
-@dataclass
-class Sample:
-    """One validated sample; ``folder`` is where its image paths start, ``where`` the file and line it is from."""
-
-    messages: list[dict[str, str]]
-    images: list[str] = field(default_factory=list)
-    id: str = ""
-    task: str = "chat"
-    boxes: list[Box] = field(default_factory=list)
-    facts: dict = field(default_factory=dict)
-    folder: Path = Path(".")
-    where: str = field(default="", compare=False)
-
-    @property
-    def name(self) -> str:
-        """For messages: its file, line and id."""
-        return f"{self.where}, sample '{self.id}'" if self.where else f"sample '{self.id}'"
-
-    @property
-    def prompt(self) -> str:
-        """The last user turn, without image placeholders."""
-        turns = [message["content"] for message in self.messages if message["role"] == "user"]
-        return turns[-1].replace(IMAGE_PLACEHOLDER, "").strip()
-
-    @property
-    def answer(self) -> str:
-        return self.messages[-1]["content"]
-
-    def image_paths(self) -> list[Path]:
-        return [self.folder / name for name in self.images]
-
-    def open_images(self) -> list[Image.Image]:
-        """The images as RGB: upright, on white. Raises SampleError naming the sample when one cannot be read."""
-        try:
-            return [open_image(path) for path in self.image_paths()]
-        except SampleError as error:
-            raise SampleError(f"{self.name}: {error}") from error
-
-    def to_json(self) -> dict:
-        row: dict = {"id": self.id, "task": self.task, "messages": self.messages, "images": self.images}
-        if self.boxes:
-            row["boxes"] = [{"label": box.label, "box": list(box.xyxy)} for box in self.boxes]
-        if self.facts:
-            row["facts"] = self.facts
-        return row
-
-
-def open_image(path: Path) -> Image.Image:
-    """A picture as RGB: upright, on white. Raises SampleError when it cannot be read."""
-    return _read_image(path, to_rgb)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture as its file stores it; only its header is read. Raises SampleError as
-    ``open_image``."""
-    return _read_image(path, lambda image: image.size)
-
-
-def _read_image(path: Path, read: Callable):
-    try:
-        if not path.is_file():
-            raise OSError("it is not there" if not path.exists() else "it is not a file")  # a FIFO would wait for ever
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd EXIF blocks and large pictures
-            with Image.open(path, formats=FORMATS) as image:
-                return read(image)
-    except Exception as error:  # Pillow's readers raise nearly anything on malformed data
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise SampleError(f"cannot read the image {path}: {reason}; replace it or leave the sample out") from error
 
 
 def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
@@ -123,15 +41,13 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
     if "conversations" in row and "messages" not in row:
         row = _from_llava(row, where)
     _check_values(row, where)
+    if "facts" in row:
+        raise SampleError(f"{where}: 'facts' is now 'annotations' and 'metadata'; render the samples again")
     unknown = set(row) - _KEYS
     if unknown:
         raise SampleError(f"{where}: unknown key {sorted(unknown)[0]!r}; known keys are {', '.join(sorted(_KEYS))}")
     messages = _messages(row.get("messages"), where)
-    images = row.get("images", [])
-    if not isinstance(images, list) or not all(isinstance(name, str) and name for name in images):
-        raise SampleError(f"{where}: 'images' must be a list of paths")
-    for name in images:
-        _check_inside(name, folder, where)
+    images, targets = (_paths(row.get(key, []), key, folder, where) for key in ("images", "target_images"))
     placeholders = sum(message["content"].count(IMAGE_PLACEHOLDER) for message in messages)
     if placeholders != len(images):
         raise SampleError(
@@ -141,9 +57,20 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
     boxes = row.get("boxes", [])
     if not isinstance(boxes, list):
         raise SampleError(f"{where}: 'boxes' must be a list")
-    boxes = [_box(entry, where) for entry in boxes]
+    metadata = row.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise SampleError(f"{where}: 'metadata' must be an object")
     return Sample(
-        messages, images, _id(row, where), _task(row, where), boxes, _facts(row.get("facts", {}), where), folder, where
+        messages,
+        images,
+        _id(row, where),
+        _task(row, where),
+        [_box(entry, where) for entry in boxes],
+        _annotations(row.get("annotations", {}), where),
+        targets,
+        metadata,
+        folder,
+        where,
     )
 
 
@@ -213,12 +140,12 @@ def _parse_line(line: bytes, folder: Path, where: str) -> Sample:
 
 
 def _object(pairs: list[tuple[str, object]], where: str) -> dict:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise SampleError(f"{where}: the key {twice!a} stands twice in one object; leave one of them out")
-    return found
+    return tree
 
 
 def _check_values(row: dict, where: str) -> None:
@@ -233,8 +160,8 @@ def _check_values(row: dict, where: str) -> None:
             left += [("the name of a key", name, depth) for name in value]
             left += [(f"{key}.{name}" if key else str(name), inner, depth + 1) for name, inner in value.items()]
         elif isinstance(value, list):  # of which most are long lists of whole numbers
-            inner = [(place, entry) for place, entry in enumerate(value) if type(entry) is not int]
-            left += [(f"{key}.{place}", entry, depth + 1) for place, entry in inner]
+            inner = [(index, entry) for index, entry in enumerate(value) if type(entry) is not int]
+            left += [(f"{key}.{index}", entry, depth + 1) for index, entry in inner]
         elif isinstance(value, float) and not math.isfinite(value):
             raise SampleError(f"{where}: {key!a} is {value}; write a finite number")
         elif isinstance(value, str) and not value.isascii():
@@ -248,48 +175,57 @@ def _check_values(row: dict, where: str) -> None:
 
 
 def _id(row: dict, where: str) -> str:
-    found = row.get("id")
-    if found is None:
+    name = row.get("id")
+    if name is None:
         return ""
-    if isinstance(found, bool) or not isinstance(found, (str, int)):
-        raise SampleError(f"{where}: 'id' must be text or a whole number, not {type(found).__name__}")
-    return str(found)
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise SampleError(f"{where}: 'id' must be text or a whole number, not {type(name).__name__}")
+    return str(name)
 
 
 def _task(row: dict, where: str) -> str:
-    from varytoy.tasks import TASKS  # which are made of samples
-
-    found = row.get("task") or "chat"
-    if not isinstance(found, str) or found not in TASKS:
-        raise SampleError(f"{where}: 'task' must be one of {', '.join(TASKS)}, not {str(found)[:80]!a}")
-    return found
+    name = row.get("task") or "chat"
+    if not isinstance(name, str) or name not in TASK_NAMES:
+        raise SampleError(f"{where}: 'task' must be one of {', '.join(sorted(TASK_NAMES))}, not {str(name)[:80]!a}")
+    return name
 
 
-def _facts(facts: object, where: str) -> dict:
-    """Checks what is read anywhere; the rest is free."""
-    if not isinstance(facts, dict):
-        raise SampleError(f"{where}: 'facts' must be an object")
-    for key in ("letters", "printed", "asked"):
-        if not isinstance(facts.get(key, ""), str):
-            raise SampleError(f"{where}: 'facts.{key}' must be text")
-    if not isinstance(facts.get("everything", True), bool):
-        raise SampleError(f"{where}: 'facts.everything' must be true or false")
-    objects, places = facts.get("objects", []), facts.get("at", [])
-    if not isinstance(objects, list) or not all(isinstance(name, str) for name in objects):
-        raise SampleError(f"{where}: 'facts.objects' must be a list of names")
-    if not isinstance(places, list) or not all(type(value) in (int, float) for value in places):
-        raise SampleError(f"{where}: 'facts.at' must be a list of numbers, x and y of each letter")
-    if not all(-_FURTHEST <= value <= _FURTHEST for value in places):
-        raise SampleError(
-            f"{where}: 'facts.at' must be pixels of the picture, from {-_FURTHEST:.0f} to {_FURTHEST:.0f}"
-        )
-    letters = len(facts.get("letters", ""))
-    if len(places) != 2 * letters:
-        raise SampleError(
-            f"{where}: 'facts.at' has {len(places)} numbers for the {letters} characters of 'facts.letters'; "
-            "write x and y of each, or leave both out"
-        )
-    return facts
+def _annotations(tree: object, where: str) -> Annotations:
+    if tree == {}:
+        return Annotations()
+    from pydantic import ValidationError
+
+    schema = _annotations_schema()
+    try:
+        checked = schema.model_validate(tree)
+        return Annotations(**{name: getattr(checked, name) for name in checked.model_fields_set})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, ("annotations", *first["loc"])))
+        known = f"; known are {', '.join(schema.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise SampleError(f"{where}: '{key[:120]}': {first['msg']}{known}") from error
+    except ValueError as error:
+        raise SampleError(f"{where}: 'annotations': {error}") from error
+
+
+@functools.cache
+def _annotations_schema():
+    """Of the dataclass, which does not check the types of its fields itself."""
+    from pydantic import ConfigDict, Field, create_model
+
+    fields = {}
+    for each in dataclasses.fields(Annotations):
+        made = each.default_factory is not dataclasses.MISSING
+        fields[each.name] = (each.type, Field(default_factory=each.default_factory) if made else each.default)
+    return create_model("Annotations", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+
+
+def _paths(names: object, key: str, folder: Path, where: str) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise SampleError(f"{where}: '{key}' must be a list of paths")
+    for name in names:
+        _check_inside(name, folder, where)
+    return names
 
 
 def _messages(messages: object, where: str) -> list[dict[str, str]]:
@@ -339,9 +275,9 @@ def _box(entry: Any, where: str) -> Box:
         check_label(label)
         return Box(label, tuple(int(side) for side in sides))
     except (TypeError, KeyError, ValueError) as error:
-        said = f"no key {error}" if isinstance(error, KeyError) else error
+        reason = f"no key {error}" if isinstance(error, KeyError) else error
         raise SampleError(
-            f"{where}: bad entry in 'boxes' ({said}); write {{'label': …, 'box': [x1, y1, x2, y2]}}"
+            f"{where}: bad entry in 'boxes' ({reason}); write {{'label': …, 'box': [x1, y1, x2, y2]}}"
         ) from error
 
 
@@ -351,5 +287,5 @@ def _from_llava(row: dict, where: str) -> dict:
     except (TypeError, KeyError) as error:
         raise SampleError(f"{where}: 'conversations' needs turns with 'from' human or gpt, and 'value'") from error
     images = row.get("image", row.get("images", []))
-    rest = {key: row[key] for key in ("id", "task", "boxes", "facts") if key in row}
+    rest = {key: row[key] for key in _KEYS - {"messages", "images"} if key in row}
     return {"messages": messages, "images": [images] if isinstance(images, str) else images, **rest}

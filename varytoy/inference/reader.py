@@ -12,7 +12,7 @@ from varytoy import layout
 from varytoy.checkpoints.loading import ModelError, find, is_small, load_model
 from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
-from varytoy.data.samples import IMAGE_PLACEHOLDER
+from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.layout.fitting import cut_long, fit_text

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from varytoy.data.documents import MAX_BYTES, open_pages
-from varytoy.data.samples import IMAGE_PLACEHOLDER, ROLES
+from varytoy.data.sample import IMAGE_PLACEHOLDER, ROLES
 from varytoy.errors import first_line
 
 Message = dict[str, str]

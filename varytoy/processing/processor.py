@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from varytoy.data.documents import to_rgb
-from varytoy.data.samples import IMAGE_PLACEHOLDER
+from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.models.config import VaryConfig, read_preset
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.messages import ChatText, Message, open_image, read_chat

@@ -3,14 +3,24 @@
 import re
 
 from varytoy.data.answer import Answer, Region
+from varytoy.data.sample import TASK_NAMES
 from varytoy.tasks.base import Task, draw_regions
 from varytoy.tasks.language import Caption, Chat, Vqa
 from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (Ocr(), Markdown(), Detection(), Grounding(), Caption(), Vqa(), Chat())
-}
+TASKS: dict[str, Task] = {}
+"""Name -> task, in the order in which users see them."""
+
+
+def register(task: Task) -> None:
+    """Make a task known to samples, the command line, training, the evaluation and the demo."""
+    TASKS[task.name] = task
+    TASK_NAMES.add(task.name)
+
+
+for _task in (Ocr(), Markdown(), Detection(), Grounding(), Caption(), Vqa(), Chat()):
+    register(_task)
 
 
 def get_task(name: str) -> Task:
@@ -36,4 +46,4 @@ def find_prompt(text: str) -> tuple[Task, str] | None:
     return None
 
 
-__all__ = ["TASKS", "Answer", "Region", "Task", "draw_regions", "find_prompt", "get_task"]
+__all__ = ["TASKS", "Answer", "Region", "Task", "draw_regions", "find_prompt", "get_task", "register"]

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.data.answer import Answer, Region
 from varytoy.data.boxes import Box
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 from varytoy.tasks import metrics
 
 _COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bc4c00", "#6e7781")

@@ -1,6 +1,6 @@
 """Captions, questions about a picture, and plain conversation."""
 
-from varytoy.data.samples import SampleError
+from varytoy.data.sample import SampleError
 from varytoy.tasks import metrics
 from varytoy.tasks.base import Task
 
@@ -16,16 +16,16 @@ class Caption(Task):
     )
 
     def score(self, predictions, samples):
-        """Recall of ``facts["objects"]`` (class names) in the captions.
+        """Recall of the object names of the annotations in the captions.
 
         Raises:
             SampleError: a sample does not say them.
         """
-        bare = next((sample for sample in samples if "objects" not in sample.facts), None)
+        bare = next((sample for sample in samples if sample.annotations.object_names is None), None)
         if bare is not None:
-            raise SampleError(f"{bare.name}: captions are scored by the list of names in 'facts.objects'; add it")
+            raise SampleError(f"{bare.name}: captions are scored by 'annotations.object_names'; add the list")
         pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.names_found(text, sample.facts["objects"]) for text, sample in pairs)
+        return metrics.mean(metrics.names_found(text, sample.annotations.object_names) for text, sample in pairs)
 
 
 class Vqa(Task):

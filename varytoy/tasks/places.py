@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from varytoy.data.boxes import Box, format_box, format_boxes, parse_boxes
-from varytoy.data.samples import Sample
+from varytoy.data.sample import Sample
 from varytoy.tasks import metrics
 from varytoy.tasks.base import Answer, Task, object_regions
 

@@ -1,11 +1,12 @@
-"""Text-only conversation, so that a model trained on pictures still answers words: templates, seeded."""
+"""``dialogue``: text-only conversation, so that a model trained on images still answers words. Templates, seeded."""
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
+from data_tools.program import Program, output_options, register
 from data_tools.writer import generator, samples_file
 from varytoy.data.samples import parse_sample
+from varytoy.options import positive
 
 _GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
 _WELCOMES = ("Hello! Give me a picture and I will read it.", "Hello! How can I help?")
@@ -52,9 +53,19 @@ def _turn(rng: random.Random, name: str) -> tuple[str, str]:
     return f"Spell the word {word}.", " ".join(word)
 
 
-def write_dialogues(out: Path, count: int, seed: int, overwrite: bool = False, name: str = "Vary-toy") -> None:
-    """Write ``samples.jsonl`` into ``out``. Raises FileExistsError as the picture writer does."""
-    with samples_file(out, overwrite) as add:
-        for row in dialogues(count, seed, name):
-            parse_sample(row, out, row["id"])
-            add(row)
+@register
+class Dialogue(Program):
+    name = "dialogue"
+    help = "write text-only conversation"
+
+    def options(self, parser):
+        output_options(parser)
+        parser.add_argument("--count", type=positive, default=1000)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--name", default="Vary-toy", help="what the model calls itself")
+
+    def run(self, options):
+        with samples_file(options.out, options.overwrite) as add:
+            for row in dialogues(options.count, options.seed, options.name):
+                parse_sample(row, options.out, row["id"])
+                add(row)

@@ -1,0 +1,7 @@
+"""Importers of other people's data. A new importer is a file with a class that registers itself
+(data_tools/program.py), imported here."""
+
+from data_tools.importers import llava
+from data_tools.importers.base import Importer
+
+__all__ = ["Importer", "llava"]

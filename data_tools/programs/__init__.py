@@ -1,0 +1,6 @@
+"""What ``python -m data_tools NAME`` runs. A new program is a file with a class that registers itself (program.py),
+imported here."""
+
+from data_tools.programs import assets, check, dialogue, render
+
+__all__ = ["assets", "check", "dialogue", "render"]

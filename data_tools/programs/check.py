@@ -1,0 +1,36 @@
+"""``check``: validate a samples file."""
+
+import sys
+from pathlib import Path
+
+from data_tools.program import Program, register
+from varytoy.data.sample import SampleError
+from varytoy.data.samples import read_samples
+
+
+@register
+class Check(Program):
+    name = "check"
+    help = "validate a samples file"
+
+    def options(self, parser):
+        parser.add_argument("samples", type=Path)
+
+    def run(self, options):
+        """Every bad sample on a line of its own; the exit code is 2 where there are some."""
+        bad = good = 0
+
+        def report(error: SampleError) -> None:
+            nonlocal bad
+            bad += 1
+            print(f"data_tools: {error}", file=sys.stderr)
+
+        for sample in read_samples(options.samples, on_error=report):
+            try:
+                sample.open_images()
+                sample.open_target_images()
+                good += 1
+            except SampleError as error:
+                report(error)
+        print(f"{good} samples are valid" + (f", {bad} are not" if bad else ""))
+        return 2 if bad else 0

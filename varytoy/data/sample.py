@@ -1,0 +1,156 @@
+"""Sample: one conversation about images, with what is known of them. ``varytoy.data.samples`` reads and checks them."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from varytoy.data.boxes import Box
+from varytoy.data.pictures import FORMATS, to_rgb
+from varytoy.errors import first_line
+
+IMAGE_PLACEHOLDER = "<image>"
+ROLES = ("system", "user", "assistant")
+TASK_NAMES: set[str] = set()
+"""What ``Sample.task`` may be; the tasks add themselves (varytoy.tasks.base.register)."""
+_FURTHEST = 1e6
+"""Pixels: a letter further from an image's corner is a mistake."""
+
+
+class SampleError(ValueError):
+    """A sample that breaks the schema; the message names the file, the line and the fix."""
+
+
+@dataclass
+class Annotations:
+    """What is known of a sample's image beside the boxes; metrics and objectives read it.
+
+    Attributes:
+        letters: the printed letters, in reading order, without white space.
+        letter_positions: x and y of each letter's middle in turn, in pixels of the image.
+        plain_text: the printed text, where the answer is markdown; None where the answer is it.
+        object_names: names that a caption should hold; None where nobody said.
+        classes: names that a detection is limited to; empty for all.
+        all_objects: whether the boxes are those of all objects; None: for detections without ``classes``.
+    """
+
+    letters: str = ""
+    letter_positions: list[int | float] = field(default_factory=list)
+    plain_text: str | None = None
+    object_names: list[str] | None = None
+    classes: list[str] = field(default_factory=list)
+    all_objects: bool | None = None
+
+    def __post_init__(self):
+        if not all(-_FURTHEST <= value <= _FURTHEST for value in self.letter_positions):
+            raise ValueError(f"letter_positions must be pixels of the image, from {-_FURTHEST:.0f} to {_FURTHEST:.0f}")
+        if len(self.letter_positions) != 2 * len(self.letters):
+            raise ValueError(
+                f"letter_positions has {len(self.letter_positions)} numbers for the {len(self.letters)} characters of "
+                "letters; write x and y of each, or leave both out"
+            )
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """(x, y) of each letter."""
+        return list(zip(self.letter_positions[0::2], self.letter_positions[1::2], strict=True))
+
+    def to_json(self) -> dict:
+        """The fields that say something."""
+        empty = Annotations()
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(empty, name)}
+
+
+@dataclass
+class Sample:
+    """One conversation.
+
+    Attributes:
+        messages: turns with ``role`` and ``content``; the user's hold one ``<image>`` for each of ``images``.
+        images: paths in ``folder`` of what is asked about.
+        target_images: paths in ``folder`` of the images that the model is to make.
+        boxes: of objects in the first image.
+        metadata: free; nothing here reads it.
+        where: file and line that it is from.
+    """
+
+    messages: list[dict[str, str]]
+    images: list[str] = field(default_factory=list)
+    id: str = ""
+    task: str = "chat"
+    boxes: list[Box] = field(default_factory=list)
+    annotations: Annotations = field(default_factory=Annotations)
+    target_images: list[str] = field(default_factory=list)
+    metadata: dict = field(default_factory=dict)
+    folder: Path = Path(".")
+    where: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """For messages: its file, line and id."""
+        return f"{self.where}, sample '{self.id}'" if self.where else f"sample '{self.id}'"
+
+    @property
+    def prompt(self) -> str:
+        """The last user turn, without image placeholders."""
+        turns = [message["content"] for message in self.messages if message["role"] == "user"]
+        return turns[-1].replace(IMAGE_PLACEHOLDER, "").strip()
+
+    @property
+    def answer(self) -> str:
+        return self.messages[-1]["content"]
+
+    def image_paths(self) -> list[Path]:
+        return [self.folder / name for name in self.images]
+
+    def open_images(self) -> list[Image.Image]:
+        """The images as RGB: upright, on white. Raises SampleError naming the sample when one cannot be read."""
+        return self._open(self.images)
+
+    def open_target_images(self) -> list[Image.Image]:
+        """As ``open_images``, of the images that the model is to make."""
+        return self._open(self.target_images)
+
+    def _open(self, names: list[str]) -> list[Image.Image]:
+        try:
+            return [open_image(self.folder / name) for name in names]
+        except SampleError as error:
+            raise SampleError(f"{self.name}: {error}") from error
+
+    def to_json(self) -> dict:
+        row: dict = {"id": self.id, "task": self.task, "messages": self.messages, "images": self.images}
+        rest = {
+            "target_images": self.target_images,
+            "boxes": [{"label": box.label, "box": list(box.xyxy)} for box in self.boxes],
+            "annotations": self.annotations.to_json(),
+            "metadata": self.metadata,
+        }
+        return row | {key: value for key, value in rest.items() if value}
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image as RGB: upright, on white. Raises SampleError when it cannot be read."""
+    return _read_image(path, to_rgb)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as its file stores it; only its header is read. Raises SampleError as
+    ``open_image``."""
+    return _read_image(path, lambda image: image.size)
+
+
+def _read_image(path: Path, read: Callable):
+    try:
+        if not path.is_file():
+            raise OSError("it is not there" if not path.exists() else "it is not a file")  # a FIFO would wait for ever
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd EXIF blocks and large pictures
+            with Image.open(path, formats=FORMATS) as image:
+                return read(image)
+    except Exception as error:  # Pillow's readers raise nearly anything on malformed data
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise SampleError(f"cannot read the image {path}: {reason}; replace it or leave the sample out") from error
