@@ -1,6 +1,7 @@
 """LoRA adapters: they train, their folder is PEFT's, and merging changes nothing."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -67,7 +68,8 @@ def test_merged_is_what_the_adapter_was_and_resume_goes_on(ten, tmp_path, capsys
         torch.testing.assert_close(merged.model(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(plain, merged.model(**batch).logits, atol=1e-2)
     assert main(["merge", str(tmp_path / "first"), str(tmp_path / "no")]) == 2
-    assert "is no adapter" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert str(tmp_path / "first") in error and "adapter_config.json" in error
 
 
 def test_an_adapter_without_its_base_is_said(ten, tmp_path):
@@ -75,7 +77,7 @@ def test_an_adapter_without_its_base_is_said(ten, tmp_path):
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     Reader.from_pretrained(str(moved))  # its base came along
     (moved / "base" / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="is an adapter, and its base cannot be loaded"):
+    with pytest.raises(ModelError, match=rf"{re.escape(str(moved / 'base'))}.*model\.safetensors"):
         Reader.from_pretrained(str(moved))
 
 

@@ -147,9 +147,9 @@ def test_the_embedded_model_by_the_auto_classes(page, capsys):
 def test_unknown_keywords_are_refused(processor, page):
     with pytest.raises(TypeError, match="quality"):
         processor(images=page, text=ASK, quality=3)
-    with pytest.raises(ValueError, match="PyTorch"):
+    with pytest.raises(ValueError, match="return_tensors"):
         processor(images=page, text=ASK, return_tensors="np")
-    with pytest.raises(ValueError, match="text is missing"):
+    with pytest.raises(ValueError, match="text="):
         processor(images=page)
     with pytest.raises(ValueError, match="none.png"):
         processor(images="none.png", text=ASK)

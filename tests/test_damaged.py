@@ -1,6 +1,8 @@
 """Damaged checkpoints: each fault of a folder is one sentence with the file's name, in little time and memory."""
 
+import errno
 import json
+import re
 import resource
 import shutil
 import time
@@ -148,10 +150,11 @@ def test_an_adapter_loads_and_is_no_base(adapter, tmp_path):
     save_file({}, folder / "nothing.safetensors")
     settings = json.loads((folder / ADAPTER).read_text())
     (folder / ADAPTER).write_text(json.dumps(settings | {"base_model_name_or_path": str(folder)}))
-    with pytest.raises(ModelError, match="is an adapter as well"):
+    named = re.escape(f"'{folder}'")
+    with pytest.raises(ModelError, match=rf"{named}.*{named} [^/]*\badapter\b"):
         Reader.from_pretrained(str(folder), "cpu")
     save_file({"x": torch.ones(2)}, folder / WEIGHTS)
-    with pytest.raises(ModelError, match=f"{WEIGHTS} holds no adapters"):
+    with pytest.raises(ModelError, match=rf"{re.escape(WEIGHTS)} .*\badapters\b"):
         Reader.from_pretrained(str(folder), "cpu")
 
 
@@ -204,26 +207,33 @@ def edited(folder: Path, out: Path, change) -> Path:
 
 
 BLOCK = "transformer.h.1.ln_1.weight"
+UNLIKE = r"config\.json .*HaoranWei/Vary-toy"  # the file and the model that its tensors were taken for
 TENSORS = {
-    "layer 5,000,000": (lambda state: state.update({BLOCK.replace("1.ln", "5000000.ln"): state[BLOCK]}), "h.5000000"),
-    "layer 900,000": (lambda state: state.update({BLOCK.replace("1.ln", "900000.ln"): state[BLOCK]}), "layer 900000"),
+    "layer 5,000,000": (
+        lambda state: state.update({BLOCK.replace("1.ln", "5000000.ln"): state[BLOCK]}),
+        r"h\.5000000\b",
+    ),
+    "layer 900,000": (
+        lambda state: state.update({BLOCK.replace("1.ln", "900000.ln"): state[BLOCK]}),
+        r"\b900000\b.*layers\.2\b",
+    ),
     "number of 5000 digits": (
         lambda state: state.update({f"transformer.h.{'9' * 5000}.x": state[BLOCK]}),
-        "unexpected",
+        "transformer.h.9999",
     ),
-    "a table without rows": (lambda state: state.update({"transformer.wte.weight": torch.ones(0, 0)}), "do not make"),
-    "a table of one dimension": (lambda state: state.update({"transformer.wte.weight": torch.ones(5)}), "do not make"),
+    "a table without rows": (lambda state: state.update({"transformer.wte.weight": torch.ones(0, 0)}), UNLIKE),
+    "a table of one dimension": (lambda state: state.update({"transformer.wte.weight": torch.ones(5)}), UNLIKE),
     "positions of one dimension": (
         lambda state: state.update({"transformer.vision_tower_high.pos_embed": torch.ones(5)}),
-        "do not make",
+        UNLIKE,
     ),
     "a number of keys and values": (
         lambda state: state.update({"transformer.h.0.attn.c_attn.weight": torch.tensor(1.0)}),
-        "do not make",
+        UNLIKE,
     ),
     "repeated numbers": (
         lambda state: state.update({BLOCK: torch.ones(1).expand(10**12)}),
-        f"{BLOCK} is no plain tensor",
+        rf"pytorch_model\.bin: .*{re.escape(BLOCK)}",
     ),
     "a number as name": (lambda state: state.update({5: torch.ones(5)}), None),
 }
@@ -231,15 +241,14 @@ TENSORS = {
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_odd_tensors_are_said_at_once(toy, tmp_path, name):
-    change, words = TENSORS[name]
+    change, named = TENSORS[name]
     folder = edited(toy, tmp_path / "z", change)
     start = time.process_time()
-    if words is None:
+    if named is None:
         assert understand(folder).targets  # what is not named by a text is none of a model's tensors
         return
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match=named):
         load(folder)
-    assert words in str(caught.value)
     assert time.process_time() - start < 5
 
 
@@ -254,7 +263,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(whole, toy, tmp_path, there):
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, most))
     try:
         for write in (lambda: convert(toy, out), lambda: export_vocabulary(toy, out)):
-            with pytest.raises(WeightsError, match=r"out cannot be written.*removed"):
+            with pytest.raises(WeightsError, match=rf"{re.escape(str(out))} .*\b{errno.EFBIG}\b"):
                 write()
             assert list(tmp_path.iterdir()) == ([out] if there else []) and not (there and any(out.iterdir()))
     finally:
@@ -268,5 +277,5 @@ def test_a_token_far_outside_the_vocabulary_is_said(tmp_path):
     file = tmp_path / "x" / "vocab.json"
     words = json.loads(file.read_text())
     file.write_text(json.dumps(words | {next(iter(words)): 10**9}))
-    with pytest.raises(WeightsError, match="tokenizer has the token 1000000000"):
+    with pytest.raises(WeightsError, match=rf"\b{10**9}\b"):
         convert(tmp_path / "x", tmp_path / "out")

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import threading
 import zlib
 
@@ -13,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from varytoy.data import documents
 from varytoy.data.documents import DocumentError, open_pages
+from varytoy.data.pictures import PasswordError
 
 
 def make_pdf(*texts: str, box: tuple = (300, 200), trailer: bytes = b"", page: bytes = b"", more=(), catalog=b""):
@@ -257,16 +259,16 @@ def test_threads_may_read_pdfs_together():
 
 def test_missing_file_folder_and_empty_file(tmp_path):
     (tmp_path / "empty.pdf").write_bytes(b"")
-    assert "no such file" in message(tmp_path / "none.png")
-    assert "folder" in message(tmp_path)
-    assert "empty" in message(tmp_path / "empty.pdf")
-    assert "empty" in message(b"")
-    assert "cannot be read" in message("a\0b.png")
+    assert str(tmp_path / "none.png") in message(tmp_path / "none.png")
+    assert "folder" in message(tmp_path).removeprefix(str(tmp_path))
+    assert re.match(r"empty\.pdf .*\b0 bytes\b", message(tmp_path / "empty.pdf"))
+    assert "0 bytes" in message(b"")
+    assert "b.png" in message("a\0b.png")
 
 
 def test_a_page_that_is_not_there():
-    assert "has 3 pages, page 7 was asked for" in message(make_pdf("a", "b", "c"), pages=[7])
-    assert "has 1 page, page 0 was asked for" in message(Image.new("RGB", (4, 4)), pages=[0])
+    assert re.search(r"\b3\b.*\b7\b", message(make_pdf("a", "b", "c"), pages=[7]))
+    assert re.search(r"\b1\b.*\b0\b", message(Image.new("RGB", (4, 4)), pages=[0]))
 
 
 def test_errors_of_the_whole_file_come_with_the_call():
@@ -275,8 +277,9 @@ def test_errors_of_the_whole_file_come_with_the_call():
 
 
 def test_neither_picture_nor_pdf():
-    assert "not an image or PDF" in message(b"just some text" * 50)
-    assert "not an image or PDF" in message(bytes(5000))
+    for data in (b"just some text" * 50, bytes(5000)):
+        said = message(data)
+        assert "image" in said and "PDF" in said
 
 
 @pytest.mark.parametrize(
@@ -295,13 +298,14 @@ def test_formats_that_are_not_read_are_named(data, name):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert "pipe" in message(tmp_path / "pipe")
+    assert "`-`" in message(tmp_path / "pipe")  # which reads what comes through one
 
 
 def test_broken_and_protected_pdf():
     assert "broken PDF" in message(b"%PDF-1.7\n" + bytes(3000))
     lock = b"/Encrypt << /Filter /Standard /V 1 /R 2 /O <%s> /U <%s> /P -4 >> /ID [<00><00>]" % (b"11" * 32, b"22" * 32)
-    assert "password" in message(make_pdf("secret", trailer=lock))
+    with pytest.raises(PasswordError):
+        open_pages(make_pdf("secret", trailer=lock))
 
 
 def test_limits_are_checked_before_pixels_are_decoded():

@@ -1,5 +1,7 @@
 """Our models in other engines' formats: transformers' GOT-OCR2, a stock decoder, a vision vocabulary alone, ONNX."""
 
+import re
+
 import originals
 import pytest
 import torch
@@ -42,9 +44,9 @@ def test_what_the_stock_class_has_not_is_said(tmp_path, capsys):
     originals.vary_toy(tmp_path / "x")
     convert(tmp_path / "x", tmp_path / "ours")
     assert main(["export", "got", str(tmp_path / "ours"), str(tmp_path / "out")]) == 2
-    assert "has a CLIP branch" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "CLIP" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert main(["export", "got", str(tmp_path / "x"), str(tmp_path / "out")]) == 2
-    assert "run `varytoy convert`" in capsys.readouterr().err
+    assert "`varytoy convert`" in capsys.readouterr().err
 
 
 def test_the_decoder_alone_is_a_stock_one(tmp_path):
@@ -82,7 +84,8 @@ def test_a_vision_vocabulary_goes_from_one_model_into_another(tmp_path, capsys):
     capsys.readouterr()
     clip = originals.write(tmp_path / "clip", originals.clip_state(originals.clip(), ""))
     assert main(["export-vocab", str(clip), str(tmp_path / "none")]) == 2
-    assert "there is no vision vocabulary in it" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(clip) in error and "openai/clip-vit-large-patch14" in error and "vision vocabulary" in error
     sam = {f"image_encoder.{name}": each for name, each in other.items() if "net_" not in name}
     originals.write(tmp_path / "from", sam, "sam.pth")
     nano = str(ROOT / "varytoy" / "nano")
@@ -93,13 +96,16 @@ def test_a_vision_vocabulary_goes_from_one_model_into_another(tmp_path, capsys):
     assert main(["export-vocab", nano, str(tmp_path / "nano-vocab")]) == 0
     capsys.readouterr()
     assert main(["import-vocab", str(tmp_path / "sam"), str(tmp_path / "ours"), str(tmp_path / "none")]) == 2
-    assert "net_2.weight is nothing in place of" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(tmp_path / "sam") in error and "vision_vocabulary.net_2.weight" in error
     assert main(["convert", str(tmp_path / "sam-part"), str(tmp_path / "none")]) == 2
-    assert "name it in model.init" in capsys.readouterr().err
+    assert "model.init" in capsys.readouterr().err
     assert main(["convert", nano, str(tmp_path / "none")]) == 2
-    assert "is a varytoy checkpoint already" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.search(rf"{re.escape(nano)} .*\bcheckpoint\b", error) and "`varytoy convert`" not in error
     assert main(["import-vocab", vocabulary, nano, str(tmp_path / "none")]) == 2
-    assert "does not fit into" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert vocabulary in error and nano in error and "vision_vocabulary.blocks.0" in error
 
 
 def test_the_branches_run_in_onnxruntime(tmp_path):

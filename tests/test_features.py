@@ -1,6 +1,7 @@
 """Features of frozen towers: the same losses without the towers, and a refusal where anything has changed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_losses_are_the_same_and_the_result_is_a_whole_model(shape, data, base, 
     path = tmp_path / "recipe.yaml"
     path.write_text(to_yaml(cached))
     assert main(["features", str(path)]) == 0
-    assert "features of 10 pictures" in capsys.readouterr().out
+    assert re.search(rf"\b10\b.*{re.escape(str(tmp_path / 'features'))}", capsys.readouterr().out)
     run(plain)
     run(cached)
     assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
@@ -83,7 +84,7 @@ def test_resume_and_adapters_go_with_features(shape, data, base, tmp_path):
 def test_what_has_changed_is_refused(shape, data, base, tmp_path):
     folder = tmp_path / "features"
     recipe = frozen(shape, data, base, tmp_path / "run", folder)
-    with pytest.raises(RecipeError, match="holds none: run `python -m train features`"):
+    with pytest.raises(RecipeError, match=rf"{re.escape(str(folder))} (?!.*towers).*`python -m train features`"):
         run(recipe)
     assert write(recipe) == 10
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
@@ -94,7 +95,7 @@ def test_what_has_changed_is_refused(shape, data, base, tmp_path):
         image.load()
         ImageDraw.Draw(image).line((0, 0, 9, 9), "red")
         image.save(picture)
-    with pytest.raises(RecipeError, match=f"none for {picture}, which is new or has changed"):
+    with pytest.raises(RecipeError, match=rf"{re.escape(str(picture))}.*`python -m train features`"):
         run(recipe)
     write(recipe)
     store = FeatureStore(folder, json.loads((folder / "index.json").read_text())["towers"])
@@ -103,7 +104,7 @@ def test_what_has_changed_is_refused(shape, data, base, tmp_path):
     other = tiny_recipe(data, tmp_path / "other", clip=True, max_steps=1, seed=5)
     other.model = ModelSettings(preset=shape)
     run(other)
-    with pytest.raises(RecipeError, match="other towers"):
+    with pytest.raises(RecipeError, match=rf"{re.escape(str(folder))} .*\btowers\b"):
         run(frozen(shape, data, str(tmp_path / "other"), tmp_path / "third", folder))
 
 
@@ -112,12 +113,12 @@ def test_a_damaged_index_is_made_anew(shape, data, base, tmp_path, text):
     recipe = frozen(shape, data, base, tmp_path / "run", tmp_path / "features")
     assert write(recipe) == 10
     (tmp_path / "features" / "index.json").write_text(text)
-    with pytest.raises(RecipeError, match="features: "):
+    with pytest.raises(RecipeError, match=r"features/index\.json .*`python -m train features`"):
         run(recipe)
     assert write(recipe) == 10
 
 
 def test_pictures_of_many_sizes_have_none(data, tmp_path):
     run(tiny_recipe(data, tmp_path / "base", clip=True, max_steps=1))
-    with pytest.raises(RecipeError, match="in their own sizes"):
+    with pytest.raises(RecipeError, match=r"^features: .*\bsizes\b"):
         write(frozen(TINY, data, str(tmp_path / "base"), tmp_path / "run", tmp_path / "features"))

@@ -20,7 +20,7 @@ def test_published_parameter_count(preset, count):
 
 
 def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(ValueError, match="no preset 'huge'; the presets are .*nano.*vary-toy"):
+    with pytest.raises(ValueError, match=r"'huge'.*\bnano\b.*\bvary-toy\b"):
         VaryConfig.preset("huge")
 
 
@@ -143,7 +143,7 @@ def test_wrong_number_of_image_tokens_is_one_sentence(model, processor, pictures
     inputs = processor(PROMPTS[0], pictures[0], fit=False)
     place = (inputs["input_ids"][0] == model.config.image_token_id).nonzero()[0]
     inputs["input_ids"][0, place] = 1
-    with pytest.raises(ValueError, match="29 <imgpad> tokens but 30 image tokens: prompt and pixels must come from"):
+    with pytest.raises(ValueError, match=r"\b29 <imgpad>.*\b30\b.*VaryProcessor"):
         model(**inputs)
 
 

@@ -203,14 +203,14 @@ def test_the_last_line_is_the_answer(shape, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("fits: ")
     assert main(["memory", str(path), "--gpu", "1.2"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("does not fit: ") and "with train." in last
-    words, size = re.search(r"with (.+) it is ([\d.]+) GiB$", last).groups()
+    assert last.startswith("does not fit: ") and " train." in last
+    words, size = re.search(r"((?:train\.\S+ )+).*?([\d.]+) GiB$", last).groups()
     assert main(["memory", str(path), *words.split(), "--gpu", "1.2"]) == 0  # the advice is planned, and it fits
     assert f"fits: {size} " in capsys.readouterr().out
     assert main(["memory", str(path), "--gpu", "1"]) == 1
-    assert capsys.readouterr().out.splitlines()[-1].endswith("try --overlay lora or qlora")
+    assert re.search(r"--overlay lora\b.*\bqlora$", capsys.readouterr().out.splitlines()[-1])
     assert main(["memory", str(path), "--tokens", "200"]) == 2
-    assert "more than 200 are needed" in capsys.readouterr().err
+    assert re.search(r"\b256\b.*\b200\b", capsys.readouterr().err)
 
 
 def test_measured_beside_the_plan(shape, tmp_path, capsys):
@@ -220,7 +220,7 @@ def test_measured_beside_the_plan(shape, tmp_path, capsys):
         "lora: {rank: 4}\ntrain: {max_length: 300, batch_size: 1, weights: bf16, precision: bf16}\n"
     )
     assert main(["memory", str(path), "train.precision=fp16", "train.weights=fp16", "--measure"]) == 2
-    assert "set it, and train.weights if fp16, to bf16" in capsys.readouterr().err
+    assert re.search(r"train\.precision=fp16 .*\btrain\.weights\b.*\bbf16\b", capsys.readouterr().err)
     command = [sys.executable, "-m", "train", "memory", str(path), "--measure"]  # a process of its own is what grows
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     said = re.search(r"measured on (.+): peak ([\d.]+) GiB \(planned ([\d.]+)", out)

@@ -59,9 +59,9 @@ def test_stock_tokenizers_are_given_the_published_image_tokens(vary_toy, vicuna)
 
 
 def test_a_tokenizer_of_another_family_is_refused():
-    with pytest.raises(ValueError, match="151646 tokens, but the model's image tokens begin at 50266"):
+    with pytest.raises(ValueError, match=r"\b151646\b.*\b50266\b"):
         VaryProcessor.preset("vary-tiny", qwen())
-    with pytest.raises(ValueError, match="<imgpad> at 5, the model at 50266"):
+    with pytest.raises(ValueError, match=r"<imgpad>.*\b5\b.*\b50266\b"):
         VaryProcessor.preset("vary-tiny", character_tokenizer("abc", 512))
 
 
@@ -92,7 +92,7 @@ def test_vary_toy_prompt_letter_by_letter(vary_toy):
 
 
 def test_preset_without_characters_asks_for_a_tokenizer():
-    with pytest.raises(ValueError, match="the preset 'vary-toy' needs a tokenizer"):
+    with pytest.raises(ValueError, match=r"'vary-toy'.*\btokenizer\b"):
         VaryProcessor.preset("vary-toy")
 
 
@@ -183,7 +183,7 @@ def test_any_text_comes_back(processor, text):
 
 
 def test_tokenizer_that_is_too_small_is_refused():
-    with pytest.raises(ValueError, match="tokens do not fit into a vocabulary of 100"):
+    with pytest.raises(ValueError, match=r"\b100\b"):
         character_tokenizer("abc", 100)
 
 
@@ -192,7 +192,7 @@ def test_missing_special_token_is_named(processor, monkeypatch):
     monkeypatch.setattr(
         processor.tokenizer, "convert_tokens_to_ids", lambda token: None if token == "<img>" else known(token)
     )
-    with pytest.raises(ValueError, match="the tokenizer has no token <img>"):
+    with pytest.raises(ValueError, match="<img>"):
         processor("Hi", noise(8, 8))
 
 
@@ -274,15 +274,15 @@ def test_views_of_a_batch_may_differ(processor):
 
 
 def test_more_placeholders_than_pictures(processor):
-    with pytest.raises(ValueError, match="more '<image>' in the messages than images"):
+    with pytest.raises(ValueError, match=r"'<image>'.*\bimages\b"):
         processor([turns("<image> and <image>")], [[noise(8, 8)]])
 
 
 def test_more_pictures_than_placeholders(processor):
-    with pytest.raises(ValueError, match="more images than '<image>' in the messages"):
+    with pytest.raises(ValueError, match=r"\bimages\b.*'<image>'"):
         processor([turns("Hello")], [[noise(8, 8)]])
 
 
 def test_pictures_for_another_number_of_prompts(processor):
-    with pytest.raises(ValueError, match="2 prompts but images for 1"):
+    with pytest.raises(ValueError, match=r"\b2 prompts\b.*\b1\b"):
         processor(["One", "Two"], [[noise(8, 8)]])

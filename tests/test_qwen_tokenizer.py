@@ -74,10 +74,10 @@ def test_the_published_ids_and_prompt(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("line", "words"), [("no base64 here", ":257: no line of a rank file"), ("IQ== 300", "without gaps")]
+    ("line", "named"), [("no base64 here", r"x\.tiktoken:257\b"), ("IQ== 300", r"x\.tiktoken: .*\b256\b")]
 )
-def test_a_file_of_other_things_is_said(tmp_path, ranks, line, words):
+def test_a_file_of_other_things_is_said(tmp_path, ranks, line, named):
     kept = ranks.read_text().splitlines()[:256]
     (tmp_path / "x.tiktoken").write_text("\n".join([*kept, line]))
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=named):
         tokenizer_from_ranks(tmp_path / "x.tiktoken")

@@ -1,6 +1,7 @@
 """The folder of a run: a run goes on with what it was started with, alone, and a model is not overwritten unasked."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,19 +47,21 @@ def done(ten, tmp_path) -> Path:
 def test_what_may_not_change_is_refused_before_anything_is_written(done, tmp_path, capsys):
     stored = tmp_path / "run" / "recipe.yaml"
     before = stored.read_bytes()
-    for override, said in {
-        "train.learning_rate=0.5": "train.learning_rate=0.5 (was 5e-05)",
-        "train.optimizer=adafactor": "train.optimizer=adafactor (was adamw_torch)",
-        "model.clip=true": "model.clip=True (was False)",
-        "data.1.path=elsewhere": "data.1.path=elsewhere (was None)",
+    for override, named in {
+        "train.learning_rate=0.5": r"train\.learning_rate=0\.5 \(\w+ 5e-05\)",
+        "train.optimizer=adafactor": r"train\.optimizer=adafactor \(\w+ adamw_torch\)",
+        "model.clip=true": r"model\.clip=True \(\w+ False\)",
+        "data.1.path=elsewhere": r"data\.1\.path=elsewhere \(\w+ None\)",
     }.items():
         assert main(["run", str(done), "--resume", override]) == 2
         error = capsys.readouterr().err
-        assert said in error and f"model.init={tmp_path / 'run' / 'checkpoint-2'}" in error and error.count("\n") == 1
+        assert re.search(named, error) and error.count("\n") == 1
+        assert f"model.init={tmp_path / 'run' / 'checkpoint-2'}" in error
     with (tmp_path / "data" / "samples.jsonl").open("a") as lines:
         lines.write("\n")
     assert main(["run", str(done), "--resume"]) == 2
-    assert f"the samples of data.0.path={tmp_path / 'data'}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"data.0.path={tmp_path / 'data'}" in error and "runs.jsonl" in error
     assert stored.read_bytes() == before
 
 
@@ -73,11 +76,12 @@ def test_a_deepspeed_file_may_have_moved(tmp_path):
     (tmp_path / "recipe.yaml").write_text(to_yaml(started))
     compare(moved, tmp_path, "checkpoint-1", said.append)
     assert "train.deepspeed=" in said[-1]
-    with pytest.raises(RecipeError, match="train.deepspeed=.*recipe.yaml as the recipe"):
+    stored = re.escape(str(tmp_path / "recipe.yaml"))
+    with pytest.raises(RecipeError, match=rf"train\.deepspeed=\S*other/zero\.json .*{stored}"):
         compare(other, tmp_path, "checkpoint-1", said.append)
     (tmp_path / "old" / "zero.json").unlink()
     compare(moved, tmp_path, "checkpoint-1", said.append)
-    with pytest.raises(RecipeError, match="train.deepspeed="):
+    with pytest.raises(RecipeError, match=rf"train\.deepspeed= .*{stored}"):
         compare(Recipe(), tmp_path, "checkpoint-1", said.append)
 
 
@@ -86,11 +90,11 @@ def test_what_may_change_is_said_and_applied(done, tmp_path, capsys):
     asked = ["train.max_steps=5", "train.save_steps=50", f"data.0.path={moved}"]
     assert main(["run", str(done), *asked, "--resume"]) == 0
     said = capsys.readouterr().out
-    assert "train.max_steps=5 (was 2)" in said and f"data.0.path={moved} (was " in said
+    assert re.search(r"train\.max_steps=5 \(\w+ 2\)", said) and f"data.0.path={moved} (" in said
     assert len(losses(tmp_path / "run")) == 5
     assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-5"}
     assert main(["run", str(done), *asked, "train.max_steps=1", "--resume"]) == 2
-    assert "train.max_steps=1, but" in capsys.readouterr().err
+    assert re.search(r"train\.max_steps=1\b.*checkpoint-5\b", capsys.readouterr().err)
 
 
 def test_a_finished_model_is_overwritten_only_on_demand(done, tmp_path, capsys):
@@ -109,7 +113,7 @@ def test_overwrite_deletes_a_run_and_only_when_the_next_can_start(done, tmp_path
     run = tmp_path / "run"
     wrong = ["lora.rank=2", "lora.targets=[typo]", "freeze=[vision_vocabulary]"]
     assert main(["run", str(done), "--overwrite", *wrong]) == 2
-    assert "typo" in capsys.readouterr().err
+    assert re.search(r"lora\.targets\b.*\btypo\b", capsys.readouterr().err)
     assert (run / "model.safetensors").is_file() and (run / "runs.jsonl").is_file()
     other = tmp_path / "other"
     (other / "runs").mkdir(parents=True)
@@ -126,7 +130,8 @@ def test_one_run_at_a_time_until_its_process_ends(ten, tmp_path, capsys):
         assert other.stdout.readline() == "held\n"
         for more in ((), ("--overwrite",)):
             assert main(["run", str(path), *more]) == 2
-            assert f"{tmp_path / 'run'} is in use by process {other.pid} " in capsys.readouterr().err
+            named = rf"{re.escape(str(tmp_path / 'run'))} .*\b{other.pid}\b"
+            assert re.search(named, capsys.readouterr().err)
     finally:
         other.kill()
         other.wait()
@@ -145,7 +150,7 @@ def test_a_file_that_cannot_be_written_is_named(ten, tmp_path, capsys, name):
         (tmp_path / "run" / name).symlink_to("/dev/full")
     assert main(["run", str(path)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert name.removesuffix(".part") in error and "MiB free" in error
+    assert name.removesuffix(".part") in error and re.search(r"\d MiB\b", error)
 
 
 @pytest.mark.slow
@@ -166,5 +171,4 @@ def test_ctrl_c_says_where_to_go_on(ten, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in error
-    wanted = f"train: stopped; the last checkpoint is {tmp_path / 'run' / 'checkpoint-'}"
-    assert error.splitlines()[-1].startswith(wanted)
+    assert str(tmp_path / "run" / "checkpoint-") in error.splitlines()[-1]

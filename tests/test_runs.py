@@ -85,12 +85,12 @@ def test_a_damaged_checkpoint_is_said_and_an_older_one_taken(ten, tmp_path):
             (newest / name).write_bytes(spoilt) if spoilt is not None else (newest / name).unlink()
             said = []
             assert resume_point(output, said.append) == str(output / "checkpoint-2")
-            assert re.search(rf"checkpoint-4 is damaged \({'.*' if name == SEAL else name}", said[0])
+            assert re.search(rf"checkpoint-4 .*\({'' if name == SEAL else re.escape(name)}", said[0])
         (newest / name).write_bytes(kept)
     assert not damage(newest) and resume_point(output, print) == str(newest)
     for folder in (newest, output / "checkpoint-2"):
         (folder / "trainer_state.json").unlink()
-    with pytest.raises(RecipeError, match="holds no whole checkpoint"):
+    with pytest.raises(RecipeError, match=rf"--resume: {re.escape(str(output))} "):
         resume_point(output, print)
 
 
@@ -104,7 +104,7 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint(ten, tmp_path, monke
         plain(self, folder)
 
     monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
-    with pytest.raises(RecipeError, match="step 4 could not be written .*No space left.*checkpoint-2 is whole"):
+    with pytest.raises(RecipeError, match=r"\bstep 4\b.*No space left.*checkpoint-2 .*--resume"):
         run(recipe(ten, output, max_steps=4, save_steps=2))
     assert sorted(path.name for path in output.glob("*checkpoint*")) == ["checkpoint-2"]
     assert not (output / "unfinished").exists()
@@ -124,13 +124,14 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_in_the_end_too_much(te
     monkeypatch.setattr(VaryForTraining, "forward", functools.wraps(plain)(sometimes))
     said = []
     run(recipe(ten, tmp_path / "run", max_steps=5), say=said.append)
-    skipped = [line for line in said if "not finite; samples: " in line]
-    assert len(skipped) == 2 and skipped[0].startswith("step 2") and "2 batches skipped" in said[-2]
+    names = [sample.id for sample in read_samples(ten)]
+    skipped = [line for line in said if any(name in line for name in names)]
+    assert len(skipped) == 2 and skipped[0].startswith("step 2") and re.match(r"2\b", said[-2])
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     calls.clear()
-    with pytest.raises(RecipeError, match="2 batches without a finite loss"):
+    with pytest.raises(RecipeError, match=r"\b2\b.*\btrain\.max_nonfinite_batches\b"):
         run(recipe(ten, tmp_path / "again", max_steps=5, max_nonfinite_batches=1))
 
 
@@ -152,7 +153,7 @@ def test_replayed_samples_are_a_part_of_the_epoch(ten, tmp_path):
     sources = [DataSettings(str(ten)), DataSettings(str(ten), replay=0.2)]
     found = SampleDataset(sources, 0, BadSamples())
     assert found.counts == [10, 2]  # rounded from 2.5
-    with pytest.raises(SampleError, match="is none"):
+    with pytest.raises(SampleError, match=rf"{re.escape(str(ten))}: 10\b.*\b0\b"):
         SampleDataset([DataSettings(str(ten), replay=0.2)], 0, BadSamples())
 
 
@@ -201,4 +202,4 @@ def test_the_lock_of_a_killed_compilation_is_named(tmp_path, monkeypatch):
     assert not said
     os.utime(lock, (time.time() - 600, time.time() - 600))
     say_locks(said.append)
-    assert re.search(f"{lock}, 10 minutes old: delete it", said[0])
+    assert re.search(rf"{re.escape(str(lock))}\b.*\b10 minutes\b", said[0])

@@ -1,6 +1,7 @@
 """Device, numbers and packing are chosen with a reason, and the doctor names what is wrong and its fix."""
 
 import copy
+import re
 import subprocess
 import sys
 
@@ -31,17 +32,17 @@ def card(monkeypatch):
 @pytest.mark.parametrize(
     ("capability", "storage", "compute", "reason"),
     [
-        ((6, 1), "fp16", "fp32", "Card, capability 6.1: fp16 storage, fp32 compute; no bf16"),
-        ((7, 5), "fp16", "fp16", "Card, capability 7.5: fp16; no bf16"),
-        ((8, 6), "bf16", "bf16", "Card, capability 8.6: bf16"),
-        ((9, 0), "bf16", "bf16", "Card, capability 9.0: bf16"),
-        (None, "fp32", "fp32", "CPU: fp32; --dtype bf16 takes half of the memory"),
+        ((6, 1), "fp16", "fp32", r"Card\b.*\b6\.1\b.*\bfp16\b.*\bfp32\b.*\bno bf16$"),
+        ((7, 5), "fp16", "fp16", r"Card\b.*\b7\.5\b.*\bfp16\b.*\bno bf16$"),
+        ((8, 6), "bf16", "bf16", r"Card\b.*\b8\.6: bf16$"),
+        ((9, 0), "bf16", "bf16", r"Card\b.*\b9\.0: bf16$"),
+        (None, "fp32", "fp32", r"CPU: fp32\b.*--dtype bf16\b"),
     ],
 )
 def test_numbers_by_capability(card, capability, storage, compute, reason):
     card(capability)
     found = choose_precision()
-    assert (found.storage, found.compute, found.reason) == (storage, compute, reason)
+    assert (found.storage, found.compute) == (storage, compute) and re.match(reason, found.reason)
     assert found.device == ("cpu" if capability is None else "cuda")
 
 
@@ -49,18 +50,14 @@ def test_wishes(card):
     card((6, 1))
     assert choose_precision(dtype="fp32").storage == "fp32"
     assert (choose_precision(dtype="fp16").compute, choose_precision(quantize="nf4").quantize) == ("fp32", "nf4")
-    assert choose_precision(quantize="int8") == Precision(
-        "cuda",
-        "fp16",
-        "fp32",
-        "",
-        "Card, capability 6.1: fp16 storage, fp32 compute; no bf16; not int8: it needs capability 7.5",
-    )
+    found = choose_precision(quantize="int8")
+    assert (found.device, found.storage, found.compute, found.quantize) == ("cuda", "fp16", "fp32", "")
+    assert re.search(r"\b6\.1\b.*\bint8\b.*\b7\.5\b", found.reason)
     for wish in ({"dtype": "bf16"}, {"dtype": "int4"}, {"quantize": "int2"}, {"device": "tpu"}, {"device": "cuda:9"}):
         with pytest.raises(DeviceError):
             choose_precision(**wish)
     card(None)
-    with pytest.raises(DeviceError, match="finds no NVIDIA card"):
+    with pytest.raises(DeviceError, match="'cuda'.*varytoy doctor"):
         choose_precision("cuda")
     assert choose_precision("cpu", "fp16").compute == "fp32"
 
@@ -95,7 +92,7 @@ def test_a_packed_decoder_is_near_the_plain_one(kind, most, tmp_path):
         plain = model(ids).logits
         packed = place(copy.deepcopy(model), Precision("cpu", "fp32", "fp32", kind))(ids).logits
     assert 0 < float((packed - plain).norm() / plain.norm()) < most
-    with pytest.raises(DeviceError, match="layers of 48 inputs cannot be packed"):
+    with pytest.raises(DeviceError, match=r"--quantize: .*\b48\b.*\b64\b"):
         place(tiny_model(tiny_config()), Precision("cpu", "fp32", "fp32", kind))
 
 
@@ -108,12 +105,10 @@ def test_read_says_what_it_did_not_do(tmp_path, card, capsys, monkeypatch):
     capsys.readouterr()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     assert main([*asked, "--quantize", "nf4"]) == 0
-    assert (
-        "not nf4: bitsandbytes is missing (pip install -c varytoy/constraints.txt -e '.[train]')"
-        in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert re.search(r"\bnf4: bitsandbytes\b.*pip install -c varytoy/constraints\.txt -e '\.\[train\]'", error)
     assert main([*asked, "--device", "cuda"]) == 2
-    assert "finds no NVIDIA card" in capsys.readouterr().err
+    assert re.search("'cuda'.*varytoy doctor", capsys.readouterr().err)
 
 
 def test_the_doctor_here(capsys):
@@ -137,7 +132,7 @@ def test_the_doctor_names_versions_that_were_not_tested(monkeypatch):
 def test_the_doctor_on_an_old_card(card, monkeypatch):
     card((6, 1))
     said = str(doctor._torch())
-    assert said.startswith("FAIL torch:") and "has no kernels for Card, capability 6.1, only sm_75" in said
+    assert said.startswith("FAIL torch:") and re.search(r"Card\b.*\b6\.1\b.*\bsm_75\b", said)
     assert said.endswith("--index-url https://download.pytorch.org/whl/cu126")
     card((6, 1), ["sm_50", "sm_60", "sm_70"])
     assert str(doctor._torch()).startswith("ok")
@@ -169,4 +164,4 @@ def test_the_compilers_own_error_is_shown(monkeypatch):
 
     monkeypatch.setattr(doctor.subprocess, "run", fail)
     said = str(doctor._deepspeed())
-    assert "cannot be compiled: cpu_adam.cpp:1:10: fatal error: omp.h: No such file -> install a C++ compiler" in said
+    assert "cpu_adam.cpp:1:10: fatal error: omp.h: No such file" in said and "C++" in said and "Traceback" not in said

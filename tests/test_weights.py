@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_the_vocabulary_stage(tmp_path, file):
     decoder = originals.vary_tiny(tmp_path / "original", file)
     if file.endswith(".pth"):
         convert(tmp_path / "original" / file, tmp_path / "ours")
-        with pytest.raises(WeightsError, match="its prompt is unlike"):
+        with pytest.raises(WeightsError, match=r"Vary-tiny-600k .*\bprompt\b"):
             load(tmp_path / "original")
         model = VaryForConditionalGeneration.from_pretrained(tmp_path / "ours")
         processor = VaryProcessor.from_pretrained(tmp_path / "ours")
@@ -141,7 +142,7 @@ def test_parts_are_for_the_beginning_of_a_training(tmp_path):
         written = load_file(tmp_path / f"ours-{file}" / "model.safetensors")
         part = Source(folder).family.part
         assert written and all(name.startswith(f"{part}.") for name in written), told
-        with pytest.raises(WeightsError, match="a part of a model"):
+        with pytest.raises(WeightsError, match=rf"{re.escape(str(folder))} .*model\.init"):
             load(folder)
     assert Source(tmp_path / "clip").family.name == "clip"
     branch = ClipBranch(understand(tmp_path / "clip").config).eval()
@@ -225,7 +226,7 @@ def test_every_fault_is_named(tmp_path):
     with pytest.raises(WeightsError) as caught:
         understand(tmp_path / "x")
     said = str(caught.value)
-    assert "net_3.weight among the weights of Vary-toy" in said
+    assert "transformer.vision_tower_high.net_3.weight" in said and "HaoranWei/Vary-toy" in said
     state["transformer.vision_tower_high.net_3.weight"] = torch.ones(32, 24, 3, 3)
     torch.save(state, tmp_path / "x" / "pytorch_model.bin")
     with pytest.raises(WeightsError) as caught:
@@ -233,14 +234,14 @@ def test_every_fault_is_named(tmp_path):
     said = str(caught.value)
     assert "missing transformer.h.1.attn.c_attn.bias" in said
     assert "unexpected transformer.h.0.extra, transformer.vision_tower_high.more" in said
-    assert "transformer.h.0.ln_1.weight has the shape [5] in place of [64]" in said
+    assert re.search(r"transformer\.h\.0\.ln_1\.weight .*\[5\].*\[64\]", said)
 
 
 def test_sizes_that_tensors_do_not_tell(tmp_path):
     """Narrow key heads contradict the head width of 64 that is taken where nothing says another."""
     decoder = originals.qwen2(num_key_value_heads=1)
     originals.write(tmp_path / "bare", decoder.state_dict())
-    with pytest.raises(WeightsError, match="config.json must say num_attention_heads"):
+    with pytest.raises(WeightsError, match=r"config\.json .*num_attention_heads"):
         understand(tmp_path / "bare")
     decoder.save_pretrained(tmp_path / "whole")
     config = understand(tmp_path / "whole").config
@@ -249,31 +250,33 @@ def test_sizes_that_tensors_do_not_tell(tmp_path):
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
-    with pytest.raises(WeightsError, match="no such file or folder"):
+    with pytest.raises(WeightsError, match=rf"{re.escape(str(tmp_path / 'nowhere'))}(?!.*safetensors)"):
         Source(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WeightsError, match=r"lacks weights: no \*.safetensors"):
+    with pytest.raises(
+        WeightsError, match=rf"{re.escape(str(tmp_path / 'empty'))} .*\*\.safetensors.*pytorch_model\.bin"
+    ):
         Source(tmp_path / "empty")
     (tmp_path / "empty" / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(WeightsError, match="no whole safetensors file"):
+    with pytest.raises(WeightsError, match=r"empty/model\.safetensors"):
         Source(tmp_path / "empty")
     (tmp_path / "evil").mkdir()
     torch.save({"x": Path("/")}, tmp_path / "evil" / "pytorch_model.bin")  # a class, which would have to be executed
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
+    with pytest.raises(WeightsError, match=r"evil/pytorch_model\.bin"):
         Source(tmp_path / "evil")
-    with pytest.raises(WeightsError, match="no known layout of weights; first keys a, b"):
+    with pytest.raises(WeightsError, match=r"\ba, b\b.*\bvary-toy\b"):
         recognise(["a", "b"])
     originals.vary_toy(tmp_path / "toy")
     (tmp_path / "toy" / "qwen.tiktoken").unlink()
-    with pytest.raises(WeightsError, match="lacks a tokenizer"):
+    with pytest.raises(WeightsError, match=r"toy .*tokenizer\.json, qwen\.tiktoken"):
         load(tmp_path / "toy")
     index = {"weight_map": {"x": "model-2.safetensors"}}
     (tmp_path / "toy" / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(WeightsError, match="lacks model-2.safetensors, which model.safetensors.index.json names"):
+    with pytest.raises(WeightsError, match=r"toy .*model-2\.safetensors\b.* model\.safetensors\.index\.json"):
         Source(tmp_path / "toy")
     originals.vary_toy(tmp_path / "again")
     shutil.copytree(tmp_path / "again", tmp_path / "out")
-    with pytest.raises(WeightsError, match="is there already"):
+    with pytest.raises(WeightsError, match=rf"{re.escape(str(tmp_path / 'out'))} (?!.*Errno)"):
         convert(tmp_path / "again", tmp_path / "out")
 
 
@@ -294,27 +297,27 @@ def test_what_lies_beside_the_weights(tmp_path):
     (folder / "model.safetensors").rename(folder / "a.safetensors")
     shutil.copyfile(folder / "a.safetensors", folder / "b.safetensors")
     (folder / "pytorch_model.bin").unlink()
-    with pytest.raises(WeightsError, match="no index of files"):
+    with pytest.raises(WeightsError, match=r"x/pytorch_model\.bin\.index\.json: "):
         Source(folder)
     (folder / "pytorch_model.bin.index.json").unlink()
-    with pytest.raises(WeightsError, match="is in a.safetensors and in b.safetensors"):
+    with pytest.raises(WeightsError, match=r"a\.safetensors\b.*\bb\.safetensors"):
         Source(folder)
     for text in ("[]", "{"):
         (folder / "config.json").write_text(text)
-        with pytest.raises(WeightsError, match="config.json: no"):
+        with pytest.raises(WeightsError, match=r"x/config\.json: "):
             Source(folder)
 
 
 def test_another_activation_is_no_silent_change(tmp_path):
     state = originals.clip_state(originals.clip(), "")
     originals.write(tmp_path / "clip", state, config={"vision_config": {"hidden_act": "gelu"}})
-    with pytest.raises(WeightsError, match="computes with gelu"):
+    with pytest.raises(WeightsError, match=r"\bgelu\b.*\bquick_gelu\b"):
         understand(tmp_path / "clip")
     folder = originals.write(tmp_path / "open", originals.open_clip_state(), "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
     assert understand(folder).config.width == 128
     (folder / "open_clip_config.json").write_text('{"model_cfg": {}}')
-    with pytest.raises(WeightsError, match="computes with gelu"):
+    with pytest.raises(WeightsError, match=r"\bgelu\b.*\bquick_gelu\b"):
         understand(folder)
 
 
@@ -328,7 +331,7 @@ def test_tokenizers_that_say_little_or_nonsense(tmp_path):
         processor(["a", "longer"], [noise(9, 9)] * 2)["input_ids"].tolist()
     )
     (tmp_path / "x" / "tokenizer.json").write_text('{"model": {}}')
-    with pytest.raises(WeightsError, match="its tokenizer cannot be loaded"):
+    with pytest.raises(WeightsError, match=rf"{re.escape(str(tmp_path / 'x'))}: .*\btokenizer\b"):
         load(tmp_path / "x")
 
 
@@ -369,7 +372,7 @@ def test_a_model_knows_the_tasks_that_it_was_taught(tmp_path, capsys):
     page = tmp_path / "page.png"
     noise(200, 150).save(page)
     assert main(["read", str(page), "--model", str(tmp_path / "x"), "--task", "detect"]) == 2
-    assert "was taught ocr and markdown, not detect" in capsys.readouterr().err
+    assert re.search(r"\bocr\b.*\bmarkdown\b.*\bdetect\b", capsys.readouterr().err)
 
 
 @pytest.mark.slow
