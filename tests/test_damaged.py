@@ -143,7 +143,7 @@ def test_a_fault_of_an_adapter_is_said_with_its_file(adapter, tmp_path, file, ch
 
 
 def test_an_adapter_loads_and_is_no_base(adapter, tmp_path):
-    assert Reader.from_pretrained(str(adapter), "cpu").model.config.model_type == "vary"
+    assert Reader.from_pretrained(str(adapter), "cpu").engine.model.config.model_type == "vary"
     folder = tmp_path / "adapter"
     shutil.copytree(adapter, folder)
     shutil.rmtree(folder / "base")

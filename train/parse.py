@@ -1,14 +1,21 @@
-"""Dataclasses from a YAML file, overlays on it and ``a.b=value`` overrides, with checked keys and types."""
+"""Dataclasses from a YAML file, overlays on it and ``a.b=value`` overrides; pydantic checks keys, types and bounds.
+
+Merging and overrides are our own: OmegaConf's add no entries to lists, and it resolves ``${…}`` in any file.
+"""
 
 import dataclasses
-import math
+import functools
+import re
 import reprlib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
+"""As in YAML 1.2: 5e-5 is a number without a point, too."""
 OVERLAYS = Path(__file__).with_name("recipes") / "overlays"
 _MAX_KEYS = 1000  # of a mapping that is looked through for doubled ones
 _MAX_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
@@ -32,6 +39,9 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
         if len(node.value) > _MAX_VALUES:
             raise yaml.constructor.ConstructorError(problem=f"a mapping of more than {_MAX_VALUES:,} keys")
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def read_tree(path: Path, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()) -> object:
@@ -178,50 +188,81 @@ def _assign(tree, keys: list[str], value, override: str) -> None:
 def fill(kind: type, tree: object, where: str, prefix: str = ""):
     """A dataclass from a mapping, recursively. ``where`` and ``prefix`` begin what messages say.
 
+    A field whose metadata has ``fill`` is made by that function of the value, ``where`` and the key.
+
     Raises:
-        RecipeError: an unknown key, or a value of another type.
+        RecipeError: an unknown key, or a value of another type or out of its bounds.
     """
     tree = {} if tree is None else tree  # a section without anything below
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: {prefix or 'the recipe'} must be a mapping")
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
+    try:
+        return _built(kind, _schema(kind).model_validate(tree), where, prefix)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_sentence(kind, error.errors(include_url=False)[0], prefix)}") from error
+
+
+@functools.cache
+def _schema(kind: type) -> type[BaseModel]:
+    """A strict pydantic model with the fields of a dataclass."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields: dict[str, typing.Any] = {}
+    for each in dataclasses.fields(kind):
+        hint = typing.Any if "fill" in each.metadata else _form(hints[each.name])
+        made = each.default_factory is not dataclasses.MISSING
+        fields[each.name] = (hint, Field(default_factory=each.default_factory) if made else each.default)
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    return create_model(kind.__name__, __config__=config, **fields)
+
+
+def _form(hint):
+    """What pydantic checks a hint as; a value left out after its key is an empty one."""
+    if dataclasses.is_dataclass(hint):
+        return typing.Annotated[_schema(hint), BeforeValidator(lambda value: {} if value is None else value)]
+    if hint is str:
+        return typing.Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+    if typing.get_origin(hint) is list:
+        (inner,) = typing.get_args(hint)
+        form = list[_form(inner)]
+        return typing.Annotated[form, BeforeValidator(_listed)] if inner is str else form
+    return hint
+
+
+def _listed(value):
+    """``model.init=FOLDER`` and ``model.init=`` as lists."""
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    return value
+
+
+def _built(kind: type, checked: BaseModel, where: str, prefix: str):
+    """The dataclass of what ``_schema`` has checked."""
     values = {}
-    for key, value in tree.items():
-        if key not in fields:
-            unknown = shown(f"{prefix}{key}")
-            raise RecipeError(f"{where}: unknown key {unknown}; known are {', '.join(fields)}")
-        convert = fields[key].metadata.get("fill")
-        name = f"{prefix}{key}"
-        values[key] = convert(value, where, name) if convert else _convert(hints[key], value, where, name)
+    for each in dataclasses.fields(kind):
+        if each.name not in checked.model_fields_set:
+            continue
+        value, key = getattr(checked, each.name), f"{prefix}{each.name}"
+        inner = typing.get_args(each.type)[:1] if isinstance(value, list) else ()
+        if "fill" in each.metadata:
+            value = each.metadata["fill"](value, where, key)
+        elif isinstance(value, BaseModel):
+            value = _built(each.type, value, where, f"{key}.")
+        elif inner and dataclasses.is_dataclass(inner[0]):
+            value = [_built(inner[0], entry, where, f"{key}.{number}.") for number, entry in enumerate(value)]
+        values[each.name] = value
     return kind(**values)
 
 
-def _convert(hint, value, where: str, key: str):
-    if dataclasses.is_dataclass(hint):
-        return fill(hint, value, where, key + ".")
-    if typing.get_origin(hint) is list:
-        inner = typing.get_args(hint)[0]
-        if inner is str and (value is None or isinstance(value, str)):
-            value = [value] if value else []  # model.init=FOLDER, model.init=
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be a list")
-        return [_convert(inner, entry, where, f"{key}.{number}") for number, entry in enumerate(value)]
-    if typing.get_origin(hint) is dict:
-        if not isinstance(value, dict):
-            raise RecipeError(f"{where}: {key} must be a mapping")
-        inner = typing.get_args(hint)[1]
-        return {str(name): _convert(inner, entry, where, f"{key}.{name}") for name, entry in value.items()}
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    elif hint is str and value is None:
-        return ""
-    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    kind = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[hint]
-    raise RecipeError(f"{where}: {key} must be {kind}, not {shown(value)}")
+def _sentence(kind: type, error, prefix: str) -> str:
+    """One of pydantic's errors in words."""
+    path = [name for name in error["loc"] if name != "[key]"]
+    key = shown(prefix + ".".join(map(str, path)))
+    if error["type"] == "extra_forbidden":
+        for name in path[:-1]:
+            kind = typing.get_type_hints(kind)[name] if isinstance(name, str) else kind
+            kind = next(iter(typing.get_args(kind)), kind)  # of a list of sections
+        return f"unknown key {key}; known are {', '.join(each.name for each in dataclasses.fields(kind))}"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{key[1:-1]} must be a mapping, not {shown(error['input'])}"
+    reason = error["msg"].removeprefix("Input ").replace(" after validation", "")
+    return f"{key[1:-1]} {reason[:1].lower()}{reason[1:]}, not {shown(error['input'])}"

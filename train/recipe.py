@@ -4,43 +4,37 @@ import copy
 import dataclasses
 import json
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import yaml
+from annotated_types import Ge, Gt, Interval, Len
 
 from train.objectives import OBJECTIVES, Settings
 from train.parse import RecipeError, fill, is_there, overlay_file, read_tree, shown
 from varytoy.models.config import VaryConfig
 
 _DEEPSPEED = Path(__file__).with_name("recipes") / "deepspeed"
-STAGES = ("vocabulary", "pretrain", "sft")
 EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 """Optimizers that train.rounding's stands for."""
-_ABOVE_ZERO = ("epochs", "batch_size", "accumulation", "max_length", "save_steps", "keep", "log_steps")
-_FROM_ZERO = (
-    *("train.learning_rate", "train.warmup", "train.weight_decay", "train.clip_norm", "train.loss_scale"),
-    *("train.workers", "train.seed", "train.predict_steps", "train.max_nonfinite_batches", "lora.rank", "lora.alpha"),
-    "train.heads_warmup",
-)
 _OPTIMIZERS = (
     *("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", *EIGHT_BIT),
-    *(
-        "paged_adamw_32bit",
-        "lion_8bit",
-        "lion_32bit",
-        "paged_lion_8bit",
-        "paged_lion_32bit",
-        "ademamix",
-        "ademamix_8bit",
-    ),
+    *("paged_adamw_32bit", "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit"),
+    *("ademamix", "ademamix_8bit"),
 )
+Optimizer = Literal[_OPTIMIZERS]
 _SCHEDULES = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
 )
+Schedule = Literal[_SCHEDULES]
 """The Trainer's that need no further settings and no package of their own."""
 _MAX_SEED = 2**32 - 1  # NumPy's
-PARTS = ("vision_vocabulary", "clip", "connector", "language_model")
+Part = Literal["vision_vocabulary", "clip", "connector", "language_model"]
+PARTS: tuple[str, ...] = typing.get_args(Part)
+Dtype = Literal["fp32", "bf16", "fp16"]
+_Beta = Annotated[float, Interval(ge=0, lt=1)]
 
 
 @dataclass
@@ -51,7 +45,7 @@ class ModelSettings:
     """Checkpoints whose weights are taken over in turn, tensor by tensor where name and shape agree."""
     tokenizer: str = ""
     """Folder of a tokenizer; empty where the preset or ``init`` brings one."""
-    decoder: str = ""
+    decoder: Literal["", "opt"] = ""
     """``opt`` exchanges the preset's decoder for an OPT-shaped one of the same width (the vocabulary stage)."""
     clip: bool = True
     """False leaves the CLIP branch out of this stage."""
@@ -60,15 +54,15 @@ class ModelSettings:
 @dataclass
 class DataSettings:
     path: str = ""
-    share: float = 1.0
+    share: Annotated[float, Ge(0)] = 1.0
     """How often its samples are seen in an epoch: 0.5 every other one, 2 each twice."""
-    replay: float = 0.0
+    replay: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """In place of ``share``: this part of all samples of an epoch come from here, e.g. 0.1 of an earlier stage's."""
     tasks: list[str] = field(default_factory=list)
     """Only samples of these tasks; empty for all."""
-    longest: int = 0
+    longest: Annotated[int, Ge(0)] = 0
     """Only samples whose answer has at most so many characters; 0 for all."""
-    turns: int = 1
+    turns: Annotated[int, Ge(1)] = 1
     """Up to so many samples about one picture become one conversation, which costs little more than one of them."""
 
 
@@ -76,66 +70,66 @@ class DataSettings:
 class LoraSettings:
     """Adapters on the decoder's linear layers, which stay as they are (LoRA, arXiv 2106.09685)."""
 
-    rank: int = 0
+    rank: Annotated[int, Ge(0)] = 0
     """0 leaves them out."""
-    alpha: float = 32.0
-    dropout: float = 0.0
+    alpha: Annotated[float, Ge(0)] = 32.0
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     targets: list[str] = field(default_factory=list)
     """Names of layers, e.g. q_proj; empty for all linear layers of the decoder."""
-    quantize: str = ""
+    quantize: Literal["", "nf4"] = ""
     """nf4 keeps the layers below the adapters in four bits (QLoRA)."""
 
 
 @dataclass
 class TrainSettings:
-    epochs: float = 1.0
+    epochs: Annotated[float, Gt(0)] = 1.0
     max_steps: int = -1
-    batch_size: int = 8
-    accumulation: int = 1
-    learning_rate: float = 5e-5
-    lr_overrides: dict[str, float] = field(default_factory=dict)
+    batch_size: Annotated[int, Gt(0)] = 8
+    accumulation: Annotated[int, Gt(0)] = 1
+    learning_rate: Annotated[float, Ge(0)] = 5e-5
+    lr_overrides: dict[Part, Annotated[float, Ge(0)]] = field(default_factory=dict)
     """Learning rates of parts that have their own, e.g. {vision_vocabulary: 1.0e-5}."""
-    heads_warmup: int = 0
+    heads_warmup: Annotated[int, Ge(0)] = 0
     """Steps on the losses of the objectives' heads alone (letters, objects) before the decoder joins."""
-    warmup: float = 0.03
+    warmup: Annotated[float, Ge(0)] = 0.03
     """Warm-up: a share of all steps below 1, else steps."""
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    optimizer: str = "adamw_torch"
+    schedule: Schedule = "cosine"
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip_norm: Annotated[float, Ge(0)] = 1.0
+    optimizer: Optimizer = "adamw_torch"
     """Any of the Trainer's, e.g. adamw_torch, adamw_bnb_8bit."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    precision: str = "fp32"
+    betas: Annotated[list[_Beta], Len(2, 2)] = field(default_factory=lambda: [0.9, 0.999])
+    precision: Dtype = "fp32"
     """fp32, bf16 or fp16 (autocast)."""
     deepspeed: str = ""
     """A DeepSpeed JSON file, looked for beside the recipe and in ``train/recipes/deepspeed`` too."""
-    weights: str = "fp32"
+    weights: Dtype = "fp32"
     """What the weights are kept and trained in: fp32, or bf16 or fp16 for half of the memory, without autocast. Steps
     on 16-bit weights are rounded stochastically (train.optim.stochastic_rounding)."""
-    rounding: str = "stochastic"
+    rounding: Literal["stochastic", "nearest"] = "stochastic"
     """Of steps on 16-bit weights: stochastic, or nearest, which loses small ones and is there to show it (study.md)."""
     in_backward: bool = False
     """Step the optimizer inside backward, so that gradients never stand in memory together."""
-    loss_scale: float = 1.0
+    loss_scale: Annotated[float, Ge(0)] = 1.0
     """With in_backward: the loss is multiplied by this, and gradients divided by it, for weights in fp16; 0 finds the
     factor."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """Compile the decoder's norms, feed-forward layers and rotations (torch.compile): half a minute at the start, then
     faster steps where these are bound by memory, as on a CPU."""
-    token_corruption: float = 0.0
+    token_corruption: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
     """Mean share of an answer's tokens that are exchanged in the model's input, never in what it should write: so it
     learns to find its place again after mistakes of its own."""
-    max_length: int = 4096
+    max_length: Annotated[int, Gt(0)] = 4096
     """Longest sample in tokens; longer ones are counted as bad."""
-    workers: int = 0
-    seed: int = 0
-    save_steps: int = 500
-    keep: int = 2
-    max_nonfinite_batches: int = 10
+    workers: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Interval(ge=0, le=_MAX_SEED)] = 0
+    save_steps: Annotated[int, Gt(0)] = 500
+    keep: Annotated[int, Gt(0)] = 2
+    max_nonfinite_batches: Annotated[int, Ge(0)] = 10
     """Batches whose loss is not finite are skipped; with more of them the run ends."""
-    log_steps: int = 20
-    predict_steps: int = 0
+    log_steps: Annotated[int, Gt(0)] = 20
+    predict_steps: Annotated[int, Ge(0)] = 0
     """Every so many steps the model's answers to four samples are drawn into the run's ``predictions``; 0 for never."""
     group_by_size: bool = True
     """Pictures of like size share a batch."""
@@ -153,11 +147,11 @@ def fill_objectives(tree: object, where: str, key: str) -> dict[str, Settings]:
 
 @dataclass
 class Recipe:
-    stage: str = "vocabulary"
+    stage: Literal["vocabulary", "pretrain", "sft"] = "vocabulary"
     output: str = "runs/run"
     model: ModelSettings = field(default_factory=ModelSettings)
     data: list[DataSettings] = field(default_factory=list)
-    freeze: list[str] = field(default_factory=list)
+    freeze: list[Part] = field(default_factory=list)
     objectives: dict[str, Settings] = field(default_factory=dict, metadata={"fill": fill_objectives})
     """What is minimised beside the text, by name (train.objectives)."""
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -166,32 +160,19 @@ class Recipe:
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def check(self) -> None:
-        """Raises RecipeError for settings that make no sense, or not together."""
-        _one_of("stage", self.stage, STAGES)
-        _one_of("train.precision", self.train.precision, ("fp32", "bf16", "fp16"))
-        if not 0 <= self.train.token_corruption <= 0.5:
-            raise RecipeError(f"train.token_corruption: a share from 0 to 0.5, not {self.train.token_corruption}")
-        _one_of("train.optimizer", self.train.optimizer, _OPTIMIZERS)
-        _one_of("train.schedule", self.train.schedule, _SCHEDULES)
+        """Raises RecipeError for settings that do not go together."""
         if self.train.max_steps == 0:
             raise RecipeError("train.max_steps: a number of steps, or -1 for as many as train.epochs has, not 0")
         if self.model.preset and not self.model.preset.endswith(".json"):
             _one_of("model.preset", self.model.preset, VaryConfig.presets())
-        if len(self.train.betas) != 2:
-            raise RecipeError(f"train.betas: two numbers, not {shown(self.train.betas)}")
-        self._check_numbers()
         if self.train.predict_steps and self.train.deepspeed:
             raise RecipeError("train.predict_steps asks one process, and DeepSpeed may spread the model: set it to 0")
         for part in self.train.lr_overrides:
-            _one_of("train.lr_overrides", part, PARTS)
             if part in self.freeze:
                 raise RecipeError(f"train.lr_overrides: {part} is frozen: take it out of one of the two")
         replayed = sum(entry.replay for entry in self.data)
-        if not 0 <= replayed < 1 or any(entry.replay < 0 for entry in self.data):
+        if replayed >= 1:
             raise RecipeError(f"data.replay: parts of an epoch, together below 1, not {replayed}")
-        _one_of("model.decoder", self.model.decoder, ("", "opt"))
-        for part in self.freeze:
-            _one_of("freeze", part, PARTS)
         if not self.output:
             raise RecipeError("output: name a folder for the run, e.g. output=runs/mine")
         if not self.data or not all(entry.path for entry in self.data):
@@ -218,23 +199,6 @@ class Recipe:
         for name in self.used_objectives:
             OBJECTIVES[name].check(self.objectives[name], self)
 
-    def _check_numbers(self) -> None:
-        flat = flatten(self)
-        least = dict.fromkeys(_FROM_ZERO, 0) | {key: 0 for key in flat if key.startswith("train.lr_overrides.")}
-        for number in range(len(self.data)):
-            least |= {f"data.{number}.share": 0, f"data.{number}.longest": 0, f"data.{number}.turns": 1}
-        for name, settings in self.objectives.items():
-            least |= {f"objectives.{name}.weight": 0}
-            least |= {f"objectives.{name}.{key}": bound for key, bound in type(settings).LEAST.items()}
-        for key, bound in least.items():
-            if flat[key] < bound:
-                raise RecipeError(f"{key}: a number from {bound}, not {flat[key]}")
-        if self.train.seed > _MAX_SEED:
-            raise RecipeError(f"train.seed: a number from 0 to {_MAX_SEED}, not {self.train.seed}")
-        for number, beta in enumerate(self.train.betas):
-            if not 0 <= beta < 1:
-                raise RecipeError(f"train.betas.{number}: a number from 0 to below 1, not {beta}")
-
     def _check_features(self) -> None:
         if not self.features:
             return
@@ -254,13 +218,10 @@ class Recipe:
 
     def _check_adapters(self) -> None:
         lora = self.lora
-        _one_of("lora.quantize", lora.quantize, ("", "nf4"))
         if not lora.rank:
             if lora.quantize:
                 raise RecipeError("lora.quantize: weights in four bits cannot be trained: set lora.rank, e.g. 64")
             return
-        if not 0 <= lora.dropout < 1:
-            raise RecipeError(f"lora.dropout: a share from 0 to below 1, not {lora.dropout}")
         if "language_model" in self.freeze:
             raise RecipeError("lora trains adapters of the language model: take it out of freeze")
         self._check_frozen_towers("lora trains the decoder's adapters and the connector")
@@ -269,11 +230,6 @@ class Recipe:
 
     def _check_memory(self) -> None:
         train = self.train
-        for name in _ABOVE_ZERO:
-            if getattr(train, name) <= 0:
-                raise RecipeError(f"train.{name}: a number above 0, not {getattr(train, name)}")
-        _one_of("train.weights", train.weights, ("fp32", "bf16", "fp16"))
-        _one_of("train.rounding", train.rounding, ("stochastic", "nearest"))
         if train.weights != "fp32" and self.lora.rank:
             if train.deepspeed:
                 raise RecipeError("train.weights: DeepSpeed keeps weights as its own JSON says: leave it out")
@@ -354,9 +310,7 @@ def smoke_test(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     return cut
 
 
-def load_recipe(
-    path: str | Path, overrides: typing.Sequence[str] = (), overlays: typing.Sequence[str | Path] = ()
-) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), overlays: Sequence[str | Path] = ()) -> Recipe:
     """Read a YAML recipe, merge overlays over it (names or files, ``parse.overlay_file``) and apply ``a.b=value``
     overrides (values are YAML; list entries by number).
 
@@ -392,7 +346,7 @@ def read_zero(path: str) -> dict:
     return zero
 
 
-def _one_of(key: str, value: str, allowed: typing.Sequence[str]) -> None:
+def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise RecipeError(f"{key}: {shown(value)} is not one of {', '.join(name or 'nothing' for name in allowed)}")
 

@@ -6,8 +6,9 @@ it on under its name: ``objectives: {letters: {weight: 0.5}}``.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from varytoy.processing.processor import VaryProcessor
@@ -26,10 +27,7 @@ OBJECTIVES: dict[str, type["Objective"]] = {}
 class Settings:
     """What every objective's settings have."""
 
-    LEAST: ClassVar[dict[str, int]] = {}
-    """The least value of numbers that have one."""
-
-    weight: float = 0.0
+    weight: Annotated[float, Ge(0)] = 0.0
     """Of its loss beside the text's; 0 leaves it out."""
 
 

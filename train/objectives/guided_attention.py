@@ -6,8 +6,10 @@ decoder learns to look only after it has become a language model (LOG.md has the
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -89,11 +91,9 @@ class GuidedAttention(base.Objective):
 
     @dataclass
     class Settings(base.Settings):
-        LEAST = {"head": 0}
-
         layers: list[int] = field(default_factory=lambda: [1, 2, 3])
         """Layers of the decoder, from 0."""
-        head: int = 0
+        head: Annotated[int, Ge(0)] = 0
 
     @classmethod
     def check(cls, settings, recipe):

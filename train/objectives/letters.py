@@ -6,8 +6,10 @@ learns to write each line in one of the rows that it covers and blanks in the ot
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,9 +30,7 @@ class Letters(base.Objective):
 
     @dataclass
     class Settings(base.Settings):
-        LEAST = {"frames": 1}
-
-        frames: int = 3
+        frames: Annotated[int, Ge(1)] = 3
         """CTC frames a token, left to right."""
         aligned: bool = False
         """Teach the head each letter at its place, which our renderers write down, instead of the CTC loss."""
