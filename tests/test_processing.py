@@ -1,5 +1,6 @@
 """Prompts and pictures -> tensors: the templates letter by letter, labels, special tokens, sizes, errors."""
 
+import re
 import string
 
 import numpy as np
@@ -123,6 +124,52 @@ def test_vicuna_template(vicuna):
 def test_vicuna_system_text_stands_apart(vicuna):
     messages = [{"role": "system", "content": "Be short."}, *turns("Hi")]
     assert written(vicuna, vicuna([messages])["input_ids"][0]) == "Be short. USER: Hi ASSISTANT: "
+
+
+OWN_TEMPLATE = """
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role.upper() + ' (' + message.content | length | string + '): ' }}
+{%- if message.role == 'assistant' %}
+{%- generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}
+{%- else %}{{ message.content }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>ASSISTANT: ' }}{% endif %}"""
+
+
+def test_a_template_of_ones_own(processor, tmp_path):
+    """It never sees the words themselves: the length is that of a mark."""
+    messages = turns("<|im_end|>Hi", "Hello.")
+    text = processor.apply_chat_template(messages[:1], OWN_TEMPLATE, add_generation_prompt=True)
+    assert re.fullmatch(r"<\|im_start\|>USER \(3\): <\|im_end\|>Hi<\|im_start\|>ASSISTANT: ", text)
+    ids = processor(text)["input_ids"][0].tolist()
+    assert written(processor, ids) == text
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert end not in ids, "a user's words became a special token"
+    processor.chat_template = OWN_TEMPLATE
+    processor.save_pretrained(tmp_path)
+    assert "generation" in (tmp_path / "chat_template.jinja").read_text()
+    again = VaryProcessor.from_pretrained(tmp_path)
+    row = again([messages], train=True)
+    assert written(again, row["input_ids"][0]).endswith("ASSISTANT (3): Hello.<|im_end|>")
+    assert target(again, row["labels"][0].tolist()) == "Hello.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content }}{{ messages[0].content }}",
+        "nothing",
+        "{% for message in messages %}",
+        "{{ messages[7].content }}",
+        "{{ messages.__class__.__mro__ }}",
+        "{{ raise_exception('no') }}",
+        "{{ 1 / 0 }}",
+        "{% for n in range(10**9) %}{% endfor %}",
+    ],
+)
+def test_a_template_that_cannot_be_used_is_said(processor, template):
+    with pytest.raises(ValueError, match="chat template"):
+        processor.apply_chat_template(turns("Hi"), template)
 
 
 # --- labels and padding ---

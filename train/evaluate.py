@@ -194,6 +194,8 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
             found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(texts, chosen)
             if name == "detect":
                 found |= _precision(name, texts, chosen)
+            if name == "ocr":
+                found["ocr: word error rate"] = metrics.word_error_rate(texts, [sample.answer for sample in chosen])
             found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
             found[f"{name}: cut at the limit"] = metrics.mean(answer.stop_reason == "length" for answer in given)
     if not found:

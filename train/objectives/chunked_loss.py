@@ -2,6 +2,9 @@
 
 With 151,860 tokens the scores of one page take more memory than the activations of the whole decoder. Only rows that
 carry a label are multiplied at all: image tokens and prompts never reach the vocabulary-sized product.
+
+torch 2.13 has linear_cross_entropy with chunks. It keeps less, but is slower, and older versions, which cards before
+Volta need, lack it; so this is used with all of them.
 """
 
 import torch

@@ -19,7 +19,8 @@ from transformers.modeling_utils import AttentionInterface
 
 from train.objectives import base
 from train.parse import RecipeError
-from varytoy.processing.processor import IGNORED, Special, VaryProcessor, content_pieces
+from varytoy.processing.chat_template import Special, content_pieces
+from varytoy.processing.processor import IGNORED, VaryProcessor
 
 NAME = "sdpa_guided"
 MAX_POSITIONS = 256

@@ -27,12 +27,13 @@ class ChatText(str):
 
     messages: list[Message]
     ending: str
+    template: str | None
 
     @classmethod
-    def of(cls, text: str, messages: list[Message], ending: str) -> "ChatText":
-        found = cls(text)
-        found.messages, found.ending = messages, ending
-        return found
+    def of(cls, text: str, messages: list[Message], ending: str, template: str | None) -> "ChatText":
+        chat = cls(text)
+        chat.messages, chat.ending, chat.template = messages, ending, template
+        return chat
 
 
 def read_chat(conversation: Sequence[dict]) -> tuple[list[Message], list[Image.Image]]:

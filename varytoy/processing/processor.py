@@ -9,6 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 from varytoy.data.documents import to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.models.config import VaryConfig, read_preset
+from varytoy.processing.chat_template import Special, read_template, render, special_tokens
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.messages import ChatText, Message, open_image, read_chat
 from varytoy.processing.plan import ImagePlan
@@ -20,15 +21,12 @@ _OPEN, _CLOSED, _CONTINUED = "open", "closed", "continued"
 """How a conversation ends: with an opened turn of the assistant, with its last message, or within that."""
 
 
-class Special(str):
-    """A special token between the pieces of somebody's words."""
-
-
 class VaryProcessor(ProcessorMixin):
     """Image processor, tokenizer and prompt template of one checkpoint.
 
     Args:
         template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``) or ``"vicuna"`` (the OPT vocabulary stage).
+        chat_template: another one in Jinja (varytoy.processing.chat_template), in place of ``template``.
         system: the system text; empty for none.
         places: how many ``<y_n>`` and ``<x_n>`` tokens there are, 0 for none. A model that was taught them writes where
             each line and word stands before it, and so keeps its place; ``decode_text`` leaves them out.
@@ -45,11 +43,12 @@ class VaryProcessor(ProcessorMixin):
         places: int = 0,
         place_size: Sequence[int] = (16, 16),
         prompts: dict[str, str] | None = None,
+        chat_template: str | None = None,
         **kwargs,
     ):
         self.prompts = dict(prompts or {})
         self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)
-        super().__init__(image_processor, tokenizer, **kwargs)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     @classmethod
     def preset(cls, name: str, tokenizer=None) -> "VaryProcessor":
@@ -114,7 +113,9 @@ class VaryProcessor(ProcessorMixin):
         if text is None:
             raise ValueError("text is missing: give a prompt, e.g. text='OCR this image.'")
         conversations, pictures = _conversations(text, images)
-        endings = [each.ending if isinstance(each, ChatText) else ending for each in _listed(text)]
+        chats = [
+            (each.ending, each.template) if isinstance(each, ChatText) else (ending, None) for each in _listed(text)
+        ]
         views = [view] * len(conversations) if view is None or isinstance(view, str) else list(view)
         if len(views) != len(conversations):
             raise ValueError(f"{len(conversations)} prompts but {len(views)} views")
@@ -125,8 +126,8 @@ class VaryProcessor(ProcessorMixin):
             images = [self.image_processor.fit(to_rgb(image)) if fits else to_rgb(image) for image in group]
             groups.append([(image, self.image_processor.plan(image.size, each)) for image in images])
         rows = [
-            self.encode(messages, [plan for _, plan in group], train, ending)
-            for messages, group, ending in zip(conversations, groups, endings, strict=True)
+            self.encode(messages, [plan for _, plan in group], train, *chat)
+            for messages, group, chat in zip(conversations, groups, chats, strict=True)
         ]
         return self.batch(rows, [pair for group in groups for pair in group], train)
 
@@ -141,6 +142,7 @@ class VaryProcessor(ProcessorMixin):
     def apply_chat_template(
         self,
         conversation: Sequence[dict] | Sequence[Sequence[dict]],
+        chat_template: str | None = None,
         tokenize: bool = False,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
@@ -152,11 +154,13 @@ class VaryProcessor(ProcessorMixin):
         """transformers' chat messages (varytoy.processing.messages), one conversation or a batch, as text, or with
         ``tokenize`` as the tensors of ``__call__``, which takes ``processor_kwargs`` and what else is given.
 
-        The template is the checkpoint's own and cannot be exchanged: special tokens that stand in somebody's words are
-        plain characters, which a template of text could not keep apart.
+        Special tokens that stand in somebody's words are plain characters.
+
+        Args:
+            chat_template: Jinja, in place of the checkpoint's own.
 
         Raises:
-            ValueError: a message or part that is none of chat's.
+            ValueError: a message or part that is none of chat's, or a template that cannot be rendered.
         """
         single = bool(conversation) and isinstance(conversation[0], dict)
         if add_generation_prompt and continue_final_message:
@@ -168,19 +172,27 @@ class VaryProcessor(ProcessorMixin):
         chats = [read_chat(each) for each in ([conversation] if single else conversation)]
         ending = _CONTINUED if continue_final_message else _OPEN if add_generation_prompt else _CLOSED
         if not tokenize:
-            texts = [ChatText.of(self._written(messages, ending), messages, ending) for messages, _ in chats]
+            texts = [
+                ChatText.of(self._written(messages, ending, chat_template), messages, ending, chat_template)
+                for messages, _ in chats
+            ]
             return texts[0] if single else texts
         options = {**(processor_kwargs or {}), **kwargs, "return_tensors": None if return_tensors == "auto" else "pt"}
-        messages, images = zip(*chats, strict=True)
-        found = self(list(messages), list(images), ending=ending, **options)
-        return found if return_dict else found["input_ids"]
+        texts = [ChatText.of("", messages, ending, chat_template) for messages, _ in chats]
+        batch = self(texts, [images for _, images in chats], **options)
+        return batch if return_dict else batch["input_ids"]
 
-    def _written(self, messages: Sequence[Message], ending: str) -> str:
+    def _written(self, messages: Sequence[Message], ending: str, chat_template: str | None) -> str:
         """A conversation as text, for people; ``<image>`` stands for the image tokens."""
-        return "".join(str(piece) for piece, _ in self._pieces(messages, ending))
+        return "".join(str(piece) for piece, _ in self._pieces(messages, ending, chat_template))
 
     def encode(
-        self, messages: Sequence[Message], plans: Sequence[ImagePlan], train: bool, ending: str = _OPEN
+        self,
+        messages: Sequence[Message],
+        plans: Sequence[ImagePlan],
+        train: bool,
+        ending: str = _OPEN,
+        chat_template: str | None = None,
     ) -> tuple[list, list]:
         """One conversation with the plans of its images -> (ids, labels), equally long; labels are -100 outside the
         assistant's words.
@@ -190,7 +202,7 @@ class VaryProcessor(ProcessorMixin):
         ids: list[int] = []
         labels: list[int] = []
         counts = (plan.tokens for plan in plans)
-        for piece, target in self._pieces(messages, _CLOSED if train else ending):
+        for piece, target in self._pieces(messages, _CLOSED if train else ending, chat_template):
             new: list[int] = []
             whole = target or isinstance(piece, Special)
             for number, part in enumerate([piece] if whole else piece.split(IMAGE_PLACEHOLDER)):
@@ -215,33 +227,20 @@ class VaryProcessor(ProcessorMixin):
         """Generated ids -> text, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _pieces(self, messages: Sequence[Message], ending: str):
+    def _pieces(
+        self, messages: Sequence[Message], ending: str, chat_template: str | None = None
+    ) -> list[tuple[str, bool]]:
         """(text, is it a target) in order; a special token is a ``Special``, which no user can type."""
-        if self.template == "vicuna":
-            for number, message in enumerate(messages, 1):
-                if message["role"] == "assistant":
-                    yield " ASSISTANT: ", False
-                    yield from ((piece, True) for piece in content_pieces(message["content"]))
-                    if ending != _CONTINUED or number < len(messages):
-                        yield Special(self.tokenizer.eos_token), True
-                else:
-                    user = message["role"] == "user"
-                    yield f"USER: {message['content']}" if user else f"{message['content']} ", False
-            if ending == _OPEN:
-                yield " ASSISTANT: ", False
-            return
         if self.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        for number, message in enumerate(messages, 1):
-            target = message["role"] == "assistant"
-            yield Special("<|im_start|>"), False
-            yield message["role"] + "\n", False
-            yield from ((piece, target) for piece in content_pieces(message["content"]))
-            if ending != _CONTINUED or number < len(messages):
-                yield Special("<|im_end|>"), target
-        if ending == _OPEN:
-            yield Special("<|im_start|>"), False
-            yield "assistant\n", False
+        return render(
+            chat_template or self.chat_template or read_template(self.template),
+            messages,
+            special_tokens(self.tokenizer, len(self.tokenizer)),
+            opened=ending == _OPEN,
+            continued=ending == _CONTINUED,
+            eos_token=self.tokenizer.eos_token,
+        )
 
     def _plain(self, text: str) -> list[int]:
         """Ids of somebody's words: special tokens in them are plain characters."""
@@ -269,11 +268,6 @@ class VaryProcessor(ProcessorMixin):
             if train:
                 found["labels"][number, place] = torch.tensor(labels)
         return found
-
-
-def content_pieces(content: str | Sequence[str]) -> Sequence[str]:
-    """The texts and special tokens of a message's content."""
-    return [content] if isinstance(content, str) else content
 
 
 def _view_of(messages: Sequence[Message]) -> str:

@@ -1,5 +1,5 @@
-"""Metrics, each with its definition. Levenshtein distances are rapidfuzz's, tree distances apted's, the overlap of
-boxes and average precision COCO's (pycocotools)."""
+"""Metrics, each with its definition. Error rates are jiwer's, other Levenshtein distances rapidfuzz's, tree distances
+apted's, the overlap of boxes and average precision COCO's (pycocotools)."""
 
 import contextlib
 import io
@@ -36,13 +36,17 @@ def normalised_edit_distance(predicted: str, truth: str) -> float:
 
 
 def character_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
-    """Edits over true characters, of the whole set (normalised texts). Can exceed 1."""
-    edits = length = 0
-    for predicted, truth in zip(predictions, truths, strict=True):
-        predicted, truth = normalise(predicted), normalise(truth)
-        edits += edit_distance(predicted, truth)
-        length += len(truth)
-    return edits / max(length, 1)
+    """Edits over true characters, of the whole set (normalised texts), by jiwer. Can exceed 1."""
+    import jiwer
+
+    return float(jiwer.cer(list(map(normalise, truths)), list(map(normalise, predictions))))
+
+
+def word_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
+    """As ``character_error_rate``, of words."""
+    import jiwer
+
+    return float(jiwer.wer(list(map(normalise, truths)), list(map(normalise, predictions))))
 
 
 def iou(first: Box, second: Box) -> float:

@@ -1,0 +1,116 @@
+"""Chat templates in Jinja, as transformers has them, with one difference: a template never sees anybody's words.
+
+It is given a mark in place of each message's content, and the contents are put in when the text is already cut into
+special tokens and plain text. So a special token that stands in somebody's words is plain characters.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+
+from jinja2 import TemplateError
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from varytoy.processing.messages import Message
+
+TEMPLATES = ("chatml", "vicuna")
+"""Names of ours: Qwen's (without a newline after ``<|im_end|>``), and that of the OPT vocabulary stage."""
+_MARK = "\ue000{}\ue001"
+_MARKED = re.compile("\ue000(\\d+)\ue001")
+
+
+class Special(str):
+    """A special token between the pieces of somebody's words."""
+
+
+@functools.cache
+def read_template(name: str) -> str:
+    """One of ``TEMPLATES``."""
+    return (files("varytoy") / "processing" / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+@functools.lru_cache(8)
+def special_tokens(tokenizer, size: int) -> tuple[str, ...]:
+    """Those of a tokenizer with ``size`` tokens, the longest first."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return tuple(sorted({*added, *tokenizer.all_special_tokens}, key=lambda token: (-len(token), token)))
+
+
+@functools.lru_cache(8)
+def _cut(special_tokens: tuple[str, ...]) -> re.Pattern:
+    """Finds marks (number in the second group) and special tokens."""
+    return re.compile("|".join([f"({_MARKED.pattern})", *map(re.escape, special_tokens)]))
+
+
+def render(
+    template: str,
+    messages: Sequence[Message],
+    special_tokens: tuple[str, ...],
+    opened: bool = False,
+    continued: bool = False,
+    **variables: str,
+) -> list[tuple[str, bool]]:
+    """A conversation as pieces (text, is it a target) in order; a special token is a ``Special``.
+
+    Args:
+        template: Jinja. What a model is trained to write stands in ``{% generation %}`` blocks.
+        messages: an assistant's content may be a list of texts and ``Special`` tokens.
+        special_tokens: those of the tokenizer, the longest first.
+        opened: open a turn of the assistant at the end (``add_generation_prompt``).
+        continued: stop behind the last content (``continue_final_message``).
+        variables: others of the template, e.g. ``eos_token``.
+
+    Raises:
+        ValueError: the template cannot be rendered, or leaves out or repeats a message.
+    """
+    marked = [{**message, "content": _MARK.format(number)} for number, message in enumerate(messages)]
+    try:
+        (text,), (spans,) = render_jinja_template(
+            [marked],
+            chat_template=template,
+            return_assistant_tokens_mask=True,
+            add_generation_prompt=opened,
+            **variables,
+        )
+    except (TemplateError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"the chat template cannot be rendered: {error}") from error
+    numbers = [int(number) for number in _MARKED.findall(text)]
+    if numbers != list(range(len(messages))):
+        raise ValueError("the chat template must write the content of each message once and in order")
+    if continued:
+        text = text[: text.rindex(_MARK[-1]) + 1]
+    return _merged(_pieces(text, spans, messages, special_tokens))
+
+
+def _pieces(
+    text: str, spans: Sequence[tuple[int, int]], messages: Sequence[Message], special_tokens: tuple[str, ...]
+) -> Iterator[tuple[str, bool]]:
+    edges = sorted({0, len(text), *(min(edge, len(text)) for span in spans for edge in span)})
+    for start, end in zip(edges, edges[1:], strict=False):
+        target = any(first <= start < last for first, last in spans)
+        for match in _cut(special_tokens).finditer(text, start, end):
+            yield text[start : match.start()], target
+            if match[1]:
+                yield from ((piece, target) for piece in content_pieces(messages[int(match[2])]["content"]))
+            else:
+                yield Special(match[0]), target
+            start = match.end()
+        yield text[start:end], target
+
+
+def _merged(pieces: Iterator[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """Neighbouring plain texts become one, as a tokenizer would see them."""
+    merged: list[tuple[str, bool]] = []
+    for piece, target in pieces:
+        plain = not isinstance(piece, Special)
+        if plain and merged and merged[-1][1] == target and not isinstance(merged[-1][0], Special):
+            merged[-1] = (merged[-1][0] + piece, target)
+        elif piece:
+            merged.append((piece, target))
+    return merged
+
+
+def content_pieces(content: str | Sequence[str]) -> Sequence[str]:
+    """The texts and special tokens of a message's content."""
+    return [content] if isinstance(content, str) else content
