@@ -18,7 +18,7 @@ CONFUSABLE = frozenset(
 _WORDS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "unnamed")
 _NEUTRAL = 3  # the first three words have no hue
 _HUES = ((12, 3), (40, 4), (60, 5), (75, 11), (160, 6), (190, 11), (250, 7), (295, 8), (335, 9), (345, 11), (361, 3))
-"""Upper end of each hue range (degrees) and the index of its word; unnamed ranges separate words that people confuse."""
+"""Upper end of each hue range (degrees) and the index of its word; unnamed ranges separate words that are confused."""
 _SIDE = 48  # pixels of the longer side for a measurement
 
 CHROMATIC_SHARE = 0.35

@@ -64,14 +64,14 @@ class SceneRenderer:
 
     def compose(self, index: int) -> tuple[Image.Image, Scene]:
         """The image and its scene."""
-        images = _library(self.source, self.split)
+        pictures = _library(self.source, self.split)
         rng = generator(self.seed, "scene", self.split, index)
         width, height = _shape(self.size, rng)
         background = generator(self.seed, "background", self.split, index)
-        canvas, words, unseen = _background(images, width, height, background, self.split)
+        canvas, words, unseen = _background(pictures, width, height, background, self.split)
         things: list[Thing] = []
         if rng.random() >= EMPTY_SHARE:
-            things = _place_all(canvas, images, rng, self.split)
+            things = _place_all(canvas, pictures, rng, self.split)
         things.sort(key=lambda thing: (thing.box[0], thing.box[1]))
         return canvas, Scene(width, height, tuple(things), words, unseen)
 
