@@ -63,7 +63,7 @@ def _run(client: str, name: str, command: list[str], folder: Path) -> None:
     if not shutil.which(command[0]):
         fix = "install it first"
         if client == "apt":
-            fix = "fetching needs Debian or one of its kin; elsewhere fill the folder by hand"
+            fix = "fetching needs Debian or a derivative; elsewhere fill the folder by hand"
         raise SourceError(f"'{command[0]}' is not installed and {name} comes with it: {fix}")
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if process.returncode:

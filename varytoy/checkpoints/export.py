@@ -27,7 +27,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
     vision, text = config.vocabulary_config, config.text_config
     sizes = (2 * vision.neck_size, text.hidden_size)
     for reason, unsupported in {
-        "has a CLIP branch, which that class has not": config.clip_config is not None,
+        "has a CLIP branch, which that class does not support": config.clip_config is not None,
         f"has a decoder of the kind {text.model_type} in place of qwen2": text.model_type != "qwen2",
         "has a vision vocabulary of another kind than SAM's with a compressor": vision.stem != "patch"
         or vision.positions != "learned"
@@ -162,7 +162,7 @@ def _write(source: Source, family: Family, tensors: dict[str, Tensor], out: Path
     """Write the tensors, given under our names, under the family's names, and the configuration."""
     steps, left = family.inverse(tensors)
     if left:
-        raise WeightsError(f"{source.path} has what {family.about} has not: {', '.join(left)}")
+        raise WeightsError(f"{source.path} has tensors that {family.about} does not have: {', '.join(left)}")
     metas = dict(renamed(steps, source.tensors.__getitem__))
     write_shards(out, metas, renamed(steps, source.get))
     config.dtype = next(iter(metas.values())).dtype

@@ -51,7 +51,7 @@ def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
     file = source.folder / "config.json"
     if "vocabulary_config" not in source.config:
         raise WeightsError(f"{folder} is not a varytoy checkpoint; run `varytoy convert`")
-    with named(f"{file}: its settings make no model"):
+    with named(f"{file}: its settings do not make a valid model"):
         config = VaryConfig.from_pretrained(source.folder)
         _check_relations(config, file)
         expected = empty_tensors(config)
@@ -63,8 +63,8 @@ def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
     for name, tensor in expected.items():
         if tensor.shape != source.tensors[name].shape:
             raise WeightsError(
-                f"{file} makes {name} of shape {list(tensor.shape)}, and the weights have "
-                f"{list(source.tensors[name].shape)}: the two are of different models"
+                f"{file} gives {name} the shape {list(tensor.shape)}, but the weights have "
+                f"{list(source.tensors[name].shape)}: they belong to different models"
             )
     return source, config
 
@@ -125,13 +125,13 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
         )
     if clip is not None and pixels.clip_size not in (0, clip.image_size):
         raise WeightsError(f"{file}: image_processor.clip_size is {pixels.clip_size}, the model's {clip.image_size}")
-    beside = f"{file.with_name('tokenizer.json')}:"
+    where = f"{file.with_name('tokenizer.json')}:"
     if vocabulary.get("<imgpad>") != config.image_token_id:
-        raise WeightsError(f"{beside} <imgpad> is {vocabulary.get('<imgpad>')}, in the model {config.image_token_id}")
+        raise WeightsError(f"{where} <imgpad> is {vocabulary.get('<imgpad>')}, in the model {config.image_token_id}")
     if max(vocabulary.values()) >= config.text_config.vocab_size:
         raise WeightsError(
-            f"{beside} tokens to {max(vocabulary.values())}; the model has {config.text_config.vocab_size}"
+            f"{where} tokens to {max(vocabulary.values())}; the model has {config.text_config.vocab_size}"
         )
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
-        raise WeightsError(f"{beside} no end of a turn or no padding: tokenizer_config.json must name both")
+        raise WeightsError(f"{where} no end-of-turn or padding token: tokenizer_config.json must name both")
     return processor

@@ -187,7 +187,7 @@ def read_settings(file: Path, rules: Rules) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file}: not JSON: {error}") from error
     if not isinstance(settings, dict):
-        raise WeightsError(f"{file}: no settings, but a {type(settings).__name__}")
+        raise WeightsError(f"{file}: not a JSON object, but a {type(settings).__name__}")
     _check(settings, rules, file, "")
     return settings
 

@@ -91,19 +91,19 @@ def _too_large(name: str, width: int = 0, height: int = 0) -> str:
     return f"{name} has over {MAX_PIXELS // 1_000_000} megapixels{shape}; reduce it first."
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Convert to RGB: upright according to EXIF, on an opaque background, 16 bits reduced to 8."""
-    picture.load()  # rotates a TIFF according to its tag and removes the tag
-    orientation = _orientation(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bits(picture).convert("RGB")
-    elif picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = _on_paper(picture.convert("RGBA"))
-    elif picture.mode != "RGB":
-        picture = picture.convert("RGB")
+    image.load()  # rotates a TIFF according to its tag and removes the tag
+    orientation = _orientation(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image).convert("RGB")
+    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = _on_paper(image.convert("RGBA"))
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
     if orientation not in _UPRIGHT:
-        return picture
-    upright = picture.transpose(_UPRIGHT[orientation])
+        return image
+    upright = image.transpose(_UPRIGHT[orientation])
     upright.info = {}  # it still has the EXIF orientation
     return upright
 

@@ -73,7 +73,7 @@ def _torch() -> Finding:
         return Finding("torch", "good", f"{version}, with kernels for {name}")
     if shutil.which("nvidia-smi"):
         fix = f"a newer driver, or pip install torch torchvision --index-url {OLD_CARDS}"
-        return Finding("torch", "failed", f"{version} finds no card, and there is an NVIDIA driver", fix)
+        return Finding("torch", "failed", f"{version} finds no GPU, but there is an NVIDIA driver", fix)
     return Finding("torch", "good", f"{version}; no NVIDIA card")
 
 
@@ -147,8 +147,8 @@ def _bitsandbytes() -> Finding:
     packed, state = functional.quantize_4bit(values, quant_type="nf4")
     error = float((functional.dequantize_4bit(packed, state) - values).abs().max())
     if error > 0.2:
-        return Finding("bitsandbytes", "failed", f"{version} packs and unpacks wrongly on {device} (error {error:.2f})")
-    return Finding("bitsandbytes", "good", f"{version}, packs and unpacks on {device}")
+        return Finding("bitsandbytes", "failed", f"{version} quantizes wrongly on {device} (error {error:.2f})")
+    return Finding("bitsandbytes", "good", f"{version}, quantizes and dequantizes on {device}")
 
 
 def _deepspeed_unbuilt() -> Finding:
@@ -219,7 +219,7 @@ def _cache() -> Finding:
 def _can_run() -> Finding:
     """Which of Vary-toy's recipes fit this machine."""
     if not torch.cuda.is_available():
-        text = "reading on the CPU (vary-nano at ease, Vary-toy slowly), training of vary-nano; Vary-toy's needs a card"
+        text = "reading on the CPU (vary-nano easily, Vary-toy slowly), training of vary-nano; Vary-toy's needs a GPU"
         return Finding("this machine", "note", text)
     packed = version_of("bitsandbytes") is not None
     card, host = torch.cuda.mem_get_info()[1] / GIB, memory()[1]
@@ -227,7 +227,7 @@ def _can_run() -> Finding:
     fits = [name for name in fits if packed or name.split()[-1] not in ("nf4", "qlora", "full-8bit")]
     lacks = [f"{name} ({need + RESERVE:.1f} GiB)" for name, need in NEEDS.items() if name not in fits]
     text = f"Vary-toy: {', '.join(fits) or 'nothing'}" + (f"; not {', '.join(lacks)}" if lacks else "")
-    return Finding("this machine", "note", text, "python -m train memory RECIPE says it exactly")
+    return Finding("this machine", "note", text, "python -m train memory RECIPE gives exact numbers")
 
 
 def report(build: bool = True) -> int:

@@ -394,7 +394,7 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     pictures = pictures[np.argsort(-(width * tall)[pictures], kind="stable")[:MAX_PICTURES]]
     low, high = boxes[pictures, :2], boxes[pictures, 2:]
     holds = (low[:, None] <= low).all(axis=2) & (high[:, None] >= high).all(axis=2)
-    outer = boxes[np.sort(pictures[~np.triu(holds, 1).any(axis=0)])]  # no picture lies in a smaller one
+    outer = boxes[np.sort(pictures[~np.triu(holds, 1).any(axis=0)])]  # a picture is never inside a smaller one
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     inside = np.zeros(len(boxes), bool)
     for x0, y0, x1, y1 in outer + 0.7 * height * np.array([-1, -1, 1, 1]):
