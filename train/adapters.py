@@ -1,7 +1,7 @@
-"""LoRA adapters on the decoder, and its frozen weights in four bits: PEFT's and bitsandbytes', put where they belong.
+"""LoRA adapters (PEFT) on the decoder, optionally with its frozen weights in four bits (bitsandbytes).
 
-An adapter run trains the adapters and the connector, if that is not frozen, both in 32 bits; the rest stays as it is.
-The finished folder is PEFT's; ``merge`` makes an ordinary model of it.
+An adapter run trains the adapters and, unless frozen, the connector, both in 32 bits; everything else is frozen. It
+saves a PEFT folder; ``merge`` makes an ordinary model of it.
 """
 
 from pathlib import Path
@@ -16,13 +16,13 @@ from varytoy.extras import require
 
 
 def stand_in(decoder: nn.Module, dtype: torch.dtype) -> None:
-    """As ``varytoy.devices.precision.quantize`` to NF4, with layers that take the same memory and nothing of
-    bitsandbytes, for fake tensors."""
+    """Like ``varytoy.devices.precision.quantize`` to NF4, but for fake tensors: the layers take the same memory and do
+    not need bitsandbytes."""
     exchange(decoder, lambda layer: Nf4StandIn(layer, dtype))
 
 
 class Nf4StandIn(nn.Linear):
-    """Half a byte a weight, a byte a block of 64 and 4 bytes a block of 256 of these; unpacked for each product."""
+    """Half a byte per weight, a byte per block of 64, 4 bytes per 256 such blocks; dequantized for each product."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype):
         nn.Module.__init__(self)
@@ -52,7 +52,7 @@ class _Unpacked(torch.autograd.Function):
 
 
 def add_adapters(model: nn.Module, recipe: Recipe, base: Path | str = "") -> nn.Module:
-    """The model inside PEFT's wrapper; ``base``: the folder that holds the weights without the adapters.
+    """Wrap the model with PEFT; ``base``: the folder with the weights without adapters.
 
     Raises:
         MissingExtra: PEFT is not installed.
@@ -68,7 +68,7 @@ def add_adapters(model: nn.Module, recipe: Recipe, base: Path | str = "") -> nn.
         if not names:
             raise RecipeError(f"lora.targets: no layer of the decoder is called {' or '.join(settings.targets)}")
     model.name_or_path = str(base)
-    found = get_peft_model(
+    adapted = get_peft_model(
         model,
         LoraConfig(
             r=settings.rank,
@@ -78,26 +78,26 @@ def add_adapters(model: nn.Module, recipe: Recipe, base: Path | str = "") -> nn.
             modules_to_save=None if "connector" in recipe.freeze else ["connector"],
         ),
     )
-    for parameter in found.parameters():
+    for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return found
+    return adapted
 
 
 def describe(model: nn.Module) -> str:
-    """How much of the model an adapter run trains."""
+    """The number of parameters that an adapter run trains, as a table row."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return f"  {'adapters, connector':<18} {trained:>12,}  trained; all else is frozen"
 
 
 def merge(run: str, out: Path) -> None:
-    """Write the adapters of ``run`` and their base as one ordinary model to ``out``.
+    """Merge the adapters of ``run`` into their base and write the model to ``out``.
 
-    Adapters that were trained on four bits are joined with the unpacked weights, which differ a little from those.
+    Adapters that were trained on four-bit weights are merged into the full-precision weights, which differ slightly.
 
     Raises:
-        RecipeError: ``run`` is no adapter.
-        ModelError: its base is not to be had.
+        RecipeError: ``run`` is not an adapter.
+        ModelError: its base is not available.
     """
     from varytoy.inference.reader import Reader
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written aside and renamed, looked through before a run goes on from one."""
+"""Atomic checkpoints: written to a temporary folder and renamed, verified before a run resumes from one."""
 
 import hashlib
 import json
@@ -14,33 +14,33 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """Those of a run, newest first."""
+    """The checkpoints of a run, newest first."""
     if not output.is_dir():
         return []
-    found = {int(match[1]): path for path in output.iterdir() if (match := _NAME.fullmatch(path.name))}
-    return [found[step] for step in sorted(found, reverse=True)]
+    folders = {int(match[1]): path for path in output.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return [folders[step] for step in sorted(folders, reverse=True)]
 
 
 def seal(folder: Path) -> None:
-    """Write down the SHA-256 of each file of a finished checkpoint, for ``damage``."""
+    """Store the SHA-256 of each file of a finished checkpoint, for ``damage``."""
     sums = {str(path.relative_to(folder)): _sum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     (folder / SEAL).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a checkpoint, in a few words; empty if each file is as it was written."""
+    """Describe what is damaged in a checkpoint; empty if every file has its stored SHA-256."""
     try:
         sums = dict(json.loads((folder / SEAL).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return f"{SEAL} cannot be read"
-    for name, wanted in sums.items():
+    for name, expected in sums.items():
         try:
-            found = _sum(folder / name)
+            actual = _sum(folder / name)
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
             return f"{name}: {first_line(error)}"
-        if found != wanted:
+        if actual != expected:
             return f"{name} is not as it was written"
     return ""
 
@@ -53,24 +53,24 @@ def _sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def resume_point(output: Path, say: Callable[[str], None]) -> str:
-    """The newest whole checkpoint of a run.
+def resume_point(output: Path, report: Callable[[str], None]) -> str:
+    """The newest undamaged checkpoint of a run.
 
     Raises:
         RecipeError: there is none.
     """
-    found = checkpoints(output)
-    for folder in found:
-        wrong = damage(folder)
-        if not wrong:
+    candidates = checkpoints(output)
+    for folder in candidates:
+        problem = damage(folder)
+        if not problem:
             return str(folder)
-        say(f"{folder} is damaged ({wrong}): going on from an older one")
-    raise RecipeError(f"--resume: {output} holds no {'whole ' if found else ''}checkpoint")
+        report(f"{folder} is damaged ({problem}): resuming from an older one")
+    raise RecipeError(f"--resume: {output} holds no {'whole ' if candidates else ''}checkpoint")
 
 
 def not_written(error: Exception, output: Path, what: str) -> RecipeError:
-    """One sentence for a checkpoint or model that could not be written."""
-    whole = next(iter(checkpoints(output)), None)
-    last = f"{whole} is whole: make room and go on with --resume" if whole else "there is no earlier one"
-    why = f"{first_line(error)}; {room(output)} in {output}"
-    return RecipeError(f"{what} could not be written ({why}); {last}")
+    """The error for a checkpoint or model that could not be written."""
+    latest = next(iter(checkpoints(output)), None)
+    advice = f"{latest} is whole: make room and go on with --resume" if latest else "there is no earlier one"
+    reason = f"{first_line(error)}; {room(output)} in {output}"
+    return RecipeError(f"{what} could not be written ({reason}); {advice}")

@@ -1,4 +1,4 @@
-"""One loop for every stage and size: transformers' Trainer with our data, losses and records."""
+"""The training loop of all stages and sizes: transformers' Trainer with our data, losses and logs."""
 
 import shutil
 from pathlib import Path
@@ -34,15 +34,16 @@ from varytoy.processing.processor import VaryProcessor
 
 
 def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False) -> Path:
-    """Train as the recipe says. Returns the folder of the finished model.
+    """Train according to the recipe. Returns the folder of the finished model.
 
     Args:
-        resume: go on from the newest checkpoint of the output folder.
-        overwrite: begin anew, and delete the run that the output folder holds.
+        resume: resume from the newest checkpoint of the output folder.
+        say: called with each message for the user.
+        overwrite: start from the beginning, and delete the run in the output folder.
 
     Raises:
-        RecipeError, SampleError, MissingExtra: what is wrong and how to mend it.
-        KeyboardInterrupt: with half a sentence on the last checkpoint.
+        RecipeError, SampleError, MissingExtra: with the cause and how to fix it.
+        KeyboardInterrupt: its message names the last checkpoint.
     """
     check_machine(recipe)
     output = Path(recipe.output)
@@ -54,24 +55,24 @@ def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False
     return output
 
 
-def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> None:
+def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) -> None:
     if recipe.train.deepspeed:
         distributed_defaults()
-        allow_old_cards(say)
-        say_locks(say)
+        allow_old_cards(report)
+        say_locks(report)
     checkpoint = None
     if resume:
-        checkpoint = resume_point(output, say)
-        compare(recipe, output, checkpoint, say if is_first() else lambda _: None)
-    elif is_first() and not overwrite:  # the others wait for it before anything is written
+        checkpoint = resume_point(output, report)
+        compare(recipe, output, checkpoint, report if is_first() else lambda _: None)
+    elif is_first() and not overwrite:  # other processes wait for this one before anything is written
         check_new(output)
     torch.manual_seed(recipe.train.seed)
-    torch.set_flush_denormal(True)  # tiny optimizer states slow a CPU down
-    run = Run(recipe, say)
+    torch.set_flush_denormal(True)  # denormal optimizer states are slow on a CPU
+    run = Run(recipe, report)
     data, model = run.data, run.model
-    say(f"stage {recipe.stage}: {run.origin}")
+    report(f"stage {recipe.stage}: {run.origin}")
     collator = run.collator()
-    say(run.freeze())
+    report(run.freeze())
     if overwrite:
         check_overwrite(recipe, output)
     strides = model.config.vocabulary_config.stride
@@ -80,9 +81,9 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         base = base_folder(model, recipe, processor, resume, writes=arguments.process_index == 0)
     model = run.extend(base)
     if recipe.lora.rank:
-        say(adapters.describe(model))
+        report(adapters.describe(model))
     for source, count in zip(recipe.data, data.counts, strict=True):
-        say(f"  {count:>9,} samples from {source.path}")
+        report(f"  {count:>9,} samples from {source.path}")
     trainer = VaryTrainer(
         model=model,
         args=arguments,
@@ -93,7 +94,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         sizes=data.shapes(strides) if recipe.train.group_by_size else None,
         lr_overrides=recipe.train.lr_overrides,
         max_nonfinite_batches=recipe.train.max_nonfinite_batches,
-        say=say,
+        report=report,
         callbacks=[
             Records(output / "metrics.jsonl", run.bad),
             OwnSteps(),
@@ -115,21 +116,21 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, say) -> No
         ) from error
     finally:
         progress.close()
-    say(describe_optimizer(trainer))
+    report(describe_optimizer(trainer))
     try:
         trainer.save_model(str(output))
     except (OSError, SafetensorError) as error:
         raise not_written(error, output, "the finished model") from error
     if trainer.not_finite:
-        say(f"{trainer.not_finite} batches skipped, whose loss was not finite")
-    say(f"{run.bad.count} bad samples; the model is in {output}")
+        report(f"{trainer.not_finite} batches skipped, whose loss was not finite")
+    report(f"{run.bad.count} bad samples; the model is in {output}")
     if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 def show_progress(trainer: VaryTrainer) -> Progress:
-    """Our bar in place of the Trainer's."""
+    """Replace the Trainer's progress bar by ours."""
     hide_progress(trainer)
     progress = Progress(trainer)
     trainer.add_callback(progress)
@@ -144,21 +145,21 @@ def hide_progress(trainer: Trainer) -> None:
 def base_folder(
     model: VaryForTraining, recipe: Recipe, processor: VaryProcessor, resume: bool, writes: bool = True
 ) -> Path | None:
-    """The model below the recipe's adapters, if it asks for any, as a folder that can be loaded: the one of ``init`` if
-    that is the whole model, else written anew at the beginning of a run."""
+    """The folder of the model that the recipe's adapters are trained on, None without adapters: that of ``init`` if it
+    is the whole model, else one that is written at the start of a run."""
     if not recipe.lora.rank:
         return None
     base = Path(recipe.model.init[0]) if len(recipe.model.init) == 1 else None
     if base is None or not is_whole(model, base):
         base = Path(recipe.output) / "base"
         if writes and not resume:
-            aside = base.with_name("base.part")
-            shutil.rmtree(aside, ignore_errors=True)
+            temporary = base.with_name("base.part")
+            shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(base, ignore_errors=True)
             with writing(base):
-                model.save_pretrained(aside)
-                processor.save_pretrained(aside)
-                aside.rename(base)
+                model.save_pretrained(temporary)
+                processor.save_pretrained(temporary)
+                temporary.rename(base)
         if not base.is_dir():
             raise RecipeError(f"--resume: {base}, which the adapters were trained on, is gone")
     return base

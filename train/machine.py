@@ -1,4 +1,4 @@
-"""What a run needs to know of the machine: cards, processes, DeepSpeed's environment."""
+"""Machine set-up of a run: GPUs, processes, DeepSpeed's environment."""
 
 import os
 import socket
@@ -11,10 +11,10 @@ from train.recipe import Recipe, RecipeError
 
 
 def distributed_defaults() -> None:
-    """DeepSpeed wants to be told its rank; a plain ``python -m train run`` is a group of one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Set the rank variables that DeepSpeed needs; a plain ``python -m train run`` is a group of one process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     defaults = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     if "RANK" not in os.environ:
         os.environ.update({name: str(value) for name, value in defaults.items()})
@@ -22,26 +22,26 @@ def distributed_defaults() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
-def allow_old_cards(say) -> None:
-    """DeepSpeed refuses fp16 below compute capability 7 (a GTX 10-series card has 6.1) unless it is told otherwise."""
+def allow_old_cards(report) -> None:
+    """Allow fp16 below compute capability 7 (a GTX 10-series GPU has 6.1), which DeepSpeed refuses by default."""
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
         os.environ["DS_ALLOW_DEPRECATED_FP16"] = "1"
-        say(f"{torch.cuda.get_device_name()}: DS_ALLOW_DEPRECATED_FP16=1 is set, for DeepSpeed to take fp16 on it")
+        report(f"{torch.cuda.get_device_name()}: DS_ALLOW_DEPRECATED_FP16=1 is set, for DeepSpeed to take fp16 on it")
 
 
-def say_locks(say) -> None:
-    """A compilation that was killed leaves a lock behind, for which DeepSpeed's next one waits without a word."""
+def say_locks(report) -> None:
+    """Report stale locks: a killed compilation leaves a lock that DeepSpeed's next one silently waits for."""
     from torch.utils.cpp_extension import get_default_build_root  # needs setuptools, as DeepSpeed does
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob("**/lock"):
         minutes = (time.time() - lock.stat().st_mtime) / 60
         if minutes > 2:
-            say(f"DeepSpeed waits for {lock}, {minutes:.0f} minutes old: delete it if nobody is compiling any more")
+            report(f"DeepSpeed waits for {lock}, {minutes:.0f} minutes old: delete it if nobody is compiling any more")
 
 
 def check_machine(recipe: Recipe) -> None:
-    """Raises RecipeError for what a recipe cannot do on this machine, or in so many processes."""
+    """Raises RecipeError for settings that do not work on this machine or with this number of processes."""
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if recipe.train.precision == "fp16" and not cards:
         raise RecipeError("train.precision=fp16 needs a card: on a CPU set it, and train.weights if fp16, to bf16")

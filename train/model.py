@@ -1,4 +1,4 @@
-"""The model as it is trained: with heads beside it that are never shipped, and with parts frozen."""
+"""The model in training: with auxiliary heads, which are not exported, and with frozen parts."""
 
 import sys
 from collections.abc import Sequence
@@ -22,24 +22,24 @@ from varytoy.models.vary import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing.processor import IGNORED, VaryProcessor
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Settings of decoders whose scores are more than a linear layer's; the text's loss knows only that."""
+"""Settings of decoders that scale or cap their logits, which the text loss does not support."""
 HEADS = "heads."
 
 
 class VaryForTraining(VaryForConditionalGeneration):
-    """The model with what a run minimises: objectives, some with a head that is never shipped."""
+    """The model with its training objectives, some of which have a head that is not exported."""
 
     objectives: Sequence[Objective] = (TextObjective(),)
     heads_only = False
-    """Whether the vision branches learn from their heads alone, and the decoder waits."""
+    """Whether only the vision branches are trained, by their heads, without the decoder (warm-up)."""
     frozen: Sequence[str] = ()
     towers: Towers | None = None
-    """The towers' weights, where the model itself has none (see train.data.feature_cache)."""
+    """The towers' weights, if the model itself has no towers (see train.data.feature_cache)."""
     loss_parts: dict[str, Tensor] = {}
-    """The losses of the last batch, before their weights."""
+    """The unweighted losses of the last batch."""
 
     def add_objectives(self, objectives: Sequence[Objective], frozen: Sequence[str]) -> None:
-        """Minimise these beside the text; ``frozen``: parts that will not be trained."""
+        """Add objectives to the text loss; ``frozen``: parts that are not trained."""
         self.heads = nn.ModuleDict()
         for objective in objectives:
             head = objective.setup(self, frozen)
@@ -48,7 +48,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         self.objectives = (TextObjective(), *objectives)
 
     def train(self, mode: bool = True) -> "VaryForTraining":
-        """Frozen parts stay as they are in use: their batch norm keeps its statistics."""
+        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics."""
         super().train(mode)
         for part in self.frozen:
             getattr(self, part).eval()
@@ -68,9 +68,9 @@ class VaryForTraining(VaryForConditionalGeneration):
         clip_features: Tensor | None = None,
         **options,
     ) -> VaryOutput:
-        """The loss of a batch, or without ``labels`` what the model itself gives (see train.data.collator).
+        """The loss of a batch, or without ``labels`` the model's own output (see train.data.collator).
 
-        ``targets``: the objectives', by name. In place of pixels: vocabulary_features [I, h, w, D1] and clip_features
+        ``targets``: of the objectives, by name. In place of pixels: vocabulary_features [I, h, w, D1] and clip_features
         [I, h2, w2, D2] (see train.data.feature_cache).
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
@@ -85,15 +85,15 @@ class VaryForTraining(VaryForConditionalGeneration):
         targets = targets or {}
         weight_of = {each: each.warmup_weight if self.heads_only else each.weight for each in self.objectives}
         active = [each for each, weight in weight_of.items() if weight > 0 and each.has_targets(targets)]
-        if not active:  # nothing here for the heads, and the others wait
+        if not active:  # no targets for the heads, and the other objectives are off in the warm-up
             return VaryOutput(loss=next(each for each in self.parameters() if each.requires_grad).sum() * 0.0)
         for objective in active:
             objective.begin(targets)
         hidden = None
         if self.heads_only:
-            wanted = {branch for objective in active for branch in objective.branches}
+            branches = {branch for objective in active for branch in objective.branches}
             pixels = {"vocabulary": (pixel_values, image_sizes), "clip": (clip_pixel_values,)}
-            encoders = {name: encoder for name, encoder in self.encoders.items() if name in wanted}
+            encoders = {name: encoder for name, encoder in self.encoders.items() if name in branches}
             features = {name: encoder(*pixels[name]) for name, encoder in encoders.items()}
         else:
             hidden, features = self._read(input_ids, attention_mask, images)
@@ -103,7 +103,7 @@ class VaryForTraining(VaryForConditionalGeneration):
             losses = objective.losses(self, self._head(objective), state)
             parts |= {name: (weight_of[objective], loss) for name, loss in losses.items()}
         self.loss_parts = {f"loss_{name}": loss.detach() for name, (_, loss) in parts.items()}
-        # With accumulation the text's loss is this batch's sum by the tokens of all batches: the others follow it.
+        # With accumulation the text loss is this batch's sum over the tokens of all batches: scale the others alike.
         share = 1.0 if num_items_in_batch is None else supervised / num_items_in_batch
         return VaryOutput(loss=share * sum(weight * loss for weight, loss in parts.values()))
 
@@ -117,11 +117,13 @@ class VaryForTraining(VaryForConditionalGeneration):
             embeddings = self.fuse(input_ids, self.connect(features))
         else:
             embeddings, features = self.embed(input_ids, **images)
-        found = self.language_model.base_model(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False)
-        return found.last_hidden_state, features
+        outputs = self.language_model.base_model(
+            inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
+        )
+        return outputs.last_hidden_state, features
 
     def save_pretrained(self, folder, state_dict: dict | None = None, **kwargs) -> None:
-        """Saves the stock model under its public class; the heads go to a file of their own, for the next stage."""
+        """Save the stock model under its public class, and the heads to a separate file, for the next stage."""
         state = state_dict if state_dict is not None else self.state_dict()
         head = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(HEADS)}
         state = {name: tensor for name, tensor in state.items() if name not in head}
@@ -139,12 +141,12 @@ class VaryForTraining(VaryForConditionalGeneration):
 def build(
     recipe: Recipe, data: SampleDataset | None = None, with_towers: bool = False
 ) -> tuple[VaryForTraining, VaryProcessor, str]:
-    """Model and processor of a recipe, and one sentence on where the weights came from.
+    """Model and processor of a recipe, and one sentence on the origin of the weights.
 
-    ``data``: what heads take their shapes from; ``with_towers``: even if the recipe takes their features from a folder.
+    ``data``: determines the shapes of heads; ``with_towers``: even if the recipe uses precomputed features.
 
     Raises:
-        RecipeError: ``init`` is no checkpoint, or no tokenizer is to be had.
+        RecipeError: ``init`` is not a checkpoint, or no tokenizer is available.
     """
     settings = recipe.model
     folders = [Path(name) for name in settings.init]
@@ -159,12 +161,12 @@ def build(
         model.towers = Towers(settings.init, model.config)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
-        found = load_stage(model, folder)
-        if not found.taken:
+        loaded = load_stage(model, folder)
+        if not loaded.taken:
             raise RecipeError(f"model.init: nothing in {folder} belongs to this model: another preset?")
-        messages.append(f"{len(found.taken)} tensors from {folder} ({len(found.left)} are not in it)")
-        if found.misfits:
-            messages[-1] += f" (other shapes, not taken: {', '.join(found.misfits)})"
+        messages.append(f"{len(loaded.taken)} tensors from {folder} ({len(loaded.left)} are not in it)")
+        if loaded.misfits:
+            messages[-1] += f" (other shapes, not taken: {', '.join(loaded.misfits)})"
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor, ", then ".join(messages)
@@ -174,7 +176,7 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
     """The model of a recipe with random weights, its objectives and precision.
 
     Raises:
-        RecipeError: the recipe names no shape, or one that cannot be trained.
+        RecipeError: the recipe names no architecture, or one that cannot be trained.
     """
     settings = recipe.model
     if settings.preset:
@@ -190,7 +192,9 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
         config.text_config = opt_shape(config.text_config)
     scaled = [name for name in _SCALED_SCORES if getattr(config.text_config, name, None) not in (None, 1, 1.0)]
     if scaled:
-        raise RecipeError(f"model: the decoder changes its scores ({scaled[0]}), which the loss does not: take another")
+        raise RecipeError(
+            f"model: the decoder changes its scores ({scaled[0]}), which the loss does not support: use another"
+        )
     model = VaryForTraining(config)
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
@@ -201,19 +205,19 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
 
 
 def objectives_of(recipe: Recipe, data: SampleDataset | None = None) -> list[Objective]:
-    """What a recipe minimises beside the text."""
-    found = [OBJECTIVES[name](recipe.objectives[name]) for name in recipe.used_objectives]
+    """The objectives that a recipe adds to the text loss."""
+    objectives = [OBJECTIVES[name](recipe.objectives[name]) for name in recipe.used_objectives]
     if data is not None:
-        for objective in found:
+        for objective in objectives:
             objective.read_data(data)
-    return found
+    return objectives
 
 
 def processor_of(settings: ModelSettings) -> VaryProcessor:
     """The processor of a recipe's model.
 
     Raises:
-        RecipeError: no tokenizer is to be had.
+        RecipeError: no tokenizer is available.
     """
     tokenizer = None
     if settings.tokenizer:
@@ -269,24 +273,24 @@ def freeze(model: VaryForTraining, parts: list[str]) -> str:
 
 
 def compile_parts(decoder: nn.Module) -> None:
-    """torch.compile for what a step spends on memory rather than on products: norms, feed-forward layers, rotations.
+    """Apply torch.compile to the memory-bound parts: norms, feed-forward layers, rotary embeddings.
 
-    The whole decoder is left alone because its shapes change with every batch and the guide looks into its attention.
+    The whole decoder is not compiled, because its shapes change with every batch and the guide hooks its attention.
     """
     for module in decoder.modules():
         if type(module).__name__.endswith(("RMSNorm", "LayerNorm", "MLP")):
             module.compile(dynamic=True)
-    for home in {sys.modules[type(module).__module__] for module in decoder.modules()}:
-        if hasattr(home, "apply_rotary_pos_emb") and not hasattr(
-            home.apply_rotary_pos_emb, "_torchdynamo_orig_callable"
+    for source in {sys.modules[type(module).__module__] for module in decoder.modules()}:
+        if hasattr(source, "apply_rotary_pos_emb") and not hasattr(
+            source.apply_rotary_pos_emb, "_torchdynamo_orig_callable"
         ):
-            home.apply_rotary_pos_emb = torch.compile(home.apply_rotary_pos_emb, dynamic=True)
+            source.apply_rotary_pos_emb = torch.compile(source.apply_rotary_pos_emb, dynamic=True)
 
 
 def export(run: str, out: Path) -> int:
-    """Write a run's model and processor to ``out`` with 16-bit weights. Returns the bytes of the weights.
+    """Write a run's model and processor to ``out`` with fp16 weights. Returns the size of the weights in bytes.
 
-    Batch norm's running statistics stay 32-bit: small variances do not fit into 16.
+    Batch norm's running statistics stay in fp32: small variances underflow in fp16.
     """
     check_new(out)
     reader = Reader.from_pretrained(run, "cpu")

@@ -1,4 +1,4 @@
-"""Run: a recipe put together, for every program that needs some of it; each part is made when first asked for."""
+"""Run: the data, model and settings of a recipe, for all programs that need some of them; built on first use."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,22 +23,22 @@ class Run:
     """Data, model and settings of a recipe.
 
     Args:
-        say: called with what the user should know, a line at a time.
-        weights: take over the weights of ``model.init``; without it they are random.
-        with_towers: have the vision branches even if the recipe takes their features from a folder.
+        report: called with each message for the user.
+        weights: load the weights of ``model.init``; otherwise they are random.
+        with_towers: build the vision branches even if the recipe uses precomputed features.
 
     Raises:
-        RecipeError, SampleError: when a part is made that cannot be.
+        RecipeError, SampleError: when a part is accessed that cannot be built.
     """
 
     def __init__(
-        self, recipe: Recipe, say: Callable[[str], None] = print, *, weights: bool = True, with_towers: bool = False
+        self, recipe: Recipe, report: Callable[[str], None] = print, *, weights: bool = True, with_towers: bool = False
     ):
-        self.recipe, self.say, self.weights, self.with_towers = recipe, say, weights, with_towers
+        self.recipe, self.report, self.weights, self.with_towers = recipe, report, weights, with_towers
 
     @cached_property
     def bad(self) -> BadSamples:
-        return BadSamples(self.say)
+        return BadSamples(self.report)
 
     @cached_property
     def data(self) -> SampleDataset:
@@ -52,23 +52,23 @@ class Run:
 
     @property
     def model(self) -> VaryForTraining:
-        """As the recipe's ``init`` and preset make it; ``freeze`` and ``extend`` bring it to what is trained."""
+        """The model of the recipe's ``init`` and preset; ``freeze`` and ``extend`` prepare it for training."""
         return self._built[0]
 
     @property
     def origin(self) -> str:
-        """Where the weights came from, in a sentence."""
+        """The origin of the weights, in a sentence."""
         return self._built[2]
 
     @cached_property
     def processor(self) -> VaryProcessor:
-        """Without a model, where none was made yet."""
-        made = self.__dict__.get("_built")
-        return made[1] if made and made[1] is not None else processor_of(self.recipe.model)
+        """The processor; does not build the model if it is not built yet."""
+        built = self.__dict__.get("_built")
+        return built[1] if built and built[1] is not None else processor_of(self.recipe.model)
 
     @cached_property
     def features(self) -> FeatureStore | None:
-        """Of the frozen towers, checked against the data."""
+        """Precomputed features of the frozen towers, checked against the data."""
         if not self.recipe.features:
             return None
         store = FeatureStore(Path(self.recipe.features), self.model.towers.digest(self.processor))
@@ -80,11 +80,11 @@ class Run:
         return training_arguments(self.recipe)
 
     def freeze(self) -> str:
-        """Freeze what the recipe freezes; returns a table of what is trained."""
+        """Freeze the parts that the recipe freezes; returns a table of trained and frozen parts."""
         return freeze(self.model, self.recipe.freeze)
 
     def extend(self, base: Path | None = None) -> nn.Module:
-        """The model as it is trained: its decoder quantized, with adapters and compiled, where the recipe says so."""
+        """The model for training, with its decoder quantized, with adapters and compiled, if the recipe sets these."""
         recipe, model = self.recipe, self.model
         if recipe.lora.quantize:
             quantize(model, recipe.lora.quantize, compute_type(recipe))
@@ -95,8 +95,8 @@ class Run:
         return model
 
     def collator(self, with_model: bool = True) -> Collator:
-        """``with_model``: with all that the model takes and its objectives' targets; else tokens and labels, for which
-        no model is made."""
+        """``with_model``: all inputs of the model and its objectives' targets; otherwise tokens and labels, and the
+        model is not built."""
         inputs = {}
         if with_model:
             model = self.model

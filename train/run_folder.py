@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, the settings that it was started with, no model overwritten unasked."""
+"""The folder of a run: its lock, the settings it was started with, and protection against overwriting a model."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from varytoy.errors import first_line, room
 
 try:
     import fcntl
-except ImportError:  # Windows: runs are not kept apart
+except ImportError:  # Windows: no lock
     fcntl = None
 
 LOCK = "run.lock"
@@ -44,7 +44,7 @@ MAY_CHANGE = {"output"} | {
         *("gradient_checkpointing", "compile"),
     )
 }
-"""What a run may go on with: taken over on --resume, and said. Another length stretches the schedule that is left."""
+"""Settings that may change on --resume, which reports them. Another length stretches the rest of the schedule."""
 _PATHS = ("output", "features", "model.init", "model.tokenizer", "model.preset", "train.deepspeed")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 _OF_A_RUN = ("recipe.yaml", "runs.jsonl", "metrics.jsonl", "predictions", "runs", "unfinished", "base", "checkpoint-*")
@@ -53,20 +53,20 @@ _OF_A_MODEL = (
     *("model.safetensors.index.json", "adapter_config.json"),
 )
 _SIGNS = ("recipe.yaml", "runs.jsonl")
-"""Files that say that a folder is a run's."""
+"""Files that identify a folder as a run's."""
 
 
 def is_first() -> bool:
-    """Whether this is the one process of a run that writes its folder."""
+    """Whether this is the process of a run that writes its folder (rank 0)."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextlib.contextmanager
-def alone(output: Path, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Context: no other run is in the folder. The lock ends with the process, however that ends.
+def alone(output: Path, report: Callable[[str], None] = print) -> Iterator[None]:
+    """Context: lock the folder against other runs. The lock is released when the process ends, however it ends.
 
     Raises:
-        RecipeError: another run is there; names its process and machine.
+        RecipeError: another run holds the lock; the message names its process and machine.
     """
     if fcntl is None or not is_first():
         yield
@@ -81,9 +81,9 @@ def alone(output: Path, say: Callable[[str], None] = print) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 file.seek(0)
-                other = file.read().strip() or "another process"
-                raise RecipeError(f"{output} is in use by {other}: wait, or choose another output=FOLDER") from None
-            say(f"{path} cannot be locked here ({error.strerror}): start no second run in {output}")
+                owner = file.read().strip() or "another process"
+                raise RecipeError(f"{output} is in use by {owner}: wait, or choose another output=FOLDER") from None
+            report(f"{path} cannot be locked here ({error.strerror}): start no second run in {output}")
         if not os.fstat(file.fileno()).st_nlink:  # opened just before the other run deleted it at its end
             raise RecipeError(f"{output} was in use until now: start again")
         with writing(path):
@@ -95,15 +95,15 @@ def alone(output: Path, say: Callable[[str], None] = print) -> Iterator[None]:
         finally:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
-                output.rmdir()  # nothing was begun
+                output.rmdir()  # only if it is still empty
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Context: what cannot be written to ``path`` is one sentence, with the room that is left.
+    """Context: turns a write error for ``path`` into one sentence with the free space.
 
     Raises:
-        RecipeError: the disk is full, the folder cannot be written, and the like.
+        RecipeError: the disk is full, the folder is not writable, or similar.
     """
     try:
         yield
@@ -113,35 +113,35 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_writers() -> Iterator[None]:
-    """Context: an OSError in a thread prints no traceback. TensorBoard's writer hands it to the run, which says it."""
-    plain = threading.excepthook
-    threading.excepthook = lambda found: None if isinstance(found.exc_value, OSError) else plain(found)
+    """Context: an OSError in a thread prints no traceback. TensorBoard's writer passes it to the run."""
+    original = threading.excepthook
+    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else original(args)
     try:
         yield
     finally:
-        threading.excepthook = plain
+        threading.excepthook = original
 
 
 def last_checkpoint(output: Path) -> str:
-    """Half a sentence on where a run that was stopped goes on from."""
+    """The end of a message on a stopped run: which checkpoint to resume from."""
     last = next(iter(checkpoints(output)), None)
     return f"the last checkpoint is {last}: go on with --resume" if last else f"there is no checkpoint in {output} yet"
 
 
 def write_aside(path: Path, text: str) -> None:
-    """A file that is whole or not there. Raises RecipeError as ``writing``."""
-    aside = path.with_name(f"{path.name}.part")
+    """Write a file atomically. Raises RecipeError as ``writing``."""
+    temporary = path.with_name(f"{path.name}.part")
     with writing(path):
         try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
         except OSError:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
 def check_new(output: Path) -> None:
-    """Raises RecipeError where a new run would overwrite another's checkpoints or model."""
+    """Raises RecipeError if a new run would overwrite another run's checkpoints or model."""
     if checkpoints(output):
         raise RecipeError(
             f"{output} holds a run: continue it with --resume, choose another output=FOLDER, or add --overwrite"
@@ -152,22 +152,22 @@ def check_new(output: Path) -> None:
 
 
 def check_overwrite(recipe: Recipe, output: Path) -> None:
-    """Raises RecipeError where --overwrite would delete what the recipe begins from, or what is no run."""
+    """Raises RecipeError if --overwrite would delete the recipe's initial model, or files that are not a run's."""
     for name in recipe.model.init:
         if output.resolve() in (Path(name).resolve(), *Path(name).resolve().parents):
-            raise RecipeError(f"model.init: {name} lies in output={output}, which --overwrite deletes: choose another")
+            raise RecipeError(f"model.init: {name} is in output={output}, which --overwrite deletes: choose another")
     if not any((output / name).is_file() for name in _SIGNS):
-        there = next((path for path in _deleted(output) if path.name != "base"), None)
-        if there is not None:
+        blocking = next((path for path in _deleted(output) if path.name != "base"), None)
+        if blocking is not None:
             raise RecipeError(
-                f"{output} holds {there.name} but no recipe.yaml: --overwrite deletes runs only; choose another "
+                f"{output} holds {blocking.name} but no recipe.yaml: --overwrite deletes runs only; choose another "
                 "output=FOLDER"
             )
 
 
 def clear(output: Path, keep_base: bool) -> None:
-    """Delete an earlier run and its model, for --overwrite; other files stay. ``keep_base``: the folder ``base`` is the
-    new run's, which has just written it.
+    """Delete an earlier run and its model, for --overwrite; other files stay. ``keep_base``: keep the folder ``base``,
+    which the new run has just written.
 
     Raises:
         RecipeError: a file cannot be deleted.
@@ -182,43 +182,43 @@ def _deleted(output: Path) -> list[Path]:
     return [path for pattern in (*_OF_A_RUN, *_OF_A_MODEL) for path in output.glob(pattern)]
 
 
-def compare(recipe: Recipe, output: Path, checkpoint: str, say: Callable[[str], None]) -> None:
-    """Hold a recipe that goes on against the one that the run was started with; says what changes.
+def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str], None]) -> None:
+    """Compare a resumed recipe with the one that the run was started with; reports accepted changes.
 
     Raises:
-        RecipeError: a setting or the data changed in a way that would make another run of it.
+        RecipeError: a setting or the data changed that must stay the same within a run.
     """
     stored = output / "recipe.yaml"
     if not stored.is_file():
-        say(f"{stored} is gone: whether settings have changed is not known")
+        report(f"{stored} is gone: whether settings have changed is not known")
         return
     old, new = flatten(read_recipe(stored)), flatten(recipe)
-    started = _last_start(output)
-    sums = {f"data.{number}.path": row.get("sha256") for number, row in enumerate(started.get("data", []))}
-    taken, refused = [], []
+    start = _last_start(output)
+    digests = {f"data.{number}.path": row.get("sha256") for number, row in enumerate(start.get("data", []))}
+    accepted, refused = [], []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)
         if before == after or key in _PATHS and _absolute(before) == _absolute(after):
             continue
         change = f"{key}={after} (was {before})"
-        moved = key == "features" and before and after  # what is in it is checked, wherever it lies
-        moved = moved or sums.get(key) and after and digest(Path(after)) == sums[key]
+        moved = key == "features" and before and after  # its content is checked, wherever it is
+        moved = moved or digests.get(key) and after and digest(Path(after)) == digests[key]
         moved = moved or key == "train.deepspeed" and before and after and _moved(Path(before), Path(after))
-        (taken if key in MAY_CHANGE or moved else refused).append(change)
-    for key, wanted in sums.items():
-        if wanted and new.get(key) == old.get(key) is not None and digest(Path(new[key])) != wanted:
+        (accepted if key in MAY_CHANGE or moved else refused).append(change)
+    for key, expected in digests.items():
+        if expected and new.get(key) == old.get(key) is not None and digest(Path(new[key])) != expected:
             refused.append(f"the samples of {key}={new[key]} (their SHA-256 is not that of runs.jsonl)")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if started.get("processes", processes) != processes:
-        refused.append(f"{processes} processes (were {started['processes']})")
+    if start.get("processes", processes) != processes:
+        refused.append(f"{processes} processes (were {start['processes']})")
     if refused:
         raise RecipeError(
-            f"--resume: a run goes on with what it was started with, and changed are {', '.join(refused)}: change that "
-            f"back, or take {stored} as the recipe, or start a new run from its model with model.init={checkpoint} "
+            f"--resume: these settings differ from those that the run was started with: {', '.join(refused)}: change "
+            f"them back, or use {stored} as the recipe, or start a new run from its model with model.init={checkpoint} "
             "output=FOLDER"
         )
-    if taken:
-        say(f"changed for the rest of the run: {', '.join(taken)}")
+    if accepted:
+        report(f"changed for the rest of the run: {', '.join(accepted)}")
     step = int(checkpoint.rpartition("-")[2])
     if 0 < recipe.train.max_steps < step:
         raise RecipeError(f"--resume: train.max_steps={recipe.train.max_steps}, but {checkpoint} has {step} steps")
@@ -231,13 +231,13 @@ def _absolute(value: object) -> object:
 
 
 def _moved(before: Path, after: Path) -> bool:
-    """Whether a file is the same one elsewhere: it says the same, or the old one is gone and the name is the same."""
+    """Whether a file was only moved: same content, or the old file is gone and the name is the same."""
     old = digest(before)
     return old == digest(after) if old else before.name == after.name
 
 
 def _last_start(output: Path) -> dict:
-    """The newest whole line of ``runs.jsonl``; the last may be torn."""
+    """The last valid line of ``runs.jsonl``; the file may end in an incomplete line."""
     path = output / "runs.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in reversed(lines):
@@ -249,13 +249,13 @@ def _last_start(output: Path) -> dict:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a source's list of samples; empty if it is not there."""
+    """SHA-256 of a source's list of samples; empty if it is missing."""
     path = path / "samples.jsonl" if path.is_dir() else path
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def record_start(recipe: Recipe, output: Path, counts: list[int], checkpoint: str | None) -> None:
-    """Write ``recipe.yaml`` and a line of ``runs.jsonl``: command, versions, data and settings of this start.
+    """Write ``recipe.yaml`` and append a line to ``runs.jsonl``: command, versions, data and settings of this start.
 
     Raises:
         RecipeError: they cannot be written.

@@ -1,4 +1,4 @@
-"""Weights from one stage to the next: what of a checkpoint fits a model, and the towers of a recipe's ``init``."""
+"""Transfer of weights between stages: load the tensors that fit a model, and the towers of a recipe's ``init``."""
 
 import hashlib
 import json
@@ -20,26 +20,26 @@ TOWERS = ("vision_vocabulary.", "clip.")
 
 
 class Towers:
-    """The weights of a recipe's towers, as they lie in its ``init``; where one is there twice, the last.
+    """The weights of a recipe's towers in the folders of its ``init``; of duplicates, the last one is used.
 
     Raises:
-        RecipeError: a tensor is nowhere, or only in another shape.
+        RecipeError: a tensor is missing, or has only other shapes.
     """
 
     def __init__(self, folders: Sequence[str], config: VaryConfig):
         self.config = config
         with torch.device("meta"):
             whole = VaryForConditionalGeneration(config).state_dict()
-        wanted = {name: tuple(tensor.shape) for name, tensor in whole.items() if name.startswith(TOWERS)}
+        expected = {name: tuple(tensor.shape) for name, tensor in whole.items() if name.startswith(TOWERS)}
         self.homes: dict[str, tuple[Path, str]] = {}
         for folder in folders:
             for path in sorted(Path(folder).glob("*.safetensors")):
                 with safe_open(path, "pt") as file:
                     for stored in file.keys():
                         name = f"clip.{stored}" if stored.startswith("visual.") else stored
-                        if wanted.get(name) == tuple(file.get_slice(stored).get_shape()):
+                        if expected.get(name) == tuple(file.get_slice(stored).get_shape()):
                             self.homes[name] = (path, stored)
-        missing = sorted(wanted.keys() - self.homes.keys())
+        missing = sorted(expected.keys() - self.homes.keys())
         if missing:
             raise RecipeError(
                 f"features: model.init does not hold the whole towers: {len(missing)} tensors are missing, "
@@ -47,13 +47,13 @@ class Towers:
             )
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Under the model's names, sorted."""
+        """Names in the model and tensors, sorted by name."""
         for name, (path, stored) in sorted(self.homes.items()):
             with safe_open(path, "pt") as file:
                 yield name, file.get_tensor(stored)
 
     def digest(self, processor: VaryProcessor) -> str:
-        """SHA-256 of all that features depend on beside the picture; they are computed in 32 bits."""
+        """SHA-256 of everything beside the image that determines features; these are computed in 32 bits."""
         config = self.config
         digest = hashlib.sha256()
         settings = [config.vocabulary_config.to_dict(), config.clip_config and config.clip_config.to_dict()]
@@ -67,8 +67,8 @@ class Towers:
 
 @dataclass
 class Loaded:
-    """What a checkpoint brought: names of the model's tensors that it filled and that it left, and of its own tensors
-    that have other shapes."""
+    """Result of loading a checkpoint: names of the model's tensors that were loaded (``taken``) and that were not
+    (``left``), and of the checkpoint's tensors with other shapes (``misfits``)."""
 
     taken: set[str]
     left: list[str]
@@ -77,19 +77,19 @@ class Loaded:
 
 @torch.no_grad()
 def load_stage(model: nn.Module, folder: Path) -> Loaded:
-    """Copy every tensor of a checkpoint that fits the model: of ours by name, of a bare decoder into
-    ``language_model``, of open_clip's vision tower (``visual.…``) into ``clip``.
+    """Copy every tensor of a checkpoint that fits the model: ours by name, a bare decoder's into ``language_model``,
+    open_clip's vision tower (``visual.…``) into ``clip``.
 
-    Token tables of other lengths give the rows that both have. OPT's table of positions is stretched. Where a CLIP
-    branch joins, the vision vocabulary keeps the last channels, which are its own (see Connector).
+    Of embedding tables of other lengths the common rows are copied. OPT's position table is interpolated. If a CLIP
+    branch is added, the vision vocabulary keeps the last channels, which are its own (see Connector).
     """
     state = model.state_dict()
     taken, misfits = set(), []
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for stored in file.keys():
-                homes = (stored, f"language_model.{stored}", f"clip.{stored}")
-                name = next((home for home in homes if home in state), None)
+                candidates = (stored, f"language_model.{stored}", f"clip.{stored}")
+                name = next((candidate for candidate in candidates if candidate in state), None)
                 if name is None:
                     continue
                 tensor, target = file.get_tensor(stored), state[name]
@@ -112,13 +112,13 @@ def load_stage(model: nn.Module, folder: Path) -> Loaded:
 
 
 def _settings(config: VaryConfig) -> dict:
-    """What of a configuration changes what the model computes."""
-    passing = {"_name_or_path", "architectures", "dtype", "transformers_version"}
-    passing |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # some releases' Trainer writes the tokenizer's here
+    """The settings of a configuration that affect the model's output."""
+    irrelevant = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+    irrelevant |= {"bos_token_id", "eos_token_id", "pad_token_id"}  # some Trainer releases write the tokenizer's here
 
     def without(tree):
         return (
-            {key: without(value) for key, value in tree.items() if key not in passing}
+            {key: without(value) for key, value in tree.items() if key not in irrelevant}
             if isinstance(tree, dict)
             else tree
         )
@@ -127,7 +127,7 @@ def _settings(config: VaryConfig) -> dict:
 
 
 def is_whole(model: nn.Module, folder: Path) -> bool:
-    """Whether a folder holds this very model: all tensors in their shapes, and the same settings."""
+    """Whether a folder holds exactly this model: all tensors with their shapes, and the same settings."""
     if not (folder / "config.json").is_file() or _settings(VaryConfig.from_pretrained(folder)) != _settings(
         model.config
     ):
@@ -143,10 +143,10 @@ def is_whole(model: nn.Module, folder: Path) -> bool:
 
 
 def stretch_positions(table: Tensor, rows: int, reserved: int = 2) -> Tensor:
-    """OPT's learned positions [n, D] brought to ``rows`` rows by linear interpolation; first and last stay.
+    """Resize OPT's learned positions [n, D] to ``rows`` rows by linear interpolation with aligned ends.
 
-    The first ``reserved`` rows are no positions (OPT's offset for padding) and stay as they are. The vocabulary stage
-    needs 4,096 positions, OPT was trained with 2,048 (Vary, arXiv 2312.06109).
+    The first ``reserved`` rows are not positions (OPT's offset for padding) and are kept. The vocabulary stage needs
+    4,096 positions, OPT was trained with 2,048 (Vary, arXiv 2312.06109).
     """
     if rows == table.shape[0]:
         return table

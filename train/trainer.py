@@ -1,4 +1,4 @@
-"""transformers' Trainer with batches of like size, skipped batches whose loss is not finite, and whole checkpoints."""
+"""transformers' Trainer with size-grouped batches, skipping of non-finite losses, and atomic checkpoints."""
 
 import json
 import os
@@ -25,20 +25,21 @@ from train.stage_weights import load_stage
 
 
 class _NotFinite(Exception):
-    """The loss of a batch is infinite or no number."""
+    """The loss of a batch is infinite or NaN."""
 
 
 class VaryTrainer(Trainer):
-    """The Trainer with batches of like-sized pictures.
+    """The Trainer with batches of similarly sized images.
 
     Args:
-        sizes: of the samples, or None to shuffle without regard to them.
+        sizes: of the samples, or None to shuffle regardless of size.
         lr_overrides: learning rates of parts that have their own.
-        max_nonfinite_batches: batches whose loss is not finite that a run bears.
+        max_nonfinite_batches: number of batches with a non-finite loss before the run fails.
+        report: called with each message for the user.
 
     Attributes:
-        tokens: what the model has been shown so far.
-        not_finite: batches that were skipped.
+        tokens: number of tokens processed so far.
+        not_finite: number of skipped batches.
     """
 
     def __init__(
@@ -46,17 +47,17 @@ class VaryTrainer(Trainer):
         sizes: list[tuple[int, int]] | None = None,
         lr_overrides: dict[str, float] | None = None,
         max_nonfinite_batches: int = 10,
-        say: Callable[[str], None] = print,
+        report: Callable[[str], None] = print,
         **kwargs,
     ):
-        self.sizes, self.lr_overrides, self.max_nonfinite_batches, self.say = (
+        self.sizes, self.lr_overrides, self.max_nonfinite_batches, self.report = (
             sizes,
             lr_overrides or {},
             max_nonfinite_batches,
-            say,
+            report,
         )
         self.tokens = self.not_finite = 0
-        self._aside: str | None = None
+        self._temporary: str | None = None
         self._names: list[str] = []
         super().__init__(**kwargs)
 
@@ -93,19 +94,19 @@ class VaryTrainer(Trainer):
         if self.not_finite == before:
             return loss
         getattr(self.model, "loss_parts", {}).clear()
-        return torch.zeros((), device=self.args.device)  # the mean that is logged must not become NaN for good
+        return torch.zeros((), device=self.args.device)  # the logged mean must not stay NaN
 
     def compute_loss(self, model, inputs, *arguments, **options):
         loss = super().compute_loss(model, inputs, *arguments, **options)
         if not self._finite_everywhere(loss):
             self._count()
-            if not self.args.fp16:  # a GradScaler needs the backward pass, and then leaves the step out by itself
+            if not self.args.fp16:  # a GradScaler needs the backward pass and then skips the step itself
                 raise _NotFinite
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         return inner.scaled(loss) if isinstance(inner, InBackward) else loss
 
     def _finite_everywhere(self, loss: torch.Tensor) -> bool:
-        """Whether the loss is finite in all processes: they skip a batch together or not at all."""
+        """Whether the loss is finite in all processes, which skip a batch together or not at all."""
         finite = torch.isfinite(loss.detach()).all().float()
         if self.args.world_size > 1:
             torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
@@ -116,46 +117,46 @@ class VaryTrainer(Trainer):
         where = f"step {self.state.global_step + 1}: the loss is not finite; samples: {', '.join(self._names)}"
         if self.is_deepspeed_enabled:
             raise RecipeError(f"{where}. DeepSpeed cannot skip a batch")
-        self.say(f"{where}; skipped")
+        self.report(f"{where}; skipped")
         if self.not_finite > self.max_nonfinite_batches:
             raise RecipeError(
                 f"{self.not_finite} batches without a finite loss, more than train.max_nonfinite_batches: a lower "
-                "train.learning_rate, a longer train.warmup, or a look at these samples may help"
+                "train.learning_rate, a longer train.warmup, or a check of these samples may help"
             )
 
     def _get_output_dir(self, trial):
-        return self._aside or super()._get_output_dir(trial)
+        return self._temporary or super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Written aside and renamed: a run that is killed meanwhile leaves the last checkpoint as it was."""
+        """Write to a temporary folder and rename it, so that a killed run leaves the last checkpoint intact."""
         output, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        aside = output / "unfinished"
+        temporary = output / "unfinished"
         if self.args.should_save:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self._aside = str(aside)
+        self._temporary = str(temporary)
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                seal(aside / name)
+                seal(temporary / name)
         except (OSError, SafetensorError, RuntimeError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's own archive writer raises these
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch's archive writer raises these
                 raise
             raise not_written(error, output, f"the checkpoint of step {self.state.global_step}") from error
         finally:
-            self._aside = None
+            self._temporary = None
         if self.args.should_save:
             shutil.rmtree(output / name, ignore_errors=True)
-            os.replace(aside / name, output / name)
-            aside.rmdir()
+            os.replace(temporary / name, output / name)
+            temporary.rmdir()
             rotate_checkpoints(output_dir=str(output), save_total_limit=self.args.save_total_limit, use_mtime=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        """The stock weights, and the heads from their own file."""
+        """Load the stock weights, and the heads from their own file."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if isinstance(model or self.model, VaryForTraining):  # else adapters, which PEFT has loaded
+        if isinstance(model or self.model, VaryForTraining):  # otherwise adapters, which PEFT has loaded
             load_stage(model or self.model, Path(resume_from_checkpoint))
 
     def _get_train_sampler(self, train_dataset=None):
@@ -166,14 +167,14 @@ class VaryTrainer(Trainer):
 
 
 class OwnSteps(TrainerCallback):
-    """A run that goes on saves and logs as its recipe says now; the Trainer would take both from the checkpoint."""
+    """Use the recipe's save and log intervals after a resume, where the Trainer would use the checkpoint's."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps, state.logging_steps = int(args.save_steps), int(args.logging_steps)
 
 
 class Warmup(TrainerCallback):
-    """Lets the decoder join when the heads' warm-up is over; counts optimizer steps, so that resuming is exact."""
+    """Ends the heads' warm-up after ``steps`` optimizer steps, so that resuming is exact."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -183,7 +184,7 @@ class Warmup(TrainerCallback):
 
 
 class Records(TrainerCallback):
-    """Every log as a JSON line, with the seconds since the start and the bad samples so far."""
+    """Writes every log as a JSON line, with the seconds since the start and the number of bad samples."""
 
     def __init__(self, path: Path, bad: BadSamples):
         self.path, self.bad, self.start = path, bad, time.time()
@@ -206,7 +207,7 @@ class Records(TrainerCallback):
 
 
 class Progress(ProgressCallback):
-    """The bar, with the last loss, tokens a second and the most memory so far behind it."""
+    """Progress bar with the last loss, tokens per second and peak memory."""
 
     def __init__(self, trainer: VaryTrainer):
         super().__init__()
@@ -217,7 +218,7 @@ class Progress(ProgressCallback):
         self.start = time.time()
 
     def close(self) -> None:
-        """End the bar's line, where a run is stopped."""
+        """Close the bar of a stopped run."""
         if self.training_bar is not None:
             self.training_bar.close()
 
@@ -231,12 +232,12 @@ class Progress(ProgressCallback):
 
 
 def peak_memory() -> int:
-    """Bytes: the most that was allocated on the card, or without one the most that the process held."""
+    """Peak memory in bytes: allocated on the GPU, or without one, resident in the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

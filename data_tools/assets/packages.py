@@ -1,4 +1,4 @@
-"""Packages that carry fonts, texts and pictures, by the clients of npm, Debian and Python, without root."""
+"""Download packages with fonts, texts and images with the clients of npm, Debian and Python, without root."""
 
 import shutil
 import subprocess
@@ -17,25 +17,25 @@ class SourceError(RuntimeError):
 
 @contextmanager
 def unpacked(client: str, *names: str) -> Iterator[Path]:
-    """Context: a folder with the contents of the first package of ``names`` that is to be had.
+    """Context: a folder with the contents of the first available package of ``names``.
 
     ``client``: ``npm``, ``apt`` or ``pip``.
 
     Raises:
-        SourceError: the client is missing, or none of the packages is to be had; with its last words about the first.
+        SourceError: the client is missing, or no package is available; with the client's last message about the first.
     """
     with tempfile.TemporaryDirectory() as folder:
         yield _first(client, names, Path(folder))
 
 
 def _first(client: str, names: tuple[str, ...], folder: Path) -> Path:
-    refusal = None
+    first_error = None
     for name in names:
         try:
             return _fetch(client, name, folder)
         except SourceError as error:
-            refusal = refusal or error
-    raise refusal
+            first_error = first_error or error
+    raise first_error
 
 
 def _fetch(client: str, name: str, folder: Path) -> Path:
@@ -49,7 +49,7 @@ def _fetch(client: str, name: str, folder: Path) -> Path:
     archive, root = next(path for path in folder.iterdir() if path.is_file()), folder / "root"
     if client == "npm":
         with tarfile.open(archive) as opened:
-            # Python 3.11.3 and older 3.10s have no filters.
+            # Python 3.11.3 and older 3.10 releases have no filters.
             opened.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     elif client == "apt":
         _run(client, name, ["dpkg", "-x", archive.name, "root"], folder)
@@ -63,10 +63,10 @@ def _run(client: str, name: str, command: list[str], folder: Path) -> None:
     if not shutil.which(command[0]):
         fix = "install it first"
         if client == "apt":
-            fix = "fetching needs Debian or one of its kin; elsewhere fill the folder by hand"
+            fix = "fetching needs Debian or a derivative; elsewhere fill the folder by hand"
         raise SourceError(f"'{command[0]}' is not installed and {name} comes with it: {fix}")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if process.returncode:
+        message = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
         hint = " (try `apt-get update` first)" if client == "apt" else ""
-        raise SourceError(f"cannot fetch the package {name}: {words}{hint}")
+        raise SourceError(f"cannot fetch the package {name}: {message}{hint}")

@@ -1,6 +1,6 @@
-"""Fonts and English text for the renderers: which packages they come from, under which licence, what is held out.
+"""Fonts and English text for the renderers: their packages, licences and held-out parts.
 
-Nothing of them is committed. ``python -m data_tools fetch DIR`` downloads the packages with apt (no root needed) and
+None of them is committed. ``python -m data_tools fetch DIR`` downloads the packages with apt (no root needed) and
 lays them out as ``DIR/fonts/*.ttf|otf`` and ``DIR/texts/NAME.txt``, a paragraph a line.
 """
 
@@ -25,10 +25,10 @@ class TextSource:
     package: str
     licence: str
     pattern: str
-    """Where the prose lies inside the unpacked package."""
+    """Path of the prose inside the unpacked package."""
     held_out: bool = False
     others: tuple[str, ...] = ()
-    """The same of other releases, tried in turn where the package is not to be had; other versions, other samples."""
+    """Packages of other releases, tried in turn if this one is not available; their samples differ."""
 
 
 TEXTS = (
@@ -82,7 +82,7 @@ HELD_OUT_FONTS = (
     "Vollkorn",
     "Liberation Sans Narrow",
 )
-"""Font families that no training sample shows."""
+"""Font families that are not used in training samples."""
 
 _FAMILIES = re.compile(
     r"DejaVu (Sans|Serif|Sans Mono|Sans Condensed|Serif Condensed)|Liberation .*|Noto (Sans|Serif)( Mono| Display)?"
@@ -102,13 +102,13 @@ class Font:
 
     @property
     def upright(self) -> bool:
-        """Neither bold nor slanted: a face that its bold stands out from."""
+        """Neither bold nor slanted, so that its bold style stands out."""
         return self.style in ("regular", "book", "roman")
 
 
 def fetch(directory: Path) -> None:
-    """Download and lay out fonts and texts. Raises SourceError with apt's last words; elsewhere than on Debian and its
-    kin, fill ``fonts`` and ``texts`` by hand."""
+    """Download fonts and texts into ``directory``. Raises SourceError with apt's last message; on systems without apt,
+    fill ``fonts`` and ``texts`` by hand."""
     (directory / "fonts").mkdir(parents=True, exist_ok=True)
     (directory / "texts").mkdir(exist_ok=True)
     for package in FONTS:
@@ -139,7 +139,7 @@ class _Paragraphs(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.found: list[str] = []
+        self.paragraphs: list[str] = []
         self.parts: list[str] = []
         self.skip = 0
 
@@ -161,7 +161,7 @@ class _Paragraphs(html.parser.HTMLParser):
         text = " ".join("".join(self.parts).replace("¶", "").split())
         self.parts = []
         if text:
-            self.found.append(text)
+            self.paragraphs.append(text)
 
 
 def _prose(path: Path) -> Iterator[str]:
@@ -170,7 +170,7 @@ def _prose(path: Path) -> Iterator[str]:
         parser = _Paragraphs()
         parser.feed(text)
         parser.flush()
-        yield from parser.found
+        yield from parser.paragraphs
     else:
         for paragraph in text.split("\n\n"):
             if not paragraph.startswith((" ", "\t", "=")):
@@ -188,17 +188,17 @@ PRINTED = frozenset(
     + "\u2018\u2019\u201c\u201d\u2013\u2014\u2022\u00a9\u00ae\u00b0\u00a7\u00a3\u20ac"
     + "\u00e9\u00e8\u00fc\u00f6\u00e4\u00f1\u00e7\u00d7\u00b1"
 )
-"""The characters that the renderers print and the small models are taught."""
+"""The characters that the renderers print and the small models are trained on."""
 
 
 def clean(text: str) -> str:
-    """NFKC, and only characters of PRINTED; runs of white space become one space."""
+    """Normalise to NFKC, drop characters that are not in PRINTED, and collapse white space."""
     text = unicodedata.normalize("NFKC", text.replace("\u2026", "..."))
     return " ".join("".join(character for character in text if character in PRINTED).split())
 
 
 def unknown(files: Sequence[Path]) -> Counter[str]:
-    """The characters of a user's texts that the renderers do not print, with how often each stands there."""
+    """The characters of a user's texts that the renderers cannot print, with their counts."""
     text = "".join(map(_read, files))
     return Counter(character for character in text if not character.isspace() and not clean(character))
 
@@ -209,50 +209,50 @@ def _fonts_in(directory: Path) -> Iterator[Font]:
         try:
             family, style = ImageFont.truetype(str(path), 16).getname()
         except OSError as error:
-            raise SourceError(f"{path} is no font that can be used ({error})") from error
+            raise SourceError(f"{path} is not a usable font ({error})") from error
         yield Font(family or path.stem, (style or "regular").lower(), str(path))
 
 
-def _first_of_each(found: Iterable[Font]) -> tuple[Font, ...]:
+def _first_of_each(candidates: Iterable[Font]) -> tuple[Font, ...]:
     """One font for each family and style."""
     fonts: dict[tuple[str, str], Font] = {}
-    for font in found:
+    for font in candidates:
         fonts.setdefault((font.family, font.style), font)
     return tuple(fonts.values())
 
 
 @lru_cache(maxsize=4)
 def own_fonts(directory: Path) -> tuple[Font, ...]:
-    """All fonts of a user's folder, in both splits. Raises SourceError where there are none."""
-    found = _first_of_each(_fonts_in(directory))
-    if not found:
+    """All fonts of a user's folder, for both splits. Raises SourceError if there are none."""
+    unique = _first_of_each(_fonts_in(directory))
+    if not unique:
         raise SourceError(f"no *.ttf or *.otf in {directory}")
-    return found
+    return unique
 
 
 @lru_cache(maxsize=4)
 def own_paragraphs(files: tuple[Path, ...], split: str) -> tuple[str, ...]:
-    """Paragraphs of a user's texts, which have blank lines between them, without the words that hold an unknown
-    character; about one in ten belongs to ``test``.
+    """Paragraphs of a user's texts, separated by blank lines, without words that contain an unknown character; about
+    one in ten belongs to ``test``.
 
     Raises:
         SourceError: a file cannot be read, or there are no paragraphs of 20 characters.
     """
     parts = [part.split() for path in files for part in re.split(r"\n\s*\n", _read(path))]
-    found = [clean(" ".join(word for word in part if all(map(clean, word)))) for part in parts]
-    found = [part for part in dict.fromkeys(found) if len(part) >= 20]
-    chosen = [part for part in found if (zlib.crc32(part.encode()) % 10 == 0) == (split == "test")]
+    cleaned = [clean(" ".join(word for word in part if all(map(clean, word)))) for part in parts]
+    cleaned = [part for part in dict.fromkeys(cleaned) if len(part) >= 20]
+    chosen = [part for part in cleaned if (zlib.crc32(part.encode()) % 10 == 0) == (split == "test")]
     if not chosen:
         names = ", ".join(str(path) for path in files)
         raise SourceError(
-            f"{len(found)} paragraphs of 20 or more characters in {names}, none of them for the {split} split: "
+            f"{len(cleaned)} paragraphs of 20 or more characters in {names}, none of them for the {split} split: "
             "paragraphs have blank lines between them, and some dozens are needed"
         )
     return tuple(chosen)
 
 
 def _read(path: Path) -> str:
-    """A user's text in NFKC: an accent that is a character of its own joins its letter."""
+    """A user's text in NFKC, which composes letters with combining accents."""
     try:
         return unicodedata.normalize("NFKC", path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -264,28 +264,28 @@ def fonts(directory: Path, split: str) -> tuple[Font, ...]:
     """Latin text fonts of one split (``train`` or ``test``), sorted.
 
     Raises:
-        SourceError: the folder holds none; names the command that fills it.
+        SourceError: the folder holds none; the message names the command that fills it.
     """
-    wanted = []
+    candidates = []
     for font in _fonts_in(directory / "fonts"):
         held_out = any(font.family == name or font.family.startswith(name + " ") for name in HELD_OUT_FONTS)
         if held_out == (split == "test") and font.style in _STYLES and _FAMILIES.fullmatch(font.family):
-            wanted.append(font)
-    found = _first_of_each(wanted)
-    if not found:
+            candidates.append(font)
+    unique = _first_of_each(candidates)
+    if not unique:
         raise SourceError(f"no {split} fonts in {directory / 'fonts'}: run `python -m data_tools fetch {directory}`")
-    return found
+    return unique
 
 
 @lru_cache(maxsize=4)
 def paragraphs(directory: Path, split: str) -> tuple[str, ...]:
     """Cleaned paragraphs of one split. Raises SourceError as ``fonts`` does."""
-    found = []
+    lines = []
     for source in TEXTS:
         path = directory / "texts" / f"{source.package}.txt"
         if source.held_out == (split == "test") and path.is_file():
-            found += [clean(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line for line in found if len(line) >= 20]
-    if not found:
+            lines += [clean(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if len(line) >= 20]
+    if not lines:
         raise SourceError(f"no {split} texts in {directory / 'texts'}: run `python -m data_tools fetch {directory}`")
-    return tuple(found)
+    return tuple(lines)

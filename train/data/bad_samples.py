@@ -1,4 +1,4 @@
-"""What one sample does never ends a run: it is counted, and named with what is wrong with it."""
+"""A bad sample never ends a run: it is counted and reported with the reason."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from varytoy.errors import first_line
 
 
 class BadSamples:
-    """Counts bad samples over all worker processes and reports the first ones; it never replaces one.
+    """Counts bad samples over all worker processes and reports the first ones; they are not replaced.
 
-    A sample counts once, but with worker processes, which begin anew in each epoch, once an epoch.
+    A sample counts once, but with worker processes, which restart in each epoch, once per epoch.
     """
 
     def __init__(self, report: Callable[[str], None] = print, most: int = 10):
         self.report, self.most = report, most
         self._count = multiprocessing.Value("i", 0)
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def __call__(self, error: Exception) -> None:
-        if str(error) in self._said:  # the same sample in another epoch
+        if str(error) in self._reported:  # the same sample in another epoch
             return
-        self._said.add(str(error))
+        self._reported.add(str(error))
         with self._count.get_lock():
             self._count.value += 1
             number = self._count.value
@@ -36,7 +36,7 @@ class BadSamples:
 
 
 def fault(sample: Sample, error: Exception) -> SampleError:
-    """What is wrong with one sample, with its name and that of its folder."""
+    """The error of one sample, with its id and folder."""
     if isinstance(error, SampleError):
         return error
     name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
@@ -47,5 +47,5 @@ def open_sample(sample: Sample) -> list[Image.Image]:
     """The images of a sample. Raises SampleError, whatever is wrong with them."""
     try:
         return sample.open_images()
-    except Exception as error:  # Pillow raises any kind for a damaged file; one sample must not end a run
+    except Exception as error:  # Pillow raises any type for a damaged file; one sample must not end a run
         raise fault(sample, error) from error

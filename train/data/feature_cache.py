@@ -1,8 +1,8 @@
-"""Features of frozen towers, once a picture: ``python -m train features RECIPE`` writes them, a run reads them.
+"""Cached features of frozen towers: ``python -m train features RECIPE`` writes them, a run reads them.
 
-A frozen tower says the same of a picture at every step. With ``features: FOLDER`` in the recipe a run neither computes
-nor loads the towers; it takes from FOLDER what ``features`` has put there. Pictures are known by their files' SHA-256,
-towers by that of their weights and settings: where either has changed, a run refuses to begin.
+A frozen tower gives the same features of an image at every step. With ``features: FOLDER`` in the recipe a run neither
+loads nor runs the towers, but reads their features from FOLDER. Images are identified by their files' SHA-256, towers
+by that of their weights and settings: if either has changed, a run refuses to start.
 """
 
 import hashlib
@@ -22,25 +22,25 @@ def image_key(path: Path) -> str:
 
 
 class FeatureStore:
-    """What ``features`` wrote to a folder.
+    """Reads the features that ``features`` wrote to a folder.
 
     Raises:
-        RecipeError: nothing is there, or it was made with other towers.
+        RecipeError: there are none, or they were made with other towers.
     """
 
     def __init__(self, folder: Path, towers: str):
         index = folder / "index.json"
-        again = "run `python -m train features` with this recipe"
+        fix = "run `python -m train features` with this recipe"
         if not index.is_file():
-            raise RecipeError(f"features: {folder} holds none: {again}")
+            raise RecipeError(f"features: {folder} holds none: {fix}")
         try:
-            found = json.loads(index.read_text(encoding="utf-8"))
-            self.shards, self.unreadable = dict(found["shards"]), set(found["unreadable"])
-            made_with = found["towers"]
+            stored = json.loads(index.read_text(encoding="utf-8"))
+            self.shards, self.unreadable = dict(stored["shards"]), set(stored["unreadable"])
+            stored_towers = stored["towers"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RecipeError(f"features: {index} is damaged: {again}") from error
-        if made_with != towers:
-            raise RecipeError(f"features: {folder} was made with other towers or settings: {again}")
+            raise RecipeError(f"features: {index} is damaged: {fix}") from error
+        if stored_towers != towers:
+            raise RecipeError(f"features: {folder} was made with other towers or settings: {fix}")
         self.folder = folder
         self._files: dict[str, object] = {}
         self._keys: dict[Path, str] = {}
@@ -49,15 +49,15 @@ class FeatureStore:
         return key in self.shards
 
     def key(self, path: Path) -> str:
-        """The picture's key; its file is read once a run."""
+        """The image's key; its file is read once per run."""
         if path not in self._keys:
             self._keys[path] = image_key(path)
         return self._keys[path]
 
     def get(self, key: str) -> dict[str, Tensor]:
-        """``vocabulary`` [h, w, D1] and, with a CLIP branch, ``clip`` [h2, w2, D2] of a picture, fp16."""
+        """``vocabulary`` [h, w, D1] and, with a CLIP branch, ``clip`` [h2, w2, D2] of an image, fp16."""
         if key not in self.shards:
-            raise ValueError("its picture has no features: the towers could not take it")
+            raise ValueError("its image has no features: the towers could not process it")
         shard = self.shards[key]
         if shard not in self._files:
             self._files[shard] = safe_open(self.folder / shard, "pt").__enter__()
@@ -67,8 +67,8 @@ class FeatureStore:
 
 
 def check_all(store: FeatureStore, samples: Sequence[Sample]) -> None:
-    """Raises RecipeError for the first picture that has no features, because it is new or was changed. A
-    picture that cannot be opened needs none: its sample is a bad one."""
+    """Raises RecipeError for the first image without features, because it is new or has changed. An image that
+    cannot be opened needs none: its sample is a bad sample."""
     for path in sorted({path for sample in samples for path in sample.image_paths()}):
         try:
             key = store.key(path)

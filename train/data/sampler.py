@@ -1,4 +1,4 @@
-"""Batches of like-shaped samples, so that neither pixels nor tokens are mostly padding."""
+"""Batches of similarly shaped samples, so that neither pixels nor tokens are mostly padding."""
 
 import random
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from torch.utils.data import Sampler
 
 
 class SizeSampler(Sampler[int]):
-    """Shuffled batches of like-shaped samples: batches of a window are cut from its samples sorted by shape. ``spans``:
-    as SampleDataset's."""
+    """Shuffled batches of similarly shaped samples: each window of samples is sorted by shape and cut into batches.
+    ``spans``: see SampleDataset."""
 
     def __init__(
         self,
@@ -31,16 +31,16 @@ class SizeSampler(Sampler[int]):
         rng = random.Random(f"{self.seed}:{self.epoch}")
         order = list(range(len(self.sizes)))
         rng.shuffle(order)
-        when = {index: rank / len(order) for rank, index in enumerate(order)}
-        order.sort(key=lambda index: self.spans[index][0] + self.spans[index][1] * when[index])
-        once = round(min(length for _, length in self.spans) * len(order))  # samples until the first copy comes
+        rank_of = {index: rank / len(order) for rank, index in enumerate(order)}
+        order.sort(key=lambda index: self.spans[index][0] + self.spans[index][1] * rank_of[index])
+        once = round(min(length for _, length in self.spans) * len(order))  # samples until the first repeat
         step = self.batch * max(min(self.window, once // self.batch), 1)
         batches = []
         for start in range(0, len(order), step):
             part = sorted(order[start : start + step], key=self.sizes.__getitem__)
-            batches += [part[place : place + self.batch] for place in range(0, len(part), self.batch)]
-        last = [batch for batch in batches if len(batch) < self.batch]
+            batches += [part[offset : offset + self.batch] for offset in range(0, len(part), self.batch)]
+        incomplete = [batch for batch in batches if len(batch) < self.batch]
         batches = [batch for batch in batches if len(batch) == self.batch]
         rng.shuffle(batches)
-        for batch in batches + last:
+        for batch in batches + incomplete:
             yield from batch

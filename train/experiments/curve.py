@@ -1,4 +1,4 @@
-"""The learning curve of one or several runs after one another, as a picture."""
+"""Plot the learning curve of one run or of several consecutive runs."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ PARTS = ("text", "letters", "guide", "objects", "corners", "clip_objects", "clip
 
 
 def read_metrics(run: Path) -> list[dict]:
-    """Logged rows of a run with ``hours`` of training since its beginning; what was logged before a resume and trained
-    once more after it counts in the hours, but is left out.
+    """Logged rows of a run with ``hours`` of training since its start. Steps that were repeated after a resume count in
+    the hours, but their first rows are left out.
 
     Raises:
-        RecipeError: no metrics in the folder.
+        RecipeError: there are no metrics in the folder.
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
@@ -25,11 +25,11 @@ def read_metrics(run: Path) -> list[dict]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:  # torn, where a run was killed
+        except ValueError:  # incomplete, where a run was killed
             continue
         if not isinstance(row, dict) or "loss" not in row:
             continue
-        if row["seconds"] < last:  # resumed: the clock began anew
+        if row["seconds"] < last:  # resumed: the clock restarted
             before += last
         last = row["seconds"]
         rows = [earlier for earlier in rows if earlier["step"] < row["step"]]
@@ -40,7 +40,7 @@ def read_metrics(run: Path) -> list[dict]:
 
 
 def draw(runs: Sequence[Path], target: Path) -> None:
-    """Each part of the loss over the hours of all ``runs``, to a PNG or any other file that matplotlib writes."""
+    """Plot each part of the loss over the hours of all ``runs`` to a PNG or any other format of matplotlib."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")

@@ -1,7 +1,7 @@
-"""``python -m train study``: does training converge, and what stands in its way? One thing changed at a time.
+"""``python -m train study``: an ablation of training convergence, one change at a time.
 
-Each run is ``python -m train run`` with overrides and then ``python -m train evaluate`` on fresh pictures; what
-is finished is not run again. The results, and what they do not say, are in study.md.
+Each run is ``python -m train run`` with overrides and then ``python -m train evaluate`` on unseen images; finished runs
+are not repeated. The results and their limits are in study.md.
 """
 
 import json
@@ -32,7 +32,7 @@ _SIXTEEN = (
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train: what differs from the recipe, on which samples it is measured, and in which panel it stands."""
+    """One training variant: its overrides of the recipe, its test samples and its panel in the plot."""
 
     name: str
     panel: str
@@ -40,7 +40,7 @@ class Way:
     test: str = "data/study-test"
     recipe: str = "study.yaml"
     start: str = ""
-    """The way whose model of the same seed this one goes on from."""
+    """The variant whose model of the same seed this one starts from."""
 
 
 READING = "a decoder learns to read: 8,000 samples"
@@ -62,20 +62,20 @@ WAYS = (
 """``full-8bit``: weights of 16 bits with steps rounded stochastically, 8-bit AdamW inside backward."""
 
 
-def study(folder: Path, seeds: int, jobs: int, say=print) -> dict[str, list[dict]]:
-    """Run what is missing; way -> a row for each seed. Raises RecipeError where a run fails, with its last line."""
+def study(folder: Path, seeds: int, jobs: int, log=print) -> dict[str, list[dict]]:
+    """Run what is missing; name -> a row per seed. Raises RecipeError if a run fails, with its last line of output."""
     ways = [(way, seed) for way in WAYS for seed in range(1, seeds + 1)]
-    found: dict[str, list[dict]] = {way.name: [] for way in WAYS}
+    results: dict[str, list[dict]] = {way.name: [] for way in WAYS}
     with ThreadPoolExecutor(jobs) as pool:
         for wave in ([pair for pair in ways if not pair[0].start], [pair for pair in ways if pair[0].start]):
             for (way, seed), row in zip(wave, pool.map(lambda pair: _one(folder, *pair), wave), strict=True):
-                say(f"{way.name:<22} seed {seed}: {row['cer']:.3f}")
-                found[way.name].append(row)
-    return found
+                log(f"{way.name:<22} seed {seed}: {row['cer']:.3f}")
+                results[way.name].append(row)
+    return results
 
 
 def _one(folder: Path, way: Way, seed: int) -> dict[str, float]:
-    """``cer`` on fresh pictures, the share of ``endless`` answers and ``loss`` at the end of a run, made if missing."""
+    """``cer`` on unseen images, share of ``endless`` answers and final ``loss`` of a run; trains it if missing."""
     run = folder / f"{way.name}-{seed}"
     score = run / "score.json"
     if not score.is_file():
@@ -97,21 +97,23 @@ def _last(run: Path) -> float:
 
 
 def _call(*arguments: str) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "train", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
-    if done.returncode:
-        raise RecipeError(f"python -m train {' '.join(arguments)}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    if process.returncode:
+        raise RecipeError(
+            f"python -m train {' '.join(arguments)}: {(process.stderr.strip().splitlines() or ['?'])[-1]}"
+        )
 
 
-def report(found: dict[str, list[dict]]) -> str:
-    """A table in markdown: character error rate on fresh pictures, seed by seed, and the loss on what was trained."""
+def report(results: dict[str, list[dict]]) -> str:
+    """A markdown table: character error rate on unseen images for each seed, and the training loss."""
     rows = ["| way | CER on fresh pictures, each seed | mean | endless answers | training loss at the end |"]
     rows.append("|---|---|---|---|---|")
-    for name, runs in found.items():
+    for name, runs in results.items():
         errors = [row["cer"] for row in runs]
         loss, endless = (sum(row[key] for row in runs) / len(runs) for key in ("loss", "endless"))
         each = ", ".join(f"{error:.3f}" for error in errors)
@@ -120,7 +122,7 @@ def report(found: dict[str, list[dict]]) -> str:
 
 
 def draw(folder: Path, seeds: int, target: Path) -> None:
-    """The decoder's loss over the samples seen: the mean of the seeds, and the band between them."""
+    """Plot the decoder's loss over the samples seen: the mean of the seeds, and their range."""
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(way.panel for way in WAYS))
@@ -128,10 +130,10 @@ def draw(folder: Path, seeds: int, target: Path) -> None:
     for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for number, way in enumerate(way for way in WAYS if way.panel == panel):
             steps, lines = _lines([folder / f"{way.name}-{seed}" for seed in range(1, seeds + 1)])
-            middle = [sum(values) / len(values) for values in lines]
+            mean = [sum(values) / len(values) for values in lines]
             batch = load_recipe(RECIPES / way.recipe).train.batch_size
             seen = [step * batch for step in steps]
-            axes.plot(seen, middle, color=f"C{number}", linewidth=1.2, label=way.name)
+            axes.plot(seen, mean, color=f"C{number}", linewidth=1.2, label=way.name)
             axes.fill_between(seen, list(map(min, lines)), list(map(max, lines)), color=f"C{number}", alpha=0.15)
         axes.set(title=panel, xlabel="samples seen", ylabel="loss of the text (nats a token)", yscale="log")
         axes.grid(axis="y", alpha=0.3)
@@ -142,7 +144,7 @@ def draw(folder: Path, seeds: int, target: Path) -> None:
 
 
 def _lines(runs: Sequence[Path]) -> tuple[list[int], list[list[float]]]:
-    """Steps at which every run has a loss of the text, and these losses."""
+    """Steps at which every run has logged a text loss, and these losses."""
     losses = [{row["step"]: row["loss_text"] for row in read_metrics(run) if "loss_text" in row} for run in runs]
     steps = sorted(set.intersection(*map(set, losses)))
-    return steps, [[found[step] for found in losses] for step in steps]
+    return steps, [[by_step[step] for by_step in losses] for step in steps]

@@ -1,7 +1,7 @@
-"""``python -m train needs``: what each published model takes of a card to read, found without one.
+"""``python -m train needs``: estimate the GPU memory that each published model needs for reading, without a GPU.
 
-As in train.memory the model itself runs, on tensors without contents: all pages are looked at and read at once, and
-then the last token of an answer is written, when the cache of keys and values is largest.
+As in train.memory the model itself runs on fake tensors: one forward pass over all images and prompts, and then one for
+the last token of the answers, when the key-value cache is largest.
 """
 
 import torch
@@ -20,7 +20,7 @@ _PROMPT = 40  # tokens of system text, question and template
 
 
 class Int8StandIn(nn.Linear):
-    """A byte a weight and four a row; the product comes in 32-bit whole numbers, as LLM.int8's."""
+    """One byte per weight and four per row; the product is int32, as in LLM.int8."""
 
     def __init__(self, layer: nn.Linear):
         nn.Module.__init__(self)
@@ -37,8 +37,8 @@ class Int8StandIn(nn.Linear):
 
 
 def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 1024) -> Plan:
-    """Peak of reading ``pages`` pictures at once with ``answer`` tokens each, weights in fp16 and the decoder's linear
-    layers in ``quantize`` (int8, nf4) if given."""
+    """Peak memory of reading a batch of ``pages`` images with ``answer`` tokens each, weights in fp16 and the decoder's
+    linear layers in ``quantize`` (int8, nf4) if given."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     config = VaryConfig.preset(preset)
     with torch.device("meta"):
@@ -80,7 +80,7 @@ def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 
 
 
 def table(answer: int = 1024) -> str:
-    """In markdown: disk, and GiB of a card at fp16, int8 and nf4 for one page and for four at once."""
+    """A markdown table: disk space, and GiB of GPU memory at fp16, int8 and nf4 for one page and a batch of four."""
     rows = ["| model | parameters | download and disk | fp16, 1 page | 4 pages | int8 | 4 pages | nf4 | 4 pages |"]
     rows.append("|" + "---|" * 9)
     for preset, name in MODELS.items():

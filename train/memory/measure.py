@@ -1,8 +1,8 @@
-"""``python -m train memory RECIPE --measure``: the step that was planned, really run, from random weights.
+"""``python -m train memory RECIPE --measure``: run the planned step with random weights and measure its memory.
 
-The model, the optimizer and the Trainer are those of ``python -m train run``; the samples are made up. On a card the
-process is held to the planned card's size. Without one the step runs on the CPU, where what it takes is what the
-process grows by: other kernels than a card's, the same tensors.
+The model, the optimizer and the Trainer are those of ``python -m train run``; the samples are synthetic. On a GPU the
+process is limited to the planned GPU's memory. Without one the step runs on the CPU, and its memory is the growth of
+the process: other kernels than on a GPU, but the same tensors.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from varytoy.errors import first_line
 
 @dataclass
 class Measured:
-    """What steps of a recipe took.
+    """Measured memory and time of a recipe's steps.
 
     Attributes:
-        device: name of the card, or "CPU" and its threads; ``on_card``: which of them.
-        peak: most bytes at any phase after the first step.
-        seconds: of a step (median, without the first); ``tokens``: shown in a step.
-        skipped: steps and gradients that were left out because something was not finite; they cost less.
+        device: name of the GPU, or "CPU" and its threads; ``on_card``: whether it is a GPU.
+        peak: peak memory in bytes after the first step.
+        seconds: per step (median, without the first); ``tokens``: per step.
+        skipped: steps and gradients that were skipped because they were not finite; these cost less.
     """
 
     device: str
@@ -46,45 +46,45 @@ class Measured:
 
 
 class NoRoom(RecipeError):
-    """The card's memory was not enough."""
+    """Out of GPU memory."""
 
 
 class _Watch(TrainerCallback):
-    """Times steps, and forgets the first one's memory, in which states are made and kernels chosen."""
+    """Times steps; excludes the first one, in which states are allocated and kernels chosen, from time and peak."""
 
     def __init__(self):
-        self.begun, self.seconds, self.skipped, self.trainer = 0.0, [], 0, None
+        self.started, self.seconds, self.skipped, self.trainer = 0.0, [], 0, None
 
     def on_step_begin(self, args, state, control, **kwargs):
         _wait()
-        self.begun = time.perf_counter()
+        self.started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
         _wait()
         self.skipped += self.trainer.accelerator.optimizer_step_was_skipped
         if state.global_step > 1:
-            self.seconds.append(time.perf_counter() - self.begun)
+            self.seconds.append(time.perf_counter() - self.started)
         else:
             _forget_peak()
 
 
 def _check(recipe: Recipe) -> None:
-    """Raises RecipeError where a recipe's step cannot be run here."""
+    """Raises RecipeError if a recipe's step cannot be run on this machine."""
     check_machine(recipe)
     if torch.cuda.is_available():
         return
     if not Path("/proc/self/status").is_file():
         raise RecipeError("memory --measure needs a card, or Linux")
     if recipe.train.deepspeed:
-        raise RecipeError("memory --measure: what DeepSpeed takes of a card is measured on a card only")
+        raise RecipeError("memory --measure: DeepSpeed's GPU memory can only be measured on a GPU")
 
 
 def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, card: float = 11.0) -> Measured:
     """Run ``steps`` steps of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images``
-    pictures each. On a card PyTorch may take ``card`` GiB; of several micro-batches a step has two.
+    images each. On a GPU PyTorch may use ``card`` GiB; with accumulation a step has two micro-batches.
 
     Raises:
-        NoRoom: it did not fit.
+        NoRoom: out of memory.
         RecipeError: the recipe cannot be run here.
     """
     _check(recipe)
@@ -95,8 +95,8 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
     if recipe.train.deepspeed:
         distributed_defaults()
         allow_old_cards(print)
-    micro = min(recipe.train.accumulation, 2)
-    settings = {"max_steps": steps, "accumulation": micro, "log_steps": 10**9, "warmup": 0}
+    accumulation = min(recipe.train.accumulation, 2)
+    settings = {"max_steps": steps, "accumulation": accumulation, "log_steps": 10**9, "warmup": 0}
     start = 0 if on_card else _resident("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
         recipe = dataclasses.replace(recipe, output=folder, train=dataclasses.replace(recipe.train, **settings))
@@ -109,8 +109,8 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
                 torch.distributed.destroy_process_group()
     peak = torch.cuda.max_memory_allocated() if on_card else _resident("VmHWM") - start
     device = torch.cuda.get_device_name() if on_card else f"CPU, {torch.get_num_threads()} threads"
-    shown = recipe.train.batch_size * micro * tokens
-    return Measured(device, on_card, peak, statistics.median(watch.seconds), shown, watch.skipped)
+    tokens_per_step = recipe.train.batch_size * accumulation * tokens
+    return Measured(device, on_card, peak, statistics.median(watch.seconds), tokens_per_step, watch.skipped)
 
 
 def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
@@ -147,21 +147,22 @@ def _forget_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     else:
-        with contextlib.suppress(OSError):  # not everywhere: then the peak is that since the start
+        with contextlib.suppress(OSError):  # not supported everywhere: the peak then counts from the start
             Path("/proc/self/clear_refs").write_text("5")
 
 
 def _resident(name: str) -> int:
-    """Bytes of the process: ``VmRSS`` now, ``VmHWM`` at most."""
+    """Resident memory of the process in bytes: ``VmRSS`` current, ``VmHWM`` peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def compare(found: Measured, planned: int) -> str:
-    """One sentence on what was measured, and how far the plan was from it."""
-    note = f"; {found.skipped} skipped, not finite: more memory and time are needed than this" if found.skipped else ""
-    speed = f"{found.tokens / found.seconds:,.0f} tokens/s"
+def compare(measured: Measured, planned: int) -> str:
+    """One sentence with the measured memory and time, and the deviation of the plan."""
+    skipped = measured.skipped
+    note = f"; {skipped} skipped, not finite: more memory and time are needed than this" if skipped else ""
+    speed = f"{measured.tokens / measured.seconds:,.0f} tokens/s"
     return (
-        f"measured on {found.device}: peak {found.peak / GIB:.2f} GiB (planned {planned / GIB:.2f}, "
-        f"{planned / found.peak - 1:+.0%}), {found.seconds:.2f} s a step, {speed}{note}"
+        f"measured on {measured.device}: peak {measured.peak / GIB:.2f} GiB (planned {planned / GIB:.2f}, "
+        f"{planned / measured.peak - 1:+.0%}), {measured.seconds:.2f} s a step, {speed}{note}"
     )

@@ -1,8 +1,8 @@
-"""``python -m train memory RECIPE``: what a training step of a recipe needs on a card, found without one.
+"""``python -m train memory RECIPE``: estimate the GPU memory of a training step of a recipe, without a GPU.
 
-The step itself runs, forward, backward and optimizer, on tensors that have shapes and no contents (PyTorch's fake
-tensors), and each storage is followed from its making to its end. So the peak is that of the program, not of a formula;
-what the card's allocator and kernels add to it is the reserve.
+The step itself runs (forward, backward, optimizer) on PyTorch's fake tensors, which have shapes but no data, and each
+storage is tracked from allocation to release. So the peak is that of the program, not of a formula; the reserve covers
+what the GPU's allocator and kernels add.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from varytoy.processing.processor import IGNORED
 
 GIB = 2**30
 RESERVE = 0.8 * GIB
-"""What a card needs beside the tensors: the CUDA context, cuBLAS' workspace, gaps of the allocator."""
+"""GPU memory beside the tensors: the CUDA context, cuBLAS' workspace, fragmentation."""
 KINDS = (
     "weights",
     "optimizer state",
@@ -40,18 +40,18 @@ KINDS = (
     "DeepSpeed's buffers",
     "workspace",
 )
-_BLOCK = 512  # the CUDA allocator gives memory in multiples of this
-_LARGE = 1 << 16  # factories of more elements are made fake
+_BLOCK = 512  # the CUDA allocator rounds sizes up to multiples of this
+_LARGE = 1 << 16  # factory calls with more elements give fake tensors
 
 
 @dataclass
 class Plan:
-    """Bytes of a training step.
+    """Memory of a training step in bytes.
 
     Attributes:
-        peak: most at any phase; ``kinds``: what it is made of; ``phase``: when it is.
-        phases: the peak of each phase, in the order in which they come.
-        approximations: what was not run itself, and what stood in for it.
+        peak: peak over all phases; ``kinds``: its breakdown; ``phase``: the phase of the peak.
+        phases: the peak of each phase, in order of execution.
+        approximations: the parts that were not run, and their stand-ins.
     """
 
     peak: int
@@ -60,24 +60,24 @@ class Plan:
     phases: dict[str, int]
     approximations: list[str] = field(default_factory=list)
     host: int = 0
-    """On the host, where DeepSpeed keeps the optimizer."""
+    """On the host, for DeepSpeed's offloaded optimizer."""
 
     def fits(self, card: float) -> bool:
-        """Whether peak and reserve are within ``card`` GiB."""
+        """Whether peak and reserve fit into ``card`` GiB."""
         return self.peak + RESERVE <= card * GIB
 
 
 class Tracker(TorchDispatchMode):
-    """Follows storages of all tensors that operations make while it is active.
+    """Tracks the storages of all tensors that operations allocate while it is active.
 
     Attributes:
-        phase: name of what happens now, for the table.
+        phase: name of the current phase, for the table.
     """
 
     def __init__(self, fake: FakeTensorMode):
         super().__init__()
         self.fake, self.phase = fake, "start"
-        self.events: list[tuple[str, int, int]] = []  # phase, number of the storage, bytes (negative: its end)
+        self.events: list[tuple[str, int, int]] = []  # phase, number of the storage, bytes (negative: release)
         self.kinds: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
         self._alive: dict[int, weakref.ref] = {}
@@ -93,16 +93,16 @@ class Tracker(TorchDispatchMode):
         sizes = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, int)]
         if not tensors and sizes and torch.Size(sizes).numel() > _LARGE:
             with self.fake:
-                made = function(*arguments, **options)
+                outputs = function(*arguments, **options)
         else:
-            made = function(*arguments, **options)
-        for leaf in tree_leaves(made):
+            outputs = function(*arguments, **options)
+        for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor):
                 self.add(leaf)
-        return made
+        return outputs
 
     def add(self, tensor: Tensor, kind: str = "") -> None:
-        """Follow the tensor's storage, and say what it is."""
+        """Track the tensor's storage, and set its kind."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._numbers:
@@ -120,33 +120,33 @@ class Tracker(TorchDispatchMode):
         del self._numbers[key], self._alive[key]
 
     def plan(self) -> Plan:
-        """Play the events again, now that the kinds are known."""
+        """Replay the events, now that the kinds are known."""
         total = peak = 0
-        now, best, when, phases = Counter(), Counter(), "", {}
+        current, at_peak, peak_phase, phases = Counter(), Counter(), "", {}
         for phase, number, size in self.events:
             total += size
-            now[self.kinds[number]] += size
+            current[self.kinds[number]] += size
             phases[phase] = max(phases.get(phase, 0), total)
             if total > peak:
-                peak, best, when = total, now.copy(), phase
-        return Plan(peak, {kind: best[kind] for kind in KINDS if best[kind]}, when, phases)
+                peak, at_peak, peak_phase = total, current.copy(), phase
+        return Plan(peak, {kind: at_peak[kind] for kind in KINDS if at_peak[kind]}, peak_phase, phases)
 
 
 _INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
 
 
 def _numbers(index: Tensor | None) -> tuple[Tensor | None, ...]:
-    """A real mask as real numbers: fake tensors cannot be asked how many rows a mask takes."""
+    """Convert a real mask to real indices: with fake tensors the number of selected rows is unknown."""
     mask = index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor)
     return index.nonzero(as_tuple=True) if mask else (index,)
 
 
 def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
-    """Run a step of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images`` pictures
-    each, all that is no picture taught.
+    """Run a step of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images`` images
+    each; all other tokens are supervised.
 
     Raises:
-        RecipeError: the recipe has no shape, or its pictures alone are longer than ``tokens``.
+        RecipeError: the recipe names no architecture, or its image tokens alone are more than ``tokens``.
     """
     tokens = tokens or recipe.train.max_length
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -158,7 +158,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
         run.freeze()
         if recipe.lora.quantize:
             adapters.stand_in(model.language_model, compute_type(recipe))
-            approximations.append("NF4 layers are uint8 of the same size, unpacked for each product")
+            approximations.append("NF4 layers are uint8 of the same size, dequantized for each product")
         if recipe.lora.rank:
             adapters.add_adapters(model, recipe)
         if recipe.train.deepspeed:
@@ -168,7 +168,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if len(model.objectives) > 1:
-        approximations.append("the objectives beside the text are left out")
+        approximations.append("objectives other than the text loss are left out")
     if recipe.train.deepspeed and compute_type(recipe) == torch.float32:
         raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
     arguments = run.arguments
@@ -185,80 +185,80 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
                 buffers = [torch.empty(size, dtype=torch.uint8) for size in (terms.bucket, terms.largest)]
             for buffer in buffers:
                 tracker.add(buffer, "DeepSpeed's buffers")
-            approximations.append("DeepSpeed's buffers are terms; each gradient goes as soon as it is in them")
+            approximations.append("DeepSpeed's buffers are computed; each gradient is freed as soon as it is in them")
             _step(recipe, model, batch, tracker)
         else:
             optimizer = _optimizer(recipe, arguments, model)
             _make_state(optimizer, fake)
-            for _ in range(min(recipe.train.accumulation, 2)):  # the second finds the first's gradients in memory
+            for _ in range(min(recipe.train.accumulation, 2)):  # the second runs with the first's gradients in memory
                 _step(recipe, model, batch, tracker)
             if not recipe.train.in_backward:
                 _step_optimizer(arguments, model, optimizer, tracker)
             for tensor in _state(optimizer):
                 tracker.add(tensor, "optimizer state")
-    found = tracker.plan()
-    found.approximations = approximations
-    found.host = terms.host if recipe.train.deepspeed else 0
-    return found
+    estimate = tracker.plan()
+    estimate.approximations = approximations
+    estimate.host = terms.host if recipe.train.deepspeed else 0
+    return estimate
 
 
 def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
-    """Tensors of the meta device become fake ones of the CPU; what is tied stays so."""
-    made: dict[int, Tensor] = {}
+    """Replace a model's meta tensors by fake CPU tensors; tied tensors stay tied."""
+    fakes: dict[int, Tensor] = {}
     for module in model.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
-                if tensor is not None and id(tensor) not in made:
+                if tensor is not None and id(tensor) not in fakes:
                     with fake:
                         new = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
                     learns = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if learns else new
+                    fakes[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad) if learns else new
                 if tensor is not None:
-                    table[name] = made[id(tensor)]
+                    table[name] = fakes[id(tensor)]
 
 
 def dummy_batch(
     model: VaryForTraining, size: int, tokens: int, images: int, mode: contextlib.AbstractContextManager | None = None
 ) -> dict[str, Tensor]:
-    """``size`` samples of ``tokens``, all taught that are no picture's. Pictures, or their features, are noise and made
-    in ``mode`` (fake tensors); words are real, because the model asks how many there are of which.
+    """``size`` samples of ``tokens``, of which all but the image tokens are supervised. Images, or their features, are
+    noise made in ``mode`` (fake tensors); token ids are real, because the model counts image tokens and labels.
 
     Raises:
-        RecipeError: the pictures alone are longer than ``tokens``.
+        RecipeError: the image tokens alone are more than ``tokens``.
     """
     mode = mode or contextlib.nullcontext()
     config = model.config
     down, across = config.vocabulary_config.stride
     side = config.vocabulary_config.image_size
-    pictures = images * config.vocabulary_config.image_tokens
-    if pictures >= tokens:
-        raise RecipeError(f"{images} pictures have {pictures} tokens: more than {tokens} are needed")
+    image_tokens = images * config.vocabulary_config.image_tokens
+    if image_tokens >= tokens:
+        raise RecipeError(f"{images} images have {image_tokens} tokens: more than {tokens} are needed")
     ids = torch.zeros(size, tokens, dtype=torch.long)
-    ids[:, :pictures] = config.image_token_id
+    ids[:, :image_tokens] = config.image_token_id
     labels = ids.masked_fill(ids == config.image_token_id, IGNORED)
     if config.image_token_id == 0:
         raise RecipeError("model: the image token cannot be number 0")
     if model.vision_vocabulary is None:
         with mode:
-            found = torch.randn(size * images, side // down, side // across, config.vocabulary_config.output_size)
-            features = {"vocabulary_features": found.half()}
+            grid = torch.randn(size * images, side // down, side // across, config.vocabulary_config.output_size)
+            features = {"vocabulary_features": grid.half()}
             if config.clip_config is not None:
-                inner = config.clip_config.image_size // config.clip_config.patch_size
-                found = torch.randn(size * images, inner, inner, config.clip_config.width)
-                features["clip_features"] = found.half()
+                clip_side = config.clip_config.image_size // config.clip_config.patch_size
+                grid = torch.randn(size * images, clip_side, clip_side, config.clip_config.width)
+                features["clip_features"] = grid.half()
         return {"input_ids": ids, "labels": labels, **features}
     with mode:
         pixels = {"pixel_values": torch.randn(size * images, 3, side, side)}
         if model.clip is not None:
-            inner = config.clip_config.image_size
-            pixels["clip_pixel_values"] = torch.randn(size * images, 3, inner, inner)
+            clip_side = config.clip_config.image_size
+            pixels["clip_pixel_values"] = torch.randn(size * images, 3, clip_side, clip_side)
     return {"input_ids": ids, "labels": labels, **pixels}
 
 
 def _optimizer(recipe: Recipe, arguments: TrainingArguments, model: nn.Module) -> torch.optim.Optimizer:
     chosen, options = choose_optimizer(recipe, arguments) or Trainer.get_optimizer_cls_and_kwargs(arguments)
     if chosen is torch.optim.AdamW and not options.get("fused"):
-        options = {**options, "foreach": True}  # what torch takes on a card
+        options = {**options, "foreach": True}  # torch's default on a GPU
     groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
     return chosen(groups, **options)
 
@@ -283,12 +283,12 @@ def _step_optimizer(arguments: TrainingArguments, model: nn.Module, optimizer, t
 
 
 def _make_state(optimizer: torch.optim.Optimizer, fake: FakeTensorMode) -> None:
-    """As after the first step: the second one finds the state in memory from its beginning."""
+    """Allocate the state of the first step: later steps have it in memory from the start."""
     for inner in getattr(optimizer, "inner", {None: optimizer}).values():
         for number, group in enumerate(inner.param_groups):
-            for place, parameter in enumerate(group["params"]):
+            for position, parameter in enumerate(group["params"]):
                 if hasattr(inner, "init_state"):  # bitsandbytes
-                    inner.init_state(group, parameter, number, place)
+                    inner.init_state(group, parameter, number, position)
                 else:
                     with fake:
                         parameter.grad = torch.empty_like(parameter)
@@ -299,14 +299,14 @@ def _make_state(optimizer: torch.optim.Optimizer, fake: FakeTensorMode) -> None:
 
 def _state(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     for inner in getattr(optimizer, "inner", {None: optimizer}).values():
-        for kept in inner.state.values():
-            yield from (value for value in kept.values() if isinstance(value, Tensor))
+        for state in inner.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
 @contextlib.contextmanager
-def _phases(model: VaryForTraining, tracker: Tracker, gone: bool):
-    """Names what happens: forward and backward of each part, the loss, the optimizer; finds the gradients, which are
-    dropped when they are whole if they are to be ``gone``."""
+def _phases(model: VaryForTraining, tracker: Tracker, free_gradients: bool):
+    """Context: set the tracker's phase (forward and backward of each part, loss, optimizer) and track gradients, which
+    are freed once accumulated if ``free_gradients``."""
     parts = {
         "vision vocabulary": model.vision_vocabulary,
         "CLIP": model.clip,
@@ -337,14 +337,14 @@ def _phases(model: VaryForTraining, tracker: Tracker, gone: bool):
             handles.append(module.register_forward_pre_hook(name(f"forward: {part}")))
             handles.append(module.register_forward_hook(after(part)))
 
-    def whole(parameter: Tensor) -> None:
+    def on_gradient(parameter: Tensor) -> None:
         tracker.add(parameter.grad, "gradients")
-        if gone:
+        if free_gradients:
             parameter.grad = None
 
     for parameter in model.parameters():
         if parameter.requires_grad:
-            handles.append(parameter.register_post_accumulate_grad_hook(whole))
+            handles.append(parameter.register_post_accumulate_grad_hook(on_gradient))
     before: list[str] = []
 
     def enter(*_) -> None:
@@ -362,59 +362,59 @@ def _phases(model: VaryForTraining, tracker: Tracker, gone: bool):
             handle.remove()
 
 
-def report(found: Plan) -> str:
+def report(estimate: Plan) -> str:
     """The plan as a table."""
-    lines = [f"peak {found.peak / GIB:.2f} GiB, at {found.phase}", ""]
-    lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in found.kinds.items()]
+    lines = [f"peak {estimate.peak / GIB:.2f} GiB, at {estimate.phase}", ""]
+    lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in estimate.kinds.items()]
     lines += ["", "peak of each phase"]
-    lines += [f"  {phase:<28} {size / GIB:6.2f} GiB" for phase, size in found.phases.items()]
-    lines += [f"stand-in: {text}" for text in found.approximations]
-    if found.host:
-        lines.append(f"on the host, for DeepSpeed's optimizer: {found.host / GIB:.1f} GiB")
+    lines += [f"  {phase:<28} {size / GIB:6.2f} GiB" for phase, size in estimate.phases.items()]
+    lines += [f"stand-in: {text}" for text in estimate.approximations]
+    if estimate.host:
+        lines.append(f"on the host, for DeepSpeed's optimizer: {estimate.host / GIB:.1f} GiB")
     return "\n".join(lines)
 
 
-def verdict(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
-    """One line: ``fits`` or ``does not fit`` a card of so many GiB, and then what to turn."""
-    sums = f"{found.peak / GIB:.2f} + {RESERVE / GIB:.1f} GiB reserve of {card:g} GiB"
-    if found.fits(card):
+def verdict(estimate: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
+    """One line: whether it fits a GPU of ``card`` GiB, and if not, which settings to change."""
+    sums = f"{estimate.peak / GIB:.2f} + {RESERVE / GIB:.1f} GiB reserve of {card:g} GiB"
+    if estimate.fits(card):
         return f"fits: {sums}"
-    return f"does not fit: {sums}; {advice(found, recipe, card, tokens, images)}"
+    return f"does not fit: {sums}; {advice(estimate, recipe, card, tokens, images)}"
 
 
-def advice(found: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
-    """What to turn, by what most of the peak is, of what the recipe allows, until a plan of it fits the card."""
-    turned: dict[str, object] = {}
-    while not found.fits(card) and (turn := _turn(found, recipe)):
-        turned |= turn
-        recipe = replace(recipe, train=replace(recipe.train, **turn))
-        found = plan(recipe, tokens, images)
-    words = " ".join(f"train.{key}={value}".lower() for key, value in turned.items())
-    then = [f"with {words} it is {found.peak / GIB:.2f} GiB"] if turned else []
-    if not found.fits(card):
-        then.append("freeze more of the model" if recipe.lora.quantize else "try --overlay lora or qlora")
-    return ", ".join(then)
+def advice(estimate: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
+    """Settings to change, largest part of the peak first, among those the recipe allows, until the plan fits."""
+    changed: dict[str, object] = {}
+    while not estimate.fits(card) and (change := _change(estimate, recipe)):
+        changed |= change
+        recipe = replace(recipe, train=replace(recipe.train, **change))
+        estimate = plan(recipe, tokens, images)
+    settings = " ".join(f"train.{key}={value}".lower() for key, value in changed.items())
+    sentences = [f"with {settings} it is {estimate.peak / GIB:.2f} GiB"] if changed else []
+    if not estimate.fits(card):
+        sentences.append("freeze more of the model" if recipe.lora.quantize else "try --overlay lora or qlora")
+    return ", ".join(sentences)
 
 
-def _turn(found: Plan, recipe: Recipe) -> dict[str, object]:
-    """Settings that make less of what the plan has most of; none where all are turned already."""
+def _change(estimate: Plan, recipe: Recipe) -> dict[str, object]:
+    """Settings that reduce the largest part of the plan; empty if all are in use already."""
     train = recipe.train
     small = {} if train.optimizer in EIGHT_BIT else {"optimizer": "adamw_bnb_8bit"}
     at_once = {"in_backward": True, "clip_norm": 0.0, "accumulation": 1}
-    packed = {"weights": "fp16", "precision": "fp16"}  # and not bf16, which cards of the 10 series do not have
+    narrow = {"weights": "fp16", "precision": "fp16"}  # not bf16, which GPUs of the 10 series do not support
     if not recipe.lora.rank:
-        packed |= {"precision": "fp32", "loss_scale": 0.0, **small, **at_once}
-    turns = {
+        narrow |= {"precision": "fp32", "loss_scale": 0.0, **small, **at_once}
+    changes = {
         "activations": [{"gradient_checkpointing": True}, {"batch_size": max(train.batch_size // 2, 1)}],
         "optimizer state": [small],
         "gradients": [at_once],
-        "weights": [packed] if train.weights == "fp32" else [],
+        "weights": [narrow] if train.weights == "fp32" else [],
     }
-    for kind in sorted(found.kinds, key=found.kinds.get, reverse=True):
-        for turn in turns.get(kind, []):
-            turned = replace(recipe, train=replace(train, **turn))
-            if turned != recipe and _allowed(turned):
-                return turn
+    for kind in sorted(estimate.kinds, key=estimate.kinds.get, reverse=True):
+        for change in changes.get(kind, []):
+            changed = replace(recipe, train=replace(train, **change))
+            if changed != recipe and _allowed(changed):
+                return change
     return {}
 
 

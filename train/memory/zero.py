@@ -1,6 +1,6 @@
-"""What DeepSpeed's ZeRO-2 with the optimizer on the host keeps beside the model, for the memory planner.
+"""Memory of DeepSpeed's ZeRO-2 with the optimizer on the host, beside the model, for the memory planner.
 
-Read off DeepSpeed 0.19's ``stage_1_and_2.py`` and held against a real run by a test.
+Derived from DeepSpeed 0.19's ``stage_1_and_2.py``; a test compares it with a real run.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,8 @@ from train.recipe import RecipeError, read_zero
 
 @dataclass
 class ZeroTerms:
-    """Bytes. On the card: the bucket that gradients are gathered in, and a place for the largest one. On the host:
-    everything that is kept an element (weights, gradient and two moments in 32 bits, weights in 16), and a place for
-    the largest gradient."""
+    """Bytes. On the GPU: the gradient bucket, and a buffer for the largest gradient. On the host: everything stored per
+    element (weights, gradient and two moments in 32 bits, weights in 16), and a buffer for the largest gradient."""
 
     bucket: int
     largest: int
@@ -21,10 +20,10 @@ class ZeroTerms:
 
 
 def zero_terms(path: str, sizes: Sequence[int], accumulation: int) -> ZeroTerms:
-    """``sizes``: elements of each trained parameter, in 16 bits on the card.
+    """``sizes``: elements of each trained parameter, in 16 bits on the GPU.
 
     Raises:
-        RecipeError: a configuration of another kind, which is not predicted.
+        RecipeError: the configuration is not supported.
     """
     settings = read_zero(path)
     offload = settings.get("offload_optimizer", {}).get("device")
@@ -34,5 +33,7 @@ def zero_terms(path: str, sizes: Sequence[int], accumulation: int) -> ZeroTerms:
             "(zero2-offload.json), or runs without DeepSpeed (train.deepspeed=)"
         )
     largest, total = max(sizes), sum(sizes)
-    kept = 4 + 4 + 8 + 2 + (2 if accumulation > 1 else 0)
-    return ZeroTerms(2 * int(settings.get("reduce_bucket_size", 5e8)), 2 * largest, kept * total + 2 * largest)
+    bytes_per_element = 4 + 4 + 8 + 2 + (2 if accumulation > 1 else 0)
+    return ZeroTerms(
+        2 * int(settings.get("reduce_bucket_size", 5e8)), 2 * largest, bytes_per_element * total + 2 * largest
+    )

@@ -1,7 +1,7 @@
-"""Objectives: what a run minimises beside the text, each in one file with its settings, targets, head and loss.
+"""Objectives: training losses beside the text loss, each in one file with its settings, targets, head and loss.
 
-A new objective is a class that registers itself (``@register``) and is imported in ``__init__.py``. A recipe switches
-it on under its name: ``objectives: {letters: {weight: 0.5}}``.
+A new objective is a class that registers itself (``@register``) and is imported in ``__init__.py``. A recipe enables it
+by name: ``objectives: {letters: {weight: 0.5}}``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,21 +25,21 @@ OBJECTIVES: dict[str, type["Objective"]] = {}
 
 @dataclass
 class Settings:
-    """What every objective's settings have."""
+    """Settings that all objectives have."""
 
     weight: Annotated[float, Ge(0)] = 0.0
-    """Of its loss beside the text's; 0 leaves it out."""
+    """Weight of its loss relative to the text loss; 0 disables it."""
 
 
 @dataclass
 class State:
-    """What a forward pass has made of a batch.
+    """Outputs of a forward pass that objectives use.
 
     Attributes:
-        labels: [B, T], -100 where nothing is taught.
-        features: of the vision branches by name, [I, h, w, D]; those that no objective needs are missing in a warm-up.
+        labels: [B, T], -100 where not supervised.
+        features: of the vision branches by name, [I, h, w, D]; in a warm-up only those that objectives need.
         hidden: last hidden states of the decoder [B, T, D]; None in a warm-up.
-        image_sizes: [I, 2] pixels of each image in the padded batch.
+        image_sizes: [I, 2] height and width in pixels of each image in the padded batch.
         targets: of all objectives, by name.
     """
 
@@ -51,11 +51,11 @@ class State:
 
 
 class Objective:
-    """Base of the objectives; it holds no weights, so that workers of the data loader can have it.
+    """Base class of the objectives; it holds no weights, so that data loader workers can use it.
 
     Attributes:
         settings: from the recipe.
-        branches: names of the vision branches whose features it looks at.
+        branches: names of the vision branches whose features it uses.
         has_head: whether it trains a head, and with it a vision branch.
     """
 
@@ -68,7 +68,7 @@ class Objective:
 
     @classmethod
     def check(cls, settings: Settings, recipe: "Recipe") -> None:
-        """Raises RecipeError where a recipe that uses it cannot."""
+        """Raises RecipeError if a recipe cannot use this objective."""
 
     @property
     def weight(self) -> float:
@@ -76,34 +76,34 @@ class Objective:
 
     @property
     def warmup_weight(self) -> float:
-        """Its weight while the decoder waits (``train.heads_warmup``); 0 if it waits, too."""
+        """Its weight during the warm-up of the heads (``train.heads_warmup``); 0 if it is not trained then."""
         return 0.0
 
     def read_data(self, data: "SampleDataset") -> None:
-        """Take from the run's data what the head's shape depends on; called before ``setup``."""
+        """Read what the head's shape depends on from the run's data; called before ``setup``."""
 
     def setup(self, model: "VaryForTraining", frozen: Sequence[str]) -> nn.Module | None:
         """Prepare the model; returns the head to train, if it needs one."""
         return None
 
     def targets(self, items: Sequence["Item"], batch: Mapping[str, Tensor], processor: VaryProcessor) -> dict:
-        """Tensors by name for the samples of a batch, whose other tensors are in ``batch``; none where the samples do
-        not say what it needs."""
+        """Target tensors by name for the samples of a batch, whose other tensors are in ``batch``; empty if the samples
+        lack the annotations."""
         return {}
 
     def has_targets(self, targets: Mapping[str, Tensor]) -> bool:
-        """Whether a batch's targets hold something for it."""
+        """Whether a batch has targets for this objective."""
         return any(name.partition(".")[0] == self.name for name in targets)
 
     def begin(self, targets: Mapping[str, Tensor]) -> None:
-        """Called before a forward pass that it takes a loss from."""
+        """Called before a forward pass in which it computes a loss."""
 
     def losses(self, model: "VaryForTraining", head: nn.Module | None, state: State) -> dict[str, Tensor]:
-        """Loss by name, before the weight."""
+        """Unweighted losses by name."""
         raise NotImplementedError
 
 
 def register(objective: type[Objective]) -> type[Objective]:
-    """Class decorator: recipes may name it."""
+    """Class decorator: makes an objective available to recipes."""
     OBJECTIVES[objective.name] = objective
     return objective

@@ -1,10 +1,10 @@
-"""Cross-entropy behind a linear layer without its whole table of scores, a few hundred rows at a time.
+"""Cross-entropy of a linear layer without materialising all logits, a few hundred rows at a time.
 
-With 151,860 tokens the scores of one page take more memory than the activations of the whole decoder. Only rows that
-carry a label are multiplied at all: image tokens and prompts never reach the vocabulary-sized product.
+With 151,860 tokens the logits of one page take more memory than the activations of the whole decoder. Logits are only
+computed for rows with a label, not for image tokens and prompts.
 
-torch 2.13 has linear_cross_entropy with chunks. It keeps less, but is slower, and older versions, which cards before
-Volta need, lack it; so this is used with all of them.
+torch 2.13 has linear_cross_entropy with chunks. It needs less memory but more time, and is missing in the older versions
+that cards before Volta need. So this function is used with all versions.
 """
 
 import torch
@@ -17,11 +17,11 @@ from varytoy.processing.processor import IGNORED
 def chunked_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = 256) -> Tensor:
     """Sum of the cross-entropies of ``hidden @ weight.T`` against ``labels``, in float32.
 
-    The scores live one chunk long and are computed again in backward.
+    Logits are computed one chunk at a time and recomputed in backward.
 
     Args:
-        hidden: [..., D]; ``weight``: [V, D]; ``labels``: [...], rows with -100 are left out.
-        chunk: rows whose scores [chunk, V] exist at a time.
+        hidden: [..., D]; ``weight``: [V, D]; ``labels``: [...], rows with -100 are ignored.
+        chunk: number of rows whose logits [chunk, V] exist at a time.
     """
     supervised = labels != IGNORED
     hidden, labels = hidden[supervised], labels[supervised]
@@ -38,8 +38,8 @@ class _Loss(torch.autograd.Function):
         context.save_for_backward(hidden, weight, labels)
         context.chunk = chunk
         total = hidden.new_zeros((), dtype=torch.float32)
-        for rows, wanted in zip(hidden.split(chunk), labels.split(chunk), strict=True):
-            total += F.cross_entropy((rows @ weight.T).float(), wanted, reduction="sum")
+        for rows, chunk_labels in zip(hidden.split(chunk), labels.split(chunk), strict=True):
+            total += F.cross_entropy((rows @ weight.T).float(), chunk_labels, reduction="sum")
         return total
 
     @staticmethod
@@ -48,13 +48,13 @@ class _Loss(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if context.needs_input_grad[0] else None
         weight_grad = torch.zeros_like(weight) if context.needs_input_grad[1] else None
         start = 0
-        for rows, wanted in zip(hidden.split(context.chunk), labels.split(context.chunk), strict=True):
-            scores = (rows @ weight.T).float().softmax(-1)
-            scores[torch.arange(len(rows), device=rows.device), wanted] -= 1.0
-            scores = (scores * upstream).to(rows.dtype)
+        for rows, chunk_labels in zip(hidden.split(context.chunk), labels.split(context.chunk), strict=True):
+            logit_grad = (rows @ weight.T).float().softmax(-1)
+            logit_grad[torch.arange(len(rows), device=rows.device), chunk_labels] -= 1.0
+            logit_grad = (logit_grad * upstream).to(rows.dtype)
             if hidden_grad is not None:
-                hidden_grad[start : start + len(rows)] = scores @ weight
+                hidden_grad[start : start + len(rows)] = logit_grad @ weight
             if weight_grad is not None:
-                weight_grad.addmm_(scores.T, rows)
+                weight_grad.addmm_(logit_grad.T, rows)
             start += len(rows)
         return hidden_grad, weight_grad, None, None

@@ -1,7 +1,7 @@
-"""Guided attention: one head of some decoder layers is taught to look at the letter that is written next.
+"""Guided attention: one head of some decoder layers is supervised to attend to the character that is written next.
 
-The renderer writes down where each letter stands, so the image token that holds it is known. Without this a small
-decoder learns to look only after it has become a language model (LOG.md has the comparison).
+The renderer records the position of each character, so the image token that shows it is known. Without this a small
+decoder learns to attend to the image only after it has become a language model (comparison in LOG.md).
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from varytoy.processing.processor import IGNORED, VaryProcessor
 
 NAME = "sdpa_guided"
 MAX_POSITIONS = 256
-"""Positions of a batch that are looked at."""
+"""Most positions of a batch that the loss is computed for."""
 
 
 class Guide:
     """Collects the loss of the guided heads during a forward pass of ``decoder``.
 
     Raises:
-        RecipeError: a layer or head that the decoder does not have.
+        RecipeError: the decoder does not have the layer or head.
     """
 
     def __init__(self, decoder: PreTrainedModel, settings: "GuidedAttention.Settings"):
@@ -41,7 +41,7 @@ class Guide:
         if not 0 <= settings.head < heads:
             raise RecipeError(f"objectives.guide.head: {settings.head}, but the decoder has heads 0-{heads - 1}")
         self.settings = settings
-        self.places: tuple[Tensor, Tensor] | None = None
+        self.targets: tuple[Tensor, Tensor] | None = None
         self.losses: list[Tensor] = []
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -50,43 +50,43 @@ class Guide:
             if getattr(module, "layer_idx", None) in settings.layers and hasattr(module, "q_proj"):
                 module.guide = self
 
-    def start(self, places: Tensor) -> None:
-        """places [B, T]: for each position the one at which it should look, or -100.
+    def start(self, targets: Tensor) -> None:
+        """targets [B, T]: for each position the position that it should attend to, or -100.
 
-        Of many positions some are drawn by chance, for attention weights of all of them cost as much as the rest of
-        a layer.
+        At most ``MAX_POSITIONS`` are sampled, because attention weights of all positions cost as much as the rest of a
+        layer.
         """
-        guided = (places >= 0).any(0).nonzero().flatten()
+        guided = (targets >= 0).any(0).nonzero().flatten()
         if len(guided) > MAX_POSITIONS:
             guided = guided[torch.randperm(len(guided))[:MAX_POSITIONS].to(guided.device)]
-        self.places, self.losses = (guided, places[:, guided]), []
+        self.targets, self.losses = (guided, targets[:, guided]), []
 
     def loss(self) -> Tensor:
-        """Mean over the guided layers of -log of the attention on the right place."""
-        self.places = None
+        """Mean over the guided layers of -log of the attention weight on the target."""
+        self.targets = None
         return torch.stack(self.losses).mean()
 
     def add(self, query: Tensor, key: Tensor, scaling: float) -> None:
-        """query, key [B, heads, T, d], after their rotation."""
-        chosen, places = self.places
+        """query, key [B, heads, T, d], with rotary embeddings applied."""
+        chosen, targets = self.targets
         head = self.settings.head
         scores = (query[:, head, chosen] @ key[:, head * key.shape[1] // query.shape[1]].mT).float() * scaling
-        later = torch.arange(key.shape[2], device=chosen.device) > chosen[:, None]
-        scores = scores.masked_fill(later, float("-inf"))
-        self.losses.append(F.cross_entropy(scores.flatten(0, 1), places.flatten(), ignore_index=IGNORED))
+        future = torch.arange(key.shape[2], device=chosen.device) > chosen[:, None]
+        scores = scores.masked_fill(future, float("-inf"))
+        self.losses.append(F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED))
 
 
 def _attention(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, scaling=None, **kwargs):
     guide = getattr(module, "guide", None)
-    if guide is not None and guide.places is not None:
+    if guide is not None and guide.targets is not None:
         guide.add(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 @base.register
 class GuidedAttention(base.Objective):
-    """Targets: ``guide.positions`` [B, T], where to look before each token of the answers is written: the position of
-    the image token that shows it, at the position whose next token it is; else -100."""
+    """Targets: ``guide.positions`` [B, T], the position to attend to before each answer token is written: the position
+    of the image token that shows it, at the position that predicts it; else -100."""
 
     name = "guide"
 
@@ -117,8 +117,8 @@ class GuidedAttention(base.Objective):
         if not any(item.plans for item in items):
             return {}
         rows = zip(items, batch["input_ids"], batch["labels"], strict=True)
-        found = torch.stack([_positions(item, ids, labels, processor) for item, ids, labels in rows])
-        return {"guide.positions": found} if bool((found >= 0).any()) else {}
+        positions = torch.stack([_positions(item, ids, labels, processor) for item, ids, labels in rows])
+        return {"guide.positions": positions} if bool((positions >= 0).any()) else {}
 
     def begin(self, targets):
         self.guide.start(targets["guide.positions"])
@@ -128,10 +128,10 @@ class GuidedAttention(base.Objective):
 
 
 def _positions(item, ids: Tensor, labels: Tensor, processor: VaryProcessor) -> Tensor:
-    """Of one sample, [T]."""
-    places = torch.full_like(ids, IGNORED)
+    """The targets of one sample, [T]."""
+    positions = torch.full_like(ids, IGNORED)
     if not item.spots:
-        return places
+        return positions
     image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
     first, plan = int((ids == image_token).nonzero()[0]), item.plans[0]
     supervised = labels != IGNORED
@@ -141,21 +141,21 @@ def _positions(item, ids: Tensor, labels: Tensor, processor: VaryProcessor) -> T
         token_of = _tokens(answer, processor)
         for character, x, y in spots:
             for token in token_of.get(character, ()):
-                places[start + token - 1] = first + plan.token_at(x, y)
-    return places
+                positions[start + token - 1] = first + plan.token_at(x, y)
+    return positions
 
 
 def _tokens(answer: str | Sequence[str], processor: VaryProcessor) -> dict[int, list[int]]:
-    """The tokens of each character of the answer, and with them the place tokens before it."""
-    found: dict[int, list[int]] = {}
+    """Character index of the answer -> its token indices, with those of the place tokens before it."""
+    tokens: dict[int, list[int]] = {}
     character = token = 0
     for piece in content_pieces(answer):
         if isinstance(piece, Special):
-            found.setdefault(character, []).append(token)
+            tokens.setdefault(character, []).append(token)
             token += 1
             continue
         encoded = processor.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
         for number, (begin, _) in enumerate(encoded["offset_mapping"]):
-            found.setdefault(character + begin, []).append(token + number)
+            tokens.setdefault(character + begin, []).append(token + number)
         character, token = character + len(piece), token + len(encoded["input_ids"])
-    return found
+    return tokens

@@ -1,4 +1,4 @@
-"""What a recipe's settings mean to the Trainer: its arguments, the optimizer, and what products are computed in."""
+"""Translate a recipe's settings for the Trainer: its arguments, the optimizer and the compute dtype."""
 
 from functools import partial
 
@@ -12,17 +12,17 @@ from varytoy.devices.precision import DTYPES
 
 
 def compute_type(recipe: Recipe) -> torch.dtype:
-    """What products are computed in."""
+    """The compute dtype."""
     return DTYPES[recipe.train.precision if recipe.train.precision != "fp32" else recipe.train.weights]
 
 
 def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:
-    """Class and arguments of the recipe's optimizer where it is not the Trainer's own."""
+    """Class and arguments of the recipe's optimizer, or None for the Trainer's own."""
     chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
     eight_bit = recipe.train.optimizer in EIGHT_BIT
     if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
         return None
-    if eight_bit:  # the Trainer's would keep the embeddings' state in 32 bits
+    if eight_bit:  # the Trainer's optimizer would keep the embeddings' state in 32 bits
         from train.optim.stochastic_rounding import (
             RoundingAdamW8bit,  # imports bitsandbytes, which other optimizers need not
         )
@@ -37,7 +37,7 @@ def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type
 
 
 def describe_optimizer(trainer: Trainer) -> str:
-    """Class and state types of the optimizer that really stepped, whatever wraps it."""
+    """Class and state dtypes of the innermost optimizer, whatever wraps it."""
     optimizer = getattr(trainer.model_wrapped, "optimizer", None) or trainer.optimizer
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
@@ -49,8 +49,8 @@ def describe_optimizer(trainer: Trainer) -> str:
         optimizer = next(iter(optimizer.inner.values()))
     states = {
         str(value.dtype).removeprefix("torch.")
-        for kept in state.values()
-        for value in kept.values()
+        for slots in state.values()
+        for value in slots.values()
         if torch.is_tensor(value) and value.numel() > 1
     }
     name = f"{type(optimizer).__module__.split('.')[0]}.{type(optimizer).__name__}"
@@ -85,5 +85,5 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         report_to=["tensorboard"],
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
-        logging_nan_inf_filter=False,  # VaryTrainer skips and says what is not finite
+        logging_nan_inf_filter=False,  # VaryTrainer skips and reports non-finite losses
     )

@@ -1,7 +1,7 @@
-"""The optimizer steps inside backward: each gradient is used as soon as it is whole, and freed.
+"""Optimizer steps inside backward: each gradient is used and freed as soon as it is complete.
 
-So the gradients of a model never stand in memory together. What needs all of them at once, accumulation and clipping by
-the global norm, cannot go with it. A gradient that is not finite leaves its parameter as it was, and is counted.
+So a model's gradients are never all in memory. This excludes gradient accumulation and clipping by the global norm,
+which need all of them. A gradient that is not finite is skipped and counted.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,24 +10,23 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-_KEPT = ("skipped", "scale", "_good", "_skipped_before")
+_STATE = ("skipped", "scale", "_good", "_skipped_before")
 
 
 class InBackward(Optimizer):
-    """One optimizer a parameter, stepped by a hook behind the parameter's gradient.
+    """One optimizer per parameter, stepped by a hook on the parameter's gradient.
 
-    ``step`` and ``zero_grad``, which a training loop calls, find nothing left to do.
+    ``step`` and ``zero_grad``, which a training loop calls, do nothing.
 
     Args:
-        groups: parameter groups, as for any optimizer. What a schedule sets in them counts at the next step.
+        groups: parameter groups, as for any optimizer. Values set by a schedule apply from the next step on.
         make: builds the optimizer of one parameter from a list of one group.
-        scale: what ``scaled`` multiplies the loss with, against gradients that 16 bits cannot hold; they are divided
-            by it again. 0 finds it: it is halved after a step with a gradient that is not finite, and doubled after
-            ``patience`` steps without.
-        defaults: settings of groups that do not name them.
+        scale: loss scale against underflow of 16-bit gradients, which are divided by it again. 0 adapts it: it is
+            halved after a step with a gradient that is not finite, and doubled after ``patience`` steps without.
+        defaults: default settings of the groups.
 
     Attributes:
-        skipped: gradients that were not finite.
+        skipped: number of gradients that were not finite.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class InBackward(Optimizer):
                 parameter.register_post_accumulate_grad_hook(self._stepper(group))
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """The loss as it is; what flows back from it is multiplied by ``scale``. Called once a step."""
+        """Return the loss unchanged; its gradient is multiplied by ``scale``. Called once per step."""
         if self.dynamic:
             self._good = 0 if self.skipped > self._skipped_before else self._good + 1
             if self.skipped > self._skipped_before:
@@ -64,7 +63,7 @@ class InBackward(Optimizer):
     def _stepper(self, group: dict) -> Callable[[Tensor], None]:
         @torch.no_grad()
         def step(parameter: Tensor) -> None:
-            # The extremes tell, and unlike isfinite(gradient) they make no copies of the largest gradient.
+            # Checking only the extremes avoids the copy of the largest gradient that isfinite(gradient) would make.
             if bool(torch.isfinite(torch.stack(torch.aminmax(parameter.grad))).all()):
                 optimizer = self.inner[parameter]
                 optimizer.param_groups[0].update(_settings(group))
@@ -80,15 +79,15 @@ class InBackward(Optimizer):
         return step
 
     def step(self, closure: Callable | None = None) -> None:
-        """Nothing: the steps were taken."""
+        """Does nothing: the steps were taken in backward."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Nothing: the gradients are gone."""
+        """Does nothing: the gradients are freed already."""
 
     def state_dict(self) -> dict:
         inner = [self.inner[parameter].state_dict() for group in self.param_groups for parameter in group["params"]]
         groups = [_settings(group) for group in self.param_groups]
-        return {"groups": groups, "inner": inner, **{name: getattr(self, name) for name in _KEPT}}
+        return {"groups": groups, "inner": inner, **{name: getattr(self, name) for name in _STATE}}
 
     def load_state_dict(self, state: dict) -> None:
         for group, settings in zip(self.param_groups, state["groups"], strict=True):
@@ -96,7 +95,7 @@ class InBackward(Optimizer):
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for parameter, inner in zip(parameters, state["inner"], strict=True):
             self.inner[parameter].load_state_dict(inner)
-        for name in _KEPT:
+        for name in _STATE:
             setattr(self, name, state[name])
 
 

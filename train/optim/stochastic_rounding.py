@@ -1,8 +1,8 @@
-"""AdamW with 8-bit state for 16-bit weights: the update is computed in 32 bits, a few rows at a time, and rounded up or
-down by chance.
+"""AdamW with 8-bit state for 16-bit weights: the update is computed in 32 bits, a chunk at a time, and rounded
+stochastically.
 
-The nearest other number is at least 2^-8 of a weight away in bfloat16, 2^-11 in float16, and a step of training is
-mostly less than half of that. Rounding to the nearest drops all such steps; rounding by chance keeps their sum right.
+Neighbouring numbers differ by at least 2^-8 of a weight in bfloat16, by 2^-11 in float16, and most updates are less
+than half of that. Rounding to nearest drops all such updates; stochastic rounding keeps their expected sum correct.
 """
 
 import torch
@@ -17,9 +17,9 @@ class RoundingAdamW8bit(AdamW8bit):
     """bitsandbytes' 8-bit AdamW, stepping 16-bit parameters in 32 bits with stochastic rounding.
 
     Args:
-        chunk: elements that exist in 32 bits at a time.
-        seed: of the rounding; each step of a parameter draws anew.
-        nearest: round to the nearest number instead, for comparison.
+        chunk: number of elements that are processed in 32 bits at a time.
+        seed: of the rounding; each step of a parameter uses new random numbers.
+        nearest: round to nearest instead, for comparison.
         settings: as bitsandbytes'.
 
     Attributes:
@@ -44,7 +44,7 @@ class RoundingAdamW8bit(AdamW8bit):
             part = slice(start, start + self.chunk)
             weight, slope = flat[part].float(), gradient[part].float()
             first, second = (state[name].view(-1)[part] for name in ("state1", "state2"))
-            if first.dtype == torch.float32:  # bitsandbytes keeps small tensors' state so
+            if first.dtype == torch.float32:  # bitsandbytes keeps the state of small tensors in 32 bits
                 functional.optimizer_update_32bit("adam", slope, weight, first, beta1, *rest, second, beta2, **common)
             else:
                 blocks = slice(start // _BLOCK, -(-(start + self.chunk) // _BLOCK))
@@ -58,13 +58,13 @@ class RoundingAdamW8bit(AdamW8bit):
 
 
 def round_stochastically(values: Tensor, dtype: torch.dtype, rng: torch.Generator) -> Tensor:
-    """float32 -> ``dtype`` (bfloat16, float16): one of the two neighbours, the nearer one the more often, so that the
-    mean is the value itself."""
+    """float32 -> ``dtype`` (bfloat16, float16): one of the two neighbours, with probabilities that make the expected
+    value exact."""
     near = values.to(dtype)
-    rest = values - near.float()
-    away = torch.where(rest > 0, torch.inf, -torch.inf).to(dtype)
-    far = torch.nextafter(near, away)
+    remainder = values - near.float()
+    direction = torch.where(remainder > 0, torch.inf, -torch.inf).to(dtype)
+    far = torch.nextafter(near, direction)
     gap = (far.float() - near.float()).abs()
-    chance = torch.where(gap > 0, rest.abs() / gap, 0.0)
+    probability = torch.where(gap > 0, remainder.abs() / gap, 0.0)
     draws = torch.rand(values.shape, generator=rng, device=values.device)
-    return torch.where((draws < chance) & torch.isfinite(far), far, near)
+    return torch.where((draws < probability) & torch.isfinite(far), far, near)

@@ -1,4 +1,4 @@
-"""Other people's checkpoints in, and formats that other engines read out. The key maps are the files in ``maps/``."""
+"""Import of other projects' checkpoints and export to the formats of other engines. Key maps are in ``maps/``."""
 
 from varytoy.checkpoints.convert import convert, load
 from varytoy.checkpoints.export import export_decoder, export_got, export_onnx, export_vocabulary, import_vocabulary

@@ -1,4 +1,4 @@
-"""``varytoy convert SOURCE OUT``: a checkpoint of another layout as one of ours, on disk or in memory."""
+"""``varytoy convert SOURCE OUT``: convert a checkpoint of another layout to ours, on disk or in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ from varytoy.processing.tokenizer import add_image_tokens
 
 @dataclass
 class Conversion:
-    """A source, understood.
+    """A recognised and checked checkpoint, ready to be converted.
 
     Attributes:
-        config: of the whole model, or of the part that the source is.
-        targets: every tensor by our name, on the meta device, in the source's type.
+        config: of the whole model, or of the part that the source holds.
+        targets: every tensor under our name, on the meta device, in the source's dtype.
     """
 
     source: Source
@@ -43,17 +43,17 @@ class Conversion:
     steps: list[Step]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Our name and tensor, read as they come."""
+        """Pairs of our name and the tensor, read one at a time."""
         for step in self.steps:
             if self.targets.keys() & set(step.targets):
                 yield from renamed([step], self.source.get)
 
 
 def understand(path: str | Path) -> Conversion:
-    """Recognise a checkpoint and check that it is whole.
+    """Recognise a checkpoint and check that it is complete.
 
     Raises:
-        WeightsError: an unknown layout, or every key that is missing, unexpected or of a wrong shape.
+        WeightsError: the layout is unknown, or keys are missing, unexpected or of a wrong shape; it lists all of them.
     """
     source = Source(path)
     if "vocabulary_config" in source.config:
@@ -65,111 +65,112 @@ def understand(path: str | Path) -> Conversion:
         if TIED in targets and _is_copy(source, steps):
             del targets[TIED]
         config = config_of(targets, family, source.config)
-        wanted = empty_tensors(config, family.part)
+        expected = empty_tensors(config, family.part)
     if family.name == "vary-toy" and config.text_config.hidden_size == 4096:
         raise WeightsError(f"{source.path} is Vary (7B), which takes other pixels and another prompt than Vary-toy")
-    lost = [name for name in wanted if name not in targets and not family.never_has(name)]
-    strange = [name for name in targets if name not in wanted]
-    wrong = [name for name in targets if name in wanted and targets[name].shape != wanted[name].shape]
-    sentences = []
-    if lost:
-        sentences.append(f"missing {brief(family.source_of(name) for name in lost)}")
-    if strange or unexpected:
-        sentences.append(f"unexpected {brief([*unexpected, *(family.source_of(name) for name in strange)])}")
-    for name in wrong:
-        shapes = f"{list(targets[name].shape)} in place of {list(wanted[name].shape)}"
-        sentences.append(f"{family.source_of(name)} has the shape {shapes}")
-    if sentences:
-        raise WeightsError(f"{source.path} looks like {family.about}, but: {'; '.join(sentences)}")
+    missing = [name for name in expected if name not in targets and not family.never_has(name)]
+    extra = [name for name in targets if name not in expected]
+    mismatched = [name for name in targets if name in expected and targets[name].shape != expected[name].shape]
+    problems = []
+    if missing:
+        problems.append(f"missing {brief(family.source_of(name) for name in missing)}")
+    if extra or unexpected:
+        problems.append(f"unexpected {brief([*unexpected, *(family.source_of(name) for name in extra)])}")
+    for name in mismatched:
+        shapes = f"{list(targets[name].shape)} in place of {list(expected[name].shape)}"
+        problems.append(f"{family.source_of(name)} has the shape {shapes}")
+    if problems:
+        raise WeightsError(f"{source.path} looks like {family.about}, but: {'; '.join(problems)}")
     return Conversion(source, config, targets, steps)
 
 
 def _is_copy(source: Source, steps: list[Step]) -> bool:
-    """Whether the decoder's scores are its embeddings, written twice."""
-    said = (source.config.get("text_config") or source.config).get("tie_word_embeddings")
-    homes = {target: step.sources[0] for step in steps for target in step.targets}
-    table = next((home for target, home in homes.items() if target.endswith(".embed_tokens.weight")), None)
-    if said is False or table is None or source.tensors[table].shape != source.tensors[homes[TIED]].shape:
+    """Whether the decoder's output layer is a stored copy of its input embeddings."""
+    tied = (source.config.get("text_config") or source.config).get("tie_word_embeddings")
+    source_of = {target: step.sources[0] for step in steps for target in step.targets}
+    table = next(
+        (source_name for target, source_name in source_of.items() if target.endswith(".embed_tokens.weight")), None
+    )
+    if tied is False or table is None or source.tensors[table].shape != source.tensors[source_of[TIED]].shape:
         return False
-    return bool(torch.equal(source.get(table), source.get(homes[TIED])))
+    return bool(torch.equal(source.get(table), source.get(source_of[TIED])))
 
 
 def convert(path: str | Path, out: str | Path, dtype: str = "") -> str:
     """Write the checkpoint at ``path`` to the folder ``out`` in our layout, tensor by tensor, with its configuration,
-    processor and tokenizer. A source that is a part of a model (SAM, CLIP, a decoder) becomes a folder for
-    ``model.init`` of a recipe.
+    processor and tokenizer. A part of a model (SAM, CLIP, a decoder) becomes a folder for ``model.init`` of a recipe.
 
     Args:
         dtype: fp32, fp16 or bf16; empty for the source's.
 
     Returns:
-        One sentence on what it was.
+        One sentence that describes the source.
 
     Raises:
-        WeightsError: it is not known or not whole, or ``out`` holds something or cannot be written.
+        WeightsError: the layout is unknown or incomplete, or ``out`` is not empty or cannot be written.
     """
-    found = understand(path)
-    part = found.source.family.part
-    processor = None if part else processor_for(found)
-    tokenizer = _tokenizer(found.source, found.config.vocab_size) if part == "language_model" else None
-    kind = DTYPES.get(dtype)
+    conversion = understand(path)
+    part = conversion.source.family.part
+    processor = None if part else processor_for(conversion)
+    tokenizer = _tokenizer(conversion.source, conversion.config.vocab_size) if part == "language_model" else None
+    target_dtype = DTYPES.get(dtype)
 
     def cast(tensor: Tensor) -> Tensor:
-        return tensor if kind is None else tensor.to(kind)
+        return tensor if target_dtype is None else tensor.to(target_dtype)
 
-    metas = {name: cast(tensor) for name, tensor in found.targets.items()}
-    found.config.dtype = next(iter(metas.values())).dtype
-    if isinstance(found.config, VaryConfig):
-        found.config.architectures = ["VaryForConditionalGeneration"]
+    metas = {name: cast(tensor) for name, tensor in conversion.targets.items()}
+    conversion.config.dtype = next(iter(metas.values())).dtype
+    if isinstance(conversion.config, VaryConfig):
+        conversion.config.architectures = ["VaryForConditionalGeneration"]
     with new_folder(out) as out:
-        write_shards(out, metas, ((name, cast(tensor)) for name, tensor in found.tensors()))
-        found.config.save_pretrained(out)
+        write_shards(out, metas, ((name, cast(tensor)) for name, tensor in conversion.tensors()))
+        conversion.config.save_pretrained(out)
         if processor is not None:
             processor.save_pretrained(out)
         if tokenizer is not None:
             tokenizer.save_pretrained(out)
-    numbers = sum(tensor.numel() for tensor in metas.values())
-    return f"{found.source.family.about}: {len(metas)} tensors, {numbers:,} numbers"
+    count = sum(tensor.numel() for tensor in metas.values())
+    return f"{conversion.source.family.about}: {len(metas)} tensors, {count:,} numbers"
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
     """The model and processor of a checkpoint of another layout, converted in memory.
 
     Raises:
-        WeightsError: it is not known, not whole, or a part of a model only.
+        WeightsError: the layout is unknown or incomplete, or holds only a part of a model.
     """
-    found = understand(path)
-    if found.source.family.part:
+    conversion = understand(path)
+    if conversion.source.family.part:
         raise WeightsError(
-            f"{path} is {found.source.family.about}: a part of a model, to begin a training from (model.init), which "
-            "reads nothing by itself"
+            f"{path} is {conversion.source.family.about}: a part of a model; it can start a training run (model.init), "
+            "but cannot read by itself"
         )
-    if found.source.family.no_reader:
-        raise WeightsError(f"{path} is {found.source.family.about}; {found.source.family.no_reader}")
-    processor = processor_for(found)
-    state = {name: tensor.to(dtype) for name, tensor in found.tensors()}
-    model = VaryForConditionalGeneration.from_pretrained(None, config=found.config, state_dict=state, dtype=dtype)
+    if conversion.source.family.no_reader:
+        raise WeightsError(f"{path} is {conversion.source.family.about}; {conversion.source.family.no_reader}")
+    processor = processor_for(conversion)
+    state = {name: tensor.to(dtype) for name, tensor in conversion.tensors()}
+    model = VaryForConditionalGeneration.from_pretrained(None, config=conversion.config, state_dict=state, dtype=dtype)
     return model, processor
 
 
-def processor_for(found: Conversion) -> VaryProcessor:
-    """The processor that a whole model was published with: its tokenizer, pixels, template and prompts.
+def processor_for(conversion: Conversion) -> VaryProcessor:
+    """The processor of a published model: its tokenizer, image settings, template and prompts.
 
     Raises:
-        WeightsError: there is no tokenizer beside the weights, or one of another model.
+        WeightsError: there is no tokenizer beside the weights, or it belongs to another model.
     """
-    family, config = found.source.family, found.config
+    family, config = conversion.source.family, conversion.config
     chosen = read_preset(family.preset)["processor"] | family.processor
-    tokenizer = _tokenizer(found.source, config.text_config.vocab_size)
+    tokenizer = _tokenizer(conversion.source, config.text_config.vocab_size)
     if tokenizer is None:
         raise WeightsError(
-            f"{found.source.folder} lacks a tokenizer: put tokenizer.json, qwen.tiktoken, or vocab.json and merges.txt "
-            "beside the weights"
+            f"{conversion.source.folder} lacks a tokenizer: put tokenizer.json, qwen.tiktoken, or vocab.json and "
+            "merges.txt beside the weights"
         )
     try:
         add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
     except ValueError as error:
-        raise WeightsError(f"{found.source.folder}: {error}") from error
+        raise WeightsError(f"{conversion.source.folder}: {error}") from error
     chatml = chosen.get("template", "chatml") == "chatml"
     if chatml:
         tokenizer.eos_token = "<|im_end|>"
@@ -178,7 +179,7 @@ def processor_for(found: Conversion) -> VaryProcessor:
         if getattr(tokenizer, role) is None:  # without tokenizer_config.json
             setattr(tokenizer, role, usual)
         if getattr(tokenizer, role) not in known:
-            raise WeightsError(f"{found.source.folder}: its tokenizer has no token {getattr(tokenizer, role)}")
+            raise WeightsError(f"{conversion.source.folder}: its tokenizer has no token {getattr(tokenizer, role)}")
     side, clip = config.vocabulary_config.image_size, config.clip_config
     pixels = chosen.pop("image_processor") | {
         "size": (side, side),
@@ -190,13 +191,13 @@ def processor_for(found: Conversion) -> VaryProcessor:
     return VaryProcessor(VaryImageProcessor(**pixels), tokenizer, **chosen)
 
 
-def _tokenizer(source: Source, words: int) -> PreTrainedTokenizerBase | None:
-    """The tokenizer beside weights for ``words`` tokens, whatever model class the folder names."""
-    found = _read_tokenizer(source)
-    highest = max(found.get_vocab().values(), default=0) if found is not None else 0
-    if highest >= words:
-        raise WeightsError(f"{source.folder}: its tokenizer has the token {highest}, and the model {words} tokens")
-    return found
+def _tokenizer(source: Source, vocab_size: int) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside the weights of a model with ``vocab_size`` tokens, whatever class the folder names."""
+    tokenizer = _read_tokenizer(source)
+    highest = max(tokenizer.get_vocab().values(), default=0) if tokenizer is not None else 0
+    if highest >= vocab_size:
+        raise WeightsError(f"{source.folder}: its tokenizer has the token {highest}, and the model {vocab_size} tokens")
+    return tokenizer
 
 
 def _read_tokenizer(source: Source) -> PreTrainedTokenizerBase | None:

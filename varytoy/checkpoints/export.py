@@ -1,4 +1,4 @@
-"""Our models in the formats of others: transformers' GOT-OCR2, a bare decoder, the vision vocabulary alone, ONNX."""
+"""Export of our models: transformers' GOT-OCR2, a bare decoder, the vision vocabulary alone, ONNX."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,24 +18,24 @@ from varytoy.processing.processor import VaryProcessor
 
 def export_got(model: str | Path, out: str | Path) -> None:
     """Write one of our models without CLIP branch as transformers' ``GotOcr2ForConditionalGeneration``, with its
-    processor (which has to be told ``num_image_tokens`` where a picture has not 256 tokens).
+    processor (which needs ``num_image_tokens`` where an image does not have 256 tokens).
 
     Raises:
-        WeightsError: it has a part that the stock class has not.
+        WeightsError: the model has a part that the stock class does not support.
     """
     source, config = read_ours(model)
     vision, text = config.vocabulary_config, config.text_config
-    wanted = (2 * vision.neck_size, text.hidden_size)
-    for reason, wrong in {
-        "has a CLIP branch, which that class has not": config.clip_config is not None,
+    sizes = (2 * vision.neck_size, text.hidden_size)
+    for reason, unsupported in {
+        "has a CLIP branch, which that class does not support": config.clip_config is not None,
         f"has a decoder of the kind {text.model_type} in place of qwen2": text.model_type != "qwen2",
         "has a vision vocabulary of another kind than SAM's with a compressor": vision.stem != "patch"
         or vision.positions != "learned"
         or not vision.neck_size,
-        f"compresses to {tuple(vision.compressor_sizes)} channels in place of {wanted}": tuple(vision.compressor_sizes)
-        != wanted,
+        f"compresses to {tuple(vision.compressor_sizes)} channels in place of {sizes}": tuple(vision.compressor_sizes)
+        != sizes,
     }.items():
-        if wrong:
+        if unsupported:
             raise WeightsError(f"{model} cannot be transformers' GOT-OCR2: it {reason}")
     processor = read_processor(model, config)
     stock = GotOcr2Config(
@@ -91,7 +91,7 @@ def export_vocabulary(model: str | Path, out: str | Path) -> None:
     ``model``: one of ours, or a checkpoint in any layout that holds one.
 
     Raises:
-        WeightsError: there is none in it.
+        WeightsError: it holds no vision vocabulary.
     """
     tensors, config = vocabulary_of(model)
     plain = {name.removeprefix("vision_vocabulary."): tensor for name, tensor in tensors.items()}
@@ -104,32 +104,32 @@ def import_vocabulary(vocabulary: str | Path, model: str | Path, out: str | Path
     """Write one of our models with the vision vocabulary of another checkpoint, in any layout that holds one.
 
     Raises:
-        WeightsError: there is none in it, or it has other shapes than the model's.
+        WeightsError: it holds no vision vocabulary, or one of other shapes than the model's.
     """
     source, config = read_ours(model)
     tensors, _ = vocabulary_of(vocabulary)
     own = _part(source, "vision_vocabulary")
     for name in sorted(own.keys() | tensors.keys()):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
-            sizes = [str(list(each[name].shape)) if name in each else "nothing" for each in (tensors, own)]
-            raise WeightsError(f"{vocabulary} does not fit into {model}: {name} is {sizes[0]} in place of {sizes[1]}")
+            shapes = [str(list(each[name].shape)) if name in each else "nothing" for each in (tensors, own)]
+            raise WeightsError(f"{vocabulary} does not fit into {model}: {name} is {shapes[0]} in place of {shapes[1]}")
     processor = read_processor(model, config)
 
-    def made() -> Iterable[tuple[str, Tensor]]:
+    def merged() -> Iterable[tuple[str, Tensor]]:
         for name, meta in source.tensors.items():
             yield name, tensors[name].to(meta.dtype) if name in tensors else source.get(name)
 
     with new_folder(out) as out:
-        write_shards(out, source.tensors, made())
+        write_shards(out, source.tensors, merged())
         config.save_pretrained(out)
         processor.save_pretrained(out)
 
 
 def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig]:
-    """The vision vocabulary of a checkpoint in any layout, by our names, and its shape.
+    """The vision vocabulary of a checkpoint in any layout, under our names, and its configuration.
 
     Raises:
-        WeightsError: there is none in it.
+        WeightsError: it holds no vision vocabulary.
     """
     source = Source(path)
     own = {name: source.get(name) for name in _part(source, "vision_vocabulary")}
@@ -143,14 +143,14 @@ def vocabulary_of(path: str | Path) -> tuple[dict[str, Tensor], PretrainedConfig
         each for each in source.family.steps(source.tensors)[0] if each.targets[0].startswith("vision_vocabulary.")
     ]
     with named(f"{path}: its tensors do not make {source.family.about}"):
-        found = dict(renamed(steps, source.get))
-    if not found:
+        tensors = dict(renamed(steps, source.get))
+    if not tensors:
         raise WeightsError(f"{path} is {source.family.about}: there is no vision vocabulary in it")
-    return found, _read_shape(source, found)
+    return tensors, _read_shape(source, tensors)
 
 
 def _read_shape(source: Source, tensors: dict[str, Tensor]) -> PretrainedConfig:
-    with named(f"{source.path}: its tensors make no vision vocabulary, without or because of"):
+    with named(f"{source.path}: its tensors do not make a vision vocabulary: missing or wrong"):
         return vocabulary_config(tensors)
 
 
@@ -159,10 +159,10 @@ def _part(source: Source, part: str) -> dict[str, Tensor]:
 
 
 def _write(source: Source, family: Family, tensors: dict[str, Tensor], out: Path, config: PretrainedConfig) -> None:
-    """The tensors, named ours, under the family's names, and the configuration."""
+    """Write the tensors, given under our names, under the family's names, and the configuration."""
     steps, left = family.inverse(tensors)
     if left:
-        raise WeightsError(f"{source.path} has what {family.about} has not: {', '.join(left)}")
+        raise WeightsError(f"{source.path} has tensors that {family.about} does not have: {', '.join(left)}")
     metas = dict(renamed(steps, source.tensors.__getitem__))
     write_shards(out, metas, renamed(steps, source.get))
     config.dtype = next(iter(metas.values())).dtype
@@ -204,8 +204,7 @@ def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]
 
 
 class _ByImage(torch.nn.Module):
-    """A connector whose inputs are the branches' features one after another, and whose rows are parted by image:
-    [I, h, w, D] each -> [I, N, D]."""
+    """A connector with one input per branch and an output that is split by image: [I, h, w, D] each -> [I, N, D]."""
 
     def __init__(self, connector: torch.nn.Module, names: list[str]):
         super().__init__()

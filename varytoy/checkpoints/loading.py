@@ -1,4 +1,4 @@
-"""From a name to a model and its processor: a folder, a file of weights, an adapter or a model of the hub."""
+"""Load a model and its processor by name: a folder, a file of weights, an adapter or a model of the hub."""
 
 import json
 import re
@@ -30,16 +30,16 @@ class ModelError(ValueError):
 
 
 def load_model(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    """Model and processor of a folder of ours, of a PEFT folder, or of another project's checkpoint.
+    """Model and processor of one of our folders, of a PEFT folder, or of another project's checkpoint.
 
     Raises:
-        ModelError: it is none, or not whole.
+        ModelError: it is none of these, or incomplete.
     """
     try:
         if (path / _ADAPTER).is_file():
             return _load_adapted(path, dtype)
         if path.is_file() and path.name == "model.safetensors" and not _is_foreign(path.parent):
-            path = path.parent  # the one file of a folder of ours
+            path = path.parent  # the only file of one of our folders
         return load(path, dtype) if path.is_file() or _is_foreign(path) else load_ours(path, dtype)
     except MissingExtra as error:
         raise ModelError(str(error)) from error
@@ -48,28 +48,28 @@ def load_model(path: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGenera
 
 
 def is_small(folder: Path) -> bool:
-    """Whether the weights of a folder are so few that nothing is saved by narrower ones."""
+    """Whether a folder's weights are so small that a narrower dtype saves nothing."""
     sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
     return 0 < sum(sizes) < _SMALL and not (folder / _ADAPTER).is_file()
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Whether a folder has weights and is not one of ours, whose configuration names the vision vocabulary's."""
+    """Whether a folder has weights and is not one of ours (whose configuration has ``vocabulary_config``)."""
     try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # said when it is read
-        said = {}
-    if isinstance(said, dict) and "vocabulary_config" in said:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # reported when the file is read
+        config = {}
+    if isinstance(config, dict) and "vocabulary_config" in config:
         return False
-    ours = (folder / "processor_config.json").is_file() and not said
+    ours = (folder / "processor_config.json").is_file() and not config
     return not ours and any(any(folder.glob(f"*{end}")) for end in (*ENDINGS, ".index.json"))
 
 
 def find(name: str) -> Path:
-    """The file or folder of that name, or a model of the hub, fetched without any program that lies beside it.
+    """The file or folder of that name, or a model of the hub, downloaded without the code beside it.
 
     Raises:
-        ModelError: the hub cannot give it.
+        ModelError: it cannot be downloaded.
     """
     path = Path(name)
     try:
@@ -81,16 +81,16 @@ def find(name: str) -> Path:
 
 
 def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    """A PEFT folder: its base with the adapters merged in."""
+    """The base of a PEFT folder with the adapters merged in."""
     require("train", "peft", by=f"'{folder}' is an adapter, which")
     from peft import PeftModel, get_peft_model_state_dict
 
     file = folder / _ADAPTER
-    said = read_settings(file, ADAPTER)
-    stored = _adapter_shapes(folder, said)
-    # What lies in the run's own folder comes first: the stored path may be another run's by now.
-    own = (home / "base" for home in (folder, folder.parent) if (home / "base" / "config.json").is_file())
-    base = str(next(own, "")) or said.get("base_model_name_or_path")
+    settings = read_settings(file, ADAPTER)
+    stored = _adapter_shapes(folder, settings)
+    # The run's own folder comes first: the stored path may belong to another run by now.
+    local_bases = (parent / "base" for parent in (folder, folder.parent) if (parent / "base" / "config.json").is_file())
+    base = str(next(local_bases, "")) or settings.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"'{folder}' is an adapter, and its {_ADAPTER} names no base")
     try:
@@ -102,25 +102,25 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalG
         raise ModelError(f"'{folder}' is an adapter, and its base cannot be loaded: {error}") from error
     with named(f"{file}: the adapter does not fit '{path}'"):
         adapted = PeftModel.from_pretrained(model, folder)
-        wanted = {name: tensor.shape for name, tensor in get_peft_model_state_dict(adapted).items()}
-        if wanted != stored:
-            raise WeightsError(f"{file}: it makes other tensors of '{path}' than lie beside it")
+        expected = {name: tensor.shape for name, tensor in get_peft_model_state_dict(adapted).items()}
+        if expected != stored:
+            raise WeightsError(f"{file}: its settings give other tensors for '{path}' than its weights have")
         return adapted.merge_and_unload(), processor
 
 
-def _adapter_shapes(folder: Path, said: dict) -> dict[str, torch.Size]:
-    """Of the adapter's tensors, which must have the rank that its settings say: PEFT would build any."""
+def _adapter_shapes(folder: Path, settings: dict) -> dict[str, torch.Size]:
+    """Shapes of the adapter's tensors, whose rank must match its settings: PEFT would build any rank."""
     files = [folder / name for name in ("adapter_model.safetensors", "adapter_model.bin")]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise WeightsError(f"'{folder}' is an adapter without weights: it lacks {files[0].name}")
-    found = {name: tensor.shape for name, tensor in Source(file).tensors.items()}
-    ranks = {said.get("r", 8), *(said.get("rank_pattern") or {}).values()}
-    if not any(".lora_A." in name for name in found):
+    shapes = {name: tensor.shape for name, tensor in Source(file).tensors.items()}
+    ranks = {settings.get("r", 8), *(settings.get("rank_pattern") or {}).values()}
+    if not any(".lora_A." in name for name in shapes):
         raise WeightsError(f"{file} holds no adapters")
-    for name, shape in found.items():
+    for name, shape in shapes.items():
         if ".lora_A." in name and (not shape or shape[0] not in ranks):
             raise WeightsError(
-                f"{file}: {name} has the shape {list(shape)}, and {_ADAPTER} the rank {said.get('r', 8)}"
+                f"{file}: {name} has the shape {list(shape)}, and {_ADAPTER} the rank {settings.get('r', 8)}"
             )
-    return found
+    return shapes

@@ -1,8 +1,8 @@
-"""Key maps: which tensor of a family's checkpoint is which of ours. They are data, one file a family in ``maps/``.
+"""Key maps: how the tensor names of a family's checkpoints correspond to ours, one JSON file a family in ``maps/``.
 
 A rule is a pair [source, target] of key patterns, in which ``{n}`` stands for a number and ``{rest}`` for anything.
-With several targets the tensor is cut into equal parts along its first dimension, with several sources they are joined
-along it. The way back is the same rules read in the other direction.
+With several targets the tensor is split into equal parts along its first dimension, with several sources they are
+concatenated along it. The inverse conversion applies the same rules in the other direction.
 """
 
 import json
@@ -20,7 +20,7 @@ _GROUPS = {"{n}": r"(?P<n>\d{1,6})", "{rest}": r"(?P<rest>.+)"}
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be taken over; the message names the file or the keys."""
+    """Weights that cannot be loaded; the message names the file or the keys."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Rule:
         return Rule(self.targets, self.sources)
 
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors of the sources -> those of the targets. Works on the meta device, too."""
+        """Source tensors -> target tensors. Also works on the meta device."""
         whole = tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
         return [whole] if len(self.targets) == 1 else list(whole.chunk(len(self.targets)))
 
 
 @dataclass(frozen=True)
 class Step:
-    """Real keys of one rule."""
+    """The keys that one rule applies to."""
 
     rule: Rule
     sources: tuple[str, ...]
@@ -53,12 +53,12 @@ class Family:
     """A layout of checkpoints.
 
     Attributes:
-        signs: key patterns that a checkpoint of this layout has, all of them.
-        part: what of a model it holds (vision_vocabulary, clip or language_model), or empty for a whole one.
-        preset: whose processor goes with it; ``processor``: what is other there.
+        signs: key patterns that identify this layout; a checkpoint must have all of them.
+        part: the part of a model it holds (vision_vocabulary, clip or language_model), or empty for a whole model.
+        preset: the preset whose processor it uses; ``processor``: settings that differ from it.
         model_type: transformers' name of the decoder.
-        no_reader: why a whole model cannot be asked, empty where it can.
-        ignored: key patterns of what is not needed; ``lacks``: of our keys that it never has.
+        no_reader: why a whole model cannot be used for reading, or empty.
+        ignored: key patterns that are not needed; ``lacks``: patterns of our keys that it never has.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Family:
     lacks: tuple[str, ...] = ()
 
     def steps(self, keys: Iterable[str]) -> tuple[list[Step], list[str]]:
-        """What to do with a checkpoint's keys, and the keys that no rule is for."""
+        """The steps that convert a checkpoint's keys, and the keys that no rule matches."""
         return _steps(self.rules, self.ignored, keys)
 
     def inverse(self, keys: Iterable[str]) -> tuple[list[Step], list[str]]:
@@ -82,33 +82,33 @@ class Family:
         return _steps(tuple(rule.inverse() for rule in self.rules), self.lacks, keys)
 
     def never_has(self, target: str) -> bool:
-        """Whether checkpoints of the family do without this one of our tensors."""
+        """Whether checkpoints of the family never hold this one of our tensors."""
         return any(_match(pattern, target) is not None for pattern in self.lacks)
 
     def source_of(self, target: str) -> str:
-        """The family's name of one of our keys, for messages; our own where it has none."""
+        """The family's name for one of our keys, for messages; our own name where it has none."""
         for rule in self.rules:
             for pattern in rule.targets:
-                if found := _match(pattern, target):
-                    return " + ".join(_fill(source, found) for source in rule.sources)
+                if values := _match(pattern, target):
+                    return " + ".join(_fill(source, values) for source in rule.sources)
         return target
 
 
 def _steps(rules: Sequence[Rule], ignored: Sequence[str], keys: Iterable[str]) -> tuple[list[Step], list[str]]:
     keys = list(keys)
-    known = set(keys)
+    available = set(keys)
     steps: dict[Step, None] = {}
     left = []
     for key in keys:
         if any(_match(pattern, key) is not None for pattern in ignored):
             continue
         for rule in rules:
-            found = next((found for pattern in rule.sources if (found := _match(pattern, key)) is not None), None)
-            if found is None:
+            values = next((values for pattern in rule.sources if (values := _match(pattern, key)) is not None), None)
+            if values is None:
                 continue
-            sources = tuple(_fill(pattern, found) for pattern in rule.sources)
-            if known.issuperset(sources):
-                steps[Step(rule, sources, tuple(_fill(pattern, found) for pattern in rule.targets))] = None
+            sources = tuple(_fill(pattern, values) for pattern in rule.sources)
+            if available.issuperset(sources):
+                steps[Step(rule, sources, tuple(_fill(pattern, values) for pattern in rule.targets))] = None
             break
         else:
             left.append(key)
@@ -116,7 +116,7 @@ def _steps(rules: Sequence[Rule], ignored: Sequence[str], keys: Iterable[str]) -
 
 
 def renamed(steps: Iterable[Step], get: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Targets and their tensors, made step by step of what ``get`` gives for the names of the sources."""
+    """Pairs of target name and tensor; ``get`` returns the tensor of a source name."""
     for step in steps:
         yield from zip(step.targets, step.rule.apply([get(name) for name in step.sources]), strict=True)
 
@@ -128,8 +128,8 @@ def _pattern(pattern: str) -> re.Pattern:
 
 
 def _match(pattern: str, key: str) -> dict[str, str] | None:
-    found = _pattern(pattern).fullmatch(key)
-    return None if found is None else found.groupdict()
+    match = _pattern(pattern).fullmatch(key)
+    return None if match is None else match.groupdict()
 
 
 def _fill(pattern: str, values: dict[str, str]) -> str:
@@ -174,37 +174,37 @@ def _family(name: str, trees: dict[str, dict]) -> Family:
 
 
 def recognise(keys: Iterable[str], where: str = "the checkpoint") -> Family:
-    """The family whose signs are all among the keys; a whole model goes before its parts.
+    """The family whose signs are all among the keys; a whole model takes precedence over its parts.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: no family matches.
     """
     keys = list(keys)
-    found = [
+    matches = [
         family
         for family in families().values()
         if all(any(_match(sign, key) is not None for key in keys) for sign in family.signs)
     ]
-    if not found and keys and all(key.startswith(PARTS) for key in keys):
+    if not matches and keys and all(key.startswith(PARTS) for key in keys):
         raise WeightsError(f"{where} is a part that varytoy convert has made: name it in model.init of a recipe")
-    found.sort(key=lambda family: (bool(family.part), -len(family.signs)))
-    if not found:
+    matches.sort(key=lambda family: (bool(family.part), -len(family.signs)))
+    if not matches:
         known = ", ".join(families())
         raise WeightsError(f"{where}: no known layout of weights; first keys {brief(keys[:4])}; known are {known}")
-    return found[0]
+    return matches[0]
 
 
 def brief(names: Iterable[str]) -> str:
-    """All of the names, runs of numbers in one: ``h.0-23.ln_1.weight``."""
+    """All names, with consecutive numbers as ranges: ``h.0-23.ln_1.weight``."""
     groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for name in names:
         parts = re.split(r"(?<=\.)(\d{1,6})(?=\.)", name)
         groups.setdefault(tuple(parts[::2]), []).append(tuple(map(int, parts[1::2])))
-    found = []
+    ranges = []
     for words, numbers in groups.items():
         columns = [_runs(sorted(set(column))) for column in zip(*numbers, strict=True)]
-        found.append("".join(word + number for word, number in zip(words, [*columns, ""], strict=True)))
-    return ", ".join(found)
+        ranges.append("".join(word + number for word, number in zip(words, [*columns, ""], strict=True)))
+    return ", ".join(ranges)
 
 
 def _runs(numbers: Sequence[int]) -> str:

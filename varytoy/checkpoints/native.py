@@ -1,5 +1,5 @@
-"""Our own checkpoint folders: configuration, weights and processor are checked against each other before anything is
-built or allocated."""
+"""Load our own checkpoint folders: configuration, weights and processor are checked against each other before anything
+is allocated."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ TIED = "language_model.lm_head.weight"
 
 
 def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
-    """Model and processor of a folder of ours.
+    """Model and processor of one of our folders.
 
     Raises:
-        WeightsError: it lacks something, or its files do not go together.
+        WeightsError: a file is missing, or the files do not fit together.
     """
     if not folder.is_dir():
         raise WeightsError("no such file or folder")
@@ -42,33 +42,35 @@ def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGener
 
 
 def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
-    """The weights, not yet read, and the configuration, which has the shapes of the weights.
+    """The weights, not yet read, and the configuration, checked against the weights' shapes.
 
     Raises:
-        WeightsError: it is no model of ours, or one that is not whole.
+        WeightsError: it is not one of our models, or it is incomplete.
     """
     source = Source(folder)
     file = source.folder / "config.json"
     if "vocabulary_config" not in source.config:
         raise WeightsError(f"{folder} is not a varytoy checkpoint; run `varytoy convert`")
-    with named(f"{file}: its settings make no model"):
+    with named(f"{file}: its settings do not make a valid model"):
         config = VaryConfig.from_pretrained(source.folder)
         _check_relations(config, file)
-        wanted = empty_tensors(config)
-    lost = sorted(wanted.keys() - source.tensors.keys())
-    if lost:
-        raise WeightsError(f"the weights of '{folder}' are not whole: {len(lost)} tensors are missing: {brief(lost)}")
-    for name, tensor in wanted.items():
+        expected = empty_tensors(config)
+    missing = sorted(expected.keys() - source.tensors.keys())
+    if missing:
+        raise WeightsError(
+            f"the weights of '{folder}' are not whole: {len(missing)} tensors are missing: {brief(missing)}"
+        )
+    for name, tensor in expected.items():
         if tensor.shape != source.tensors[name].shape:
             raise WeightsError(
-                f"{file} makes {name} of shape {list(tensor.shape)}, and the weights have "
-                f"{list(source.tensors[name].shape)}: the two are of different models"
+                f"{file} gives {name} the shape {list(tensor.shape)}, but the weights have "
+                f"{list(source.tensors[name].shape)}: they belong to different models"
             )
     return source, config
 
 
 def _check_relations(config: VaryConfig, file: Path) -> None:
-    """What no shape of a tensor shows."""
+    """Check relations between settings that tensor shapes do not show."""
     vision, clip, text = config.vocabulary_config, config.clip_config, config.text_config
     if config.image_token_id >= text.vocab_size:
         raise WeightsError(f"{file}: image_token_id is {config.image_token_id}, and the vocabulary {text.vocab_size}")
@@ -85,7 +87,7 @@ def _check_if_there(file: Path, rules: Rules) -> None:
 
 
 def empty_tensors(config: PretrainedConfig, part: str = "") -> dict[str, Tensor]:
-    """Our names with the shapes of the model, or the part, that the configuration makes; on the meta device."""
+    """Our names and tensors of the model, or of the part, that a configuration describes; on the meta device."""
     with torch.device("meta"):
         if part == "vision_vocabulary":
             model: nn.Module = VisionVocabulary(config)
@@ -97,15 +99,15 @@ def empty_tensors(config: PretrainedConfig, part: str = "") -> dict[str, Tensor]
             model = VaryForConditionalGeneration(config)
     prefix = f"{part}." if part else ""
     tied = bool(getattr(getattr(config, "text_config", config), "tie_word_embeddings", False))
-    found = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
-    return {name: tensor for name, tensor in found.items() if not (tied and name == TIED)}
+    tensors = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    return {name: tensor for name, tensor in tensors.items() if not (tied and name == TIED)}
 
 
 def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     """The processor beside a model of this configuration.
 
     Raises:
-        WeightsError: it cannot be read, or is another model's.
+        WeightsError: it cannot be read, or belongs to another model.
     """
     file = Path(folder) / "processor_config.json"
     read_settings(file, PROCESSOR)
@@ -116,18 +118,20 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
         if not isinstance(processor, VaryProcessor):
             raise WeightsError(f"{file} is of another kind of model: {type(processor).__name__}")
         pixels, tokenizer, clip = processor.image_processor, processor.tokenizer, config.clip_config
-        known = tokenizer.get_vocab()
+        vocabulary = tokenizer.get_vocab()
     if tuple(pixels.stride) != config.vocabulary_config.stride:
         raise WeightsError(
             f"{file}: image_processor.stride is {tuple(pixels.stride)}, the model's {config.vocabulary_config.stride}"
         )
     if clip is not None and pixels.clip_size not in (0, clip.image_size):
         raise WeightsError(f"{file}: image_processor.clip_size is {pixels.clip_size}, the model's {clip.image_size}")
-    beside = f"{file.with_name('tokenizer.json')}:"
-    if known.get("<imgpad>") != config.image_token_id:
-        raise WeightsError(f"{beside} <imgpad> is {known.get('<imgpad>')}, in the model {config.image_token_id}")
-    if max(known.values()) >= config.text_config.vocab_size:
-        raise WeightsError(f"{beside} tokens to {max(known.values())}; the model has {config.text_config.vocab_size}")
+    where = f"{file.with_name('tokenizer.json')}:"
+    if vocabulary.get("<imgpad>") != config.image_token_id:
+        raise WeightsError(f"{where} <imgpad> is {vocabulary.get('<imgpad>')}, in the model {config.image_token_id}")
+    if max(vocabulary.values()) >= config.text_config.vocab_size:
+        raise WeightsError(
+            f"{where} tokens to {max(vocabulary.values())}; the model has {config.text_config.vocab_size}"
+        )
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
-        raise WeightsError(f"{beside} no end of a turn or no padding: tokenizer_config.json must name both")
+        raise WeightsError(f"{where} no end-of-turn or padding token: tokenizer_config.json must name both")
     return processor

@@ -1,4 +1,4 @@
-"""Qwen's rank file (``qwen.tiktoken``) as a fast tokenizer of the tokenizers library."""
+"""Convert Qwen's rank file (``qwen.tiktoken``) to a fast tokenizer."""
 
 import base64
 from pathlib import Path
@@ -18,7 +18,7 @@ SPECIAL = (
     *("<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"),
     *IMAGE_TOKENS,
 )
-"""In the order of their ids, which follow the ranks: 151643 to 151859 behind the real file."""
+"""In the order of their ids, which follow the ranks: 151643 to 151859 for the published file."""
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -31,7 +31,7 @@ class _Converter(TikTokenConverter):
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """A rank file: a line ``BASE64 RANK`` for each token. Raises WeightsError naming the line that is none."""
+    """Read a rank file: a line ``BASE64 RANK`` for each token. Raises WeightsError naming the first invalid line."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
@@ -45,10 +45,10 @@ def read_ranks(path: Path) -> dict[bytes, int]:
 
 
 def tokenizer_from_ranks(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of Qwen and Vary-toy, special tokens behind the ranks.
+    """The tokenizer of Qwen and Vary-toy, special tokens after the ranks.
 
     Raises:
-        WeightsError: the file is no rank file.
+        WeightsError: the file is not a rank file.
     """
     backend = _Converter(str(path), pattern=_WORDS).converted()
     backend.normalizer = normalizers.NFC()

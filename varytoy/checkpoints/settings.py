@@ -1,5 +1,5 @@
-"""What may stand in a ``config.json``, ``processor_config.json`` or ``adapter_config.json``: types and ranges of all
-that is read, so that a wrong value is named with its file, and no size makes a model without end."""
+"""Types and ranges of the settings read from ``config.json``, ``processor_config.json`` and ``adapter_config.json``, so
+that an error names the file and the key, and no size can make an unboundedly large model."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from varytoy.checkpoints.maps import WeightsError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be; ``words`` say it."""
+    """A check on a value; ``words`` describe it in error messages."""
 
     fits: Callable[[Any], bool]
     words: str
@@ -88,7 +88,7 @@ FOREIGN: Rules = {
     "hidden_act": TEXT,
     "vision_select_layer": whole(-1024, 1024),
 }
-"""Of another project's ``config.json``; the sizes are read off the tensors."""
+"""For another project's ``config.json``; sizes are inferred from the tensors."""
 
 OPEN_CLIP: Rules = {"model_cfg": {"quick_gelu": FLAG}}
 
@@ -175,21 +175,21 @@ ADAPTER: Rules = {
 
 
 def read_settings(file: Path, rules: Rules) -> dict:
-    """The JSON object in a file, checked; what has no rule is free, and null says nothing.
+    """Read and check the JSON object in a file. Keys without a rule are not checked; null counts as missing.
 
     Raises:
         WeightsError: naming the file and the key.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{file} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{file}: no settings, but a {type(found).__name__}")
-    _check(found, rules, file, "")
-    return found
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{file}: not a JSON object, but a {type(settings).__name__}")
+    _check(settings, rules, file, "")
+    return settings
 
 
 def _check(tree: dict, rules: Rules, file: Path, prefix: str) -> None:
@@ -208,11 +208,11 @@ def _check(tree: dict, rules: Rules, file: Path, prefix: str) -> None:
 
 @contextmanager
 def named(what: str) -> Iterator[None]:
-    """Context: an error of a library's is a WeightsError that names the file."""
+    """Context: turns any library's error into a WeightsError that names the file."""
     try:
         yield
     except WeightsError:
         raise
-    except Exception as error:  # constructors and readers of six libraries raise nearly anything for what does not fit
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsError(f"{what}: {said[:300]}") from error
+    except Exception as error:  # the constructors and readers of six libraries raise nearly any type
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsError(f"{what}: {message[:300]}") from error

@@ -1,4 +1,4 @@
-"""A checkpoint as it lies on the disk: names and shapes at once, tensors one by one and mapped, never unpickled."""
+"""Read checkpoints from disk: names and shapes at once, tensors one at a time and memory-mapped, never unpickled."""
 
 import json
 import shutil
@@ -18,12 +18,12 @@ from varytoy.checkpoints.maps import Family, WeightsError, recognise
 from varytoy.checkpoints.settings import FOREIGN, OPEN_CLIP, OURS, named, read_settings
 
 _SHARD = 512 * 2**20
-"""Bytes of a file: what is written at once has to stand in memory."""
+"""Bytes per file: each shard is held in memory before it is written."""
 _PICKLED = (".bin", ".pth", ".pt")
 ENDINGS = (".safetensors", *_PICKLED)
-"""Of files of weights."""
+"""Suffixes of weight files."""
 _OTHERS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
-"""What a Trainer pickles beside the weights."""
+"""Other files that a Trainer pickles beside the weights."""
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
@@ -32,11 +32,11 @@ class Source:
 
     Attributes:
         path: file or folder; ``folder``: where configuration and tokenizer are looked for.
-        config: of ``config.json``, empty without one.
-        tensors: every tensor by its name, on the meta device.
+        config: the content of ``config.json``, empty without one.
+        tensors: every tensor by name, on the meta device.
 
     Raises:
-        WeightsError: nothing is there, or it cannot be read.
+        WeightsError: there are no weights, or they cannot be read.
     """
 
     def __init__(self, path: str | Path):
@@ -55,11 +55,11 @@ class Source:
 
     @cached_property
     def family(self) -> Family:
-        """Its layout. Raises WeightsError if it is none that is known."""
+        """Its layout. Raises WeightsError if it is unknown."""
         return recognise(self.tensors, str(self.path))
 
     def get(self, name: str) -> Tensor:
-        """The tensor, its bytes mapped from the file where its format allows that."""
+        """A tensor, memory-mapped where the file format allows it."""
         file = self._homes[name]
         if self._open is None or self._open[0] != file:
             self._open = (file, _pickled(file) if file.suffix in _PICKLED else safe_open(file, "pt"))
@@ -90,8 +90,8 @@ class Source:
                 return [self.path / whole]
         files = sorted(file for file in self.path.iterdir() if file.is_file() and not file.name.startswith(_OTHERS))
         for endings in ((".safetensors",), _PICKLED):
-            if found := [file for file in files if file.suffix in endings]:
-                return found
+            if weight_files := [file for file in files if file.suffix in endings]:
+                return weight_files
         raise WeightsError(f"{self.path} lacks weights: no *.safetensors and no pytorch_model.bin")
 
     def _indexed(self, index: Path) -> list[Path]:
@@ -102,33 +102,33 @@ class Source:
         for name in names:
             if not isinstance(name, str) or not name.endswith(ENDINGS) or Path(name).name != name:
                 raise WeightsError(f"{index}: it names {str(name)[:80]!r}, which is no file of weights beside it")
-        lost = sorted(name for name in names if not (self.path / name).is_file())
-        if lost:
-            raise WeightsError(f"{self.path} lacks {', '.join(lost)}, which {index.name} names")
+        missing = sorted(name for name in names if not (self.path / name).is_file())
+        if missing:
+            raise WeightsError(f"{self.path} lacks {', '.join(missing)}, which {index.name} names")
         return [self.path / name for name in sorted(names)]
 
     def _read_config(self) -> dict:
         file = self.folder / "config.json"
         if not file.is_file() and (self.folder / "open_clip_config.json").is_file():
-            said = read_settings(self.folder / "open_clip_config.json", OPEN_CLIP).get("model_cfg") or {}
-            return {"vision_config": {"hidden_act": "quick_gelu" if said.get("quick_gelu") else "gelu"}}
+            settings = read_settings(self.folder / "open_clip_config.json", OPEN_CLIP).get("model_cfg") or {}
+            return {"vision_config": {"hidden_act": "quick_gelu" if settings.get("quick_gelu") else "gelu"}}
         if not file.is_file():
             return {}
-        found = read_settings(file, {})
-        return read_settings(file, OURS if "vocabulary_config" in found else FOREIGN)
+        config = read_settings(file, {})
+        return read_settings(file, OURS if "vocabulary_config" in config else FOREIGN)
 
 
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
-    """Context: a new folder, which is taken away again where it cannot be filled.
+    """Context: a new folder, which is removed again if writing to it fails.
 
     Raises:
-        WeightsError: something is there already, or cannot be written, as on a full disk.
+        WeightsError: it exists and is not empty, or cannot be written, as on a full disk.
     """
     out = Path(out)
     try:
-        there = out.is_dir()
-        if out.exists() and (not there or any(out.iterdir())):
+        existed = out.is_dir()
+        if out.exists() and (not existed or any(out.iterdir())):
             raise WeightsError(f"{out} is there already: name a new folder")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -138,18 +138,20 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     except BaseException as error:
         for entry in out.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        if not there:
+        if not existed:
             out.rmdir()
-        if isinstance(error, (OSError, SafetensorError)) or type(error) is Exception:  # the last is tokenizers' own
+        if (
+            isinstance(error, (OSError, SafetensorError)) or type(error) is Exception
+        ):  # the tokenizers library raises a bare Exception
             raise WeightsError(f"{out} cannot be written: {error}; what was begun is removed") from error
         raise
 
 
 def write_shards(out: Path, metas: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write tensors as they come into files of half a GiB, with an index where there are several.
+    """Write tensors as they arrive into files of half a GiB, with an index where there are several.
 
     Args:
-        metas: every tensor that will come, in this order; only shapes and types are looked at.
+        metas: every tensor that will be written, in this order; only shapes and dtypes are used.
     """
     shards = split_torch_state_dict_into_shards(
         dict(metas), filename_pattern="model{suffix}.safetensors", max_shard_size=_SHARD
@@ -167,28 +169,28 @@ def write_shards(out: Path, metas: Mapping[str, Tensor], tensors: Iterable[tuple
 
 
 def _pickled(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of torch.save. Nothing in it is executed."""
+    """The tensors of a torch.save file, loaded without executing code."""
     try:
         try:
             tree = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:  # the format of before torch 1.6 cannot be mapped
+        except RuntimeError as error:  # the format from before torch 1.6 cannot be mapped
             if "mmap" not in str(error):
                 raise
             tree = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has many for this, of which some are the unpickler's own
+    except Exception as error:  # torch raises many types here, some of them from the unpickler
         raise WeightsError(f"{file}: cannot be read as weights: it is cut short, or holds more than tensors") from error
     for wrapper in _WRAPPERS:
         if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
             tree = tree[wrapper]
             break
     tree = tree if isinstance(tree, dict) else {}
-    found = {name: value for name, value in tree.items() if isinstance(name, str) and isinstance(value, Tensor)}
-    if not found:
+    tensors = {name: value for name, value in tree.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not tensors:
         raise WeightsError(f"{file}: holds no tensors")
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{file}: {name} is no plain tensor, but one of another layout or of repeated numbers")
-    return found
+    return tensors
 
 
 _DTYPES = {

@@ -1,4 +1,4 @@
-"""Opening what a user gives: pictures of any kind and PDFs, page by page, one clear sentence for all that is wrong."""
+"""Open images of any kind and PDFs page by page; every problem is reported as one clear sentence."""
 
 import stat
 import threading
@@ -15,22 +15,22 @@ from varytoy.errors import first_line
 __all__ = ["DocumentError", "Page", "PasswordError", "Source", "open_pages", "to_rgb"]
 
 PDF_PIXELS = 40_000_000
-"""A larger page is rendered smaller; A0 at 150 dpi has 35 million."""
+"""Larger pages are rendered at a lower resolution; A0 at 150 dpi has 35 million pixels."""
 MAX_BYTES = 2**30
 SMALL_PAGE = 300
-"""Points of a page's longer side below which it is a card, a label or one in larger units (/UserUnit, which pdfium does
-not heed), rendered as large as an A4 page."""
+"""Pages whose longer side has fewer points (cards, labels, or pages with /UserUnit, which pdfium ignores) are rendered
+as large as an A4 page."""
 A4_LENGTH = 842
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")
-"""What pictures begin with, whose comments may hold what a PDF's header does."""
+_IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")
+"""First bytes of images, whose comments may contain a PDF header."""
 Source = str | Path | bytes | Image.Image
 
-_PDF_LOCK = threading.RLock()  # pdfium is not thread-safe, and knows no documents apart
+_PDF_LOCK = threading.RLock()  # pdfium is not thread-safe, not even across documents
 
 
 @dataclass
 class Page:
-    """Page ``number``, from 1, of ``page_count``. Rendered or decoded when ``image`` is first asked for."""
+    """Page ``number``, from 1, of ``page_count``. Rendered or decoded when ``image`` is first accessed."""
 
     number: int
     page_count: int
@@ -41,7 +41,7 @@ class Page:
 
     @property
     def image(self) -> Image.Image:
-        """RGB. Raises DocumentError, whose ``page`` is this number: other pages may still be whole."""
+        """RGB. Raises DocumentError, whose ``page`` is this number: other pages may still be readable."""
         if self._image is None:
             try:
                 self._image = self._open()
@@ -51,12 +51,12 @@ class Page:
         return self._image
 
     def forget(self) -> None:
-        """Let go of the pixels."""
+        """Release the pixels."""
         self._image = None
 
     @property
     def text(self) -> str | None:
-        """The PDF's own text layer, read when first asked for; None where there is none."""
+        """The PDF's text layer, read when first accessed; None if there is none."""
         if self._text is None:
             self._text = self._read_text()
         return self._text
@@ -65,26 +65,25 @@ class Page:
 def open_pages(
     source: Source, pages: Iterable[int] | None = None, dpi: float = 150, password: str | None = None
 ) -> Iterator[Page]:
-    """The pages of a picture, a TIFF of several frames or a PDF: a path, the file's bytes, or an opened picture.
+    """The pages of an image, a multi-frame TIFF or a PDF, given as a path, the file's bytes or a PIL image.
 
-    ``pages``: 1-based numbers in the wanted order, all where None. ``dpi``: how fine PDF pages are rendered, less where
-    a page would pass ``PDF_PIXELS``, more where it is smaller than ``SMALL_PAGE``. ``password``: of a protected PDF.
-    Raises DocumentError for what is wrong with the file as a whole; what is wrong with one page is raised by its
-    ``image``.
+    ``pages``: 1-based numbers in the desired order, None for all. ``dpi``: resolution of PDF pages, lower where a page
+    would exceed ``PDF_PIXELS``, higher where it is smaller than ``SMALL_PAGE``. ``password``: of a protected PDF.
+    Raises DocumentError for problems of the whole file; a problem of one page is raised by its ``image``.
     """
-    wanted = None if pages is None else list(pages)
+    numbers = None if pages is None else list(pages)
     if not dpi > 0:
         raise DocumentError(f"dpi is {dpi}; it must be more than 0.")
     if isinstance(source, Image.Image):
-        return _picture_pages(source, "the picture", wanted)
+        return _image_pages(source, "the picture", numbers)
     data, name = _bytes_of(source)
-    if b"%PDF" in data[:1024] and not data.startswith(_PICTURES):
-        return _pdf_pages(data, name, wanted, dpi, password)
-    return _picture_pages(open_picture(data, name), name, wanted)
+    if b"%PDF" in data[:1024] and not data.startswith(_IMAGE_SIGNATURES):
+        return _pdf_pages(data, name, numbers, dpi, password)
+    return _image_pages(open_picture(data, name), name, numbers)
 
 
 def _bytes_of(source: str | Path | bytes) -> tuple[bytes, str]:
-    """The file's bytes and how to call it."""
+    """The file's bytes and its name for messages."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), "the file"
     else:
@@ -110,56 +109,56 @@ def _bytes_of(source: str | Path | bytes) -> tuple[bytes, str]:
     return data, name
 
 
-def _numbers(wanted: list[int] | None, count: int, name: str) -> list[int]:
-    """The page numbers to give, checked."""
-    if wanted is None:
+def _numbers(numbers: list[int] | None, count: int, name: str) -> list[int]:
+    """The checked page numbers; all pages for None."""
+    if numbers is None:
         return list(range(1, count + 1))
-    for number in wanted:
+    for number in numbers:
         if isinstance(number, bool) or not hasattr(number, "__index__") or not 1 <= number <= count:
-            has = "1 page" if count == 1 else f"{count} pages"
-            raise DocumentError(f"{name} has {has}, page {number} was asked for.")
-    return wanted
+            available = "1 page" if count == 1 else f"{count} pages"
+            raise DocumentError(f"{name} has {available}, page {number} was asked for.")
+    return numbers
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------------
 
 
-def _picture_pages(picture: Image.Image, name: str, wanted: list[int] | None) -> Iterator[Page]:
-    # The frames of other formats are an animation, or a photograph and its preview.
-    count = _frames(picture) if picture.format == "TIFF" else 1
-    numbers = _numbers(wanted, count, name)
+def _image_pages(image: Image.Image, name: str, requested: list[int] | None) -> Iterator[Page]:
+    # Frames of other formats are an animation, or a photograph and its preview.
+    count = _frames(image) if image.format == "TIFF" else 1
+    numbers = _numbers(requested, count, name)
     if count == 1:
-        check_size(*picture.size, name)
-    return (Page(number, count, lambda n=number: _frame(picture, n, count, name)) for number in numbers)
+        check_size(*image.size, name)
+    return (Page(number, count, lambda n=number: _frame(image, n, count, name)) for number in numbers)
 
 
-def _frames(picture: Image.Image) -> int:
-    """Frames of a TIFF; where the chain of them is broken, the last one counted is the broken one."""
+def _frames(image: Image.Image) -> int:
+    """Number of frames of a TIFF; if their chain is broken, the last one counted is the broken one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         number = 0
         try:
             for number in range(MAX_PIXELS):
-                picture.seek(number)
+                image.seek(number)
         except EOFError:
             pass
         except Exception:  # pillow's readers raise nearly anything on malformed headers
-            if getattr(picture, "fp", None) is None:  # closed: the frame that was loaded is what is left
+            if getattr(image, "fp", None) is None:  # closed: only the loaded frame is left
                 return 1
             number += 1
         return max(number, 1)
 
 
-def _frame(picture: Image.Image, number: int, count: int, name: str) -> Image.Image:
-    """The frame, upright, on paper, RGB."""
+def _frame(image: Image.Image, number: int, count: int, name: str) -> Image.Image:
+    """The frame as RGB, upright, on an opaque background."""
     page = f"Page {number} of {name}" if count > 1 else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if getattr(picture, "tell", lambda: 0)() != number - 1:
-                picture.seek(number - 1)
-            check_size(*picture.size, page)
-            return to_rgb(picture)
+            if getattr(image, "tell", lambda: 0)() != number - 1:
+                image.seek(number - 1)
+            check_size(*image.size, page)
+            return to_rgb(image)
     except DocumentError:
         raise
     except Exception as error:  # pillow's decoders raise nearly anything on malformed data
@@ -180,12 +179,12 @@ class _Pdf:
         with _PDF_LOCK:
             try:
                 self._document = pypdfium2.PdfDocument(data, password)
-                self._document.init_forms()  # before any page, or the values of form fields are not drawn
+                self._document.init_forms()  # before any page, else the values of form fields are not drawn
                 self.count = len(self._document)
             except pypdfium2.PdfiumError as error:
                 if "password" in str(error).lower():
                     if password:
-                        raise PasswordError(f"{name}: this is not its password.") from None
+                        raise PasswordError(f"{name}: the password is wrong.") from None
                     raise PasswordError(f"{name} is protected by a password, which is needed to read it.") from None
                 raise DocumentError(f"{name} is a broken PDF and cannot be opened.") from None
         if self.count == 0:
@@ -206,7 +205,7 @@ class _Pdf:
                 longer, shorter = max(width, height), min(width, height)
                 scale = dpi / 72 * (A4_LENGTH / longer if longer < SMALL_PAGE else 1)
                 scale = min(scale, (PDF_PIXELS / (width * height)) ** 0.5 * 0.999)
-                scale = min(scale, 30_000 / longer)  # pdfium's bitmaps end near this
+                scale = min(scale, 30_000 / longer)  # pdfium's bitmaps are limited to about this
                 if scale * shorter < 1:
                     raise DocumentError(f"{name} is {width:.0f} x {height:.0f} points, too narrow to be shown.")
                 return page.render(scale=scale).to_pil().convert("RGB")
@@ -216,23 +215,23 @@ class _Pdf:
                 page.close()
 
     def text(self, number: int) -> str | None:
-        """The text layer with "\\n" between lines; None where there is none or it cannot be read."""
+        """The text layer with "\\n" between lines; None if there is none or it cannot be read."""
         with _PDF_LOCK:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()
-                found = layer.get_text_bounded()
+                text = layer.get_text_bounded()
                 layer.close()
                 page.close()
             except (self._error, IndexError):
                 return None
-        found = found.replace("\r\n", "\n").replace("\r", "\n")
-        return found if found.strip() else None
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return text if text.strip() else None
 
 
-def _pdf_pages(data: bytes, name: str, wanted: list[int] | None, dpi: float, password: str | None) -> Iterator[Page]:
+def _pdf_pages(data: bytes, name: str, requested: list[int] | None, dpi: float, password: str | None) -> Iterator[Page]:
     document = _Pdf(data, name, password)
     return (
         Page(number, document.count, lambda n=number: document.render(n, dpi), lambda n=number: document.text(n))
-        for number in _numbers(wanted, document.count, name)
+        for number in _numbers(requested, document.count, name)
     )

@@ -1,4 +1,4 @@
-"""Opening pictures of any kind and bringing them to RGB: upright, on paper that contrasts, 8 bits."""
+"""Open images of any kind and convert them to RGB: upright, on a contrasting opaque background, 8 bits."""
 
 import io
 import warnings
@@ -10,7 +10,7 @@ FORMATS = (
     *("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000"),
     *("ICO", "ICNS", "PCX", "TGA", "SGI", "DDS", "XBM", "XPM"),
 )
-"""Pillow's formats that are opened. Others are refused by name: EPS would start Ghostscript, PSD holds layers."""
+"""Accepted Pillow formats. Others are refused by name: EPS would start Ghostscript, PSD holds layers."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -20,7 +20,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of that EXIF orientation upright."""
+"""Transposition that makes an image of an EXIF orientation upright."""
 _ORIENTATION = 0x0112
 _EXPORT = "export it as PNG or JPEG"
 _OTHERS = (
@@ -41,21 +41,21 @@ _HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 class DocumentError(ValueError):
-    """The document cannot be read; the message is one sentence for the user. ``page`` is set where only that page is
-    concerned."""
+    """The document cannot be read; the message is one sentence for the user. ``page`` is set if only that page is
+    affected."""
 
     page: int | None = None
 
 
 class PasswordError(DocumentError):
-    """A PDF that needs a password, or another one."""
+    """The PDF needs a password, or the password is wrong."""
 
 
 def open_picture(data: bytes, name: str) -> Image.Image:
-    """The picture with its header read, no pixels decoded. Raises DocumentError."""
+    """Read the image's header without decoding pixels. Raises DocumentError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pillow warns of large pictures; the limit here is stated below
+            warnings.simplefilter("ignore")  # pillow warns about large images; MAX_PIXELS is the limit here
             return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise DocumentError(_too_large(name)) from None
@@ -69,17 +69,17 @@ def open_picture(data: bytes, name: str) -> Image.Image:
 
 
 def _other_format(data: bytes) -> str:
-    """What a file is that is neither a picture of ours nor a PDF, with the fix; empty where unknown."""
+    """Description and fix for a file that is neither an accepted image nor a PDF; empty if unknown."""
     if data[4:8] == b"ftyp":
         if any(brand in data[8:32] for brand in _HEIF):
             return f"a HEIC picture; {_EXPORT}"
         return "a film; save a frame of it as PNG or JPEG"
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    return next((what for place, sign, what in _OTHERS if start[place:].startswith(sign)), "")
+    return next((description for offset, signature, description in _OTHERS if start[offset:].startswith(signature)), "")
 
 
 def check_size(width: float, height: float, name: str) -> None:
-    """Raises DocumentError for a picture without pixels or with more than ``MAX_PIXELS``."""
+    """Raises DocumentError for an image without pixels or with more than ``MAX_PIXELS``."""
     if width < 1 or height < 1:
         raise DocumentError(f"{name} has no pixels ({width:.0f} x {height:.0f}).")
     if width * height > MAX_PIXELS:
@@ -91,54 +91,54 @@ def _too_large(name: str, width: int = 0, height: int = 0) -> str:
     return f"{name} has over {MAX_PIXELS // 1_000_000} megapixels{shape}; reduce it first."
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """RGB; upright as its EXIF says, on paper where it was transparent, 16 bits brought to 8."""
-    picture.load()  # which turns a TIFF by itself, and takes the tag away
-    orientation = _orientation(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bits(picture).convert("RGB")
-    elif picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = _on_paper(picture.convert("RGBA"))
-    elif picture.mode != "RGB":
-        picture = picture.convert("RGB")
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB: upright according to EXIF, on an opaque background, 16 bits reduced to 8."""
+    image.load()  # rotates a TIFF according to its tag and removes the tag
+    orientation = _orientation(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image).convert("RGB")
+    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = _on_paper(image.convert("RGBA"))
+    elif image.mode != "RGB":
+        image = image.convert("RGB")
     if orientation not in _UPRIGHT:
-        return picture
-    upright = picture.transpose(_UPRIGHT[orientation])
-    upright.info = {}  # which says that it is still to be turned
+        return image
+    upright = image.transpose(_UPRIGHT[orientation])
+    upright.info = {}  # it still has the EXIF orientation
     return upright
 
 
-def _orientation(picture: Image.Image) -> int:
-    """EXIF's, or 1 where there is none or the EXIF block cannot be read: the pixels are whole without it."""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, or 1 if it is missing or EXIF cannot be read: the pixels are intact without it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return picture.getexif().get(_ORIENTATION, 1)
+            return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # pillow's EXIF reader raises nearly anything on malformed blocks
         return 1
 
 
-def _on_paper(picture: Image.Image) -> Image.Image:
-    """RGBA -> RGB, on white; on black where most is transparent and what is not is light, such as white letters."""
+def _on_paper(image: Image.Image) -> Image.Image:
+    """RGBA -> RGB on white; on black if most pixels are transparent and the others are light, such as white letters."""
     import numpy as np
 
-    values = np.asarray(picture)
-    shown = values[..., 3] > 127
-    light = 0.0
-    if 0 < shown.mean() < 0.7:
-        light = float((values[..., :3][shown] @ np.float32([0.299, 0.587, 0.114])).mean())
-    paper = Image.new("RGBA", picture.size, "black" if light > 170 else "white")
-    return Image.alpha_composite(paper, picture).convert("RGB")
+    values = np.asarray(image)
+    opaque = values[..., 3] > 127
+    brightness = 0.0
+    if 0 < opaque.mean() < 0.7:
+        brightness = float((values[..., :3][opaque] @ np.float32([0.299, 0.587, 0.114])).mean())
+    background = Image.new("RGBA", image.size, "black" if brightness > 170 else "white")
+    return Image.alpha_composite(background, image).convert("RGB")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits brought to 8; pillow's own conversion cuts everything above 255 off. Scanners and cameras
-    write 10, 12 or 14 bits into 16, so white is the smallest full scale that holds the brightest value."""
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Reduce grey of 16 or 32 bits to 8; pillow's own conversion clips everything above 255. Scanners and cameras write
+    10, 12 or 14 bits into 16, so white is the smallest full scale that holds the brightest value."""
     import numpy as np
 
-    values = np.nan_to_num(np.asarray(picture).astype(np.float32))
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))
     most = float(values.max(initial=0))
-    if picture.mode == "F" and most <= 1:
+    if image.mode == "F" and most <= 1:
         top = 1.0
     else:
         top = next((2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if most < 2**bits), most)

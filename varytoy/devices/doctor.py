@@ -1,4 +1,4 @@
-"""``varytoy doctor``: a line a check, each with its reason and fix; the last says what this machine can run."""
+"""``varytoy doctor``: one line per check, with its reason and fix; the last line lists what this machine can run."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from varytoy.errors import first_line
 from varytoy.extras import pip_line
 
 OLD_CARDS = "https://download.pytorch.org/whl/cu126"
-"""PyTorch's wheels that still have kernels for cards before the RTX 20 series."""
+"""PyTorch wheels that still have kernels for GPUs before the RTX 20 series."""
 RESERVE = 0.8
 NEEDS = {
     "read in nf4": 2.97,
@@ -27,16 +27,16 @@ NEEDS = {
     "train full-offload": 6.25,
     "train full-8bit": 8.83,
 }
-"""GiB that Vary-toy takes of a card, without the reserve: ``python -m train needs`` for one page, ``python -m train
+"""GiB of GPU memory that Vary-toy needs, without the reserve: ``python -m train needs`` for one page, ``python -m train
 memory`` at 2,048 tokens (4,096 with offload), micro-batch 1."""
 HOST = {"train full-offload": 34.8}
-"""GiB that it takes of the host."""
+"""GiB of host memory that it needs."""
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``state``: good, failed (something will not work) or note; ``fix`` is empty where there is nothing to mend."""
+    """Result of a check. ``state``: good, failed (something will not work) or note; ``fix`` is empty if not needed."""
 
     name: str
     state: str
@@ -49,7 +49,7 @@ class Finding:
 
 
 def examine(build: bool = True) -> Iterator[Finding]:
-    """All checks, as they end. ``build``: also compile DeepSpeed's CPU Adam, which takes minutes the first time."""
+    """Run all checks. ``build``: also compile DeepSpeed's CPU Adam, which takes minutes the first time."""
     checks: list[Callable[[], Finding]] = [_torch, _precision, _torchvision, _transformers, _bitsandbytes]
     checks += [_deepspeed if build else _deepspeed_unbuilt, _versions, _host, _cache]
     for check in checks:
@@ -73,13 +73,13 @@ def _torch() -> Finding:
         return Finding("torch", "good", f"{version}, with kernels for {name}")
     if shutil.which("nvidia-smi"):
         fix = f"a newer driver, or pip install torch torchvision --index-url {OLD_CARDS}"
-        return Finding("torch", "failed", f"{version} finds no card, and there is an NVIDIA driver", fix)
+        return Finding("torch", "failed", f"{version} finds no GPU, but there is an NVIDIA driver", fix)
     return Finding("torch", "good", f"{version}; no NVIDIA card")
 
 
 def has_kernels(capability: tuple[int, int], archs: list[str]) -> bool:
-    """Whether a build for ``archs`` (sm_61, compute_90 …) runs on a card: kernels of the same major number and not a
-    higher minor one, or code that the driver compiles itself."""
+    """Whether a build for ``archs`` (sm_61, compute_90 …) runs on a GPU: kernels of the same major and no higher minor
+    version, or PTX that the driver compiles."""
     for arch in archs:
         kind, _, digits = arch.partition("_")
         number = "".join(character for character in digits if character.isdigit())
@@ -118,10 +118,12 @@ def _transformers() -> Finding:
 
 
 def _versions() -> Finding:
-    """What differs from the lock; outside the allowed ranges is a failure."""
-    found = differences()
-    outside = [f"{each.name} {each.installed} ({each.allowed})" for each in found if each.allowed]
-    others = [f"{each.name} {each.installed} (tested: {each.tested})" for each in found if not each.allowed]
+    """Differences from the lock file; a version outside the allowed ranges is a failure."""
+    versions = differences()
+    outside = [f"{version.name} {version.installed} ({version.allowed})" for version in versions if version.allowed]
+    others = [
+        f"{version.name} {version.installed} (tested: {version.tested})" for version in versions if not version.allowed
+    ]
     fix = f"{pip_line('demo')} (with the extras that you use)"
     if outside:
         return Finding("versions", "failed", f"outside the allowed ranges: {', '.join(outside)}", fix)
@@ -145,8 +147,8 @@ def _bitsandbytes() -> Finding:
     packed, state = functional.quantize_4bit(values, quant_type="nf4")
     error = float((functional.dequantize_4bit(packed, state) - values).abs().max())
     if error > 0.2:
-        return Finding("bitsandbytes", "failed", f"{version} packs and unpacks wrongly on {device} (error {error:.2f})")
-    return Finding("bitsandbytes", "good", f"{version}, packs and unpacks on {device}")
+        return Finding("bitsandbytes", "failed", f"{version} quantizes wrongly on {device} (error {error:.2f})")
+    return Finding("bitsandbytes", "good", f"{version}, quantizes and dequantizes on {device}")
 
 
 def _deepspeed_unbuilt() -> Finding:
@@ -163,15 +165,15 @@ def _deepspeed() -> Finding:
     program = "from deepspeed.ops.op_builder import CPUAdamBuilder; CPUAdamBuilder().load(verbose=False)"
     environment = dict(os.environ) | ({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"})
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        lines = (done.stdout + done.stderr).splitlines()
-        # The compiler's own words, and not those of Python's traceback around it.
-        found = next((line for line in lines if "error:" in line.lower()), (lines or ["no message"])[-1])
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    if process.returncode:
+        lines = (process.stdout + process.stderr).splitlines()
+        # The compiler's message, not the Python traceback around it.
+        message = next((line for line in lines if "error:" in line.lower()), (lines or ["no message"])[-1])
         return Finding(
             "deepspeed",
             "failed",
-            f"{version}: CPU Adam, for full-offload, cannot be compiled: {found.strip()}",
+            f"{version}: CPU Adam, for full-offload, cannot be compiled: {message.strip()}",
             "install a C++ compiler and ninja (apt-get install g++; pip install ninja), or train without offload",
         )
     return Finding("deepspeed", "good", f"{version}, CPU Adam is compiled")
@@ -187,7 +189,7 @@ def _host() -> Finding:
 
 
 def memory() -> tuple[float, float]:
-    """GiB of the host: free (with what is cached of files), and all."""
+    """GiB of host memory: available (including the page cache), and total."""
     try:
         rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free, total = (int(rows[name].split()[0]) * 1024 / GIB for name in ("MemAvailable", "MemTotal"))
@@ -215,9 +217,9 @@ def _cache() -> Finding:
 
 
 def _can_run() -> Finding:
-    """What Vary-toy's recipes find here."""
+    """Which of Vary-toy's recipes fit this machine."""
     if not torch.cuda.is_available():
-        text = "reading on the CPU (vary-nano at ease, Vary-toy slowly), training of vary-nano; Vary-toy's needs a card"
+        text = "reading on the CPU (vary-nano easily, Vary-toy slowly), training of vary-nano; Vary-toy's needs a GPU"
         return Finding("this machine", "note", text)
     packed = version_of("bitsandbytes") is not None
     card, host = torch.cuda.mem_get_info()[1] / GIB, memory()[1]
@@ -225,11 +227,11 @@ def _can_run() -> Finding:
     fits = [name for name in fits if packed or name.split()[-1] not in ("nf4", "qlora", "full-8bit")]
     lacks = [f"{name} ({need + RESERVE:.1f} GiB)" for name, need in NEEDS.items() if name not in fits]
     text = f"Vary-toy: {', '.join(fits) or 'nothing'}" + (f"; not {', '.join(lacks)}" if lacks else "")
-    return Finding("this machine", "note", text, "python -m train memory RECIPE says it exactly")
+    return Finding("this machine", "note", text, "python -m train memory RECIPE gives exact numbers")
 
 
 def report(build: bool = True) -> int:
-    """Print all findings. Returns how many are failed."""
+    """Print all findings. Returns the number of failures."""
     failed = 0
     for finding in examine(build):
         print(finding, flush=True)

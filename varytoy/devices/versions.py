@@ -1,4 +1,4 @@
-"""Installed packages beside the versions that varytoy is tested with (``constraints.txt``, written by ``.ci/lock``)."""
+"""Compare installed packages with the tested versions (``constraints.txt``, written by ``.ci/lock``)."""
 
 import importlib.metadata
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from varytoy.devices.precision import version_of
 
 @dataclass(frozen=True)
 class Difference:
-    """An installed package that is not the tested one; ``allowed`` is the range of pyproject.toml that it breaks, or
-    empty."""
+    """An installed package whose version is not the tested one; ``allowed`` is the range of pyproject.toml that it
+    violates, or empty."""
 
     name: str
     installed: str
@@ -23,29 +23,29 @@ class Difference:
 
 def tested_versions() -> dict[str, str]:
     """Name -> version on this platform and Python, from the lock."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for line in files("varytoy").joinpath("constraints.txt").read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             entry = Requirement(line)
             if entry.marker is None or entry.marker.evaluate():
-                found[canonicalize_name(entry.name)] = str(entry.specifier).removeprefix("==")
-    return found
+                versions[canonicalize_name(entry.name)] = str(entry.specifier).removeprefix("==")
+    return versions
 
 
 def requirements() -> list[Requirement]:
-    """Everything that varytoy names, extras included."""
-    found = []
+    """All requirements of varytoy, extras included."""
+    entries = []
     for line in importlib.metadata.requires("varytoy") or ():
         try:
-            found.append(Requirement(line))
-        except InvalidRequirement:  # of a metadata format that is newer than the packaging library
+            entries.append(Requirement(line))
+        except InvalidRequirement:  # a metadata format newer than the packaging library
             continue
-    return found
+    return entries
 
 
 def differences() -> list[Difference]:
-    """Of the packages that varytoy names and that are installed. A local build (``2.13.0+cpu``) is no difference."""
-    tested, found = tested_versions(), {}
+    """Differences among the installed requirements. A local build (``2.13.0+cpu``) does not count as a difference."""
+    tested, different = tested_versions(), {}
     for entry in requirements():
         name = canonicalize_name(entry.name)
         installed = version_of(name)
@@ -54,5 +54,5 @@ def differences() -> list[Difference]:
         public = installed.split("+")[0]
         outside = "" if entry.specifier.contains(public, prereleases=True) else str(entry.specifier)
         if outside or public != tested[name]:
-            found[name] = Difference(name, installed, tested[name], outside)
-    return [found[name] for name in sorted(found)]
+            different[name] = Difference(name, installed, tested[name], outside)
+    return [different[name] for name in sorted(different)]

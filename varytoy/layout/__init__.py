@@ -1,4 +1,4 @@
-"""Page layout without a model: ink, lines, blocks in reading order, and which way up a page stands."""
+"""Page layout analysis without a model: ink, lines, blocks in reading order, and page orientation."""
 
 from varytoy.layout.blocks import Block, crop_block, join_blocks
 from varytoy.layout.ink import SMALLEST, text_mask

@@ -1,4 +1,4 @@
-"""Page layout without a model: a recursive cut by white space turns segments of lines into columns, paragraphs and
+"""Page segmentation without a model: a recursive cut at white space groups line segments into columns, paragraphs and
 blocks of a few lines, in reading order.
 """
 
@@ -12,18 +12,18 @@ from PIL import Image
 from varytoy.layout.ink import Analysis, Segment, segments_size, text_mask
 
 WIDEST_LINE, PIECE = 125, 65
-"""In heights of x: lines that are longer are cut at word spaces into pieces of about the second. Models that read
-blocks lose their place in long lines; those of pages have up to 110."""
-MAX_VISITS = 400_000  # segments times gutters that are tried; the fullest pages have 130,000
+"""In x-heights: longer lines are cut at word spaces into pieces of about ``PIECE``. Models that read blocks lose track
+in long lines; lines of ordinary pages have up to 110."""
+MAX_VISITS = 400_000  # most segments x gutters tried; the densest pages have 130,000
 
 
 @dataclass(frozen=True)
 class Block:
     """A block of text lines, or a picture.
 
-    ``box``: xyxy in pixels of the page. ``text_size``: height of x in the same pixels, 0 for a picture. ``skew``:
-    degrees by which the lines fall to the right. ``paragraph_start``: false where a paragraph was split only because
-    it has too many lines. ``line_start``: false where a line was, because it is too long.
+    ``box``: xyxy in pixels of the page. ``text_size``: x-height in the same pixels, 0 for a picture. ``skew``: degrees
+    by which the lines slope down to the right. ``paragraph_start``: false if the block continues a paragraph that was
+    split for its length. ``line_start``: false if it continues a line that was split for its length.
     """
 
     box: tuple[int, int, int, int]
@@ -42,7 +42,7 @@ def _same_row(lead: Segment, other: Segment) -> bool:
     """Whether a segment belongs to the line of a longer one."""
     if lead.picture or other.picture:
         return False
-    reach = 1.0 if other.x1 - other.x0 < 4 * lead.size else 0.3  # short ones may be raised
+    reach = 1.0 if other.x1 - other.x0 < 4 * lead.size else 0.3  # short ones may be superscripts
     return lead.top - reach * lead.size < other.middle < lead.base + 0.3 * lead.size
 
 
@@ -51,21 +51,21 @@ def _lines(segments: Sequence[Segment]) -> list[Line]:
     lines: list[Line] = []
     leads: list[Segment] = []  # the longest segment of each line
     step = max(sum(s.size for s in segments) / max(len(segments), 1), 1.0)
-    near: dict[int, list[int]] = {}  # the lines that a segment may belong to, by its height on the page
-    # Long ones first: a quotation mark or a raised number says little about where its line is.
+    candidates: dict[int, list[int]] = {}  # lines that a segment may belong to, by vertical position
+    # Long ones first: a quotation mark or a superscript says little about the position of its line.
     for segment in sorted(segments, key=lambda s: s.x0 - s.x1):
-        middle, nearest, least = segment.middle, -1, np.inf
-        for k in near.get(int(middle // step), ()):
-            away = abs(leads[k].middle - middle)
-            if away < least and _same_row(leads[k], segment):
-                nearest, least = k, away
+        middle, nearest, smallest = segment.middle, -1, np.inf
+        for k in candidates.get(int(middle // step), ()):
+            distance = abs(leads[k].middle - middle)
+            if distance < smallest and _same_row(leads[k], segment):
+                nearest, smallest = k, distance
         if nearest >= 0:
             lines[nearest].append(segment)
             continue
         if not segment.picture:
             low, high = segment.top - segment.size, segment.base + 0.3 * segment.size
-            for place in range(int(low // step), int(high // step) + 1):
-                near.setdefault(place, []).append(len(lines))
+            for row in range(int(low // step), int(high // step) + 1):
+                candidates.setdefault(row, []).append(len(lines))
         lines.append([segment])
         leads.append(segment)
     order = sorted(range(len(lines)), key=lambda k: leads[k].middle)
@@ -77,7 +77,7 @@ def _span(line: Line) -> tuple[float, float]:
 
 
 def _are_columns(left: list[Segment], right: list[Segment], unit: float) -> bool:
-    """Whether two sides of a gutter are read one after the other (columns) and not row by row (table, contents)."""
+    """Whether the two sides of a gutter are columns, and not cells that are read row by row (table, contents)."""
     if any(s.picture and s.base - s.top > 6 * unit for s in left + right):
         return True
     if max(len(left), len(right)) < 3:
@@ -135,42 +135,42 @@ def _stretches(segments: list[Segment], x: float) -> list[tuple[list, list, list
 def _gutters(segments: list[Segment], unit: float) -> list[float]:
     """Middles of the x ranges that few segments cross."""
     x0, x1 = np.sort([s.x0 for s in segments]), np.sort([s.x1 for s in segments])
-    places = np.arange(x0[0] + 2 * unit, x1[-1] - 2 * unit, 0.25 * unit)
-    if len(places) < 3:
+    positions = np.arange(x0[0] + 2 * unit, x1[-1] - 2 * unit, 0.25 * unit)
+    if len(positions) < 3:
         return []
-    crossed = np.searchsorted(x0, places, "left") - np.searchsorted(x1, places, "right")
+    crossed = np.searchsorted(x0, positions, "left") - np.searchsorted(x1, positions, "right")
     valley = (crossed[1:-1] <= crossed[:-2]) & (crossed[1:-1] <= crossed[2:]) & (crossed[1:-1] <= 0.4 * crossed.max())
-    least = np.pad(valley, 2)
-    turns = np.flatnonzero(least[1:] != least[:-1])
-    return [float(places[(a + b) // 2]) for a, b in zip(turns[::2], turns[1::2], strict=True)]
+    padded = np.pad(valley, 2)
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    return [float(positions[(a + b) // 2]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 class _Cutter:
-    """The recursive cut into columns. ``cancel``: set to have what is left read by rows.
+    """The recursive cut into columns. ``cancel``: when set, the rest is read row by row.
 
-    On a texture gutters and depth are without end: the work is bounded, and what passes the bound is read by rows.
+    Textures have arbitrarily many gutters, so the work is bounded; beyond the bound, segments are read row by row.
     """
 
     def __init__(self, unit: float, cancel: threading.Event | None = None):
         self.unit, self.cancel, self.left = unit, cancel, MAX_VISITS
 
     def columns(self, segments: list[Segment]) -> list[list[Segment]]:
-        """Groups in reading order; within a group nothing but rows."""
-        best, parts = 0, []
+        """Groups in reading order; each group is one column of rows."""
+        best_score, parts = 0, []
         ordered = sorted(segments, key=lambda s: s.middle)
         for x in _gutters(segments, self.unit):
             self.left -= len(segments)
             if self.left < 0 or (self.cancel is not None and self.cancel.is_set()):
                 break
-            found = _stretches(ordered, x)
-            sides = [(a, b) for a, b, _ in found if a and b]
-            good = sum(len(a) + len(b) for a, b in sides)
+            stretches = _stretches(ordered, x)
+            sides = [(a, b) for a, b, _ in stretches if a and b]
+            score = sum(len(a) + len(b) for a, b in sides)
             for a, b in sides:
-                if good > best and not _are_columns(a, b, self.unit):
-                    good -= len(a) + len(b)
-            if good > best:
-                best, parts = good, found
-        if not best:
+                if score > best_score and not _are_columns(a, b, self.unit):
+                    score -= len(a) + len(b)
+            if score > best_score:
+                best_score, parts = score, stretches
+        if not best_score:
             return [segments]
         groups: list[list[Segment]] = []
         rest: list[Segment] = []
@@ -190,33 +190,33 @@ def _size_of(line: Line) -> float:
 
 
 def _paragraphs(group: list[Segment], pitch: float, unit: float) -> list[list[Line]]:
-    """Lines of one column, parted at wider gaps, at another text size, at indents and at pictures."""
+    """Lines of one column, split at wider gaps, changes of text size, indents and pictures."""
     lines = _lines(group)
     spans = np.array([_span(line) for line in lines])
     sizes = np.array([_size_of(line) for line in lines])
     bases = np.array([max(line, key=lambda s: s.letters).base for line in lines])
     steps = np.diff(bases)
-    usual = steps[(steps > 1.9 * unit) & (steps < 7 * sizes[1:]) & (np.abs(np.diff(sizes)) < 0.15 * sizes[1:])]
-    pitch = float(np.quantile(usual, 0.15)) if len(usual) >= 3 else pitch
+    regular = steps[(steps > 1.9 * unit) & (steps < 7 * sizes[1:]) & (np.abs(np.diff(sizes)) < 0.15 * sizes[1:])]
+    pitch = float(np.quantile(regular, 0.15)) if len(regular) >= 3 else pitch
     edge, width = spans[:, 0].min(), spans[:, 1].max() - spans[:, 0].min()
     paragraphs = [[lines[0]]]
     for i in range(1, len(lines)):
         a, b = sizes[i - 1], sizes[i]
         letters = [sum(s.letters for s in line) for line in (lines[i - 1], lines[i])]
-        other = max(a, b) > 1.25 * min(a, b) and min(letters) >= 3
+        resized = max(a, b) > 1.25 * min(a, b) and min(letters) >= 3
         gap = steps[i - 1] > 1.25 * pitch * max(1.0, min(a, b) / unit)
-        apart = min(spans[i, 1], spans[i - 1, 1]) + 6 * unit < max(spans[i, 0], spans[i - 1, 0])
-        here = spans[i, 0] - edge
-        indent = 0.8 * unit < here < 5 * unit and spans[i, 1] - edge > 0.85 * width
+        disjoint = min(spans[i, 1], spans[i - 1, 1]) + 6 * unit < max(spans[i, 0], spans[i - 1, 0])
+        offset = spans[i, 0] - edge
+        indent = 0.8 * unit < offset < 5 * unit and spans[i, 1] - edge > 0.85 * width
         indent &= spans[i - 1, 0] - edge < 0.5 * unit and i + 1 < len(lines) and spans[i + 1, 0] - edge < 0.5 * unit
-        if other or gap or apart or indent or min(letters) == 0:
+        if resized or gap or disjoint or indent or min(letters) == 0:
             paragraphs.append([])
         paragraphs[-1].append(lines[i])
     return paragraphs
 
 
 def _pitch(lines: list[Line], unit: float) -> float:
-    """The usual distance of baselines on the page."""
+    """The typical baseline distance on the page."""
     steps = []
     for above, below in zip(lines, lines[1:], strict=False):
         step = below[0].base - above[0].base
@@ -263,7 +263,7 @@ def cut(image: Image.Image, analysis: Analysis, max_lines: int, cancel: threadin
 
 
 def _pieces(image: Image.Image, line: Block) -> list[Block]:
-    """A line cut at the word spaces that are nearest to equal parts."""
+    """Cut a line at the word spaces nearest to equal parts."""
     x0, y0, x1, y1 = line.box
     count = -(-(x1 - x0) // max(round(PIECE * line.text_size), 1))
     ink = text_mask(image.crop(line.box)).any(axis=0)
@@ -271,8 +271,8 @@ def _pieces(image: Image.Image, line: Block) -> list[Block]:
     gaps = np.array([(a + b) / 2 for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > 0.4 * line.text_size])
     cuts = [x0, x1]
     if len(gaps):
-        wanted = np.arange(1, count) * (x1 - x0) / count
-        cuts = sorted({x0, x1, *(x0 + int(gaps[np.abs(gaps - place).argmin()]) for place in wanted)})
+        targets = np.arange(1, count) * (x1 - x0) / count
+        cuts = sorted({x0, x1, *(x0 + int(gaps[np.abs(gaps - target).argmin()]) for target in targets)})
     pairs = list(zip(cuts, cuts[1:], strict=False))
     return [
         replace(line, box=(a, y0, b, y1), paragraph_start=line.paragraph_start and a == x0, line_start=a == x0)
@@ -280,18 +280,18 @@ def _pieces(image: Image.Image, line: Block) -> list[Block]:
     ]
 
 
-# ---- what a reader does with blocks ---------------------------------------------------------------------------------
+# ---- cropping and joining -------------------------------------------------------------------------------------------
 
 
 def crop_block(image: Image.Image, block: Block, text_size: float = 8.0, margin: int = 6) -> Image.Image:
-    """The block, straightened, with letters of x-height ``text_size`` and ``margin`` pixels of paper around.
+    """The block, deskewed and scaled to the x-height ``text_size``, with a margin of ``margin`` pixels of paper.
 
-    It is enlarged 4 times at most; a picture keeps its size.
+    It is enlarged at most 4 times; a picture keeps its size.
     """
     scale = min(4.0, text_size / block.text_size) if block.text_size else 1.0
     x0, y0, x1, y1 = block.box
-    around = 1 if block.text_size < 8 else 2
-    box = (max(0, x0 - around), max(0, y0 - around), min(image.width, x1 + around), min(image.height, y1 + around))
+    padding = 1 if block.text_size < 8 else 2
+    box = (max(0, x0 - padding), max(0, y0 - padding), min(image.width, x1 + padding), min(image.height, y1 + padding))
     crop = image.crop(box).convert("RGB")
     pixels = np.asarray(crop)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
@@ -305,19 +305,19 @@ def crop_block(image: Image.Image, block: Block, text_size: float = 8.0, margin:
 
 
 def _straight(crop: Image.Image, skew: float, paper: tuple[int, int, int]) -> Image.Image:
-    """Turned level; the triangles above and below, where neighbouring lines show, are cut off."""
-    lost = abs(np.tan(np.radians(skew))) * crop.width
-    turned = crop.rotate(skew, Image.BICUBIC, fillcolor=paper)
-    cut = min(int(lost / 2), crop.height // 3)
-    return turned.crop((0, cut, crop.width, crop.height - cut))
+    """Deskewed; the triangles above and below, where neighbouring lines show, are cut off."""
+    drop = abs(np.tan(np.radians(skew))) * crop.width
+    rotated = crop.rotate(skew, Image.BICUBIC, fillcolor=paper)
+    cut = min(int(drop / 2), crop.height // 3)
+    return rotated.crop((0, cut, crop.width, crop.height - cut))
 
 
 def join_blocks(texts: Sequence[str], blocks: Sequence[Block]) -> str:
-    """One text: a blank line before each paragraph, a new line where a block goes on, a space where a line does; empty
-    texts are left out."""
+    """Join texts: a blank line before each paragraph, a newline where a paragraph continues, a space where a line does;
+    empty texts are left out."""
     joined = ""
     for text, block in zip(texts, blocks, strict=True):
         if text.strip():
-            between = "\n\n" if block.paragraph_start else "\n" if block.line_start else " "
-            joined += between * bool(joined) + text.strip("\n")
+            separator = "\n\n" if block.paragraph_start else "\n" if block.line_start else " "
+            joined += separator * bool(joined) + text.strip("\n")
     return joined

@@ -1,8 +1,8 @@
-"""Ink and letters of a page, without a model: where it is printed on, and how large and how slanted its letters are.
+"""Ink and letters of a page, without a model: binarisation, text size and skew.
 
 Ink is what differs from the local paper, darker or lighter. Its connected components are linked into segments of text
-lines. Every text size is the height of the letter x, in pixels. Numpy and pillow only: SciPy's connected_components
-gives the same labels in the same time, but is a large package whose import delays the first answer.
+lines. Every text size is the x-height in pixels. Numpy and pillow only: SciPy's connected_components gives the same
+labels in the same time, but is a large package that takes long to import.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-WORK_PIXELS = 4_200_000  # a larger page is analysed reduced to this
+WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
-SMALLEST = 2.5  # an x lower than this (pixels) cannot be read by anything
-# Bounds of the work, far above any page of text; what passes them is a texture: dither, halftone, noise.
+SMALLEST = 2.5  # a smaller x-height (pixels) is unreadable
+# Bounds of the work, far above any page of text; only textures (dither, halftone, noise) exceed them.
 MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
 MAX_SEGMENTS = 6_000  # the longest are kept
 MAX_PICTURES = 200  # the largest are kept
@@ -23,14 +23,14 @@ MAX_PICTURES = 200  # the largest are kept
 
 @dataclass
 class Segment:
-    """A run of letters on one line, straightened: x range, baseline and x-height in working pixels."""
+    """A run of letters on one line, deskewed: x range, baseline and x-height in working pixels."""
 
     x0: float
     x1: float
     base: float
     size: float
     letters: int  # 0: a picture
-    box: np.ndarray  # xyxy in the unstraightened working picture
+    box: np.ndarray  # xyxy in the working image before deskewing
     level: float = 0.0  # the letters' height where all have the same, capitals or not; else 0
 
     @property
@@ -89,7 +89,7 @@ def _ink(grey: np.ndarray) -> np.ndarray:
 
 
 def _working(image: Image.Image) -> tuple[np.ndarray, float]:
-    """Grey [H, W] at the size of analysis, and that size over the page's: tiny letters need more pixels to part."""
+    """Grey [H, W] at the working size, and that size over the page's: tiny letters need more pixels to separate."""
     grey = image.convert("L")
     pixels = grey.width * grey.height
     scale = 2.0 if pixels < 800_000 else min(1.0, (WORK_PIXELS / pixels) ** 0.5)
@@ -100,7 +100,7 @@ def _working(image: Image.Image) -> tuple[np.ndarray, float]:
 
 
 def text_mask(image: Image.Image) -> np.ndarray:
-    """Bool [H, W], true where there is ink; nothing on blank paper, even noisy or unevenly lit."""
+    """Bool [H, W], true where there is ink; all false on blank paper, even noisy or unevenly lit."""
     return _ink(np.asarray(image.convert("L")))
 
 
@@ -133,10 +133,10 @@ def _near(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, band: 
     where they are more than ``MAX_PAIRS``."""
     order = np.argsort(x0, kind="stable")
     first, last = (np.floor((y[order] - y0.min()) / band).astype(int) for y in (y0, y1))
-    stop = np.searchsorted(x0[order], x1[order], "right")  # rank that the pairs of an item end before
+    stop = np.searchsorted(x0[order], x1[order], "right")  # rank at which the pairs of an item end
     item, row = _expand(first, last + 1)  # an item is entered in every band of rows that it touches
-    place = np.argsort(row * len(order) + item, kind="stable")
-    item, row = item[place], row[place]
+    by_row = np.argsort(row * len(order) + item, kind="stable")
+    item, row = item[by_row], row[by_row]
     key = row * len(order) + item
     following, end = np.arange(1, len(key) + 1), np.searchsorted(key, row * len(order) + stop[item])
     if np.maximum(end - following, 0).sum() > MAX_PAIRS:
@@ -178,7 +178,7 @@ def _middle(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
 
 
 def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
-    """Median height of what may be letters; dots and specks are too many on some pages to be counted."""
+    """Median height of letter candidates; dots and specks, which some pages have many of, are excluded."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     dot = (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
     letter = (height >= 4) & (width >= 2) & ~dot & (width < 40 * height)
@@ -193,10 +193,10 @@ def _tilt(boxes: np.ndarray, size: float) -> float:
     cell = max(1.0, size / 5)
 
     def sharpness(slope: float) -> float:
-        place = (y - x * slope) / cell
-        place -= place.min()
-        low = place.astype(int)
-        part = place - low
+        position = (y - x * slope) / cell
+        position -= position.min()
+        low = position.astype(int)
+        part = position - low
         rows = np.bincount(low, 1 - part, low.max() + 2) + np.bincount(low + 1, part, low.max() + 2)
         return float((rows**2).sum())
 
@@ -212,7 +212,7 @@ def _tilt(boxes: np.ndarray, size: float) -> float:
 
 
 def _band(profile: np.ndarray) -> tuple[float, float, bool]:
-    """Ink per row of one line -> top and bottom of the band of the x, and whether nothing stands out of it."""
+    """Ink per row of one line -> top and bottom of the x-height band, and whether nothing extends beyond it."""
     level = 0.42 * np.median(profile[profile > 0.25 * profile.max()])
     middle = int(np.argmax(np.convolve(profile, np.ones(3), "same") * (profile >= level)))
     low = np.pad(profile < level, 1, constant_values=True)
@@ -227,13 +227,13 @@ def _band(profile: np.ndarray) -> tuple[float, float, bool]:
 
 
 def _only(kept: np.ndarray, boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Some of the components, numbered anew."""
+    """The components in ``kept``, renumbered."""
     own = kept[owner]
     return boxes[kept], runs[own], (np.cumsum(kept) - 1)[owner[own]]
 
 
 def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float) -> list[Segment]:
-    """Letters that stand side by side, linked. ``owner``: component of each run; ``height``: a typical letter's."""
+    """Link neighbouring letters. ``owner``: component of each run; ``height``: a typical letter's."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     drop = np.round((boxes[:, 0] + boxes[:, 2]) / 2 * slope).astype(int)
     y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
@@ -242,10 +242,10 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     reach = boxes[:, 2] + np.clip(1.4 * tall, 1.5 * height, 8 * height)
     above = np.where(letter, np.maximum(0.6 * tall, 0.15 * height), 0.15 * height)
     pairs = _near(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
-    if pairs is None:  # first go the specks; letters cannot be that many
+    if pairs is None:  # drop the specks first; there cannot be that many letters
         return [] if letter.all() else _segments(*_only(letter, boxes, runs, owner), height, slope)
-    i, j = pairs  # j stands right of i
-    # Points, quotes and hyphens belong to the nearest letter: they widen it, but a line is not known by them.
+    i, j = pairs  # j is right of i
+    # Points, quotes and hyphens belong to the nearest letter: they widen it, but do not define a line.
     gap = boxes[j, 0] - boxes[i, 2]
     near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
     small, large, away = np.where(letter[i], j, i)[near], np.where(letter[i], i, j)[near], gap[near]
@@ -321,7 +321,7 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     if low.any():
         size[enough] = _middle(tall[low], label[letters[low]], count)[enough]
         level &= ~enough
-    # Brackets and capitals may be most of a line of code: letters as low as the page's x tell it from a heading.
+    # A line of code may be mostly brackets and capitals: letters of the page's x-height tell it from a heading.
     page = _weighted_median(size, number)
     off = np.minimum(np.abs(below), np.abs(foot[label[letters]] - (boxes[:, 3] - drop)[letters]))
     usual = (np.abs(tall - page) < 0.1 * page) & (off < 0.2 * page)
@@ -339,7 +339,7 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
 
 
 def _settle(segments: list[Segment]) -> list[Segment]:
-    """Decides between capitals and small letters, where a segment alone does not, by its row, else by the page."""
+    """Decide between capitals and lower case, where a segment alone is ambiguous, by its row, else by the page."""
     sure = [s for s in segments if not s.level]
     if sum(s.letters for s in sure) < 8:
         return segments
@@ -354,7 +354,7 @@ def _settle(segments: list[Segment]) -> list[Segment]:
 
 
 def _credible(segments: list[Segment]) -> list[Segment]:
-    """Without the scraps of a photograph: where hardly two sizes agree, only what looks like a word counts."""
+    """Drop fragments of photographs: where sizes hardly agree, keep only segments that look like words."""
     if not segments:
         return segments
     sizes, letters = np.array([s.size for s in segments]), np.array([s.letters for s in segments])
@@ -365,7 +365,7 @@ def _credible(segments: list[Segment]) -> list[Segment]:
 
 
 def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: np.ndarray, height: float) -> bool:
-    """Takes solid areas for paper of another colour, or a photograph, and corrects the ink in them; whether any was."""
+    """Correct the ink in solid areas, as paper of another colour or photographs; returns whether there are any."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     solid = (width > 6 * height) & (tall > 1.3 * height) | (tall > 6 * height) & (width > 4 * height)
     big = (width > 6 * height) & (tall > 6 * height)
@@ -384,7 +384,7 @@ def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: n
 
 
 def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Components [C] to leave out (rules, bars, frames, what lies in pictures) and the picture boxes [n, 4]."""
+    """Components [C] to leave out (rules, bars, frames, contents of pictures) and the picture boxes [n, 4]."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     short, long = np.minimum(width, tall), np.maximum(width, tall)
     fill = areas / (width * tall)
@@ -395,7 +395,7 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     pictures = pictures[np.argsort(-(width * tall)[pictures], kind="stable")[:MAX_PICTURES]]
     low, high = boxes[pictures, :2], boxes[pictures, 2:]
     holds = (low[:, None] <= low).all(axis=2) & (high[:, None] >= high).all(axis=2)
-    outer = boxes[np.sort(pictures[~np.triu(holds, 1).any(axis=0)])]  # no picture lies in a smaller one
+    outer = boxes[np.sort(pictures[~np.triu(holds, 1).any(axis=0)])]  # a picture is never inside a smaller one
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     inside = np.zeros(len(boxes), bool)
     for x0, y0, x1, y1 in outer + 0.7 * height * np.array([-1, -1, 1, 1]):
@@ -404,10 +404,10 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
 
 
 class Ink:
-    """Where an image is printed on: made once, for all that is measured on it.
+    """The ink mask of an image, computed once for all measurements.
 
     Attributes:
-        grey: [H, W] bytes at the size of analysis; ``scale``: that size over the image's.
+        grey: [H, W] bytes at the working size; ``scale``: working size over image size.
         mask: [H, W], true where there is ink.
     """
 
@@ -417,7 +417,7 @@ class Ink:
 
     @cached_property
     def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """As ``_components`` of the mask."""
+        """``_components`` of the mask."""
         return _components(self.mask)
 
 

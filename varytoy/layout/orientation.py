@@ -1,5 +1,5 @@
-"""Which way up a page stands, from its ink alone: letters stand on lines, and Latin print reaches above them more often
-than below. Unsure is upright."""
+"""Page orientation from ink alone: letters stand on lines, and Latin script has more ascenders than descenders. Upright
+where the evidence is weak."""
 
 import numpy as np
 from PIL import Image
@@ -8,19 +8,19 @@ from varytoy.layout.ink import Analysis, Ink, _band, analyse
 
 LEAST_LETTERS = 20
 SIDEWAYS = 1.5
-"""How much better letters must be aligned down the page than across it. Upright pages have 0.15 to 0.4, sideways ones
-2.5 to 7."""
+"""Least ratio of vertical to horizontal alignment of a sideways page. Upright pages have 0.15 to 0.4, sideways ones 2.5
+to 7."""
 _STRIP = 25
 _STRETCH = 20
 _LEAST_OUTSIDE = 0.06
 
 
 def turn_of(image: Image.Image, ink: Ink, analysis: Analysis | None) -> tuple[int, bool]:
-    """Degrees, counter-clockwise as in ``Image.rotate``, by which a picture of text must be turned to stand upright (0,
-    90, 180 or 270; 0 where the signs are weak), and whether it is sure that it does not stand on its head."""
+    """Degrees, counter-clockwise as in ``Image.rotate``, by which an image of text must be rotated to be upright (0,
+    90, 180 or 270; 0 where the evidence is weak), and whether it is certain that it is not upside down."""
     across, down = alignment(ink.components[2])
     if not across and not down:
-        return 0, True  # too few letters to ask
+        return 0, True  # too few letters
     if down > SIDEWAYS * across:
         ink = Ink(image.transpose(Image.Transpose.ROTATE_90))
         above, below = reach(ink, analyse(ink))
@@ -31,40 +31,39 @@ def turn_of(image: Image.Image, ink: Ink, analysis: Analysis | None) -> tuple[in
 
 
 def _differ(above: int, below: int) -> bool:
-    """Two standard deviations of a vote between equals."""
+    """Whether the difference exceeds two standard deviations of a fair vote."""
     return abs(above - below) > 2 * (above + below) ** 0.5
 
 
 def alignment(boxes: np.ndarray) -> tuple[float, float]:
-    """How well the edges of letters [C, 4] xyxy fall into the same rows, and into the same columns; zeros where there
-    are too few."""
+    """How well the edges of letters [C, 4] xyxy align in rows, and in columns; zeros for too few letters."""
     size = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     letter = size >= 4
     if letter.sum() < LEAST_LETTERS:
         return 0.0, 0.0
-    usual = float(np.median(size[letter]))
-    letter = (size > 0.5 * usual) & (size < 3 * usual)
+    typical = float(np.median(size[letter]))
+    letter = (size > 0.5 * typical) & (size < 3 * typical)
     if letter.sum() < LEAST_LETTERS:
         return 0.0, 0.0
     x0, y0, x1, y1 = boxes[letter].T
     return (
-        _sharpness(x0, y0, usual) + _sharpness(x0, y1, usual),
-        _sharpness(y0, x0, usual) + _sharpness(y0, x1, usual),
+        _sharpness(x0, y0, typical) + _sharpness(x0, y1, typical),
+        _sharpness(y0, x0, typical) + _sharpness(y0, x1, typical),
     )
 
 
-def _sharpness(along: np.ndarray, edge: np.ndarray, usual: float) -> float:
-    """Mean number of letters whose edge is the same, within strips that no skew blurs."""
-    cell = max(1.0, usual / 6)
-    strip = (along / (_STRIP * usual)).astype(int)
-    place = (edge / cell).astype(int)
-    _, counts = np.unique(strip * (place.max() + 1) + place, return_counts=True)
+def _sharpness(along: np.ndarray, edge: np.ndarray, typical: float) -> float:
+    """Mean number of letters with the same edge, within strips narrow enough for skew not to matter."""
+    cell = max(1.0, typical / 6)
+    strip = (along / (_STRIP * typical)).astype(int)
+    position = (edge / cell).astype(int)
+    _, counts = np.unique(strip * (position.max() + 1) + position, return_counts=True)
     return float((counts**2).sum() / counts.sum())
 
 
 def reach(ink: Ink, analysis: Analysis | None) -> tuple[int, int]:
-    """Of a picture whose lines go across: stretches of text with more ink above the band of the x than below it, and
-    with more below. Stretches of capitals and figures have little of both and do not count."""
+    """For an image with horizontal lines: the number of stretches of text with more ink above the x-height band than
+    below, and with more below. Stretches of capitals and digits have little of both and do not count."""
     if analysis is None or sum(s.letters for s in analysis.segments) < LEAST_LETTERS:
         return 0, 0
     mask = ink.mask
@@ -88,7 +87,7 @@ def reach(ink: Ink, analysis: Analysis | None) -> tuple[int, int]:
 
 
 def turn_back(box: tuple[int, int, int, int], turn: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """xyxy in a picture of ``size`` that was turned by ``turn`` degrees, as a box of what it was turned from."""
+    """Map an xyxy box of a rotated image of ``size`` back to the image before the rotation by ``turn`` degrees."""
     x0, y0, x1, y1 = box
     width, height = size
     return {

@@ -1,4 +1,4 @@
-"""PageLayout: everything that is measured on one image of a page, each thing once and when it is first asked for."""
+"""PageLayout: the layout properties of one page image, each computed once, on first use."""
 
 import threading
 from functools import cached_property
@@ -20,7 +20,7 @@ class PageLayout:
 
     Args:
         image: RGB or grey.
-        cancel: set it from another thread to end the cut into columns early; what is left is then read by rows.
+        cancel: set it from another thread to end the cut into columns early; the rest is then read row by row.
     """
 
     def __init__(self, image: Image.Image, cancel: threading.Event | None = None):
@@ -37,19 +37,19 @@ class PageLayout:
 
     @cached_property
     def text_size(self) -> float | None:
-        """Height of the letter x in pixels, the median over the letters; None where there is no text."""
+        """x-height in pixels, the median over the letters; None where there is no text."""
         if self.analysis is None or not self.analysis.segments:
             return None
         return segments_size(self.analysis.segments) / self.analysis.scale
 
     @cached_property
     def skew(self) -> float:
-        """Degrees, within +-2, by which the lines fall to the right: ``image.rotate(skew)`` is straight."""
+        """Degrees, within +-2, by which the lines slope down to the right: ``image.rotate(skew)`` is straight."""
         return 0.0 if self.analysis is None else float(np.degrees(np.arctan(self.analysis.skew)))
 
     @cached_property
     def turn(self) -> tuple[int, bool]:
-        """Degrees by which it must be turned to stand upright, and whether that is sure (``orientation.turn_of``)."""
+        """Degrees by which it must be rotated to be upright, and whether that is certain (``orientation.turn_of``)."""
         return turn_of(self.image, self.ink, self.analysis)
 
     @cached_property
@@ -64,14 +64,14 @@ class PageLayout:
         return [] if self.analysis is None else cut(self.image, self.analysis, max_lines, self.cancel)
 
     def scale_to(self, text_size: float) -> float:
-        """Factor by which the image is resized for an x of ``text_size`` pixels; 1.0 where no text is found or it has
-        nearly that size."""
+        """Factor that resizes the image to an x-height of ``text_size`` pixels; 1.0 where no text is found or its size
+        is close."""
         scale = min(text_size / self.text_size, MAX_ENLARGED) if self.text_size else 1.0
         return 1.0 if abs(scale - 1) < 0.08 else scale
 
     def one_pass(self, text_size: float, max_pixels: int) -> Box | None:
-        """xyxy, in pixels of the image, of what is read at once at that text size, without wide margins; None where the
-        page holds more than ``MAX_LINES`` lines, a line that is too long, a picture, or over ``max_pixels``."""
+        """xyxy, in pixels of the image, of the text without wide margins, if it can be read at once at that text size;
+        None for a page with more than ``MAX_LINES`` lines, too long a line, a picture, or over ``max_pixels``."""
         if any(block.kind != "text" or not block.line_start for block in self.blocks):
             return None
         if sum(block.lines for block in self.blocks) > MAX_LINES:

@@ -1,4 +1,4 @@
-"""VaryConfig: one configuration for the whole family. Presets are the JSON files in ``presets/``."""
+"""VaryConfig: the configuration of all models of the family. Presets are the JSON files in ``presets/``."""
 
 import json
 from importlib.resources import files
@@ -9,16 +9,16 @@ from transformers import AutoConfig, PretrainedConfig
 
 
 class VisionVocabularyConfig(PretrainedConfig):
-    """The reading branch. The defaults are SAM-base with Vary's compressor: 1024 px -> 256 tokens of 1024.
+    """The branch that reads text. Defaults: SAM-base with Vary's compressor, 1024 px -> 256 tokens of width 1024.
 
     Args:
-        image_size: the square side that learned positions are made for; others are interpolated.
+        image_size: side of the square image that learned positions are for; they are interpolated for other sizes.
         stem: ``"patch"`` (SAM's linear patches) or ``"conv"`` (``stem_stages``).
         stem_stages: for ``"conv"``: (width, vertical stride, horizontal stride, residual blocks) each.
-        positions: ``"learned"`` (interpolated), ``"sincos"`` (fixed, any size) or ``"projected"``: these, and codes of
-            the place, through a learned layer, added to what leaves the branch.
-        window_size: side of a local attention window; layers in ``global_layers`` see everything.
-        neck_size: 0 leaves out neck and compressor: the tokens then have ``hidden_size``.
+        positions: ``"learned"`` (interpolated), ``"sincos"`` (fixed, any size) or ``"projected"``: sincos, and position
+            codes that are added to the branch's output through a learned layer.
+        window_size: side of a local attention window; layers in ``global_layers`` use global attention.
+        neck_size: 0 leaves out neck and compressor; the output width is then ``hidden_size``.
     """
 
     model_type = "vary_vision_vocabulary"
@@ -40,20 +40,20 @@ class VisionVocabularyConfig(PretrainedConfig):
 
     @property
     def grid_stride(self) -> tuple[int, int]:
-        """Pixels a position of the attention grid, vertical and horizontal."""
+        """Pixels per position of the attention grid, (vertical, horizontal)."""
         if self.stem == "patch":
             return self.patch_size, self.patch_size
         return prod(stage[1] for stage in self.stem_stages), prod(stage[2] for stage in self.stem_stages)
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Pixels a token that leaves the branch, vertical and horizontal."""
+        """Pixels per output token, (vertical, horizontal)."""
         factor = 4 if self.neck_size else 1
         return self.grid_stride[0] * factor, self.grid_stride[1] * factor
 
     @property
     def image_tokens(self) -> int:
-        """Of a picture of ``image_size``."""
+        """Tokens of an image of ``image_size``."""
         down, across = self.stride
         return (self.image_size // down) * (self.image_size // across)
 
@@ -63,14 +63,14 @@ class VisionVocabularyConfig(PretrainedConfig):
 
 
 class ClipConfig(PretrainedConfig):
-    """The CLIP branch as open_clip builds it. The defaults are ViT-L/14 at 224 px.
+    """The CLIP branch as open_clip builds it. Defaults: ViT-L/14 at 224 px.
 
     Args:
-        patch_size: pixels a token of the features is wide and high.
-        layers: of the transformer; or the blocks of each stage of CLIP's residual network, which learns from few
-            pictures. It is cut off where a token is ``patch_size`` wide: three stages for 16, two for 8.
+        patch_size: width and height of a feature token in pixels.
+        layers: number of transformer layers; or the blocks of each stage of CLIP's ResNet, which learns from few
+            images. It ends where a token is ``patch_size`` wide: three stages for 16, two for 8.
         width: channels of the features.
-        select_layer: whose output is taken, counted from the end; of a residual network always the last.
+        select_layer: the layer whose output is used, counted from the end; a ResNet always uses the last stage.
     """
 
     model_type = "vary_clip"
@@ -93,9 +93,9 @@ class VaryConfig(PretrainedConfig):
     Args:
         clip_config: None leaves the branch out (Vary-tiny, GOT-OCR2).
         connector: name of the connector (varytoy.models.connectors).
-        clip_projection_size: how many of the language model's input channels the CLIP branch fills; the vision
+        clip_projection_size: the number of the language model's input channels that the CLIP branch fills; the vision
             vocabulary fills the rest. 0 means half.
-        image_token_id: the id of ``<imgpad>``, one for each image token.
+        image_token_id: the id of ``<imgpad>``, the placeholder of each image token.
     """
 
     model_type = "vary"
@@ -125,7 +125,7 @@ class VaryConfig(PretrainedConfig):
 
     @classmethod
     def preset(cls, name: str) -> "VaryConfig":
-        """The named preset. Raises ValueError with the names there are."""
+        """The named preset. Raises ValueError listing the available names."""
         return cls(**{key: value for key, value in read_preset(name).items() if key != "processor"})
 
     @staticmethod
@@ -142,12 +142,12 @@ def read_preset(name: str) -> dict:
     return json.loads(path.read_text())
 
 
-def _built(value: dict | PretrainedConfig, usual: type[PretrainedConfig]) -> PretrainedConfig:
-    """A vision branch's configuration, of the class that its ``model_type`` was registered with."""
+def _built(value: dict | PretrainedConfig, default: type[PretrainedConfig]) -> PretrainedConfig:
+    """A vision branch's configuration, in the class registered for its ``model_type``."""
     if not isinstance(value, dict):
         return value
-    named = value.get("model_type", usual.model_type)
-    kinds = {kind.model_type: kind for kind in ENCODER_CONFIGS}
-    if named not in kinds:
-        raise ValueError(f"no vision branch of the type '{named}'; known are {', '.join(sorted(kinds))}")
-    return kinds[named](**value)
+    model_type = value.get("model_type", default.model_type)
+    classes = {config_class.model_type: config_class for config_class in ENCODER_CONFIGS}
+    if model_type not in classes:
+        raise ValueError(f"no vision branch of the type '{model_type}'; known are {', '.join(sorted(classes))}")
+    return classes[model_type](**value)

@@ -1,4 +1,4 @@
-"""Connectors: how the features of the vision branches become rows for the language model."""
+"""Connectors: project the features of the vision branches to input embeddings of the language model."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ CONNECTORS: dict[str, type["Connector"]] = {}
 
 
 class Connector(nn.Module):
-    """Base of the connectors; a subclass registers itself with ``@register(NAME)``.
+    """Base class of the connectors; a subclass registers itself with ``@register(NAME)``.
 
     Attributes:
-        latents: rows for each image where their number is fixed; 0 for one a position of the vision vocabulary's grid.
+        latents: rows per image if their number is fixed; 0 for one row per position of the vision vocabulary's grid.
     """
 
     latents = 0
@@ -23,18 +23,18 @@ class Connector(nn.Module):
         super().__init__()
 
     def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
-        """Features by branch -> rows [N, D] of all images one after another, in reading order, without padding.
+        """Features by branch -> rows [N, D] of all images, concatenated, in reading order, without padding.
 
         Args:
             features: ``"vocabulary"`` [I, h, w, D1] and ``"clip"`` [I, h2, w2, D2]; a branch that is switched off is
                 missing.
-            grids: [I, 2] rows and columns of ``"vocabulary"`` that hold image; None where nothing is padded.
+            grids: [I, 2] rows and columns of ``"vocabulary"`` that are not padding; None where nothing is padded.
         """
         raise NotImplementedError
 
 
 def register(name: str):
-    """Class decorator: configurations with ``connector=name`` build this one."""
+    """Class decorator: configurations with ``connector=name`` build this connector."""
 
     def add(connector: type[Connector]) -> type[Connector]:
         CONNECTORS[name] = connector
@@ -44,7 +44,7 @@ def register(name: str):
 
 
 def build_connector(config: VaryConfig) -> Connector:
-    """The connector of a configuration. Raises ValueError for a name that nobody registered."""
+    """The connector of a configuration. Raises ValueError for an unregistered name."""
     if config.connector not in CONNECTORS:
         raise ValueError(f"no connector '{config.connector}'; known are {', '.join(sorted(CONNECTORS))}")
     return CONNECTORS[config.connector](config)
@@ -52,9 +52,9 @@ def build_connector(config: VaryConfig) -> Connector:
 
 @register("linear")
 class LinearConnector(Connector):
-    """One linear layer a branch, then channel concatenation in the order (CLIP, vision vocabulary).
+    """One linear layer per branch, then channel concatenation in the order (CLIP, vision vocabulary).
 
-    Without a CLIP branch the vision vocabulary fills all channels. The projections carry the published names.
+    Without a CLIP branch the vision vocabulary fills all channels. The projections have the published names.
     """
 
     def __init__(self, config: VaryConfig):
@@ -67,8 +67,8 @@ class LinearConnector(Connector):
         self.mm_projector_vary = nn.Linear(config.vocabulary_config.output_size, width - self.clip_width)
 
     def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
-        """As the base class. A CLIP grid of another size is resampled (bilinear) to each image's own; a CLIP branch
-        that is switched off leaves zeros in its channels."""
+        """See the base class. A CLIP grid of another size is resampled (bilinear) to each image's grid; the channels of
+        a CLIP branch that is switched off are zero."""
         rows = self._joined(self.mm_projector_vary(features["vocabulary"]), features.get("clip"), grids)
         return rows.flatten(0, 2) if grids is None else rows[grid_mask(grids, rows.shape[1], rows.shape[2])]
 
@@ -87,7 +87,7 @@ class LinearConnector(Connector):
 
 
 def grid_mask(grids: Tensor, height: int, width: int) -> Tensor:
-    """Rows and columns [I, 2] of image -> [I, h, w], True where a position belongs to it and not to padding."""
+    """Rows and columns [I, 2] of each image -> mask [I, h, w], True inside the image, False in the padding."""
     rows = torch.arange(height, device=grids.device)[None, :, None] < grids[:, 0, None, None]
     columns = torch.arange(width, device=grids.device)[None, None] < grids[:, 1, None, None]
     return rows & columns
@@ -96,12 +96,12 @@ def grid_mask(grids: Tensor, height: int, width: int) -> Tensor:
 def _spread(features: Tensor, grids: Tensor, height: int, width: int) -> Tensor:
     """Resample features [B, h2, w2, D] over each image's own grid, padded to [B, height, width, D].
 
-    Equals ``F.interpolate(mode="bilinear")`` image by image: padding must not change what a picture looks like.
+    Equals ``F.interpolate(mode="bilinear")`` image by image: padding must not change an image's features.
     """
     down = (torch.arange(height, device=grids.device)[None] + 0.5) / grids[:, :1] * 2 - 1
     across = (torch.arange(width, device=grids.device)[None] + 0.5) / grids[:, 1:] * 2 - 1
-    places = torch.stack([across[:, None].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], -1)
-    found = F.grid_sample(
-        features.permute(0, 3, 1, 2), places.to(features.dtype), "bilinear", "border", align_corners=False
+    points = torch.stack([across[:, None].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], -1)
+    resampled = F.grid_sample(
+        features.permute(0, 3, 1, 2), points.to(features.dtype), "bilinear", "border", align_corners=False
     )
-    return found.permute(0, 2, 3, 1)
+    return resampled.permute(0, 2, 3, 1)

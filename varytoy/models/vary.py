@@ -15,12 +15,12 @@ from varytoy.models.connectors import build_connector
 from varytoy.models.vision import VisionEncoder, build_encoder
 
 CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
-"""What the installed transformers calls the key-value cache: ``cache`` since 5.24."""
+"""Name of the key-value cache in the installed transformers: ``cache`` since 5.24."""
 
 
 @dataclass
 class VaryOutput(CausalLMOutputWithPast):
-    """``image_features`` are those of the vision branches by name, [I, h, w, D] each, when images were given."""
+    """``image_features``: features of the vision branches by name, [I, h, w, D] each; None without images."""
 
     image_features: dict[str, Tensor] | None = None
 
@@ -35,7 +35,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_sdpa = True
     _supports_attention_backend = True
     compute_dtype: torch.dtype | None = None
-    """What layers widen their weights to (varytoy.devices.precision), where that is not ``dtype``."""
+    """The dtype that layers upcast their weights to (varytoy.devices.precision), if it is not ``dtype``."""
 
     def __init__(self, config: VaryConfig):
         super().__init__(config)
@@ -56,7 +56,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @property
     def encoders(self) -> dict[str, VisionEncoder]:
-        """The vision branches that are there: ``"vocabulary"`` reads, ``"clip"`` knows pictures."""
+        """The vision branches of this model: ``"vocabulary"`` for text, ``"clip"`` for natural images."""
         branches = {"vocabulary": self.vision_vocabulary, "clip": self.clip}
         return {name: branch for name, branch in branches.items() if branch is not None}
 
@@ -77,7 +77,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return features
 
     def connect(self, features: dict[str, Tensor], image_sizes: Tensor | None = None) -> Tensor:
-        """Features of ``encode_images`` to language-model rows, padding left out, in reading order [N, D]."""
+        """Features of ``encode_images`` -> language-model embeddings [N, D] in reading order, without padding."""
         grids = None
         if image_sizes is not None:
             grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
@@ -90,26 +90,26 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_sizes: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """What the language model sees of words and images [B, T, D], and the branches' features."""
+        """Input embeddings of text and images [B, T, D], and the branches' features."""
         if pixel_values is None:
             return self.get_input_embeddings()(input_ids), None
         features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
         return self.fuse(input_ids, self.connect(features, image_sizes)), features
 
     def fuse(self, input_ids: Tensor, rows: Tensor) -> Tensor:
-        """Put the image rows [N, D] in place of the ``<imgpad>`` tokens of input_ids [B, T].
+        """Replace the embeddings of the ``<imgpad>`` tokens of input_ids [B, T] by the image rows [N, D].
 
         Raises:
-            ValueError: when there are not exactly N of them.
+            ValueError: the number of ``<imgpad>`` tokens is not N.
         """
         embeddings = self.get_input_embeddings()(input_ids)
-        places = input_ids == self.config.image_token_id
-        if int(places.sum()) != rows.shape[0]:
+        image_mask = input_ids == self.config.image_token_id
+        if int(image_mask.sum()) != rows.shape[0]:
             raise ValueError(
-                f"{int(places.sum())} <imgpad> tokens but {rows.shape[0]} image tokens: "
+                f"{int(image_mask.sum())} <imgpad> tokens but {rows.shape[0]} image tokens: "
                 "prompt and pixels must come from the same VaryProcessor call"
             )
-        return embeddings.masked_scatter(places[..., None], rows.to(embeddings.dtype))
+        return embeddings.masked_scatter(image_mask[..., None], rows.to(embeddings.dtype))
 
     def forward(
         self,
@@ -128,7 +128,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> VaryOutput:
         """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken. ``cache`` and
-        ``past_key_values`` are two names of the key-value cache, whichever the installed transformers uses."""
+        ``past_key_values`` are two names of the key-value cache; the installed transformers uses one of them."""
         features = None
         if inputs_embeds is None:
             inputs_embeds, features = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)

@@ -1,4 +1,4 @@
-"""VaryImageProcessor: images -> pixels for both vision branches."""
+"""VaryImageProcessor: images -> pixel tensors for both vision branches."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class VaryImageProcessor(BaseImageProcessor):
-    """Pictures for both branches.
+    """Prepares images for both vision branches.
 
     Args:
-        mode: ``"squash"`` resizes to ``size`` whatever the shape (the published models); ``"fit"`` keeps the shape.
+        mode: ``"squash"`` resizes to ``size`` ignoring the aspect ratio (the published models); ``"fit"`` keeps it.
         size: (height, width) for ``"squash"``.
-        stride: pixels a token, (vertical, horizontal); sizes are brought to multiples of it.
-        max_pixels: ``"fit"``: a text picture with more is made smaller.
+        stride: pixels per token, (vertical, horizontal); images are padded to multiples of it.
+        max_pixels: ``"fit"``: larger images of text are downscaled to this.
         picture_side: ``"fit"``: the longer side of a scene.
-        text_size: ``"fit"``: the height of an x, in pixels, at which the model reads best.
-        latents: tokens of an image where the connector makes a fixed number of them; 0 for one a position of the grid.
+        text_size: ``"fit"``: the x-height, in pixels, at which the model reads best.
+        latents: tokens per image if the connector makes a fixed number of them; 0 for one per grid position.
         clip_size: side for the CLIP branch; 0 when there is none.
         clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
-        mean, std: normalisation of the vision vocabulary's pixels; the CLIP branch has CLIP's.
+        mean, std: normalisation for the vision vocabulary; the CLIP branch uses CLIP's.
     """
 
     model_input_names = ["pixel_values", "image_sizes", "clip_pixel_values"]
@@ -66,26 +66,26 @@ class VaryImageProcessor(BaseImageProcessor):
         pixels = torch.zeros(len(arrays), 3, height, width)
         for row, array in zip(pixels, arrays, strict=True):
             row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
-        found = {"pixel_values": pixels, "image_sizes": sizes}
+        tensors = {"pixel_values": pixels, "image_sizes": sizes}
         if self.clip_size:
             clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
-            found["clip_pixel_values"] = torch.stack(clip)
-        return BatchFeature(found)
+            tensors["clip_pixel_values"] = torch.stack(clip)
+        return BatchFeature(tensors)
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """An RGB picture of text at the size and with the margins that the model was taught, if it is of the kind that
-        was taught any. More than it can read at once is only scaled: ``Reader`` reads pages block by block."""
+        """An RGB image of text at the text size and with the margins that the model was trained on (only in mode
+        ``"fit"``). More text than fits in one pass is only scaled: ``Reader`` reads pages block by block."""
         if self.mode != "fit":
             return image
         page = PageLayout(image)
         return fit_text(page, self.text_size, page.one_pass(self.text_size, self.max_pixels))
 
     def plan(self, size: tuple[int, int], view: str) -> ImagePlan:
-        """What becomes of an image of ``size`` (width, height) pixels."""
+        """The plan for an image of ``size`` (width, height) pixels."""
         return ImagePlan.whole(size, view, self._scaled_size(size, view), self.stride, self.latents)
 
     def _scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
-        """(width, height) to which an image is resized for the vision vocabulary, before any padding."""
+        """(width, height) to which an image is resized for the vision vocabulary, before padding."""
         width, height = size
         if self.mode == "squash":
             return self.size[1], self.size[0]
@@ -97,7 +97,7 @@ class VaryImageProcessor(BaseImageProcessor):
         return (width, height) if scale == 1.0 else (max(int(width * scale), 1), max(int(height * scale), 1))
 
     def _vocabulary_pixels(self, image: Image.Image, plan: ImagePlan) -> np.ndarray:
-        """[H, W, 3] bytes; what is short of a multiple of the stride is filled with the edge's colour."""
+        """[H, W, 3] bytes, padded with the edge's colour to multiples of the stride."""
         if plan.scaled != image.size:
             shrinks = self.mode == "fit" and plan.view == "text"
             image = image.resize(plan.scaled, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC)

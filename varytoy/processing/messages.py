@@ -1,7 +1,7 @@
-"""transformers' chat messages -> ours: the texts with ``<image>`` placeholders, and the pictures apart.
+"""Convert transformers' chat messages to ours: texts with ``<image>`` placeholders, and a separate list of images.
 
 A message's content is a text, or a list of parts: ``{"type": "text", "text": …}`` and ``{"type": "image"}`` with the
-picture under ``image``, ``url``, ``path`` or ``base64``, or with none where the pictures are given apart.
+image under ``image``, ``url``, ``path`` or ``base64``, or with none of these if the images are given separately.
 """
 
 import urllib.request
@@ -16,14 +16,14 @@ from varytoy.data.sample import IMAGE_PLACEHOLDER, ROLES
 from varytoy.errors import first_line
 
 Message = dict[str, str]
-_PATIENCE = 30  # seconds
+_TIMEOUT = 30  # seconds
 _REMOTE = ("http://", "https://", "data:")
 _SOURCES = ("image", "url", "path", "base64")
 
 
 class ChatText(str):
-    """A conversation as the text that a model sees. It remembers the messages it was made of, so that a processor can
-    take it back without reading special tokens out of somebody's words."""
+    """A rendered conversation. It keeps its messages, so that a processor need not parse special tokens from user
+    text."""
 
     messages: list[Message]
     ending: str
@@ -37,10 +37,10 @@ class ChatText(str):
 
 
 def read_chat(conversation: Sequence[dict]) -> tuple[list[Message], list[Image.Image]]:
-    """Messages and pictures of one conversation.
+    """Messages and images of one conversation.
 
     Raises:
-        ValueError: a message that is none, or a part that is neither text nor picture; with its number.
+        ValueError: an invalid message, or a part that is neither text nor image; it names the message's number.
     """
     messages: list[Message] = []
     images: list[Image.Image] = []
@@ -56,7 +56,7 @@ def read_chat(conversation: Sequence[dict]) -> tuple[list[Message], list[Image.I
 
 
 def _join(parts: object, where: str, images: list[Image.Image]) -> str:
-    """One text of a list of parts; their pictures are added to ``images``."""
+    """Join a list of parts to one text; their images are appended to ``images``."""
     if not isinstance(parts, (list, tuple)):
         raise ValueError(f"{where}: its content is a text or a list of parts")
     texts = []
@@ -80,10 +80,10 @@ def _part_image(part: dict, key: str, where: str) -> Image.Image:
 
 
 def open_image(source: object, where: str = "image") -> Image.Image:
-    """A picture as people give it to a processor: opened, a path, an address, base64, or an array [H, W, 3] of bytes.
+    """Open an image given as a PIL image, a path, a URL, base64, or a uint8 array [H, W, 3].
 
     Raises:
-        ValueError: it is none of these, or cannot be read; beginning with ``where``.
+        ValueError: it is none of these, or cannot be read; the message begins with ``where``.
     """
     if isinstance(source, Image.Image):
         return source
@@ -96,15 +96,15 @@ def open_image(source: object, where: str = "image") -> Image.Image:
             page = next(open_pages(source))
             if page.page_count > 1:
                 raise ValueError(
-                    f"a document of {page.page_count} pages, and one picture is needed: give the pages one by one"
+                    f"a document of {page.page_count} pages, and one image is needed: give the pages one by one"
                 )
             return page.image
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: {first_line(error)}") from error
-    raise ValueError(f"{where}: a picture, a path or an array of bytes is needed, not {type(source).__name__}")
+    raise ValueError(f"{where}: an image, a path or an array of bytes is needed, not {type(source).__name__}")
 
 
 def _fetch(address: str) -> bytes:
-    """The bytes behind an address or in a ``data:`` one. Raises OSError and ValueError."""
-    with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
+    """The content of a URL, ``data:`` URLs included. Raises OSError and ValueError."""
+    with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
         return answer.read(MAX_BYTES)

@@ -1,4 +1,4 @@
-"""ImagePlan: what becomes of one image on its way to the language model, decided once and then only looked up."""
+"""ImagePlan: how one image is resized, tiled and turned into tokens; computed once and then only looked up."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,9 +16,9 @@ class Grid(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A part of the resized image that an encoder sees at once.
+    """A part of the resized image that the encoders process at once.
 
-    ``box``: xyxy in pixels of the resized image; ``grid``: its tokens in reading order, those of the padding included.
+    ``box``: xyxy in pixels of the resized image; ``grid``: its tokens in reading order, padding included.
     """
 
     box: tuple[int, int, int, int]
@@ -27,16 +27,16 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """How an image is resized and cut, and which token shows which pixel.
+    """How an image is resized and tiled, and which token covers which pixel.
 
     Attributes:
-        size: (width, height) of the image in pixels, as it was given.
+        size: (width, height) of the original image in pixels.
         view: ``"text"`` or ``"picture"``.
-        scaled: (width, height) to which it is resized, before any padding.
-        stride: pixels a token, (vertical, horizontal).
-        tiles: what the encoders see, in the order of their tokens.
-        latents: tokens that stand for each tile where the connector makes a fixed number of them; 0 for one a position
-            of the tile's grid.
+        scaled: (width, height) to which it is resized, before padding.
+        stride: pixels per token, (vertical, horizontal).
+        tiles: the encoders' inputs, in the order of their tokens.
+        latents: tokens per tile if the connector makes a fixed number of them; 0 for one per position of the tile's
+            grid.
     """
 
     size: tuple[int, int]
@@ -50,26 +50,26 @@ class ImagePlan:
     def whole(
         cls, size: tuple[int, int], view: str, scaled: tuple[int, int], stride: tuple[int, int], latents: int = 0
     ) -> "ImagePlan":
-        """One tile that holds all of the image; what is short of a multiple of the stride is padding."""
+        """A plan with one tile for the whole image, padded to multiples of the stride."""
         width, height = scaled
         grid = Grid(-(-height // stride[0]), -(-width // stride[1]))
         return cls(size, view, scaled, stride, (Tile((0, 0, width, height), grid),), latents)
 
     @property
     def tokens(self) -> int:
-        """Image tokens in the prompt."""
+        """Number of image tokens in the prompt."""
         return len(self.tiles) * self.latents if self.latents else sum(tile.grid.size for tile in self.tiles)
 
     @property
     def grid(self) -> Grid:
-        """Of an image that is one tile. Raises ValueError for others."""
+        """The grid of an image with one tile. Raises ValueError for several tiles."""
         if len(self.tiles) != 1:
             raise ValueError(f"an image of {len(self.tiles)} tiles has no single grid")
         return self.tiles[0].grid
 
     def cell(self, x: float, y: float, tile: int = 0, across: int = 1) -> tuple[int, int]:
-        """Row and column of the tile's grid that hold a point, given in shares (0-1) of the image's sides; what lies
-        outside of the tile is brought to its edge. ``across``: columns are that many times as fine."""
+        """Row and column of the tile's grid at a point in relative image coordinates (0-1); points outside the tile are
+        clamped to its edge. ``across``: factor by which the columns are subdivided."""
         left, top, _, _ = self.tiles[tile].box
         rows, columns = self.tiles[tile].grid
         row = int((y * self.scaled[1] - top) / self.stride[0])
@@ -77,14 +77,14 @@ class ImagePlan:
         return min(max(row, 0), rows - 1), min(max(column, 0), columns * across - 1)
 
     def token_at(self, x: float, y: float) -> int:
-        """Number of the image's token that shows a point, given in shares (0-1) of the image's sides; of several tiles
-        that of the first one that holds the point.
+        """Index of the image token at a point in relative image coordinates (0-1); with several tiles, in the first one
+        that contains the point.
 
         Raises:
-            ValueError: the connector's tokens stand for whole tiles.
+            ValueError: the connector's tokens have no positions (``latents``).
         """
         if self.latents:
-            raise ValueError("tokens of a connector that makes a fixed number of them have no places in the image")
+            raise ValueError("tokens of a connector that makes a fixed number of them have no positions in the image")
         start = 0
         for number, (box, grid) in enumerate(self.tiles):
             inside = box[0] <= x * self.scaled[0] <= box[2] and box[1] <= y * self.scaled[1] <= box[3]

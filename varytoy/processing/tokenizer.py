@@ -1,4 +1,4 @@
-"""The small character tokenizer of the models that are trained from nothing, and the image tokens of the others."""
+"""The small character tokenizer of models trained from scratch, and the image tokens of the other tokenizers."""
 
 import itertools
 from collections.abc import Iterable
@@ -10,41 +10,41 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *IMAGE_TOKENS)
 
 
 def add_image_tokens(tokenizer: PreTrainedTokenizerBase, image_token_id: int, size: int) -> None:
-    """Give a family's stock tokenizer the image tokens, at the ids that the published models have.
+    """Add the image tokens to a stock tokenizer, at the ids of the published models.
 
     Args:
-        image_token_id: id of ``<imgpad>``. The other two stand before it (Qwen: 151857-151859), or behind it where
+        image_token_id: id of ``<imgpad>``. The other two come before it (Qwen: 151857-151859), or after it where
             ``size`` leaves room there (OPT: 50266-50268). Reserved tokens fill the gap before them.
         size: length of the model's vocabulary.
 
     Raises:
-        ValueError: the tokenizer has ``<imgpad>`` elsewhere, or is too long: it belongs to another model.
+        ValueError: the tokenizer has ``<imgpad>`` at another id, or is too long: it belongs to another model.
     """
     start, stop, pad = IMAGE_TOKENS
-    known = tokenizer.get_vocab()
-    if pad not in known:
-        behind = image_token_id + 2 < size
-        wanted = [pad, start, stop] if behind else [start, stop, pad]
-        first = image_token_id if behind else image_token_id - 2
+    vocabulary = tokenizer.get_vocab()
+    if pad not in vocabulary:
+        after = image_token_id + 2 < size
+        image_tokens = [pad, start, stop] if after else [start, stop, pad]
+        first = image_token_id if after else image_token_id - 2
         if len(tokenizer) > first:
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens, but the model's image tokens begin at {first}"
             )
-        reserved = (token for number in itertools.count() if (token := f"<|extra_{number}|>") not in known)
+        reserved = (token for number in itertools.count() if (token := f"<|extra_{number}|>") not in vocabulary)
         tokenizer.add_tokens(list(itertools.islice(reserved, first - len(tokenizer))), special_tokens=True)
-        tokenizer.add_tokens(wanted, special_tokens=True)
-    found = tokenizer.convert_tokens_to_ids(pad)
-    if found != image_token_id:
-        raise ValueError(f"the tokenizer has {pad} at {found}, the model at {image_token_id}")
+        tokenizer.add_tokens(image_tokens, special_tokens=True)
+    pad_id = tokenizer.convert_tokens_to_ids(pad)
+    if pad_id != image_token_id:
+        raise ValueError(f"the tokenizer has {pad} at {pad_id}, the model at {image_token_id}")
 
 
 def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -> PreTrainedTokenizerFast:
-    """One token a character, any other character as its UTF-8 bytes; nothing is unknown.
+    """One token per character, other characters as UTF-8 bytes; nothing is unknown.
 
     Args:
         characters: those that get a token of their own.
-        size: length of the vocabulary; what is left is filled with reserved tokens.
-        places: number of the place tokens ``<y_0>``, ``<y_1>``… and of ``<x_0>``…, which are the last of all.
+        size: length of the vocabulary; the rest is filled with reserved tokens.
+        places: number of place tokens ``<y_0>``, ``<y_1>``… and of ``<x_0>``…, which have the highest ids.
 
     Raises:
         ValueError: the characters, 256 bytes and special tokens do not fit into ``size``.
@@ -53,14 +53,14 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
     from tokenizers.models import BPE
 
     tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(set(characters))]
-    marks = [f"<{axis}_{number}>" for axis in "yx" for number in range(places)]
-    left = size - len(tokens) - len(marks)
-    if left < 0:
-        raise ValueError(f"{len(tokens) + len(marks)} tokens do not fit into a vocabulary of {size}")
-    reserved = [*(f"<|extra_{number}|>" for number in range(left)), *marks]
+    place_tokens = [f"<{axis}_{number}>" for axis in "yx" for number in range(places)]
+    remaining = size - len(tokens) - len(place_tokens)
+    if remaining < 0:
+        raise ValueError(f"{len(tokens) + len(place_tokens)} tokens do not fit into a vocabulary of {size}")
+    reserved = [*(f"<|extra_{number}|>" for number in range(remaining)), *place_tokens]
     vocabulary = {token: number for number, token in enumerate([*tokens, *reserved])}
     backend = Tokenizer(BPE(vocabulary, merges=[], byte_fallback=True, unk_token="<0x00>"))
-    # Places are the model's notes to itself and no text, whoever decodes it.
+    # Place tokens are never part of the decoded text.
     backend.decoder = decoders.Sequence(
         [decoders.Replace(Regex("<[yx]_[0-9]+>"), ""), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -69,7 +69,7 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
 
 
 def chat_tokenizer(backend) -> PreTrainedTokenizerFast:
-    """A tokenizer of the tokenizers library as transformers', with ChatML's ends of turns and padding."""
+    """Wrap a tokenizer of the tokenizers library for transformers, with ChatML's end-of-turn and padding tokens."""
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",

@@ -1,4 +1,4 @@
-"""What a vision branch is to the rest of the model: pixels in, a grid of features out."""
+"""The interface of the vision branches: pixels in, a grid of features out."""
 
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -10,12 +10,11 @@ ENCODERS: dict[str, type["VisionEncoder"]] = {}
 
 
 class VisionEncoder(nn.Module):
-    """Base of the vision branches. A subclass names the ``config_class`` that it is built from, and registers itself
-    with ``@register``.
+    """Base class of the vision branches. A subclass sets its ``config_class`` and registers itself with ``@register``.
 
     Attributes:
         width: channels of a feature.
-        stride: pixels a feature, (vertical, horizontal).
+        stride: pixels per feature, (vertical, horizontal).
     """
 
     config_class: type[PretrainedConfig]
@@ -23,12 +22,12 @@ class VisionEncoder(nn.Module):
     stride: tuple[int, int]
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Pixels [I, 3, H, W] -> features [I, h, w, width]; ``sizes`` [I, 2] (pixels, height and width) marks what of a
-        padded batch is image."""
+        """Pixels [I, 3, H, W] -> features [I, h, w, width]; ``sizes`` [I, 2]: height and width in pixels of each image
+        of a padded batch."""
         raise NotImplementedError
 
     def initialise(self, module: nn.Module) -> bool:
-        """Set the weights of one of its modules that transformers does not know. Returns whether it was one."""
+        """Initialise a module that transformers does not know. Returns whether the module is one of these."""
         return False
 
 
@@ -41,7 +40,7 @@ def register(encoder: type[VisionEncoder]) -> type[VisionEncoder]:
 
 
 def build_encoder(config: PretrainedConfig) -> VisionEncoder:
-    """The branch of a configuration. Raises ValueError for a ``model_type`` that nobody registered."""
+    """The branch of a configuration. Raises ValueError for an unregistered ``model_type``."""
     try:
         return ENCODERS[config.model_type](config)
     except KeyError:

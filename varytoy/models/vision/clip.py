@@ -1,5 +1,5 @@
-"""ClipBranch: the branch that knows pictures. open_clip's vision transformer without class token and projection, or
-the first stages of its residual network."""
+"""ClipBranch: the branch for natural images. open_clip's vision transformer without class token and projection, or the
+first stages of its ResNet."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class ClipBranch(VisionEncoder):
     list of ``layers``, CLIP's ResNet (arXiv 2103.00020), whose features are those of its last stage here.
 
     Raises:
-        ValueError: stages that do not make a token of ``patch_size`` pixels.
+        ValueError: the stages do not give tokens of ``patch_size`` pixels.
     """
 
     config_class = ClipConfig
@@ -39,15 +39,15 @@ class ClipBranch(VisionEncoder):
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         if not isinstance(self.config.layers, int):
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            found = self.visual.forward_intermediates(
+            features = self.visual.forward_intermediates(
                 pixels, indices=[len(self.config.layers)], intermediates_only=True
             )
-            return found["image_intermediates"][0].permute(0, 2, 3, 1)
+            return features["image_intermediates"][0].permute(0, 2, 3, 1)
         layer = self.config.layers + self.config.select_layer
-        found = self.visual.forward_intermediates(
+        features = self.visual.forward_intermediates(
             pixels, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NLC"
         )["image_intermediates"][0]
-        return found.reshape(found.shape[0], *self.grid, found.shape[-1])
+        return features.reshape(features.shape[0], *self.grid, features.shape[-1])
 
     def initialise(self, module: nn.Module) -> bool:
         return _initialise(module)
@@ -90,7 +90,7 @@ def _residual_network(config: ClipConfig) -> nn.Module:
 
 @torch.no_grad()
 def _initialise(module: nn.Module) -> bool:
-    """Initialise one of open_clip's modules that hold bare parameters. Returns whether it was one."""
+    """Initialise open_clip's modules with bare parameters. Returns whether the module is one of these."""
     from open_clip.modified_resnet import Bottleneck, ModifiedResNet
     from open_clip.transformer import VisionTransformer
 
@@ -99,7 +99,7 @@ def _initialise(module: nn.Module) -> bool:
             if isinstance(inner, nn.Conv2d):
                 nn.init.kaiming_normal_(inner.weight, nonlinearity="relu")
             elif isinstance(inner, Bottleneck):
-                nn.init.zeros_(inner.bn3.weight)  # each block begins as if it were not there
+                nn.init.zeros_(inner.bn3.weight)  # each block starts as the identity
         return True
     if isinstance(module, VisionTransformer):
         nn.init.normal_(module.class_embedding, std=module.class_embedding.shape[0] ** -0.5)

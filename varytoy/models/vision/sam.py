@@ -1,9 +1,9 @@
-"""VisionVocabulary: the branch that reads. A SAM/ViTDet encoder followed by a stride-2 compressor.
+"""VisionVocabulary: the branch that reads text. A SAM/ViTDet encoder followed by a stride-2 compressor.
 
 Shapes in docstrings: B batch, H W pixels, h w token grid, N = h*w tokens, D width.
 
 The published shape (Vary, Vary-toy, GOT-OCR2; arXiv 2401.12503) turns 1024 px into 256 tokens of width 1024 and its
-parameter names are those of the published checkpoints. A model trained from nothing on little compute learns to read
+parameter names are those of the published checkpoints. A model trained from scratch with little compute learns to read
 sooner with a convolutional stem and a smaller stride: ``stem="conv"``.
 """
 
@@ -20,7 +20,7 @@ from varytoy.models.config import VisionVocabularyConfig
 from varytoy.models.vision.base import VisionEncoder, register
 
 _MAX_SCORES = 1 << 21
-"""Queries times keys of one head whose bias exists at a time: 512 queries at 1024 px."""
+"""Most entries (queries x keys of one head) of the bias at a time: 512 queries at 1024 px."""
 
 
 class LayerNorm2d(nn.Module):
@@ -49,7 +49,7 @@ class PatchStem(nn.Module):
 
 
 class StemConv(nn.Conv2d):
-    """A convolution of the stem: its own class because it needs its own initialisation (He, arXiv 1502.01852)."""
+    """A convolution of the stem, a class of its own for its initialisation (He, arXiv 1502.01852)."""
 
 
 class ConvBlock(nn.Module):
@@ -114,7 +114,7 @@ class Attention(nn.Module):
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid[1] - 1, self.head_width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [B, h, w, D]; mask [B, h, w], True where the position holds image. Returns [B, h, w, D]."""
+        """x [B, h, w, D]; mask [B, h, w], True inside the image. Returns [B, h, w, D]."""
         batch, height, width, _ = x.shape
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.heads, self.head_width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -126,7 +126,7 @@ class Attention(nn.Module):
         if not self.relative or rows >= height:
             out = self._attend(query, key, value, keep, *tables)
         else:
-            # The bias of all queries at once would be the largest tensor of the model: some rows of the grid at a time.
+            # The bias of all queries would be the largest tensor of the model: compute some rows of the grid at a time.
             parts = []
             for start in range(0, height, rows):
                 some = query[:, :, start * width : (start + rows) * width]
@@ -197,11 +197,11 @@ class VisionVocabulary(VisionEncoder):
     """Pixels [B, 3, H, W] -> tokens [B, h, w, D_out]; h = H / stride[0], w = W / stride[1] of the config.
 
     H and W are any multiples of the stride: learned positions are interpolated (bicubic for the absolute ones, linear
-    for the relative ones), sinusoidal ones are simply computed. ``sizes`` [B, 2] (pixels) marks what of a padded batch
-    is image; the rest is kept out of the convolutions and of attention.
+    for the relative ones), sinusoidal ones are computed. ``sizes`` [B, 2]: height and width in pixels of each image of
+    a padded batch; padding is masked in the convolutions and in attention.
 
     Raises:
-        ValueError: images of several sizes, and parts that look beyond an image's edge (patch stem, windows, neck).
+        ValueError: images of several sizes with parts that cannot mask padding (patch stem, windows, neck).
     """
 
     config_class = VisionVocabularyConfig
@@ -255,7 +255,7 @@ class VisionVocabulary(VisionEncoder):
         else:
             x = self.norm(x)
         if self.config.positions == "projected":
-            # Behind the norm, because a convolutional stem's output grows to a hundred times the positions' size.
+            # After the norm, because a convolutional stem's output grows to a hundred times the positions' size.
             x = x + self.place(place_codes(x.shape[1], x.shape[2], self.config.hidden_size, x.device).to(x.dtype))
         return x
 
@@ -265,7 +265,7 @@ class VisionVocabulary(VisionEncoder):
             if hasattr(self, "pos_embed"):
                 init.normal_(self.pos_embed, std=0.02)
             if hasattr(self, "place"):
-                # Positions of half the size of what they are added to: at zero they stay unused for long.
+                # Half the size of what they are added to: initialised at zero, positions stay unused for long.
                 init.normal_(self.place.weight, std=0.05)
         elif isinstance(module, Attention):
             if module.relative:
@@ -295,8 +295,8 @@ def sincos_positions(height: int, width: int, dim: int, device: torch.device) ->
 
 
 def place_codes(height: int, width: int, dim: int, device: torch.device) -> Tensor:
-    """As sinusoidal positions, but half of the rates are spread evenly, as in a Fourier transform: the codes of
-    neighbours are at right angles, so that one linear layer can tell them apart."""
+    """Like sinusoidal positions, but half of the rates are spaced evenly, as in a Fourier transform: the codes of
+    neighbours are orthogonal, so that one linear layer can tell them apart."""
     even = dim // 8
     fast = math.pi * torch.arange(1, even + 1, device=device) / even
     return _sinusoids(height, width, torch.cat([fast, _slow_rates(dim // 4 - even, device)]))
@@ -328,9 +328,9 @@ def _image_mask(sizes: Tensor, height: int, width: int) -> Tensor:
 
 def _relative_table(table: Tensor, size: int) -> Tensor:
     """Relative-position rows for every (query, key) pair of an axis of ``size``: [size, size, head width]."""
-    wanted = 2 * size - 1
-    if table.shape[0] != wanted:
-        resized = F.interpolate(table.float().T[None], size=wanted, mode="linear")[0].T
+    length = 2 * size - 1
+    if table.shape[0] != length:
+        resized = F.interpolate(table.float().T[None], size=length, mode="linear")[0].T
         table = resized.to(table.dtype)
     index = torch.arange(size, device=table.device)
     return table[index[:, None] - index[None] + size - 1]
