@@ -3,8 +3,8 @@
 With 151,860 tokens the logits of one page take more memory than the activations of the whole decoder. Logits are only
 computed for rows with a label, not for image tokens and prompts.
 
-torch 2.13 has linear_cross_entropy with chunks. It needs less memory but more time, and is missing in the older versions
-that cards before Volta need. So this function is used with all versions.
+torch 2.13 has linear_cross_entropy with chunks. It needs less memory but more time, and older versions, which cards
+before Volta need, lack it. So this function is used with all versions.
 """
 
 import torch

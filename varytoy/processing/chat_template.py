@@ -66,7 +66,7 @@ def render(
     """
     marked = [{**message, "content": _MARK.format(number)} for number, message in enumerate(messages)]
     try:
-        (text,), (spans,) = render_jinja_template(
+        rendered = render_jinja_template(
             [marked],
             chat_template=template,
             return_assistant_tokens_mask=True,
@@ -75,6 +75,7 @@ def render(
         )
     except (TemplateError, TypeError, ArithmeticError) as error:
         raise ValueError(f"the chat template cannot be rendered: {error}") from error
+    text, spans = rendered[0][0], rendered[1][0]
     numbers = [int(number) for number in _MARKED.findall(text)]
     if numbers != list(range(len(messages))):
         raise ValueError("the chat template must write the content of each message once and in order")
