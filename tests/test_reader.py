@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import LoopGuard, generate, repeated_tail
 from varytoy.inference.reader import ModelError, Reader, join_pages
 from varytoy.layout import PageLayout
+from varytoy.processing.images import VaryImageProcessor
+from varytoy.processing.processor import VaryProcessor
 
 
 @pytest.fixture
@@ -177,6 +180,41 @@ def test_a_page_is_read_block_by_block_in_order(processor):
     order = [int(part) for part in answer.text.replace("<", " ").replace(">", " ").split()]
     assert order == list(range(len(engine.requests)))
     assert [block.score for block in answer.blocks] == [1.0] * len(order) and answer.tokens == 3 * len(order)
+
+
+def count(monkeypatch, calls: Counter, owner, name: str) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def counted(*arguments, **options):
+        calls[name] += 1
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+@pytest.mark.parametrize("image", [page(7, 24), two_columns()], ids=["one pass", "blocks"])
+def test_work_is_done_once(reader, tmp_path, monkeypatch, image):
+    """A file is opened, converted and analysed once; each of its blocks is planned and tokenized once."""
+    calls = Counter()
+    image.save(tmp_path / "page.png")
+    for owner, name in (
+        (Image, "open"),
+        (layout.page, "Ink"),
+        (layout.page, "analyse"),
+        (layout.page, "cut"),
+        (VaryImageProcessor, "plan"),
+        (VaryProcessor, "encode"),
+    ):
+        count(monkeypatch, calls, owner, name)
+    modes, convert = [], Image.Image.convert
+    monkeypatch.setattr(
+        Image.Image, "convert", lambda self, *rest: modes.append((self.mode, *rest)) or convert(self, *rest)
+    )
+    blocks = len(reader.ocr(tmp_path / "page.png", max_new_tokens=2).blocks)
+    assert calls["open"] == calls["Ink"] == calls["analyse"] == calls["cut"] == 1
+    assert calls["plan"] == calls["encode"] >= max(blocks, 1)
+    assert [pair for pair in modes if pair[0] != pair[1]] == [("RGB", "L")], "grey for the analysis, and nothing else"
 
 
 def test_a_large_picture_goes_through_the_page(processor):

@@ -38,6 +38,7 @@ from varytoy.data.samples import parse_sample, read_samples
 from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
 from varytoy.models.config import VaryConfig, VisionVocabularyConfig
+from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.processor import IGNORED, VaryProcessor
 from varytoy.tasks import metrics
 
@@ -439,3 +440,19 @@ def test_copies_of_a_sample_do_not_share_a_batch(ten):
     batches = [order[start : start + 5] for start in range(0, 80, 5)]
     assert sorted(order) == list(range(80))
     assert all(len({data.samples[index].id for index in batch}) == 5 for batch in batches)
+
+
+def test_a_sample_is_tokenized_and_planned_once(ten, tmp_path, monkeypatch):
+    """With heads, guide and place tokens, which all need its tokens or where they stand."""
+    calls = Counter()
+    for owner, name in ((VaryProcessor, "encode"), (VaryImageProcessor, "plan")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *rest, original=original, name=name: calls.update([name]) or original(*rest)
+        )
+    objectives = {
+        "letters": Letters.Settings(weight=0.5, aligned=True),
+        "guide": GuidedAttention.Settings(weight=0.3, layers=[1]),
+    }
+    run(recipe(ten, tmp_path / "run", objectives, max_steps=2))  # of five samples each
+    assert calls == {"encode": 10, "plan": 10}

@@ -313,6 +313,8 @@ class Reader:
         self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
     ) -> list[Message]:
         """``history`` and the prompt, the oldest turns left out until an answer has room."""
+        if not history:
+            return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
         plans = [self.processor.image_processor.plan(view.size, task.view)]
         history = list(history)
         while True:
