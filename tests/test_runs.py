@@ -22,7 +22,7 @@ from train.checkpointing import SEAL, damage, resume_point
 from train.data.bad_samples import BadSamples
 from train.data.dataset import SampleDataset
 from train.loop import run
-from train.machine import allow_old_cards, say_locks
+from train.machine import allow_old_cards, report_slow_bf16, say_locks
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from varytoy.data.sample import SampleError
@@ -191,6 +191,16 @@ def test_deepspeed_is_told_to_take_fp16_on_old_cards(capability, expected, monke
     allow_old_cards(said.append)
     assert os.environ.pop("DS_ALLOW_DEPRECATED_FP16", None) == expected
     assert bool(said) == bool(expected)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bf16_on_a_cpu_without_it_is_reported(ten, tmp_path, monkeypatch, native):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: native, raising=False)
+    reports = []
+    report_slow_bf16(recipe(ten, tmp_path, precision="bf16"), reports.append)
+    report_slow_bf16(recipe(ten, tmp_path), reports.append)
+    assert len(reports) == (not native) and all("train.precision=bf16" in line for line in reports)
 
 
 def test_the_lock_of_a_killed_compilation_is_named(tmp_path, monkeypatch):

@@ -29,6 +29,16 @@ def allow_old_cards(report) -> None:
         report(f"{torch.cuda.get_device_name()}: DS_ALLOW_DEPRECATED_FP16=1 is set, for DeepSpeed to take fp16 on it")
 
 
+def report_slow_bf16(recipe: Recipe, report) -> None:
+    """Report bf16 on a CPU without instructions for it, where a step takes many times as long as in fp32."""
+    asked = next((key for key in ("precision", "weights") if getattr(recipe.train, key) == "bf16"), None)
+    if asked is None or torch.cuda.is_available():
+        return
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if all(check is not None and not check() for check in checks):
+        report(f"train.{asked}=bf16: this CPU has no bf16 instructions, which makes steps slow; fp32 is faster here")
+
+
 def say_locks(report) -> None:
     """Report stale locks: a killed compilation leaves a lock that DeepSpeed's next one silently waits for."""
     from torch.utils.cpp_extension import get_default_build_root  # needs setuptools, as DeepSpeed does
