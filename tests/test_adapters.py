@@ -65,8 +65,8 @@ def test_merged_is_what_the_adapter_was_and_resume_goes_on(ten, tmp_path, capsys
     with torch.no_grad():
         plain = base.engine.model(**batch).logits
         model = PeftModel.from_pretrained(base.engine.model, tmp_path / "whole").eval()
-        torch.testing.assert_close(merged.model(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(plain, merged.model(**batch).logits, atol=1e-2)
+        torch.testing.assert_close(merged.engine.model(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(plain, merged.engine.model(**batch).logits, atol=1e-2)
     assert main(["merge", str(tmp_path / "first"), str(tmp_path / "no")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert str(tmp_path / "first") in error and "adapter_config.json" in error
