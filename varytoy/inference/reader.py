@@ -312,7 +312,7 @@ class Reader:
     def _conversation(
         self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
     ) -> list[Message]:
-        """``history`` and the prompt; the oldest turns are dropped until an answer fits into the context."""
+        """``history`` and the prompt, the oldest turns left out until an answer has room."""
         plans = [self.processor.image_processor.plan(view.size, task.view)]
         history = list(history)
         while True:
