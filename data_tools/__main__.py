@@ -14,9 +14,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_tools", description="Make training and test samples.")
     commands = parser.add_subparsers(dest="program", required=True, metavar="NAME")
     for _, program in sorted(PROGRAMS.items()):
-        each = commands.add_parser(program.name, help=program.help)
-        program.options(each)
-        each.set_defaults(run=program.run)
+        command = commands.add_parser(program.name, help=program.help)
+        program.options(command)
+        command.set_defaults(run=program.run)
     return parser
 
 

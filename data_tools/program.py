@@ -23,7 +23,7 @@ class Program:
         """Add the program's options."""
 
     def run(self, options: argparse.Namespace) -> int | None:
-        """Returns the exit code, None for 0. OSError and ValueError end as one sentence."""
+        """Returns the exit code, None for 0. OSError and ValueError are printed as one sentence."""
         raise NotImplementedError
 
 
@@ -33,6 +33,6 @@ def register(program: type[Program]) -> type[Program]:
 
 
 def output_options(parser: argparse.ArgumentParser) -> None:
-    """``out`` and ``--overwrite``."""
+    """Add ``out`` and ``--overwrite``."""
     parser.add_argument("out", type=Path, help="folder for samples.jsonl and images/")
-    parser.add_argument("--overwrite", action="store_true", help="replace samples that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing samples")

@@ -1,7 +1,7 @@
-"""Render samples in parallel into a folder: ``samples.jsonl`` beside ``images/``.
+"""Render samples in parallel into a folder with ``samples.jsonl`` and ``images/``.
 
-A renderer is a function of the sample's index alone, seeded from it, so that the same command makes the same bytes
-with any number of processes, and a longer run begins with the samples of a shorter one.
+A renderer is a function of the sample's index alone, which seeds it. So the same command gives the same bytes with any
+number of processes, and a longer run begins with the samples of a shorter one.
 """
 
 import errno
@@ -23,18 +23,18 @@ from varytoy.data.samples import parse_sample
 from varytoy.errors import room
 
 Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
-"""index -> the picture and the rows about it; a row is a sample without ``images``, which the writer fills in."""
+"""index -> the image and the rows about it; a row is a sample without ``images``, which the writer fills in."""
 
 
 def generator(seed: int, *names: object) -> random.Random:
-    """A random generator that depends on all the arguments and on nothing else."""
+    """A random generator seeded by the arguments alone."""
     text = ":".join(str(part) for part in (seed, *names))
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
 @contextmanager
 def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]:
-    """Context: a function that adds a row to ``out/samples.jsonl``, which is there when all of it is written.
+    """Context: a function that adds a row to ``out/samples.jsonl``, which appears once all rows are written.
 
     Raises:
         FileExistsError: ``out`` already holds samples and ``overwrite`` is off.
@@ -43,7 +43,7 @@ def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: choose another folder or add --overwrite")
     out.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # old answers must not meet new pictures if this is interrupted
+    target.unlink(missing_ok=True)  # old rows must not refer to new images if this is interrupted
     unfinished = target.with_suffix(".part")
     try:
         with unfinished.open("w", encoding="utf-8") as lines:
@@ -56,21 +56,21 @@ def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]
 
 
 def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:
-    """Render ``count`` pictures into ``out``. Returns the number of rows written; raises as ``samples_file``."""
+    """Render ``count`` images into ``out``. Returns the number of rows written; raises as ``samples_file``."""
     workers = workers or os.cpu_count() or 1
     one = partial(_write_one, out, render)
     written = 0
     with samples_file(out, overwrite) as add, _pool(workers) if workers > 1 else nullcontext() as pool:
         results = pool.imap(one, range(count), chunksize=8) if pool else map(one, range(count))
-        for made in tqdm(results, total=count, unit="picture", desc=out.name):
-            for row in made:
+        for rows in tqdm(results, total=count, unit="picture", desc=out.name):
+            for row in rows:
                 add(row)
                 written += 1
     return written
 
 
 def _pool(workers: int) -> multiprocessing.pool.Pool:
-    """Worker processes that leave Ctrl-C to the main one, which ends them."""
+    """Worker processes that ignore Ctrl-C; the main process ends them."""
     return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
@@ -79,9 +79,9 @@ def _write_one(out: Path, render: Renderer, index: int) -> list[dict]:
     name = f"images/{index // 1000:03d}/{index:06d}.png"
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     image.save(out / name, compress_level=1)
-    finished = []
+    valid = []
     for row in rows:
         row = {**row, "images": [name]}
         parse_sample(row, out, f"sample {row.get('id', index)}")
-        finished.append(row)
-    return finished
+        valid.append(row)
+    return valid

@@ -2,10 +2,10 @@
 
 import os
 
-# Gradio reads this when it is imported, Pillow that.
+# Gradio reads this variable on import, Pillow the next.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-# Blocks that hold pixels: of smaller ones the allocator keeps what a large picture took, once for each thread.
+# Size of Pillow's pixel blocks: with smaller ones, each thread's allocator keeps the memory of a large image.
 os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")
-# Gradio asks its own server whether it is up, which no proxy can reach.
+# Gradio checks whether its own server is up, which a proxy cannot reach.
 for name in ("NO_PROXY", "no_proxy"):
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost", "127.0.0.1", "0.0.0.0"]))

@@ -26,12 +26,12 @@ from varytoy.tasks import TASKS  # noqa: E402
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is no port: a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port: a number from 1 to 65535")
     return int(text)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A page in the browser where a model reads pictures and PDFs.")
+    parser = argparse.ArgumentParser(description="Browser demo: a model reads images and PDFs.")
     parser.add_argument("--model", default="nano", metavar="FOLDER_OR_HUB_ID", help="default: the embedded model, nano")
     device_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")

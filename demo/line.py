@@ -1,4 +1,4 @@
-"""One model for all visitors: they wait in a line, and an answer streams to the one whose turn it is."""
+"""One model for all visitors: requests wait in a queue, and the answer to the first one is streamed."""
 
 import asyncio
 import queue
@@ -12,75 +12,76 @@ from PIL import Image
 from varytoy.tasks import Answer
 
 LONGEST = 30
-"""Visitors in the line. Each holds one of Gradio's workers (``page.WORKERS``), and opening a picture needs some too."""
+"""Maximum length of the queue. Each visitor in it uses one of Gradio's workers (``page.WORKERS``), of which opening
+images needs some too."""
 MAX_TOKENS = 1024
-"""Of an answer, or of each block of a page."""
+"""Limit for an answer, or for each block of a page."""
 PAUSE = 0.05
 HEARTBEAT = 0.5
 GRACE = 2.0
-"""Seconds that a model which was asked to stop is given to hand over what it has."""
+"""Seconds that a cancelled model has to return its partial answer."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """``place``: answers that come before this one."""
+    """``place``: number of answers before this one."""
 
     place: int
 
 
 class Line:
-    """Those who wait, in the order of their coming; the first is being answered."""
+    """A queue in order of arrival; the first entry is being answered."""
 
     def __init__(self):
-        self._places: list[object] = []
+        self._tickets: list[object] = []
         self._lock = threading.Lock()
 
     def join(self) -> object:
-        """A place at the end. Raises ValueError where the line is full."""
+        """A ticket for the end of the queue. Raises ValueError if it is full."""
         with self._lock:
-            if len(self._places) >= LONGEST:
+            if len(self._tickets) >= LONGEST:
                 raise ValueError(f"{LONGEST} others are waiting for the model: try again in a while")
-            self._places.append(place := object())
-            return place
+            self._tickets.append(ticket := object())
+            return ticket
 
-    def ahead(self, place: object) -> int:
+    def ahead(self, ticket: object) -> int:
         with self._lock:
-            return self._places.index(place)
+            return self._tickets.index(ticket)
 
-    def leave(self, place: object) -> None:
+    def leave(self, ticket: object) -> None:
         with self._lock:
-            self._places.remove(place)
+            self._tickets.remove(ticket)
 
 
 async def stream(
     line: Line, ask: Callable[..., Answer], picture: Callable[[], Image.Image], cancel: threading.Event
 ) -> AsyncIterator[Waiting | str | Answer | None]:
-    """``Waiting`` while others come first, the text so far again and again, None where nothing is new, and the Answer.
+    """Yields ``Waiting`` while others come first, then the text so far, or None if nothing is new, and last the Answer.
 
     Args:
-        ask: called in a thread with the picture, ``show`` and ``cancel``. The next in the line waits until it returns.
-        picture: opens the picture, in the same thread.
-        cancel: set it to end; it is set when the caller stops listening.
+        ask: called in a thread with the image, ``show`` and ``cancel``. The next in the queue waits until it returns.
+        picture: opens the image, in the same thread.
+        cancel: set it to stop; it is set when the caller stops iterating.
 
     Raises:
-        ValueError: the line is full.
+        ValueError: the queue is full.
         What ``ask`` and ``picture`` raise.
     """
-    place = line.join()
-    news: queue.SimpleQueue[str | Answer | Exception] = queue.SimpleQueue()
+    ticket = line.join()
+    updates: queue.SimpleQueue[str | Answer | Exception] = queue.SimpleQueue()
     started = False
 
     def work() -> None:
         try:
-            found = ask(picture(), show=news.put, cancel=cancel)
-        except BaseException as error:  # it is raised again where somebody listens; a panic of Rust's is no Exception
-            found = error if isinstance(error, Exception) else RuntimeError(str(error))
+            result = ask(picture(), show=updates.put, cancel=cancel)
+        except BaseException as error:  # raised again in the consumer; a Rust panic is not an Exception
+            result = error if isinstance(error, Exception) else RuntimeError(str(error))
         finally:
-            line.leave(place)
-        news.put(found)
+            line.leave(ticket)
+        updates.put(result)
 
     try:
-        while (ahead := line.ahead(place)) and not cancel.is_set():
+        while (ahead := line.ahead(ticket)) and not cancel.is_set():
             yield Waiting(ahead)
             await asyncio.sleep(HEARTBEAT)
         if cancel.is_set():
@@ -88,37 +89,37 @@ async def stream(
             return
         threading.Thread(target=work, daemon=True).start()
         started = True
-        async for found in _listen(news, cancel):
-            yield found
+        async for update in _listen(updates, cancel):
+            yield update
     finally:
         cancel.set()
         if not started:
-            line.leave(place)
+            line.leave(ticket)
 
 
-async def _listen(news: queue.SimpleQueue, cancel: threading.Event) -> AsyncIterator[str | Answer | None]:
-    """What comes, the newest of each moment, until the Answer; or what came until then, some time after a cancel."""
-    text, said, stopped = "", time.monotonic(), None
+async def _listen(updates: queue.SimpleQueue, cancel: threading.Event) -> AsyncIterator[str | Answer | None]:
+    """The newest update at each poll, until the Answer; or a partial Answer if none comes within GRACE of a cancel."""
+    text, last_yield, stopped = "", time.monotonic(), None
     while True:
-        found = _newest(news)
-        if isinstance(found, Exception):
-            raise found
+        update = _newest(updates)
+        if isinstance(update, Exception):
+            raise update
         now = time.monotonic()
         stopped = stopped or (now if cancel.is_set() else None)
-        if found is None and stopped and now - stopped > GRACE:
-            found = Answer(text.strip(), stop_reason="stopped")
-        if found is not None or now - said > HEARTBEAT:
-            yield found
-            said = now
-        if isinstance(found, Answer):
+        if update is None and stopped and now - stopped > GRACE:
+            update = Answer(text.strip(), stop_reason="stopped")
+        if update is not None or now - last_yield > HEARTBEAT:
+            yield update
+            last_yield = now
+        if isinstance(update, Answer):
             return
-        text = found or text
+        text = update or text
         await asyncio.sleep(PAUSE)
 
 
-def _newest(news: queue.SimpleQueue) -> str | Answer | Exception | None:
-    """Text that is overtaken by longer text need not be shown."""
-    found = None
-    while not news.empty() and (found is None or isinstance(found, str)):
-        found = news.get()
-    return found
+def _newest(updates: queue.SimpleQueue) -> str | Answer | Exception | None:
+    """The latest text, or the answer or error after it; earlier texts are skipped."""
+    update = None
+    while not updates.empty() and (update is None or isinstance(update, str)):
+        update = updates.get()
+    return update

@@ -1,4 +1,4 @@
-"""Theme, style sheet and the little script of the demo. Fonts are the system's; nothing is fetched."""
+"""Theme, style sheet and script of the demo. It uses system fonts and fetches nothing."""
 
 import gradio as gr
 
@@ -7,7 +7,7 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono
 
 
 def theme() -> gr.themes.Base:
-    """Grey paper, one blue; light and dark follow the system."""
+    """Grey with one blue; light or dark as the system is set."""
     hues = {"primary_hue": "blue", "secondary_hue": "slate", "neutral_hue": "slate"}
     return gr.themes.Base(**hues, font=SANS, font_mono=MONO, radius_size="md").set(
         body_background_fill="*neutral_50",
@@ -141,7 +141,7 @@ footer { display: none !important; }
 }
 """
 
-# Gradio's file field takes drops on itself; a paste, or a drop beside it, is handed to it.
+# Gradio's file field handles drops on itself; a paste, or a drop elsewhere, is passed to it.
 SCRIPT = """
 () => {
   const hand = (files) => {

@@ -1,4 +1,4 @@
-"""What is known of a model's quality: ``evaluation.json`` (metric -> number, as ``train evaluate`` names them)."""
+"""Measured quality of a model: ``evaluation.json`` (metric -> number, as ``train evaluate`` names them)."""
 
 import json
 import math
@@ -17,32 +17,32 @@ PICTURES = {
     "chat": "questions right",
 }
 BLANK = ", blank picture"
-"""After the name of a figure: the same measured with blank pictures, so what guessing gives."""
+"""Suffix of a metric measured with blank images, which shows what guessing achieves."""
 LEAST = 0.2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``figures``: metric -> number; empty where nothing was measured."""
+    """``figures``: metric -> number; empty if nothing was measured."""
 
     figures: dict[str, float] = field(default_factory=dict)
 
     def known_error(self) -> str:
-        """How well the model reads, for a user; empty where it was not measured."""
+        """How well the model reads, for a user; empty if it was not measured."""
         rate = self.figures.get(READING, 0.0)
         if rate <= 0:
             return ""
         return f"misreads about 1 character in {max(round(1 / rate), 1):,} of clean print"
 
     def is_experimental(self, task: str) -> bool:
-        """Whether the task was measured and is right so rarely, or so little more often than by guessing, that its
-        answers are worth nothing. A model that was not measured is given the benefit of the doubt."""
+        """Whether the task's score is below ``LEAST`` or hardly above guessing, so that its answers are unreliable.
+        False if it was not measured."""
         metric = PICTURES.get(task, "")
         figure = self.figures.get(metric)
         return figure is not None and figure < max(LEAST, self.figures.get(metric + BLANK, 0.0) + 0.05)
 
     def warning(self, task: str) -> str:
-        """What to say to somebody who chooses an experimental task; empty for the others."""
+        """Warning for users who choose an experimental task; empty for the others."""
         if not self.is_experimental(task):
             return ""
         score = self.figures[PICTURES[task]]
@@ -50,13 +50,12 @@ class Measured:
 
 
 def measured(model: str) -> Measured:
-    """Of the embedded model (``nano``), a folder or a hub id; without figures where there are none or they cannot be
-    read."""
+    """Figures of the embedded model (``nano``), a folder or a hub id; empty if they are missing or unreadable."""
     try:
-        found = json.loads(_evaluation(model).read_text(encoding="utf-8"))
+        content = json.loads(_evaluation(model).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Measured()
-    rows = found.items() if isinstance(found, dict) else ()
+    rows = content.items() if isinstance(content, dict) else ()
     return Measured({name: float(value) for name, value in rows if _is_figure(value)})
 
 
@@ -65,7 +64,7 @@ def _is_figure(value) -> bool:
 
 
 def _evaluation(model: str) -> Path:
-    """Raises OSError or ValueError where there is none."""
+    """Path of the evaluation. Raises OSError or ValueError if there is none."""
     folder = Path(str(files("varytoy") / "nano")) if model == "nano" else Path(model)
     if model == "nano" or folder.exists():
         return folder / "evaluation.json"

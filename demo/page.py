@@ -1,4 +1,4 @@
-"""The page of the demo: what stands on it and what its buttons do."""
+"""The page of the demo: its components and event handlers."""
 
 import asyncio
 import functools
@@ -21,12 +21,12 @@ from varytoy.errors import first_line
 from varytoy.tasks import TASKS, Answer
 
 WORKERS = 80
-# The examples lie below; what they show stands above.
+# The examples are below the image and the answer.
 UPWARDS = "() => { window.scrollTo({ top: 0, behavior: 'smooth' }); }"
 
 
 class Demo:
-    """The page. ``reader`` needs ``ask`` and ``name``; ``tasks`` are those that the model was taught."""
+    """The page. ``reader`` needs ``ask`` and ``name``; ``tasks`` are those that the model was trained on."""
 
     def __init__(
         self, reader, offered: list[Example], measured: Measured | None = None, tasks: Sequence[str] = tuple(TASKS)
@@ -34,7 +34,7 @@ class Demo:
         self.reader, self.name, self.tasks = reader, view.model_name(reader.name), tasks
         self.offered = [example for example in offered if example.task in tasks]
         self.measured, self.line = measured or Measured(), Line()
-        # Uploads and pictures are deleted an hour after they came.
+        # Uploads and images are deleted after an hour.
         self.page = gr.Blocks(title="varytoy", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600))
         with self.page:
             self.session = gr.State(Session())
@@ -102,7 +102,7 @@ class Demo:
         return f"{title} (experimental)" if self.measured.is_experimental(task) else title
 
     def _connect(self) -> None:
-        """Wire the events. Answers wait in ``self.line``; everything else is done at once."""
+        """Connect the events. Answers wait in ``self.line``; everything else is done at once."""
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         left = [self.file, self.notice, self.picture, self.pager, self.number]
         right = [self.answer, self.source, self.status, self.turns, self.forget, self.run, self.stop, self.prompt]
@@ -141,7 +141,7 @@ class Demo:
         return self._shown(session)
 
     def on_task(self, task: str | None) -> dict:
-        """A prompt box for the tasks that take words, and a warning about those that the model cannot do."""
+        """A prompt box for tasks that take words, and a warning for experimental ones."""
         takes, warning = bool(task) and takes_words(task), self.measured.warning(task)
         return {
             self.prompt: gr.update(visible=takes, placeholder=view.task_hint(task) if takes else ""),
@@ -153,23 +153,23 @@ class Demo:
         return {self.turns: "", self.forget: gr.update(visible=False)}
 
     def _open(self, session: Session, path: str) -> dict:
-        """Show the first page of a file, with nothing asked yet; or say why not and leave the rest."""
+        """Show the first page of a file, without an answer; or an error, which changes nothing else."""
         try:
             session.open(path)
         except DocumentError as error:
-            # Where the server keeps uploads says nothing to a user.
-            said = sentence(error).replace(path, Path(path).name)
-            said = f"{said.rstrip('.')}; the picture before it stays." if session.view else said
-            return {self.notice: gr.update(value=view.notice(said), visible=True)}
+            # The server's upload path means nothing to a user.
+            message = sentence(error).replace(path, Path(path).name)
+            message = f"{message.rstrip('.')}; the picture before it stays." if session.view else message
+            return {self.notice: gr.update(value=view.notice(message), visible=True)}
         return self._shown(session)
 
     def _shown(self, session: Session) -> dict:
-        """The session's page, with nothing asked yet."""
+        """The session's page, without an answer."""
         pages = [(f"Page {number} of {session.page_count}", number) for number in range(1, session.page_count + 1)]
-        there = session.view is not None
+        visible = session.view is not None
         return {
             self.notice: gr.update(value="", visible=False),
-            self.picture: gr.update(value=self._saved(session.view) if there else None, visible=there),
+            self.picture: gr.update(value=self._saved(session.view) if visible else None, visible=visible),
             self.pager: gr.update(visible=session.page_count > 1),
             self.number: gr.update(choices=pages, value=session.page),
             self.answer: view.placeholder(),
@@ -181,20 +181,20 @@ class Demo:
         }
 
     def _saved(self, image) -> str:
-        """A PNG in Gradio's cache. Given a picture, Gradio would write it between the events of all visitors."""
+        """A PNG in Gradio's cache. Gradio itself would write an image in the event loop of all visitors."""
         folder = Path(self.picture.GRADIO_CACHE) / secrets.token_hex(16)
         folder.mkdir(parents=True)
         image.save(folder / "picture.png", compress_level=2)
         return str(folder / "picture.png")
 
     async def on_run(self, session: Session, task: str, prompt: str) -> AsyncIterator[dict]:
-        """Ask, and stream what comes."""
+        """Run the task and stream the answer."""
         try:
             if session.view is None:
                 raise ValueError("choose another page" if session.data else "choose a picture or a PDF first")
             turn = asked(task, prompt)
             if task not in self.tasks:
-                raise ValueError(f"this model was not taught '{task}'")
+                raise ValueError(f"this model was not trained on '{task}'")
         except ValueError as error:
             yield await asyncio.to_thread(self._failed, session, error)
             return
@@ -207,7 +207,7 @@ class Demo:
             async with aclosing(self._answering(session, cancel, turn)) as changes:
                 async for change in changes:
                     yield change
-        except Exception as error:  # of the reader, which may raise anything: a sentence for the user, the log has all
+        except Exception as error:  # the reader may raise anything: the user gets a sentence, the log the traceback
             if session.cancel is cancel:
                 yield await asyncio.to_thread(self._failed, session, error)
 
@@ -218,67 +218,67 @@ class Demo:
             self.reader.ask, task=turn.task, argument=turn.asked, history=history, max_new_tokens=MAX_TOKENS
         )
         picture = functools.partial(open_page, session.data, session.page)
-        async with aclosing(stream(self.line, ask, picture, cancel)) as news:
-            async for found in news:
+        async with aclosing(stream(self.line, ask, picture, cancel)) as updates:
+            async for update in updates:
                 if session.cancel is not cancel:
-                    return  # another picture is shown by now
-                if isinstance(found, Waiting):
+                    return  # another image is shown by now
+                if isinstance(update, Waiting):
                     start = time.perf_counter()
-                    yield {self.status: view.waiting(found.place)}
+                    yield {self.status: view.waiting(update.place)}
                     continue
                 seconds = time.perf_counter() - start
-                if isinstance(found, Answer):
-                    turn.answer = found
+                if isinstance(update, Answer):
+                    turn.answer = update
                     changes = await asyncio.to_thread(self._finished, session, turn, seconds)
                     if session.cancel is not cancel:
                         return
-                    if found.text:
+                    if update.text:
                         session.turns.append(turn)
-                    session.marked = bool(found.boxes)
+                    session.marked = bool(update.boxes)
                     yield changes
-                elif found is None:
+                elif update is None:
                     yield {self.status: view.working(seconds)}
                 else:
-                    yield {self.answer: view.live(found), self.source: found, self.status: view.working(seconds)}
+                    yield {self.answer: view.live(update), self.source: update, self.status: view.working(seconds)}
 
     def _finished(self, session: Session, turn: Turn, seconds: float) -> dict:
-        found, experimental = turn.answer, self.measured.is_experimental(turn.task)
-        said = view.finished(self.name, found, seconds, experimental)
-        if found.text:
-            said += view.downloads(self._files(session, turn, seconds, experimental))
+        answer, experimental = turn.answer, self.measured.is_experimental(turn.task)
+        status = view.finished(self.name, answer, seconds, experimental)
+        if answer.text:
+            status += view.downloads(self._files(session, turn, seconds, experimental))
         changes = {
-            self.answer: view.answer(found),
-            self.source: found.text,
-            self.status: said,
+            self.answer: view.answer(answer),
+            self.source: answer.text,
+            self.status: status,
             **self._buttons(running=False),
         }
-        if found.boxes:
+        if answer.boxes:
             changes[self.picture] = self._saved(session.drawn(turn))
         if turn.task in ("chat", "vqa"):
             changes[self.prompt] = ""
         return changes
 
     def _files(self, session: Session, turn: Turn, seconds: float, experimental: bool) -> dict[str, str]:
-        """Name -> contents of what can be saved. An experimental answer's confidence would only mislead."""
-        found = turn.answer
+        """File name -> contents for saving. The confidence of an experimental answer would mislead and is left out."""
+        answer = turn.answer
         stem = Path(session.name).stem + (f"-page-{session.page}" if session.page_count > 1 else "")
         row = {
-            "file": session.name, "page": session.page, "task": turn.task, "prompt": turn.asked, "text": found.text,
-            "boxes": [{"label": label, "box": list(box)} for label, box in found.boxes],
-            "stop_reason": found.stop_reason, "seconds": round(seconds, 3), "model": self.name,
-            "confidence": None if experimental or found.confidence is None else round(found.confidence, 4),
+            "file": session.name, "page": session.page, "task": turn.task, "prompt": turn.asked, "text": answer.text,
+            "boxes": [{"label": label, "box": list(box)} for label, box in answer.boxes],
+            "stop_reason": answer.stop_reason, "seconds": round(seconds, 3), "model": self.name,
+            "confidence": None if experimental or answer.confidence is None else round(answer.confidence, 4),
             "experimental": experimental,
         }  # fmt: skip
-        files = {f"{stem}.txt": found.text, f"{stem}.json": json.dumps(row, ensure_ascii=False, indent=2)}
-        return {f"{stem}.md": found.markdown, **files} if found.markdown else files
+        files = {f"{stem}.txt": answer.text, f"{stem}.json": json.dumps(row, ensure_ascii=False, indent=2)}
+        return {f"{stem}.md": answer.markdown, **files} if answer.markdown else files
 
     def _failed(self, session: Session, error: Exception) -> dict:
-        """The error in place of the answer before, which would be taken for the answer to what was just asked."""
+        """Show the error, and clear the previous answer, which would be taken for the new one."""
         return {self.status: view.notice(sentence(error)), self.answer: view.placeholder(), self.source: "",
                 **self._unmarked(session), **self._buttons(running=False)}  # fmt: skip
 
     def _unmarked(self, session: Session) -> dict:
-        """The clean picture, where the last answer's boxes stand on it."""
+        """The image without boxes, if the last answer's boxes are drawn on it."""
         if session.view is None or not session.marked:
             return {}
         session.marked = False
@@ -288,7 +288,7 @@ class Demo:
         return {self.run: gr.update(visible=not running), self.stop: gr.update(visible=running)}
 
     def launch(self, host: str, port: int) -> str:
-        """Serve from threads of their own. Returns the address."""
+        """Serve in background threads. Returns the address."""
         self.page.queue(default_concurrency_limit=8)
         _, address, _ = self.page.launch(
             server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, inbrowser=False,
@@ -299,8 +299,8 @@ class Demo:
 
 
 def _in_a_sentence(preprocess):
-    """What Gradio's components refuse (a page that is not there, a path in place of an upload) comes from no button of
-    the page; whoever sends it gets a sentence, and the log no traceback."""
+    """Turn errors of Gradio's components into a sentence without a traceback in the log. The page's own buttons send no
+    invalid values, such as a missing page or a path instead of an upload."""
 
     async def checked(*arguments, **options):
         try:

@@ -1,9 +1,9 @@
-"""Lines of a page put together to paragraphs where the page only ran out of width, and kept where they are lines."""
+"""Join the lines of a page to paragraphs where they were only wrapped, and keep other line breaks."""
 
 import re
 
 NARROWEST = 24
-"""Characters of the longest line of a paragraph; what is narrower is a list, an address or the column of a table."""
+"""Minimum characters of a paragraph's longest line; narrower text is a list, an address or a table column."""
 _BLANK = re.compile(r"(\n(?:[ \t]*\n)+)")
 _ITEM = re.compile(r"([-*+•–—▪◦·]|\(?(\d{1,3}|[A-Za-z]|[ivx]{1,4})[.)])\s|[>#]")
 _ROW = re.compile(r"\t|\S {3,}\S|\||\.{4,}|(\. ){3,}")
@@ -11,7 +11,7 @@ _ENDS = tuple('.!?:;,"”’»)…')
 
 
 def flow(text: str) -> str:
-    """``text`` with the lines of each paragraph joined where they flow; blank lines stay."""
+    """``text`` with the wrapped lines of each paragraph joined; blank lines stay."""
     parts = _BLANK.split(text)
     return "".join(part if number % 2 else _joined(part.split("\n")) for number, part in enumerate(parts))
 
@@ -24,16 +24,16 @@ def _joined(lines: list[str]) -> str:
 
 
 def between(line: str) -> str:
-    """What stands between a line and the one that continues it: nothing after a hyphen, which stays."""
+    """The separator of a line and its continuation: empty after a hyphen, which stays."""
     return "" if re.search(r"\w-$", line) else " "
 
 
 def continued(lines: list[str]) -> list[bool]:
-    """For each line of a paragraph but the last: whether the next goes on where it ended.
+    """For each line of a paragraph but the last: whether the next line continues it.
 
-    It does where the next line's first word would not have fitted, within a tenth, for letters differ in width. A
-    paragraph that is narrow, has rows of a table, or has no line that goes on in small letters (an address, verses, a
-    title page) stays as it is.
+    It does if the next line's first word would not have fitted, within a tenth, because letters differ in width. A
+    paragraph is unchanged if it is narrow, has table rows, or has no line that continues in lower case (an address,
+    verses, a title page).
     """
     longest = max(map(len, lines))
     small = [line[:1].islower() for line in lines]

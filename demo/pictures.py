@@ -1,4 +1,4 @@
-"""The examples under the picture: drawn at start, or those of ``demo/examples`` if it holds ``examples.json``."""
+"""The examples below the image: drawn at start, or those of ``demo/examples`` if it holds ``examples.json``."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def examples(folder: Path, own: Path = OWN) -> list[Example]:
 
 
 def thumbnail(example: Example) -> str:
-    """The picture for the example's button; a PDF has a picture of the same name beside it."""
+    """The image for the example's button; for a PDF, the image of the same name beside it."""
     path = Path(example.path)
     return str(path.with_suffix(".png") if path.suffix == ".pdf" else path)
 

@@ -1,4 +1,4 @@
-"""One visitor's work: the file, the page that is shown, the turns so far."""
+"""State of one visitor: the file, the current page and the turns so far."""
 
 import logging
 import re
@@ -15,12 +15,12 @@ from varytoy.tasks import TASKS, Answer, get_task
 
 HISTORY_TURNS = 6
 SHOWN_SIDE = 1600
-_FILE = re.compile(r"[^.:]*\.\w{1,5}\b")  # a sentence that begins with a name such as "my scan.png"
+_FILE = re.compile(r"[^.:]*\.\w{1,5}\b")  # a sentence that starts with a file name such as "my scan.png"
 
 
 @dataclass
 class Turn:
-    """``prompt`` is what the model was told, ``asked`` what the user typed."""
+    """``prompt``: the model's prompt; ``asked``: the user's text."""
 
     task: str
     asked: str
@@ -31,12 +31,12 @@ class Turn:
 @dataclass
 class Session:
     """Attributes:
-    name, data: of the file. Its pages are opened anew when they are needed, so that a visitor costs no more memory than
-        the file has bytes; the upload itself is deleted after a while.
-    view: the page, at most ``SHOWN_SIDE`` pixels a side; None where there is none.
+    name, data: of the file. Its pages are opened again when needed, so that a visitor needs no more memory than the
+        file; the upload itself is deleted after a while.
+    view: the page, at most ``SHOWN_SIDE`` pixels a side; None if there is none.
     size: (width, height) of the page in pixels.
-    cancel: of the answer that is being made, or None.
-    marked: whether an answer's boxes stand on the picture that is shown.
+    cancel: event that stops the current answer, or None.
+    marked: whether an answer's boxes are drawn on the shown image.
     """
 
     name: str = ""
@@ -50,11 +50,11 @@ class Session:
     marked: bool = False
 
     def open(self, path: str) -> None:
-        """Show the first page of another file. On an error the old one stays; a first page that cannot be shown is
-        turned to if there are others.
+        """Show the first page of another file. On an error the old file stays, unless only the first page of
+        several cannot be shown.
 
         Raises:
-            DocumentError: the file is no picture and no PDF, or its first page cannot be shown.
+            DocumentError: the file is not an image or a PDF, or its first page cannot be shown.
         """
         page = next(iter(open_pages(path, pages=[1])))
         data = Path(path).read_bytes()
@@ -64,7 +64,7 @@ class Session:
         self._turn_to(page)
 
     def turn_to(self, number: int) -> None:
-        """Show another page. One that cannot be shown is turned to all the same: from it the next can be reached.
+        """Show another page. One that cannot be shown becomes the current page too, so that the next can be reached.
 
         Raises:
             DocumentError: there is no such page, or it cannot be shown.
@@ -93,12 +93,12 @@ class Session:
 
     def drawn(self, turn: Turn) -> Image.Image:
         """The view with the answer's boxes on it."""
-        across, down = (shown / whole for shown, whole in zip(self.view.size, self.size, strict=True))
+        across, down = (view / full for view, full in zip(self.view.size, self.size, strict=True))
         regions = [region.moved(lambda point: (point[0] * across, point[1] * down)) for region in turn.answer.regions]
         return get_task(turn.task).draw(self.view, Answer(turn.answer.text, regions))
 
     def begin(self) -> threading.Event:
-        """A new answer; one that is still being made ends."""
+        """Start a new answer; a running one is stopped."""
         self.stop()
         self.cancel = threading.Event()
         return self.cancel
@@ -108,10 +108,10 @@ class Session:
             self.cancel.set()
 
     def messages(self, task: str) -> list[dict[str, str]]:
-        """The last turns as messages, for the tasks that are a conversation.
+        """The last turns as messages, for the conversational tasks.
 
-        Reading and finding start afresh: their prompt says all, and a page that is read within a conversation could not
-        be cut into blocks.
+        The others have no history: their prompts are complete, and a page cannot be split into blocks within a
+        conversation.
         """
         if task not in ("chat", "vqa"):
             return []
@@ -123,7 +123,7 @@ class Session:
 
 
 def open_page(data: bytes, number: int) -> Image.Image:
-    """A page of a file, whole. Raises DocumentError."""
+    """A page of a file at full size. Raises DocumentError."""
     return next(iter(open_pages(data, pages=[number]))).image
 
 
@@ -133,15 +133,14 @@ def takes_words(task: str) -> bool:
 
 
 def asked(task: str, words: str | None) -> Turn:
-    """What the user wants, still without an answer. What stands in the prompt box of a task that takes no words is not
-    shown and not asked.
+    """A turn without an answer. ``words`` from the prompt box are ignored if the task takes none.
 
     Raises:
         ValueError: there is no such task, or it needs words and got none.
     """
     if not isinstance(task, str) or task not in TASKS:
         raise ValueError(f"there is no task '{task}': choose one of {', '.join(map(label, TASKS))}")
-    # The processor counts these against the pictures.
+    # The processor would count it as a placeholder of an image.
     words = (words if isinstance(words, str) else "").replace("<image>", "image").strip()
     chosen = get_task(task)
     words = words if takes_words(task) else ""
@@ -151,11 +150,11 @@ def asked(task: str, words: str | None) -> Turn:
 
 
 def sentence(error: Exception) -> str:
-    """An error in one sentence with the buttons' names for tasks; what nobody foresaw goes to the log too, with its
+    """An error as one sentence with the buttons' names for tasks; unexpected errors are also logged with their
     traceback."""
     reason = named(first_line(error))
     if isinstance(error, ValueError):
-        # A file's name keeps its first letter.
+        # A file name at the start is not capitalised.
         first = reason.split()[0]
         start = reason[:1].upper() if first.isalpha() and not _FILE.match(reason) else reason[:1]
         return start + reason[1:].rstrip(".") + "."

@@ -1,4 +1,4 @@
-"""What the demo shows, as HTML. What a model or a user wrote goes through ``escape`` or ``render_markdown``."""
+"""HTML of the demo. Text from a model or a user goes through ``escape`` or ``render_markdown``."""
 
 import base64
 import re
@@ -28,14 +28,14 @@ STOPS = {
 
 
 def markdown_parser() -> MarkdownIt:
-    """CommonMark with tables. Raw HTML stays text, and pictures too: their addresses would be fetched."""
+    """CommonMark with tables. Raw HTML stays text, and so do images, whose URLs would be fetched."""
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
 
 
 def render_markdown(text: str) -> str:
-    """A model's markdown -> HTML that holds no element which the model wrote itself.
+    """A model's markdown -> HTML without raw HTML from the model.
 
-    Links keep their words only: a model's address is a guess, and one click away from anywhere.
+    Only the text of links is kept: a model's URL is a guess and could lead anywhere.
     """
     parser = markdown_parser()
     tokens = parser.parse(text)
@@ -47,10 +47,10 @@ def render_markdown(text: str) -> str:
 
 
 def _break_lines(inline) -> None:
-    """Give the lines of a paragraph that do not flow their ends back, which markdown takes from them."""
+    """Restore the line breaks of a paragraph that are not mere wrapping, which markdown removes."""
     lines = inline.content.split("\n")
     ends = [child for child in inline.children if child.type in ("softbreak", "hardbreak")]
-    if len(ends) != len(lines) - 1:  # an end stands within code, say
+    if len(ends) != len(lines) - 1:  # e.g. a line break within code
         return
     for end, line, flows in zip(ends, lines, continued(lines), strict=False):
         end.type, end.content = ("text", between(line)) if flows else ("hardbreak", "")
@@ -61,28 +61,28 @@ def label(task: str) -> str:
 
 
 def named(error: str) -> str:
-    """What the library says of a task, with the name on its button."""
+    """An error message with task names replaced by the buttons' labels."""
     names = "|".join(map(re.escape, TASKS))
-    return re.sub(rf"(?:the task )?'({names})'", lambda found: f"“{label(found[1])}”", error)
+    return re.sub(rf"(?:the task )?'({names})'", lambda match: f"“{label(match[1])}”", error)
 
 
 def task_hint(name: str) -> str:
-    """What the prompt box says while it is empty."""
+    """Placeholder of the prompt box."""
     if name == "detect":
         return "All, or name some: cat, tree"
     return f"Type {TASKS[name].takes}"
 
 
 def model_name(name: str) -> str:
-    """A folder by its own name; the rest of its path is nobody's business."""
+    """A hub id, or the name of a folder without the rest of its path, which is private."""
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def header(model: str, error: str) -> str:
-    said = f"<span>{escape(error)}</span>" if error else ""
+    note = f"<span>{escape(error)}</span>" if error else ""
     return (
         '<header class="vt-head"><div><h1>varytoy</h1><p>small models that read</p></div>'
-        f'<p class="vt-model"><b>{escape(model)}</b>{said}</p></header>'
+        f'<p class="vt-model"><b>{escape(model)}</b>{note}</p></header>'
     )
 
 
@@ -91,7 +91,7 @@ def warning(sentence: str) -> str:
 
 
 def notice(sentence: str) -> str:
-    """An error, said once and read aloud by screen readers; empty for none."""
+    """An error, announced by screen readers; empty for none."""
     return f'<p class="vt-error" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 
@@ -100,25 +100,25 @@ def working(seconds: float) -> str:
 
 
 def waiting(place: int) -> str:
-    """Said while others are answered."""
-    said = f"Waiting: the model answers one visitor at a time, and you are number {place} in the queue."
-    return f'<p class="vt-status" role="status"><i class="vt-dot"></i>{said}</p>'
+    """Status while others are answered."""
+    status = f"Waiting: the model answers one visitor at a time, and you are number {place} in the queue."
+    return f'<p class="vt-status" role="status"><i class="vt-dot"></i>{status}</p>'
 
 
 def finished(model: str, answer: Answer, seconds: float, experimental: bool = False) -> str:
-    """The line under an answer: why it ended, if not by itself, the time, the model and how sure it was."""
+    """The line under an answer: stop reason unless it ended by itself, time, model and confidence."""
     parts = [f"{seconds:.1f} s", model]
     if experimental:
         parts.append("experimental")
     elif answer.confidence is not None and answer.text:
         parts.append(f"confidence {answer.confidence:.0%}")
     stop = STOPS.get(answer.stop_reason, answer.stop_reason) if answer.stop_reason != "end" else ""
-    said = f'<span class="vt-stop" role="status">{escape(_sentence(stop))}</span>' if stop else ""
-    return f'<p class="vt-status">{said}{escape(" · ".join(parts))}</p>'
+    reason = f'<span class="vt-stop" role="status">{escape(_sentence(stop))}</span>' if stop else ""
+    return f'<p class="vt-status">{reason}{escape(" · ".join(parts))}</p>'
 
 
 def downloads(files: dict[str, str]) -> str:
-    """Links that save the answer. Their contents stand in the page, so that nothing is kept for them on the server.
+    """Links that save the answer. The contents are in the page, so that the server keeps nothing for them.
 
     ``files``: name -> text.
     """
@@ -135,17 +135,17 @@ def live(text: str) -> str:
     return f'<div class="vt-text vt-live" aria-live="polite">{escape(flow(text.strip()))}</div>'
 
 
-def answer(found: Answer) -> str:
+def answer(result: Answer) -> str:
     """A finished answer: rendered markdown, a list of boxes, or plain text."""
-    if found.boxes:
-        return _box_list(found)
-    if found.markdown is not None and found.markdown:
-        return f'<div class="vt-markdown">{render_markdown(found.markdown)}</div>'
-    if not found.text and found.stop_reason == "stopped":
+    if result.boxes:
+        return _box_list(result)
+    if result.markdown is not None and result.markdown:
+        return f'<div class="vt-markdown">{render_markdown(result.markdown)}</div>'
+    if not result.text and result.stop_reason == "stopped":
         return placeholder()
-    if not found.text:
+    if not result.text:
         return '<p class="vt-empty">The answer is empty.</p>'
-    return f'<div class="vt-text">{escape(flow(found.text))}</div>'
+    return f'<div class="vt-text">{escape(flow(result.text))}</div>'
 
 
 def placeholder() -> str:
@@ -153,13 +153,13 @@ def placeholder() -> str:
 
 
 def turns(entries: list[tuple[str, str, str]]) -> str:
-    """Earlier turns, newest first; an entry is (task name, what was asked, what was answered)."""
+    """Earlier turns, newest first; an entry is (task name, question, answer)."""
     if not entries:
         return ""
     rows = [
-        f"<details><summary><b>{escape(label(task))}</b> {escape(asked)}</summary>"
-        f'<div class="vt-text">{escape(said)}</div></details>'
-        for task, asked, said in reversed(entries)
+        f"<details><summary><b>{escape(label(task))}</b> {escape(question)}</summary>"
+        f'<div class="vt-text">{escape(reply)}</div></details>'
+        for task, question, reply in reversed(entries)
     ]
     return f'<section class="vt-turns"><h2>Earlier on this picture</h2>{"".join(rows)}</section>'
 
@@ -168,10 +168,10 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _box_list(found: Answer) -> str:
+def _box_list(result: Answer) -> str:
     rows = "".join(
         f"<tr><td>{escape(name or 'object')}</td>{''.join(f'<td>{int(value)}</td>' for value in box)}</tr>"
-        for name, box in found.boxes
+        for name, box in result.boxes
     )
     note = '<p class="vt-status">in pixels of the picture</p>'
     head = "<tr><th>object</th><th>left</th><th>top</th><th>right</th><th>bottom</th></tr>"

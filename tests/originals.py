@@ -140,9 +140,9 @@ def clip_state(model: CLIPVisionModel, prefix: str) -> dict[str, Tensor]:
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        parameter.data = 0.15 * torch.randn(parameter.shape, generator=dice) + (parameter.ndim == 1) * parameter.data
+        parameter.data = 0.15 * torch.randn(parameter.shape, generator=rng) + (parameter.ndim == 1) * parameter.data
     return module
 
 

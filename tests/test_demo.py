@@ -231,7 +231,7 @@ def test_queue(browser, demo, page):
     for tab in tabs[1:]:
         tab.close()
     for _ in range(100):  # who has gone is answered no longer
-        if not demo.line._places:
+        if not demo.line._tickets:
             return
         time.sleep(0.1)
     raise AssertionError("somebody who has gone still holds the line")

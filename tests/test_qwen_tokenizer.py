@@ -33,10 +33,10 @@ def tokenizer(ranks):
 
 def texts() -> list[str]:
     """Some MB: English, code, Chinese, Korean, emoji, combining marks, unassigned characters, white space."""
-    dice = random.Random(0)
+    rng = random.Random(0)
 
     def some(first: int, last: int, count: int) -> str:
-        return "".join(chr(dice.randint(first, last)) for _ in range(count))
+        return "".join(chr(rng.randint(first, last)) for _ in range(count))
 
     library = Path(random.__file__).parent
     found = list(pydoc_data.topics.topics.values())
@@ -44,7 +44,7 @@ def texts() -> list[str]:
     for _ in range(200):
         found.append(some(0x4E00, 0x9FFF, 1000) + some(0xAC00, 0xD7A3, 200) + "e\u0301" + some(0x300, 0x36F, 20))
         found.append(some(1, 0x2FF, 500) + some(0x1F300, 0x1FAFF, 100) + some(0x10000, 0x2FFFF, 50))
-        found.append("".join(dice.choice(" \n\r\t'sSé0123456789aZ,.;\u3000\u00a0\ue000") for _ in range(300)))
+        found.append("".join(rng.choice(" \n\r\t'sSé0123456789aZ,.;\u3000\u00a0\ue000") for _ in range(300)))
     return found
 
 

@@ -291,7 +291,7 @@ def test_a_folder_is_no_recipe(tmp_path):
 
 def test_any_mutation_of_a_recipe_is_taken_or_refused_in_one_sentence(recipe):
     """Bytes of the file and values of overrides, exchanged for odd ones; the seed makes it the same each time."""
-    dice = random.Random(0)
+    rng = random.Random(0)
     odd = [".nan", "-.inf", "-1", "0", "1e400", "9" * 5000, "0x" + "f" * 5000, "~", "true", "[]", "{}", "[[], {}]"]
     odd += [
         "{a: b}",
@@ -325,10 +325,10 @@ def test_any_mutation_of_a_recipe_is_taken_or_refused_in_one_sentence(recipe):
     for turn in range(200):
         overrides, changed = [], text
         if turn % 2:
-            place = dice.randrange(len(text))
-            changed = text[:place] + dice.choice(odd) + text[place + dice.randrange(4) :]
+            place = rng.randrange(len(text))
+            changed = text[:place] + rng.choice(odd) + text[place + rng.randrange(4) :]
         else:
-            overrides = [f"{dice.choice(keys)}={dice.choice(odd)}" for _ in range(dice.randrange(1, 3))]
+            overrides = [f"{rng.choice(keys)}={rng.choice(odd)}" for _ in range(rng.randrange(1, 3))]
         path = recipe()
         path.write_text(changed, encoding="utf-8")
         try:

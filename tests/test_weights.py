@@ -37,13 +37,13 @@ from varytoy.processing.processor import VaryProcessor
 
 
 def batch(words: int = 6) -> dict[str, Tensor]:
-    dice = torch.Generator().manual_seed(7)
-    ids = torch.randint(0, 256, (2, TOKENS + words), generator=dice)
+    rng = torch.Generator().manual_seed(7)
+    ids = torch.randint(0, 256, (2, TOKENS + words), generator=rng)
     ids[:, 2 : 2 + TOKENS] = IMAGE
     return {
         "input_ids": ids,
-        "pixel_values": torch.randn(2, 3, originals.SIDE, originals.SIDE, generator=dice),
-        "clip_pixel_values": torch.randn(2, 3, 16, 16, generator=dice),
+        "pixel_values": torch.randn(2, 3, originals.SIDE, originals.SIDE, generator=rng),
+        "clip_pixel_values": torch.randn(2, 3, 16, 16, generator=rng),
     }
 
 

@@ -1,5 +1,4 @@
-"""``python -m train run RECIPE.yaml [--overlay NAME] [key=value …] [--resume]``; ``evaluate`` and ``pages`` measure a
-model."""
+"""``python -m train run RECIPE.yaml [--overlay NAME] [key=value …] [--resume]`` and the other training programs."""
 
 import argparse
 import math
@@ -32,17 +31,17 @@ def _gib(text: str) -> float:
 
 
 def _to_write(text: str) -> Path:
-    """A file for the result: that its folder is there is known before hours of work."""
+    """The output file; its folder is checked before the work begins."""
     path = Path(text)
     if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: name a file in a folder that is there")
+        raise argparse.ArgumentTypeError(f"'{text}' cannot be written: name a file in an existing folder")
     return path
 
 
-def _picture(text: str) -> Path:
+def _figure_file(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is no file name that ends in .png, .svg or .pdf")
+        raise argparse.ArgumentTypeError(f"'{text}' does not end in .png, .svg or .pdf")
     return path
 
 
@@ -61,7 +60,7 @@ def _add_recipe(program: argparse.ArgumentParser) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m train", description="Train and measure.")
     programs = parser.add_subparsers(dest="program", required=True, metavar="NAME")
-    run = programs.add_parser("run", help="train as a recipe says")
+    run = programs.add_parser("run", help="train with a recipe")
     _add_recipe(run)
     run.add_argument("--resume", action="store_true", help="resume from the latest checkpoint of the output folder")
     run.add_argument("--overwrite", action="store_true", help="replace the run that the output folder holds")
@@ -72,12 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     table = programs.add_parser("evaluate", help="print a model's table, on freshly rendered samples")
     table.add_argument("--model", default="nano", help="nano, a folder or a hub id")
     table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
-    table.add_argument("--count", type=positive, default=200, help="pictures of each kind")
+    table.add_argument("--count", type=positive, default=200, help="images of each kind")
     table.add_argument("--seed", type=int, default=1001)
-    table.add_argument("--blocks", type=Path, help="also a folder of NAME.png with NAME.txt, to report on")
-    table.add_argument("--text-only", action="store_true", help="leave the scenes out")
-    table.add_argument("--samples", type=Path, help="instead: a folder of your own samples, each task by its metric")
-    table.add_argument("--max-new-tokens", type=positive, default=1024, help="of an answer, with --samples")
+    table.add_argument("--blocks", type=Path, help="also score a folder of NAME.png with NAME.txt")
+    table.add_argument("--text-only", action="store_true", help="without the scenes")
+    table.add_argument("--samples", type=Path, help="score a folder of your own samples instead, by task")
+    table.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer, with --samples")
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
 
@@ -89,8 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     memory = programs.add_parser("memory", help="plan the GPU memory of a training step (no GPU needed)")
     _add_recipe(memory)
     memory.add_argument("--gpu", type=_gib, default=11.0, help="GiB of the card")
-    memory.add_argument("--tokens", type=positive, default=0, help="of a sample (default: train.max_length)")
-    memory.add_argument("--images", type=positive, default=1, help="in a sample")
+    memory.add_argument("--tokens", type=positive, default=0, help="tokens of a sample (default: train.max_length)")
+    memory.add_argument("--images", type=positive, default=1, help="images of a sample")
     memory.add_argument("--measure", action="store_true", help="also run steps with random weights, on the card if any")
     memory.set_defaults(run=_memory, needs=("accelerate",))
 
@@ -112,38 +111,38 @@ def build_parser() -> argparse.ArgumentParser:
     merge.add_argument("out", type=Path)
     merge.set_defaults(run=_merge, needs=("peft",))
 
-    curve = programs.add_parser("curve", help="draw the losses of runs after one another")
+    curve = programs.add_parser("curve", help="plot the losses of consecutive runs")
     curve.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    curve.add_argument("--out", type=_picture, default=Path("curve.png"), help="PNG, SVG or PDF")
+    curve.add_argument("--out", type=_figure_file, default=Path("curve.png"), help="PNG, SVG or PDF")
     curve.set_defaults(run=_curve, needs=("matplotlib",))
 
-    study = programs.add_parser("study", help="run what is missing of the convergence study")
+    study = programs.add_parser("study", help="run the missing runs of the convergence study")
     study.add_argument("--folder", type=Path, default=Path("runs/study"))
     study.add_argument("--seeds", type=positive, default=3)
     study.add_argument("--jobs", type=positive, default=2, help="runs at a time, one thread each")
-    study.add_argument("--out", type=_picture, default=Path("runs/study/study.png"), help="the curves")
+    study.add_argument("--out", type=_figure_file, default=Path("runs/study/study.png"), help="the curves")
     study.set_defaults(run=_study, needs=(*_TRAINER, *_SCORES, "bitsandbytes", "matplotlib", "peft"))
 
-    pages = programs.add_parser("pages", help="read whole PDF pages, Tesseract beside")
+    pages = programs.add_parser("pages", help="score whole PDF pages, and Tesseract on them")
     pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
     pages.add_argument("--model", default="nano")
-    pages.add_argument("--limit", type=positive, help="only the first so many")
+    pages.add_argument("--limit", type=positive, help="number of pages (default: all)")
     pages.set_defaults(run=_pages, needs=("rapidfuzz",))
     return parser
 
 
 def _load(options) -> Recipe:
-    """The recipe, once all packages that it needs are known to be there."""
+    """The recipe, after a check that all packages that it needs are installed."""
     recipe = load_recipe(options.recipe, options.overrides, options.overlay)
     train = recipe.train
-    asked = {
+    needed = {
         "bitsandbytes": train.optimizer in EIGHT_BIT or recipe.lora.quantize,
         "deepspeed": train.deepspeed,
         "peft": recipe.lora.rank,
     }
     require(
         "train",
-        *(name for name, wanted in asked.items() if wanted),
+        *(name for name, is_needed in needed.items() if is_needed),
         by=" --overlay ".join([options.recipe, *options.overlay]),
     )
     return recipe
@@ -153,14 +152,14 @@ def _evaluate(options) -> None:
     from train.evaluate import evaluate, score_samples, write_table
 
     if options.samples:
-        found = score_samples(options.model, options.samples, options.max_new_tokens)
+        table = score_samples(options.model, options.samples, options.max_new_tokens)
     else:
-        pictures = None if options.text_only else options.source
-        found = evaluate(options.model, options.source, pictures, options.count, options.seed, options.blocks)
-    for name, value in found.items():
+        picture_source = None if options.text_only else options.source
+        table = evaluate(options.model, options.source, picture_source, options.count, options.seed, options.blocks)
+    for name, value in table.items():
         print(f"{name:<40} {value:.4f}")
     if options.write:
-        write_table(found, options.write)
+        write_table(table, options.write)
 
 
 def _export(options) -> None:
@@ -174,21 +173,21 @@ def _memory(options) -> int:
 
     recipe = _load(options)
     card, shape = options.gpu, (options.tokens, options.images)
-    found = plan(recipe, *shape)
-    print(report(found), flush=True)
+    planned = plan(recipe, *shape)
+    print(report(planned), flush=True)
     if options.measure:
         from train.memory.measure import NoRoom, compare, measure
 
         try:
             measured = measure(recipe, *shape, card=card)
         except NoRoom as error:
-            print(f"does not fit: {error}; {advice(found, recipe, card, *shape)}")
+            print(f"does not fit: {error}; {advice(planned, recipe, card, *shape)}")
             return 1
-        print(compare(measured, found.peak))
+        print(compare(measured, planned.peak))
         if measured.on_card:
-            found.peak = max(found.peak, measured.peak)
-    print(verdict(found, recipe, card, *shape))
-    return 0 if found.fits(card) else 1
+            planned.peak = max(planned.peak, measured.peak)
+    print(verdict(planned, recipe, card, *shape))
+    return 0 if planned.fits(card) else 1
 
 
 def _needs(options) -> None:
@@ -255,7 +254,7 @@ def _run(options) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and (not hasattr(options, "overrides") or any(each.startswith("-") for each in rest)):
+    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides += rest  # argparse takes only those before the first option

@@ -1,4 +1,4 @@
-"""The table of a model's abilities, measured on freshly rendered samples that share nothing with training."""
+"""Evaluate a model on freshly rendered samples that share nothing with training."""
 
 import json
 import tempfile
@@ -28,7 +28,7 @@ BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0
 
 
 class Evaluator:
-    """Renders test samples once and asks the model about them, in batches of like-sized pictures."""
+    """Renders test samples once and runs the model on them, in batches of images of similar size."""
 
     def __init__(self, reader: Reader, text_source: Path, picture_source: Path | None, count: int, seed: int):
         self.reader, self.count, self.seed = reader, count, seed
@@ -36,32 +36,32 @@ class Evaluator:
 
     def table(self) -> dict[str, float]:
         """Metric -> value, in the order of the README."""
-        found: dict[str, float] = {}
+        table: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder:
-            found |= self._reading(Path(folder) / "blocks")
+            table |= self._text_scores(Path(folder) / "blocks")
             if self.picture_source is not None:
-                found |= self._pictures(Path(folder) / "scenes")
-        return found
+                table |= self._scene_scores(Path(folder) / "scenes")
+        return table
 
-    def _reading(self, folder: Path) -> dict[str, float]:
+    def _text_scores(self, folder: Path) -> dict[str, float]:
         samples = self._render(folder, BlockRenderer(self.text_source, self.seed, "test", BLOCKS))
-        found = {}
+        scores = {}
         for task, name in (("ocr", "block CER"), ("markdown", "markdown tree similarity")):
             chosen = [sample for sample in samples if sample.task == task]
-            if not chosen:  # a score of nothing would be a perfect one
+            if not chosen:  # the score of an empty set would be perfect
                 continue
-            given = answers(self.reader, chosen)
-            found[name] = TASKS[task].score([answer.text for answer in given], chosen)
+            outputs = answers(self.reader, chosen)
+            scores[name] = TASKS[task].score([answer.text for answer in outputs], chosen)
             if task == "ocr":
-                found["blocks ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
+                scores["blocks ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in outputs)
         blank = BlockRenderer(self.text_source, self.seed + 1, "test", BlockOptions(blank=1.0))
         samples = self._render(folder.with_name("blank"), blank, max(self.count // 8, 8))
-        found["blank pages left empty"] = metrics.mean(
+        scores["blank pages left empty"] = metrics.mean(
             not answer.text.strip() for answer in answers(self.reader, samples)
         )
-        return found
+        return scores
 
-    def _pictures(self, folder: Path) -> dict[str, float]:
+    def _scene_scores(self, folder: Path) -> dict[str, float]:
         samples = self._render(folder, SceneRenderer(self.picture_source, self.seed, "test"))
         names = {
             "detect": "detection F1 at IoU 0.5",
@@ -69,7 +69,7 @@ class Evaluator:
             "vqa": "questions right",
             "caption": "captions: objects named",
         }
-        found = {}
+        scores = {}
         for task, name in names.items():
             chosen = [sample for sample in samples if sample.task == task]
             if task == "caption":
@@ -78,15 +78,15 @@ class Evaluator:
                 chosen = [sample for sample in chosen if sample.boxes]
             if not chosen:
                 continue
-            given = [answer.text for answer in answers(self.reader, chosen)]
-            found[name] = TASKS[task].score(given, chosen)
+            texts = [answer.text for answer in answers(self.reader, chosen)]
+            scores[name] = TASKS[task].score(texts, chosen)
             if task == "detect":
-                found |= _precision("detection", given, chosen)
+                scores |= _precision("detection", texts, chosen)
             if task in ("vqa", "caption"):
-                found[f"{name}, CLIP off"] = self._score(task, chosen, clip=False)
+                scores[f"{name}, CLIP off"] = self._score(task, chosen, clip=False)
             if task == "vqa":
-                found[f"{name}, blank picture"] = self._score(task, chosen, blank=True)
-        return found
+                scores[f"{name}, blank picture"] = self._score(task, chosen, blank=True)
+        return scores
 
     def _score(self, task: str, samples: Sequence[Sample], **changes) -> float:
         return TASKS[task].score([answer.text for answer in answers(self.reader, samples, **changes)], samples)
@@ -104,7 +104,7 @@ def answers(
     batch: int = 8,
     max_new_tokens: int = 1024,
 ) -> list[Answer]:
-    """The model's raw answers, each picture read whole in one pass; in the order of ``samples``, all of one task."""
+    """The model's raw answers, each image read in one pass; in the order of ``samples``, all of one task."""
     views = [_view(reader, sample, blank) for sample in samples]
     questions = [sample.messages[:-1] for sample in samples]
     branch = reader.engine.model.clip
@@ -117,7 +117,7 @@ def answers(
 
 
 def _precision(name: str, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
-    """COCO's figures of detection answers; nothing where no sample has a box."""
+    """COCO's average precision of detection answers; empty if no sample has a box."""
     pair = metrics.average_precision([parse_boxes(text) for text in texts], [sample.boxes for sample in samples])
     return {} if pair is None else {f"{name} AP@[.50:.95]": pair[0], f"{name} AP50": pair[1]}
 
@@ -137,7 +137,7 @@ def answer_all(
     batch: int = 8,
     max_new_tokens: int = 1024,
 ) -> list[Answer]:
-    """Raw answers, one picture a question, in batches of like-sized pictures; in the order given."""
+    """Raw answers to questions about one image each, in batches of images of similar size; in the order given."""
     order = sorted(range(len(views)), key=lambda number: views[number].width * views[number].height)
     answers: dict[int, Answer] = {}
     for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
@@ -148,7 +148,7 @@ def answer_all(
 
 
 def read_blocks(reader: Reader, pairs: Sequence[tuple[Path, str]]) -> float:
-    """Mean normalised edit distance on pictures with their texts, each read whole in one pass."""
+    """Mean normalised edit distance on images with their texts, each read in one pass."""
     views, truths = [reader.fit_text(open_image(path)) for path, _ in pairs], [truth for _, truth in pairs]
     question = [{"role": "user", "content": "<image>\n" + TASKS["ocr"].prompt()}]
     answers = answer_all(reader, [question] * len(pairs), views, TASKS["ocr"])
@@ -160,21 +160,21 @@ def read_blocks(reader: Reader, pairs: Sequence[tuple[Path, str]]) -> float:
 def evaluate(
     model: str, text_source: Path, picture_source: Path | None, count: int, seed: int, blocks: Path | None = None
 ) -> dict[str, float]:
-    """All figures of a model. ``blocks``: a folder of block pictures with their texts, to report on as well."""
-    pairs = with_texts(blocks, "*.png") if blocks is not None else []  # what is wrong with them is said at once
+    """All scores of a model. ``blocks``: also score this folder of block images with their texts."""
+    pairs = with_texts(blocks, "*.png") if blocks is not None else []  # errors in them are raised first
     for path, _ in pairs:
         image_size(path)
     torch.manual_seed(seed)
     reader = Reader.from_pretrained(model)
-    found = Evaluator(reader, text_source, picture_source, count, seed).table()
+    scores = Evaluator(reader, text_source, picture_source, count, seed).table()
     if blocks is not None:
-        found["print/blocks edit distance"] = read_blocks(reader, pairs)
-    return {name: round(value, 4) for name, value in found.items()}
+        scores["print/blocks edit distance"] = read_blocks(reader, pairs)
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[str, float]:
-    """A model's figures on samples of one's own: a metric for each task among them. Conversations are asked for their
-    last answer. Samples that cannot be asked or scored are named, counted and left out.
+    """Scores on a user's own samples: the metric of each of their tasks. Of a conversation the last answer is scored.
+    Samples that cannot be answered or scored are reported, counted and skipped.
 
     Raises:
         SampleError: no sample is left.
@@ -185,24 +185,24 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
     for sample in read_samples(folder, on_error=bad):
         if _can_be_scored(sample, bad):
             groups.setdefault(sample.task, []).append(sample)
-    found = {}
+    scores = {}
     for name, chosen in sorted(groups.items()):
-        pairs = _asked(reader, chosen, bad, max_new_tokens)
+        pairs = _answered(reader, chosen, bad, max_new_tokens)
         if pairs:
-            given, chosen = zip(*pairs, strict=True)
-            texts = [answer.text for answer in given]
-            found[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(texts, chosen)
+            outputs, chosen = zip(*pairs, strict=True)
+            texts = [answer.text for answer in outputs]
+            scores[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(texts, chosen)
             if name == "detect":
-                found |= _precision(name, texts, chosen)
+                scores |= _precision(name, texts, chosen)
             if name == "ocr":
-                found["ocr: word error rate"] = metrics.word_error_rate(texts, [sample.answer for sample in chosen])
-            found[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in given)
-            found[f"{name}: cut at the limit"] = metrics.mean(answer.stop_reason == "length" for answer in given)
-    if not found:
-        raise SampleError(f"{folder}: no samples with a picture that could be asked ({bad.count} bad ones)")
+                scores["ocr: word error rate"] = metrics.word_error_rate(texts, [sample.answer for sample in chosen])
+            scores[f"{name}: ended by a loop"] = metrics.mean(answer.stop_reason == "loop" for answer in outputs)
+            scores[f"{name}: cut at the limit"] = metrics.mean(answer.stop_reason == "length" for answer in outputs)
+    if not scores:
+        raise SampleError(f"{folder}: no samples with an image that could be scored ({bad.count} bad ones)")
     if bad.count:
-        found["bad samples, left out"] = bad.count
-    return {name: round(value, 4) for name, value in found.items()}
+        scores["bad samples, left out"] = bad.count
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
@@ -210,29 +210,29 @@ def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
         if sample.task not in TASKS:
             raise ValueError(f"there is no task '{sample.task}'; there are {', '.join(TASKS)}")
         if len(sample.images) != 1:
-            raise ValueError(f"{len(sample.images)} pictures, and one is asked about")
+            raise ValueError(f"{len(sample.images)} images; expected one")
         TASKS[sample.task].score([sample.answer], [sample])
-    except Exception as error:  # annotations or boxes that the metric needs may be missing, or of any odd kind
+    except Exception as error:  # annotations or boxes that the metric needs may be missing or malformed
         bad(fault(sample, error))
         return False
     return True
 
 
-def _asked(
+def _answered(
     reader: Reader, samples: Sequence[Sample], bad: BadSamples, max_new_tokens: int
 ) -> list[tuple[Answer, Sample]]:
-    """The answers with their samples; where a batch fails each is asked alone."""
+    """The answers with their samples; a batch that fails is halved, down to single samples."""
     try:
         return list(zip(answers(reader, samples, max_new_tokens=max_new_tokens), samples, strict=True))
-    except Exception as error:  # of any kind: one sample must not end the others
+    except Exception as error:  # of any kind: one sample must not end the evaluation
         if len(samples) == 1:
             bad(fault(samples[0], error))
             return []
-    half = len(samples) // 2  # so that few are asked again
+    half = len(samples) // 2  # so that few are run again
     parts = (samples[:half], samples[half:])
-    return [pair for part in parts for pair in _asked(reader, part, bad, max_new_tokens)]
+    return [pair for part in parts for pair in _answered(reader, part, bad, max_new_tokens)]
 
 
-def write_table(found: dict[str, float], target: Path) -> None:
+def write_table(table: dict[str, float], target: Path) -> None:
     with writing(target):
-        target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        target.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")

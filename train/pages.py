@@ -1,4 +1,4 @@
-"""Whole pages: the model beside Tesseract, on a folder of ``NAME.pdf`` with ``NAME.txt``."""
+"""Whole pages: compare the model with Tesseract on a folder of ``NAME.pdf`` with ``NAME.txt``."""
 
 import shutil
 import subprocess
@@ -29,35 +29,35 @@ def tesseract(image: Image.Image) -> str:
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         image.save(file.name)
         command = ["tesseract", file.name, "stdout", "--dpi", "150"]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise OSError(f"tesseract failed: {' '.join(done.stderr.split())[-200:]}")
-    return done.stdout
+        process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise OSError(f"tesseract failed: {' '.join(process.stderr.split())[-200:]}")
+    return process.stdout
 
 
 def with_texts(folder: Path, pattern: str) -> list[tuple[Path, str]]:
-    """The files of a folder, by name, each with the text of the ``.txt`` beside it.
+    """The files of a folder, by name, each with the text of its ``.txt``.
 
     Raises:
-        FileNotFoundError: there are none, or a text is missing.
+        FileNotFoundError: there are no files, or a text is missing.
         SampleError: a text is not UTF-8.
     """
-    found = []
+    pairs = []
     for path in sorted(folder.glob(pattern)):
-        beside = path.with_suffix(".txt")
-        if not beside.is_file():
-            raise FileNotFoundError(f"no {beside}, the true text of the page beside it")
+        text_file = path.with_suffix(".txt")
+        if not text_file.is_file():
+            raise FileNotFoundError(f"no {text_file}, the true text of {path.name}")
         try:
-            found.append((path, beside.read_text(encoding="utf-8")))
+            pairs.append((path, text_file.read_text(encoding="utf-8")))
         except UnicodeDecodeError as error:
-            raise SampleError(f"{beside}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    if not found:
+            raise SampleError(f"{text_file}: not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    if not pairs:
         raise FileNotFoundError(f"no {pattern} in {folder}")
-    return found
+    return pairs
 
 
 def score_pages(reader: Reader, files: Sequence[tuple[Path, str]], dpi: int = 150, beside: bool = True):
-    """Yield the normalised edit distance of each page to its text, ours and Tesseract's."""
+    """Yield the normalised edit distance of each page to its text, for the model and Tesseract."""
     for path, truth in files:
         image = next(iter(open_pages(path, [1], dpi))).image
         start = time.perf_counter()
@@ -68,7 +68,7 @@ def score_pages(reader: Reader, files: Sequence[tuple[Path, str]], dpi: int = 15
 
 
 def report(model: str, folder: Path, limit: int | None = None) -> None:
-    """Print a line a page and the means."""
+    """Print a line for each page and the means."""
     files = with_texts(folder, "*.pdf")[:limit]
     if not shutil.which("tesseract"):
         raise FileNotFoundError("tesseract is not installed: install the package tesseract-ocr")

@@ -1,4 +1,4 @@
-"""What the model in training says of a few samples, every so many steps, as pictures and lines to look at."""
+"""Write the model's answers to a few samples, as images and text, at intervals during training."""
 
 import json
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from varytoy.tasks import TASKS
 
 
 class Predictions(TrainerCallback):
-    """Writes ``FOLDER/step-N/``: the pictures, with the boxes that the model gives, and ``predictions.jsonl`` with
+    """Writes ``FOLDER/step-N/``: the images with the predicted boxes, and ``predictions.jsonl`` with
     ``sample``, ``task``, ``question``, ``wanted`` and ``said``.
 
     Args:
-        steps: how often; 0 for never.
-        dtype: what the run computes in.
-        count: samples, spread evenly over the data; the first question about each.
+        steps: interval in steps; 0 for never.
+        dtype: dtype of the run's computations.
+        count: number of samples, spread evenly over the data; the first question of each is used.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Predictions(TrainerCallback):
 
 
 def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
-    """Ask the first question of each sample and write down what it says."""
+    """Ask the first question of each sample and write the answers."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for number, sample in enumerate(samples):
@@ -62,8 +62,8 @@ def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_token
             except SampleError:
                 continue  # counted when it is trained on
             try:
-                row, drawn = _asked(engine, sample, image, max_new_tokens)
-            except Exception as error:  # too long for the model, or odd in any other way: no reason to end a run
+                row, drawn = _predict(engine, sample, image, max_new_tokens)
+            except Exception as error:  # e.g. too long for the model; it must not end the run
                 row, drawn = {"said": f"({type(error).__name__}: {first_line(error)})"}, image
             name = f"{number:02d}.png"
             drawn.save(folder / name)
@@ -71,9 +71,9 @@ def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_token
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _asked(engine: Engine, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
-    first = next(place for place, message in enumerate(sample.messages) if message["role"] == "assistant")
+def _predict(engine: Engine, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
+    first = next(index for index, message in enumerate(sample.messages) if message["role"] == "assistant")
     task = TASKS[sample.task]
-    said = engine.generate([Request(sample.messages[:first], [image], task.view, max_new_tokens)])[0].text
-    question, wanted = (sample.messages[place]["content"] for place in (first - 1, first))
-    return {"question": question, "wanted": wanted, "said": said}, task.draw(image, task.parse(said, image.size))
+    text = engine.generate([Request(sample.messages[:first], [image], task.view, max_new_tokens)])[0].text
+    question, target = (sample.messages[index]["content"] for index in (first - 1, first))
+    return {"question": question, "wanted": target, "said": text}, task.draw(image, task.parse(text, image.size))

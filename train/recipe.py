@@ -29,7 +29,7 @@ _SCHEDULES = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
 )
 Schedule = Literal[_SCHEDULES]
-"""The Trainer's that need no further settings and no package of their own."""
+"""The Trainer's schedules that need no further settings and no extra package."""
 _MAX_SEED = 2**32 - 1  # NumPy's
 Part = Literal["vision_vocabulary", "clip", "connector", "language_model"]
 PARTS: tuple[str, ...] = typing.get_args(Part)
@@ -40,13 +40,13 @@ _Beta = Annotated[float, Interval(ge=0, lt=1)]
 @dataclass
 class ModelSettings:
     preset: str = "nano"
-    """Shape of the model, where ``init`` does not bring one."""
+    """Shape of the model, if ``init`` does not define it."""
     init: list[str] = field(default_factory=list)
-    """Checkpoints whose weights are taken over in turn, tensor by tensor where name and shape agree."""
+    """Checkpoints to load in order; tensors are copied where name and shape match."""
     tokenizer: str = ""
-    """Folder of a tokenizer; empty where the preset or ``init`` brings one."""
+    """Folder of a tokenizer; empty if the preset or ``init`` has one."""
     decoder: Literal["", "opt"] = ""
-    """``opt`` exchanges the preset's decoder for an OPT-shaped one of the same width (the vocabulary stage)."""
+    """``opt`` replaces the preset's decoder by an OPT-shaped one of the same width (the vocabulary stage)."""
     clip: bool = True
     """False leaves the CLIP branch out of this stage."""
 
@@ -55,23 +55,23 @@ class ModelSettings:
 class DataSettings:
     path: str = ""
     share: Annotated[float, Ge(0)] = 1.0
-    """How often its samples are seen in an epoch: 0.5 every other one, 2 each twice."""
+    """How often each sample is used in an epoch: 0.5 for every other sample, 2 for each sample twice."""
     replay: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """In place of ``share``: this part of all samples of an epoch come from here, e.g. 0.1 of an earlier stage's."""
+    """Instead of ``share``: the fraction of an epoch's samples from this source, e.g. 0.1 from an earlier stage."""
     tasks: list[str] = field(default_factory=list)
     """Only samples of these tasks; empty for all."""
     longest: Annotated[int, Ge(0)] = 0
-    """Only samples whose answer has at most so many characters; 0 for all."""
+    """Maximum length of an answer in characters; longer samples are left out. 0 for no limit."""
     turns: Annotated[int, Ge(1)] = 1
-    """Up to so many samples about one picture become one conversation, which costs little more than one of them."""
+    """Merge up to this many samples about one image into one conversation, which costs little more than one sample."""
 
 
 @dataclass
 class LoraSettings:
-    """Adapters on the decoder's linear layers, which stay as they are (LoRA, arXiv 2106.09685)."""
+    """Adapters on the decoder's linear layers, which are frozen (LoRA, arXiv 2106.09685)."""
 
     rank: Annotated[int, Ge(0)] = 0
-    """0 leaves them out."""
+    """0 for no adapters."""
     alpha: Annotated[float, Ge(0)] = 32.0
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     targets: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ class TrainSettings:
     accumulation: Annotated[int, Gt(0)] = 1
     learning_rate: Annotated[float, Ge(0)] = 5e-5
     lr_overrides: dict[Part, Annotated[float, Ge(0)]] = field(default_factory=dict)
-    """Learning rates of parts that have their own, e.g. {vision_vocabulary: 1.0e-5}."""
+    """Learning rates of single parts, e.g. {vision_vocabulary: 1.0e-5}."""
     heads_warmup: Annotated[int, Ge(0)] = 0
     """Steps on the losses of the objectives' heads alone (letters, objects) before the decoder joins."""
     warmup: Annotated[float, Ge(0)] = 0.03
@@ -102,24 +102,24 @@ class TrainSettings:
     precision: Dtype = "fp32"
     """fp32, bf16 or fp16 (autocast)."""
     deepspeed: str = ""
-    """A DeepSpeed JSON file, looked for beside the recipe and in ``train/recipes/deepspeed`` too."""
+    """A DeepSpeed JSON file; searched for beside the recipe and in ``train/recipes/deepspeed`` too."""
     weights: Dtype = "fp32"
-    """What the weights are kept and trained in: fp32, or bf16 or fp16 for half of the memory, without autocast. Steps
-    on 16-bit weights are rounded stochastically (train.optim.stochastic_rounding)."""
+    """Dtype of the weights in storage and training: fp32, or bf16 or fp16 for half of the memory, without autocast.
+    Steps on 16-bit weights are rounded stochastically (train.optim.stochastic_rounding)."""
     rounding: Literal["stochastic", "nearest"] = "stochastic"
-    """Of steps on 16-bit weights: stochastic, or nearest, which loses small ones and is there to show it (study.md)."""
+    """Of updates of 16-bit weights: stochastic, or nearest, which loses small ones (compared in study.md)."""
     in_backward: bool = False
-    """Step the optimizer inside backward, so that gradients never stand in memory together."""
+    """Step the optimizer inside backward, so that not all gradients are in memory at once."""
     loss_scale: Annotated[float, Ge(0)] = 1.0
     """With in_backward: the loss is multiplied by this, and gradients divided by it, for weights in fp16; 0 finds the
     factor."""
     gradient_checkpointing: bool = False
     compile: bool = False
     """Compile the decoder's norms, feed-forward layers and rotations (torch.compile): half a minute at the start, then
-    faster steps where these are bound by memory, as on a CPU."""
+    faster steps if they are memory-bound, as on a CPU."""
     token_corruption: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Mean share of an answer's tokens that are exchanged in the model's input, never in what it should write: so it
-    learns to find its place again after mistakes of its own."""
+    """Mean fraction of an answer's tokens that are replaced in the model's input, never in the labels, so that it
+    learns to recover from its own mistakes."""
     max_length: Annotated[int, Gt(0)] = 4096
     """Longest sample in tokens; longer ones are counted as bad."""
     workers: Annotated[int, Ge(0)] = 0
@@ -127,16 +127,16 @@ class TrainSettings:
     save_steps: Annotated[int, Gt(0)] = 500
     keep: Annotated[int, Gt(0)] = 2
     max_nonfinite_batches: Annotated[int, Ge(0)] = 10
-    """Batches whose loss is not finite are skipped; with more of them the run ends."""
+    """Batches with a non-finite loss are skipped; the run ends when there are more than this."""
     log_steps: Annotated[int, Gt(0)] = 20
     predict_steps: Annotated[int, Ge(0)] = 0
-    """Every so many steps the model's answers to four samples are drawn into the run's ``predictions``; 0 for never."""
+    """Steps between which the answers to four samples are written to the run's ``predictions``; 0 for never."""
     group_by_size: bool = True
-    """Pictures of like size share a batch."""
+    """Batch images of similar size together."""
 
 
 def fill_objectives(tree: object, where: str, key: str) -> dict[str, Settings]:
-    """The settings of each objective that is named. Raises RecipeError for one that does not exist."""
+    """The settings of each named objective. Raises RecipeError for an unknown one."""
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: {key} must be a mapping of objectives to their settings")
     unknown = next((name for name in tree if name not in OBJECTIVES), None)
@@ -153,14 +153,14 @@ class Recipe:
     data: list[DataSettings] = field(default_factory=list)
     freeze: list[Part] = field(default_factory=list)
     objectives: dict[str, Settings] = field(default_factory=dict, metadata={"fill": fill_objectives})
-    """What is minimised beside the text, by name (train.objectives)."""
+    """Objectives besides the text, by name (train.objectives)."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     features: str = ""
-    """A folder of the frozen towers' features (``python -m train features``), in place of the towers."""
+    """A folder of the frozen towers' features (``python -m train features``), which replace the towers."""
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def check(self) -> None:
-        """Raises RecipeError for settings that do not go together."""
+        """Raises RecipeError for incompatible settings."""
         if self.train.max_steps == 0:
             raise RecipeError("train.max_steps: a number of steps, or -1 for as many as train.epochs has, not 0")
         if self.model.preset and not self.model.preset.endswith(".json"):
@@ -187,10 +187,10 @@ class Recipe:
 
     @property
     def used_objectives(self) -> list[str]:
-        """Names of those with a weight, now or while heads warm up."""
+        """Names of those with a weight, also if only during the heads' warm-up."""
         warms_up = self.train.heads_warmup > 0
-        made = {name: OBJECTIVES[name](settings) for name, settings in self.objectives.items()}
-        return [name for name, each in made.items() if each.weight or warms_up and each.warmup_weight]
+        objectives = {name: OBJECTIVES[name](settings) for name, settings in self.objectives.items()}
+        return [name for name, each in objectives.items() if each.weight or warms_up and each.warmup_weight]
 
     def _check_objectives(self) -> None:
         if self.train.heads_warmup and not any(OBJECTIVES[name].has_head for name in self.used_objectives):
@@ -292,10 +292,9 @@ class Recipe:
 
 
 def smoke_test(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
-    """Three steps of the recipe's way in nano's shape, from random weights, on the samples of ``folder``: whether all
-    that it needs is there, before the real models and days of a card are spent on it. Without a card 16-bit numbers
-    are bfloat16, which is what a CPU computes in, and with DeepSpeed 32-bit ones, because it casts all of the model but
-    the statistics of batch norms, which only nano has."""
+    """The recipe reduced to three steps of nano's shape, from random weights, on the samples of ``folder``, to check
+    that everything it needs is available before a long run. Without a card fp16 becomes bf16, which a CPU supports,
+    or with DeepSpeed fp32, because it casts all of the model but the statistics of batch norms, which only nano has."""
     cut = copy.deepcopy(recipe)
     cut.output = f"{Path(recipe.output)}-smoke-test"
     cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
@@ -315,27 +314,27 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), overlays: Seque
     overrides (values are YAML; list entries by number).
 
     Raises:
-        RecipeError: no such overlay, unknown keys, wrong types, settings that do not go together.
+        RecipeError: no such overlay, unknown keys, wrong types, incompatible settings.
     """
     path, files = Path(path), [overlay_file(name) for name in overlays]
     recipe = fill(Recipe, read_tree(path, overrides, files), " --overlay ".join(map(str, (path, *overlays))))
-    asked = recipe.train.deepspeed
+    name = recipe.train.deepspeed
     folders = (Path(), path.parent, *(file.parent for file in files), _DEEPSPEED)
-    recipe.train.deepspeed = next((str(folder / asked) for folder in folders if is_there(folder / asked)), asked)
+    recipe.train.deepspeed = next((str(folder / name) for folder in folders if is_there(folder / name)), name)
     recipe.check()
     return recipe
 
 
 def read_recipe(path: Path) -> Recipe:
-    """As ``load_recipe``, without looking whether the settings go together and their files are there."""
+    """As ``load_recipe``, without checking that settings are compatible and files exist."""
     return fill(Recipe, read_tree(path), str(path))
 
 
 def read_zero(path: str) -> dict:
-    """What a DeepSpeed JSON file says of ZeRO. Raises RecipeError if it cannot be read."""
+    """The ZeRO settings of a DeepSpeed JSON file. Raises RecipeError if it cannot be read."""
     if not is_there(Path(path)):
-        there = ", ".join(sorted(file.name for file in _DEEPSPEED.glob("*.json")))
-        raise RecipeError(f"train.deepspeed: no file {shown(path)}; train/recipes/deepspeed has {there}")
+        available = ", ".join(sorted(file.name for file in _DEEPSPEED.glob("*.json")))
+        raise RecipeError(f"train.deepspeed: no file {shown(path)}; train/recipes/deepspeed has {available}")
     try:
         tree = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -357,7 +356,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 def flatten(recipe: Recipe) -> dict[str, object]:
     """Dotted key, as in an override -> value; lists of plain values stay whole."""
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
 
     def walk(tree: object, key: str) -> None:
         if isinstance(tree, dict):
@@ -365,10 +364,10 @@ def flatten(recipe: Recipe) -> dict[str, object]:
         elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
             pairs = list(enumerate(tree))
         else:
-            found[key] = tree
+            values[key] = tree
             return
         for name, value in pairs:
             walk(value, f"{key}.{name}" if key else str(name))
 
     walk(dataclasses.asdict(recipe), "")
-    return found
+    return values

@@ -44,7 +44,7 @@ MAY_CHANGE = {"output"} | {
         *("gradient_checkpointing", "compile"),
     )
 }
-"""Settings that may change on --resume, which reports them. Another length stretches the rest of the schedule."""
+"""Settings that may change on --resume, which reports them. A different length stretches the rest of the schedule."""
 _PATHS = ("output", "features", "model.init", "model.tokenizer", "model.preset", "train.deepspeed")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 _OF_A_RUN = ("recipe.yaml", "runs.jsonl", "metrics.jsonl", "predictions", "runs", "unfinished", "base", "checkpoint-*")
@@ -83,7 +83,7 @@ def alone(output: Path, report: Callable[[str], None] = print) -> Iterator[None]
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 raise RecipeError(f"{output} is in use by {owner}: wait, or choose another output=FOLDER") from None
-            report(f"{path} cannot be locked here ({error.strerror}): start no second run in {output}")
+            report(f"{path} cannot be locked here ({error.strerror}): do not start a second run in {output}")
         if not os.fstat(file.fileno()).st_nlink:  # opened just before the other run deleted it at its end
             raise RecipeError(f"{output} was in use until now: start again")
         with writing(path):
@@ -226,7 +226,7 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str
 
 def _absolute(value: object) -> object:
     if isinstance(value, list):
-        return [_absolute(each) for each in value]
+        return [_absolute(entry) for entry in value]
     return os.path.abspath(value) if isinstance(value, str) and value else value
 
 
@@ -263,7 +263,10 @@ def record_start(recipe: Recipe, output: Path, counts: list[int], checkpoint: st
     if not is_first():
         return
     packages = ("torch", "transformers", "accelerate", "bitsandbytes", "deepspeed", "peft", "varytoy")
-    sources = zip(recipe.data, counts, strict=True)
+    sources = [
+        {"path": source.path, "samples": count, "sha256": digest(Path(source.path))}
+        for source, count in zip(recipe.data, counts, strict=True)
+    ]
     row = {
         "command": [sys.executable, *sys.argv],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -271,7 +274,7 @@ def record_start(recipe: Recipe, output: Path, counts: list[int], checkpoint: st
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "python": platform.python_version(),
         "versions": {name: version_of(name) for name in packages},
-        "data": [{"path": each.path, "samples": count, "sha256": digest(Path(each.path))} for each, count in sources],
+        "data": sources,
         "recipe": dataclasses.asdict(recipe),
     }
     write_aside(output / "recipe.yaml", to_yaml(recipe))

@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 NANO = str(Path(__file__).parent / "nano")
 """Folder of the embedded model, for ``from_pretrained`` and transformers' ``pipeline``."""
 
-# `import varytoy` registers the model with transformers. The `varytoy` program alone does not wait for it: it says its
-# --help and what is wrong with its options at once, and imports torch when a command needs it.
+# `import varytoy` registers the model with transformers. Only the `varytoy` program skips this, so that --help and
+# option errors are immediate; it imports torch when a command needs it.
 if PurePath(getattr(sys, "argv", [""])[0]).stem != "varytoy":
     from varytoy.registration import VaryConfig, VaryForConditionalGeneration, VaryProcessor
 else:

@@ -1,7 +1,7 @@
 """Make ``import torchvision`` work beside a torch build it was not compiled for.
 
 open_clip and parts of transformers import torchvision only for its Python code. Where its compiled part does not match
-the installed torch (the registry's CUDA build beside a CPU torch is the common case), the import dies with
+the installed torch (the registry's CUDA build beside a CPU torch is the common case), the import fails with
 ``RuntimeError: operator torchvision::nms does not exist``. The fix is to declare the two missing operator schemas and
 import again. Declaring them *first* aborts the process wherever the compiled part does load, so the plain import comes
 first.

@@ -9,35 +9,35 @@ from varytoy.inference.read import complain, read_files
 from varytoy.options import DTYPE_NAMES, device_options, positive
 from varytoy.tasks import TASKS
 
-_FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: a stock folder of its kind; onnx: the branches"
+_FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: alone, as stock transformers; onnx: vision"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="varytoy", description="Small vision-language models that read.")
     parser.add_argument("--version", action="version", version=f"varytoy {__version__}")
     programs = parser.add_subparsers(dest="program", required=True, metavar="COMMAND")
-    read = programs.add_parser("read", help="read pictures and PDF files, or ask about them")
+    read = programs.add_parser("read", help="read images and PDF files, or ask about them")
     read.add_argument("files", nargs="+", metavar="FILE", help="files, folders, patterns, or - for standard input")
     read.add_argument("--page", type=positive, help="only this page, counted from 1 (default: all)")
     read.add_argument("--task", choices=list(TASKS), help="what to do (default: ocr, or chat with --prompt)")
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
     device_options(read)
-    read.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to one picture or block")
+    read.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to one image or block")
     read.add_argument("--json", action="store_true", help="one JSON object a page, each on a line")
     read.add_argument("--out", metavar="FOLDER", help="write FOLDER/NAME.txt (.md, .json) for each file")
-    read.add_argument("--overwrite", action="store_true", help="with --out: replace files that are there")
+    read.add_argument("--overwrite", action="store_true", help="with --out: replace existing files")
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 
     doctor = programs.add_parser("doctor", help="check this machine and suggest fixes")
-    doctor.add_argument("--no-build", action="store_true", help="do not compile DeepSpeed's part (minutes, once)")
+    doctor.add_argument("--no-build", action="store_true", help="do not compile DeepSpeed's extension (minutes, once)")
     doctor.set_defaults(run=_doctor)
 
     convert = programs.add_parser("convert", help="convert a third-party checkpoint")
     convert.add_argument("source", metavar="SOURCE", help="a folder, a file of weights or a hub id")
     convert.add_argument("out", metavar="OUT", help="a new folder")
-    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="", help="default: as it is")
+    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="", help="default: unchanged")
     convert.set_defaults(run=_convert)
 
     export = programs.add_parser("export", help="export a checkpoint for other engines")
@@ -47,14 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--size", type=positive, default=0, help="onnx: pixels of a side (default: the model's)")
     export.set_defaults(run=_export)
 
-    vocabulary = programs.add_parser("export-vocab", help="write the vision vocabulary of any checkpoint alone")
+    vocabulary = programs.add_parser("export-vocab", help="write only the vision vocabulary of a checkpoint")
     vocabulary.add_argument("model", metavar="MODEL", help="a folder or a file of weights")
     vocabulary.add_argument("out", metavar="OUT", help="a new folder")
     vocabulary.set_defaults(run=_export_vocabulary)
 
     joined = programs.add_parser("import-vocab", help="replace the vision vocabulary of a model")
     joined.add_argument("source", metavar="SOURCE", help="a folder or a file of weights")
-    joined.add_argument("model", metavar="MODEL", help="a folder, which stays as it is")
+    joined.add_argument("model", metavar="MODEL", help="a folder, which is not changed")
     joined.add_argument("out", metavar="OUT", help="a new folder")
     joined.set_defaults(run=_import_vocabulary)
     return parser
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options)
-    except BrokenPipeError:  # `| head`: what is left to write has no reader
+    except BrokenPipeError:  # `| head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
-"""Optional packages: each program asks for what it needs before it begins, and names the one pip line that brings it.
+"""Optional packages: each program checks at its start what it needs, and names the pip command that installs it.
 
-What stands in which extra is written in pyproject.toml.
+The extras are defined in pyproject.toml.
 """
 
 import importlib.util
@@ -10,11 +10,11 @@ CONSTRAINTS = "varytoy/constraints.txt"
 
 
 class MissingExtra(ValueError):
-    """A package of an extra is not installed; the message has the pip line."""
+    """A package of an extra is not installed; the message has the pip command."""
 
 
 def installed(module: str) -> bool:
-    """Whether a top-level module is there; it is not imported."""
+    """Whether a top-level module is installed; it is not imported."""
     return importlib.util.find_spec(module) is not None
 
 
@@ -23,7 +23,7 @@ def pip_line(extra: str) -> str:
 
 
 def require(extra: str, *modules: str, by: str = "this") -> None:
-    """Look for ``modules``, which ``extra`` brings; ``by`` is what needs them.
+    """Check that ``modules``, which ``extra`` installs, are there; ``by`` names what needs them.
 
     Raises:
         MissingExtra: not all of them are installed.

@@ -1,4 +1,4 @@
-"""Command-line options that several programs have. Imports no torch, so that ``--help`` is quick."""
+"""Command-line options shared by several programs. Imports no torch, so that ``--help`` is quick."""
 
 import argparse
 
@@ -7,7 +7,7 @@ QUANTIZED = ("int8", "nf4")
 
 
 def device_options(parser: argparse.ArgumentParser) -> None:
-    """Those of ``Reader.from_pretrained``."""
+    """Add the options of ``Reader.from_pretrained``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", choices=("auto", *DTYPE_NAMES), default="auto", help="weight dtype")
     parser.add_argument("--quantize", choices=QUANTIZED, default="", help="quantize the decoder (needs bitsandbytes)")

@@ -1,4 +1,4 @@
-"""Reader: what a user holds. ``from varytoy.reader import Reader; Reader.from_pretrained("nano").ocr("page.png")``."""
+"""The high-level interface. ``from varytoy.reader import Reader; Reader.from_pretrained("nano").ocr("page.png")``."""
 
 from varytoy.checkpoints.loading import ModelError
 from varytoy.inference.reader import Reader

@@ -64,7 +64,7 @@ def _run(client: str, name: str, command: list[str], folder: Path) -> None:
         fix = "install it first"
         if client == "apt":
             fix = "fetching needs Debian or a derivative; elsewhere fill the folder by hand"
-        raise SourceError(f"'{command[0]}' is not installed and {name} comes with it: {fix}")
+        raise SourceError(f"'{command[0]}' is not installed, which fetches {name}: {fix}")
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if process.returncode:
         message = (process.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -1,4 +1,4 @@
-"""Importers of other people's data. A new importer is a file with a class that registers itself
+"""Importers of third-party data. A new importer is a file with a class that registers itself
 (data_tools/program.py), imported here."""
 
 from data_tools.importers import llava

@@ -1,4 +1,4 @@
-"""Importer: other people's data -> samples with copies of the images."""
+"""Importer: third-party data -> samples with copies of the images."""
 
 import argparse
 import itertools
@@ -16,33 +16,33 @@ from varytoy.data.samples import parse_sample
 from varytoy.options import positive
 
 _REPORTED = 10
-"""Dropped samples that are named one by one."""
+"""Number of dropped samples that are reported one by one."""
 
 
 class Importer(Program):
-    """Base of the importers: a subclass yields rows, which are checked, and written with copies of their images."""
+    """Base of the importers: a subclass yields rows, which are validated and written with copies of their images."""
 
     def options(self, parser):
         parser.add_argument("file", type=Path, help="file with the annotations")
         output_options(parser)
         parser.add_argument("--images", type=Path, help="folder of the images (default: that of the file)")
-        parser.add_argument("--limit", type=positive, help="stop after so many samples")
+        parser.add_argument("--limit", type=positive, help="maximum number of samples")
 
     def rows(self, options: argparse.Namespace) -> Iterator[object]:
         """Samples as ``parse_sample`` takes them, with image paths inside the folder of the images.
 
         Raises:
-            ValueError, OSError: the file is not what the importer reads.
+            ValueError, OSError: the importer cannot read the file.
         """
         raise NotImplementedError
 
     def run(self, options):
-        """A row that breaks the schema, or whose image cannot be read, is named and dropped."""
+        """A row that breaks the schema, or whose image cannot be read, is reported and dropped."""
         images = options.images or options.file.parent
         if images.resolve() == options.out.resolve():
             raise ValueError(f"{options.out} holds the images: name another folder for the samples")
         rows = self.rows(options)
-        rows = itertools.chain(list(itertools.islice(rows, 1)), rows)  # a file that cannot be read replaces nothing
+        rows = itertools.chain(list(itertools.islice(rows, 1)), rows)  # an unreadable file replaces no samples
         kept = dropped = 0
         with samples_file(options.out, options.overwrite) as add:
             for number, row in enumerate(tqdm(rows, unit="sample", desc=options.out.name), 1):

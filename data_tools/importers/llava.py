@@ -17,5 +17,5 @@ class Llava(Importer):
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{options.file} is not JSON: {error}") from error
         if not isinstance(rows, list):
-            raise ValueError(f"{options.file} holds no list: LLaVA's files are one JSON list of conversations")
+            raise ValueError(f"{options.file} is not a list: LLaVA's files are one JSON list of conversations")
         yield from rows

@@ -1,4 +1,4 @@
-"""What ``python -m data_tools NAME`` runs. A new program is a file with a class that registers itself (program.py),
+"""The programs of ``python -m data_tools``. A new program is a file with a class that registers itself (program.py),
 imported here."""
 
 from data_tools.programs import assets, check, dialogue, render

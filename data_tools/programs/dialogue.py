@@ -1,4 +1,4 @@
-"""``dialogue``: text-only conversation, so that a model trained on images still answers words. Templates, seeded."""
+"""``dialogue``: text-only conversation, so that a model trained on images still answers text. Made from templates."""
 
 import random
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _turn(rng: random.Random, name: str) -> tuple[str, str]:
 @register
 class Dialogue(Program):
     name = "dialogue"
-    help = "write text-only conversation"
+    help = "generate text-only conversations"
 
     def options(self, parser):
         output_options(parser)

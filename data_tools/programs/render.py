@@ -42,10 +42,10 @@ def _share(text: str) -> float:
 def _rendering_options(parser: argparse.ArgumentParser) -> None:
     output_options(parser)
     parser.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
-    parser.add_argument("--count", type=positive, default=1000, help="images to make")
+    parser.add_argument("--count", type=positive, default=1000, help="number of images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--split", choices=("train", "test"), default="train", help="test uses what training never shows"
+        "--split", choices=("train", "test"), default="train", help="test uses held-out fonts, texts and images"
     )
     parser.add_argument("--workers", type=positive, help="processes (default: all cores)")
 
@@ -59,14 +59,14 @@ class Blocks(Program):
         _rendering_options(parser)
         defaults = BlockOptions()
         parser.add_argument("--lines", type=span, default=defaults.lines, help="e.g. 1-8, or 30")
-        parser.add_argument("--columns", type=span, default=defaults.columns, help="characters a line")
+        parser.add_argument("--columns", type=span, default=defaults.columns, help="characters per line")
         parser.add_argument(
             "--x-height", type=_span_of_floats, default=defaults.x_height, help="letter height in pixels"
         )
         parser.add_argument("--font-size", type=_span_of_floats, help="font sizes in pixels, instead of --x-height")
-        parser.add_argument("--plain", action="store_true", help="no headings, lists and bold")
+        parser.add_argument("--plain", action="store_true", help="no headings, lists or bold text")
         parser.add_argument(
-            "--repeats", type=_share, default=0.0, help="share of blocks made of a few words over and over, 0 to 1"
+            "--repeats", type=_share, default=0.0, help="share of blocks that repeat a few words, 0 to 1"
         )
         parser.add_argument("--texts", type=Path, nargs="+", default=[], metavar="FILE", help="your own texts, UTF-8")
         parser.add_argument("--fonts", type=Path, metavar="FOLDER", help="your own fonts, *.ttf and *.otf")
@@ -84,8 +84,8 @@ class Blocks(Program):
         )
         left_out = sources.unknown(options.texts)
         if left_out:
-            most = ", ".join(f"{character} ({count})" for character, count in left_out.most_common(10))
-            print(f"words with letters that the small models do not know are left out: {most}", file=sys.stderr)
+            counts = ", ".join(f"{character} ({count})" for character, count in left_out.most_common(10))
+            print(f"words with characters that the small models do not know are left out: {counts}", file=sys.stderr)
         renderer = BlockRenderer(options.source, options.seed, options.split, chosen)
         write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
 

@@ -1,7 +1,7 @@
-"""Text blocks: one to thirty lines of real English, printed in many fonts on many papers, with their text.
+"""Text blocks: one to thirty lines of real English in many fonts and on many backgrounds, with their text.
 
-The letters come out near the size at which the small models read (``READING_SIZE``, the height of an x in pixels),
-because that is the size to which a reader brings every block. Formatted blocks carry their markdown too.
+Letters are close to the size at which the small models read (``READING_SIZE``, the height of an x in pixels), because
+``Reader`` scales every block to it. Formatted blocks have their markdown too.
 """
 
 import io
@@ -22,14 +22,14 @@ from varytoy.tasks import TASKS
 
 READING_SIZE = 8.0
 Letter = tuple[str, float, float]
-"""A letter and the pixel at its middle."""
+"""A letter and its centre in pixels."""
 _FORMS = ("plain", "plain", "plain", "words", "symbols", "formatted", "formatted")
 
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What to render: inclusive ranges of lines and of characters a line; x-heights in pixels of the picture, or
-    instead font sizes in pixels, as the files of a user have them."""
+    """What to render: inclusive ranges of lines and of characters a line; x-heights in pixels of the image, or
+    instead font sizes in pixels."""
 
     lines: tuple[int, int] = (1, 8)
     columns: tuple[int, int] = (8, 90)
@@ -39,11 +39,11 @@ class BlockOptions:
     blank: float = 0.015
     degrade: float = 0.7
     repeats: float = 0.0
-    """Share of the blocks whose words come from a handful: the reader must know where it is, not only what it read."""
+    """Share of the blocks that repeat a few words: the model must track its position, not only the last words."""
     texts: tuple[Path, ...] = ()
-    """A user's own text files, in place of the source folder's texts."""
+    """A user's text files, used instead of the source folder's."""
     fonts: Path | None = None
-    """A user's own folder of fonts, in place of the source folder's."""
+    """A user's folder of fonts, used instead of the source folder's."""
 
 
 @dataclass
@@ -89,12 +89,12 @@ class _Block:
 
 
 class BlockRenderer:
-    """index -> (picture, rows): see data_tools.writer. Equal arguments make equal pictures."""
+    """index -> (image, rows): see data_tools.writer. Equal arguments give equal images."""
 
     def __init__(self, source: Path, seed: int, split: str = "train", options: BlockOptions | None = None):
         self.source, self.seed, self.split = source, seed, split
         self.options = options or BlockOptions()
-        self._fonts(), self._texts()  # what is missing is said before the first picture
+        self._fonts(), self._texts()  # raises if they are missing
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "blocks", self.split, index)
@@ -140,24 +140,24 @@ class BlockRenderer:
 
     def _block(self, rng: random.Random) -> _Block:
         low, high = self.options.lines
-        # More short blocks than long ones: a long one holds more text.
-        wanted = min(low + int((high - low + 1) * rng.random() ** 1.3), high)
+        # More short blocks than long ones, because a long one has more text.
+        lines = min(low + int((high - low + 1) * rng.random() ** 1.3), high)
         columns = rng.randint(*self.options.columns)
-        if wanted > 1:
+        if lines > 1:
             columns = max(columns, min(20, self.options.columns[1]))
         form = rng.choice(_FORMS)
         texts = self._texts()
         if self.options.repeats and rng.random() < self.options.repeats:
-            return _Block(_wrap(_repeats(wanted * columns, texts, rng), columns, wanted))
-        if form == "formatted" and self.options.formatted and wanted >= 2:
-            return _formatted(wanted, columns, texts, rng)
+            return _Block(_wrap(_repeats(lines * columns, texts, rng), columns, lines))
+        if form == "formatted" and self.options.formatted and lines >= 2:
+            return _formatted(lines, columns, texts, rng)
         if form == "words":
-            words = [rng.choice(rng.choice(texts).split()) for _ in range(wanted * columns // 4 + 2)]
+            words = [rng.choice(rng.choice(texts).split()) for _ in range(lines * columns // 4 + 2)]
             words = [word.upper() if rng.random() < 0.06 else word for word in words]
-            return _Block(_wrap(" ".join(words), columns, wanted))
+            return _Block(_wrap(" ".join(words), columns, lines))
         if form == "symbols":
-            return _Block(_wrap(_symbols(rng, wanted * columns), columns, wanted))
-        return _Block(_paragraph(wanted, columns, texts, rng))
+            return _Block(_wrap(_symbols(rng, lines * columns), columns, lines))
+        return _Block(_paragraph(lines, columns, texts, rng))
 
 
 def _row(name: str, task: str, answer: str, rng: random.Random, annotations: dict, metadata: dict) -> dict:
@@ -167,7 +167,7 @@ def _row(name: str, task: str, answer: str, rng: random.Random, annotations: dic
 
 
 def _prose(columns: int, texts: Sequence[str], rng: random.Random) -> str:
-    """A stretch of at least ``columns`` characters that starts at a word."""
+    """Text of at least ``columns`` characters that starts at a word."""
     text = rng.choice(texts)
     while len(text) < columns:
         text += " " + rng.choice(texts)
@@ -179,7 +179,7 @@ def _prose(columns: int, texts: Sequence[str], rng: random.Random) -> str:
     return text
 
 
-def _wrap(text: str, columns: int, most: int) -> list[_Line]:
+def _wrap(text: str, columns: int, max_lines: int) -> list[_Line]:
     """Greedy line breaking by characters; words longer than a line are cut."""
     rows, row = [], ""
     for word in text.split():
@@ -187,29 +187,29 @@ def _wrap(text: str, columns: int, most: int) -> list[_Line]:
         if row and len(row) + 1 + len(word) > columns:
             rows.append(row)
             row = ""
-            if len(rows) == most:
+            if len(rows) == max_lines:
                 break
         row = f"{row} {word}" if row else word
-    if row and len(rows) < most:
+    if row and len(rows) < max_lines:
         rows.append(row)
     return [_Line([(row, False)], starts=number == 0) for number, row in enumerate(rows)]
 
 
 def _paragraph(lines: int, columns: int, texts: Sequence[str], rng: random.Random) -> list[_Line]:
-    found: list[_Line] = []
-    while len(found) < lines:
-        left = lines - len(found)
+    paragraphs: list[_Line] = []
+    while len(paragraphs) < lines:
+        left = lines - len(paragraphs)
         take = left if rng.random() < 0.7 else rng.randint(1, left)
         more = _wrap(_prose(take * columns + 1, texts, rng), columns, take)
-        if found:
+        if paragraphs:
             more[0].gap = rng.choice((0.0, 0.4, 0.8))
             more[0].indent = rng.choice((0.0, 2.0))
-        found += more
-    return found
+        paragraphs += more
+    return paragraphs
 
 
 def _symbols(rng: random.Random, length: int) -> str:
-    """Numbers, codes, paths and punctuation: what prose shows too little of."""
+    """Numbers, codes, paths and punctuation, which are rare in prose."""
     printed = sorted(sources.PRINTED - {" "})
     words = []
     for _ in range(length // 5 + 2):
@@ -232,7 +232,7 @@ def _symbols(rng: random.Random, length: int) -> str:
 
 
 def _repeats(length: int, texts: Sequence[str], rng: random.Random) -> str:
-    """The same few words, phrases and numbers over and over, in any order."""
+    """A few words, phrases and numbers, repeated in random order."""
     pool = []
     for _ in range(rng.randint(2, 10)):
         words = rng.choice(texts).split() if rng.random() < 0.8 else _symbols(rng, 40).split()
@@ -249,7 +249,7 @@ _LIST_MARK = re.compile(r"[-+=\u2022]+|\d+[.)]")
 
 
 class _Plain(Sequence):
-    """Paragraphs as they are asked for, without what would be a mark in markdown: what is printed is its own source."""
+    """Paragraphs, lazily stripped of characters that are markdown syntax, so that printed text and source are equal."""
 
     def __init__(self, texts: Sequence[str]):
         self.texts = texts
@@ -290,11 +290,11 @@ def _title(texts: Sequence[str], rng: random.Random) -> str:
     return " ".join(words).strip(".,;:(") or "Contents"
 
 
-def _list(most: int, columns: int, texts: Sequence[str], rng: random.Random) -> list[_Line]:
-    found: list[_Line] = []
+def _list(max_lines: int, columns: int, texts: Sequence[str], rng: random.Random) -> list[_Line]:
+    items: list[_Line] = []
     numbered, mark = rng.random() < 0.4, rng.choice(("\u2022", "\u2022", "-"))
-    for number in range(1, min(rng.randint(2, 5), most) + 1):
-        item = _wrap(_prose(12, texts, rng)[: columns * rng.choice((1, 1, 2)) - 4], columns - 4, most - len(found))
+    for number in range(1, min(rng.randint(2, 5), max_lines) + 1):
+        item = _wrap(_prose(12, texts, rng)[: columns * rng.choice((1, 1, 2)) - 4], columns - 4, max_lines - len(items))
         if not item:
             break
         sign, prefix = (f"{number}.", f"{number}. ") if numbered else (mark, "- ")
@@ -302,10 +302,10 @@ def _list(most: int, columns: int, texts: Sequence[str], rng: random.Random) -> 
         for line in item:
             line.prefix, line.indent = prefix, 1.0 if line.starts else 2.6
         item[0].gap = 0.5 if number == 1 else 0.0
-        found += item
-        if len(found) >= most:
+        items += item
+        if len(items) >= max_lines:
             break
-    return found
+    return items
 
 
 def _embolden(lines: list[_Line], rng: random.Random) -> None:
@@ -348,9 +348,9 @@ def _print(
     rng: random.Random,
     letters: list[Letter],
 ) -> Image.Image:
-    """Draw at a size of its own, then bring the letters to ``x_height`` as a reader would.
+    """Draw at a random size, then scale the letters to ``x_height`` as ``Reader`` does.
 
-    ``letters`` is filled with every letter and the pixel of the finished picture at its middle.
+    ``letters`` is filled with every letter and its centre in the final image.
     """
     zoom = 1.0 if rng.random() < 0.55 else rng.uniform(0.75, 2.2)
     size = x_height * zoom / _x_ratio(font.path)
@@ -373,8 +373,8 @@ def _print(
         last = number + 1 == len(layout) or layout[number + 1][0].starts
         stretch = (right - line.indent * size * 0.5 - width) if justified and not last and not block.formatted else 0.0
         drawn = _draw_line(pen, faces, x, base, ink, stretch if stretch < 0.25 * width else 0.0)
-        middle = base - 0.5 * x_height * zoom * line.scale
-        letters += [(letter, place / zoom, middle / zoom) for letter, place in drawn]
+        y = base - 0.5 * x_height * zoom * line.scale
+        letters += [(letter, centre / zoom, y / zoom) for letter, centre in drawn]
     if zoom != 1.0:
         box = (max(round(paper.width / zoom), 8), max(round(paper.height / zoom), 8))
         paper = paper.resize(box, rng.choice((Image.LANCZOS, Image.BICUBIC, Image.BILINEAR)))
@@ -384,7 +384,7 @@ def _print(
 def _draw_line(pen: ImageDraw.ImageDraw, faces: list, x: float, base: float, ink, stretch: float) -> list:
     """Print the pieces of one line from ``x`` on the base line, spreading ``stretch`` pixels over its spaces.
 
-    Returns (letter, x of its middle) of all but the spaces.
+    Returns (letter, x of its centre) of all but the spaces.
     """
     drawn = []
     spaces = sum(text.count(" ") for text, _ in faces)
@@ -393,8 +393,8 @@ def _draw_line(pen: ImageDraw.ImageDraw, faces: list, x: float, base: float, ink
             pen.text((x, base), part, fill=ink, font=face, anchor="ls")
             edges = [face.getlength(part[:end]) for end in range(len(part) + 1)]
             drawn += [
-                (letter, x + (edges[place] + edges[place + 1]) / 2)
-                for place, letter in enumerate(part)
+                (letter, x + (edges[index] + edges[index + 1]) / 2)
+                for index, letter in enumerate(part)
                 if letter != " "
             ]
             x += face.getlength(part) + (stretch / spaces if part.endswith(" ") and stretch and spaces else 0.0)
@@ -402,7 +402,7 @@ def _draw_line(pen: ImageDraw.ImageDraw, faces: list, x: float, base: float, ink
 
 
 def _paper(rng: random.Random, width: int, height: int) -> tuple[Image.Image, tuple]:
-    """Paper and the ink that can be read on it: mostly dark on white, some tinted, graded or inverted."""
+    """A background and a contrasting text colour: mostly dark on white, some tinted, with a gradient or inverted."""
     kind = rng.random()
     if kind < 0.45:
         paper, ink = (255, 255, 255), (0, 0, 0) if rng.random() < 0.6 else (rng.randint(0, 90),) * 3
@@ -425,7 +425,7 @@ def _paper(rng: random.Random, width: int, height: int) -> tuple[Image.Image, tu
 
 
 def _degrade(image: Image.Image, rng: random.Random, noise: np.random.Generator, letters: list[Letter]) -> Image.Image:
-    """Light wear: a small turn (``letters`` turn with it), blur, noise, JPEG."""
+    """Mild degradation: a small rotation (also of ``letters``), blur, noise, JPEG."""
     if rng.random() < 0.2:
         degrees = rng.uniform(-0.7, 0.7)
         colour, slope = image.getpixel((0, 0)), math.radians(degrees)

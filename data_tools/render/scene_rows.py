@@ -1,4 +1,4 @@
-"""Samples about one scene, in English: all things, one thing by a phrase, a sentence, questions and answers."""
+"""Samples of one scene, in English: detection, grounding, caption, questions and answers."""
 
 import random
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from varytoy.data.boxes import Box
 from varytoy.tasks import TASKS
 
 APART = 0.1
-"""Centres must differ by this share of the picture for "left", "above" and their like."""
+"""Centres must differ by this share of the image for "left", "above" and similar words."""
 BIGGER = 1.6
-"""Ratio of box areas from which one thing is plainly bigger."""
+"""Minimum ratio of box areas for "bigger" and "smaller"."""
 QUESTIONS = 3
-"""Questions for each scene."""
+"""Maximum number of questions about a scene."""
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 _PLURALS = {"fish": "fish", "sheep": "sheep", "tomato": "tomatoes"}
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A pasted cut-out: class, measured colour word or None, xyxy in pixels, and whether training never shows it."""
+    """A pasted cut-out: class, measured colour word or None, xyxy in pixels, and whether it is held out of training."""
 
     name: str
     colour: str | None
@@ -59,7 +59,7 @@ class Scene:
         return Box.from_pixels(thing.name, thing.box, self.width, self.height)
 
     def metadata(self) -> dict:
-        """What of it was held out of training."""
+        """Which parts are held out of training."""
         unseen = sorted({thing.name for thing in self.things if thing.held_out})
         return ({"held_out": unseen} if unseen else {}) | (
             {"held_out_background": True} if self.background_held_out else {}
@@ -69,7 +69,7 @@ class Scene:
 def scene_rows(scene: Scene, classes: Sequence[str], name: str, rng: random.Random) -> list[dict]:
     """All rows of a scene: detect, ground (two where there are things), caption, vqa (up to QUESTIONS).
 
-    ``classes`` are all names that a scene might hold; absent ones are asked for too.
+    ``classes``: all names that a scene may contain; absent ones are asked for too.
     """
     entries = [_detect(scene, classes, rng), *_ground(scene, rng), _caption(scene, rng)]
     entries += _questions(scene, classes, rng)
@@ -78,7 +78,7 @@ def scene_rows(scene: Scene, classes: Sequence[str], name: str, rng: random.Rand
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row without its image's name."""
+    """A row without the path of its image."""
 
     task: str
     prompt: str
@@ -121,7 +121,7 @@ def listing(parts: Sequence[str]) -> str:
 
 
 def _detect(scene: Scene, classes: Sequence[str], rng: random.Random) -> _Entry:
-    """Everything; or, one time in four, one to three named classes, which may be absent."""
+    """All objects; or, one time in four, one to three named classes, which may be absent."""
     chosen: list[str] = []
     things = list(scene.things)
     if rng.random() < 0.25:
@@ -137,7 +137,7 @@ def _detect(scene: Scene, classes: Sequence[str], rng: random.Random) -> _Entry:
 
 
 def _ground(scene: Scene, rng: random.Random) -> list[_Entry]:
-    """Two things by a phrase; those with another of their class beside them come first, three times in four."""
+    """Two things by a phrase; those that share their class with another come first, three times in four."""
     crowded = [thing for thing in scene.things if len(scene.named(thing.name)) > 1]
     alone = [thing for thing in scene.things if thing not in crowded]
     rng.shuffle(crowded)
@@ -157,11 +157,11 @@ def _ground(scene: Scene, rng: random.Random) -> list[_Entry]:
 
 
 def phrases(scene: Scene, thing: Thing) -> list[tuple[str, str]]:
-    """(phrase, kind) that mean this thing and no other; kind is name, colour, place or size."""
+    """(phrase, kind) that refer to this thing only; kind is name, colour, place or size."""
     others = [other for other in scene.named(thing.name) if other is not thing]
     if not others:
         return [(f"the {thing.name}", "name")]
-    pairs = [(f"the {thing.colour} {thing.name}", "colour")] if _colour_tells(thing, others) else []
+    pairs = [(f"the {thing.colour} {thing.name}", "colour")] if _colour_is_unique(thing, others) else []
     for axis, low, high in ((0, "left", "right"), (1, "top", "bottom")):
         gap = APART * (scene.width, scene.height)[axis]
         here, there = thing.centre[axis], [other.centre[axis] for other in others]
@@ -177,12 +177,12 @@ def phrases(scene: Scene, thing: Thing) -> list[tuple[str, str]]:
     return pairs
 
 
-def _colour_tells(thing: Thing, others: Sequence[Thing]) -> bool:
+def _colour_is_unique(thing: Thing, others: Sequence[Thing]) -> bool:
     return thing.colour is not None and all(other.colour and distinct(thing.colour, other.colour) for other in others)
 
 
 def distinct(first: str, second: str) -> bool:
-    """Two colour words that people tell apart."""
+    """Whether two colour words are reliably told apart."""
     return first != second and frozenset((first, second)) not in CONFUSABLE
 
 
@@ -192,7 +192,7 @@ def _caption(scene: Scene, rng: random.Random) -> _Entry:
 
 
 def caption(scene: Scene) -> str:
-    """``Two cats, a red car and a bus on grass.``; colours are told of classes that come in any colour."""
+    """``Two cats, a red car and a bus on grass.``; colours only of classes that come in any colour."""
     if not scene.things:
         return "An empty background."
     parts = []
@@ -211,7 +211,7 @@ def caption(scene: Scene) -> str:
 
 
 def _questions(scene: Scene, classes: Sequence[str], rng: random.Random) -> list[_Entry]:
-    """QUESTIONS of different wording, or fewer where the scene can answer few."""
+    """QUESTIONS different ones, or fewer if the scene allows no more."""
     kinds = [_presence, _count, _colour, _side, _extreme, _has_colour, _which]
     weights = [3, 3, 2, 2, 1, 1, 1]
     entries: dict[str, _Entry] = {}
@@ -229,7 +229,7 @@ def _absent(scene: Scene, classes: Sequence[str], rng: random.Random) -> str:
 
 
 def _presence(scene, classes, rng):
-    """Yes half of the time, whatever is asked for: present and absent classes are drawn from the same classes."""
+    """The answer is yes half of the time; present and absent classes are drawn from the same list."""
     yes = rng.random() < 0.5
     if yes and not scene.things:
         return None
@@ -239,7 +239,7 @@ def _presence(scene, classes, rng):
 
 
 def _count(scene, classes, rng):
-    """One in five has the answer 0; larger numbers are preferred, so that "1" is no safe guess."""
+    """One in five has the answer 0; larger numbers are preferred, so that "1" is not a safe guess."""
     if rng.random() < 0.2:
         return "How many objects are there?", str(len(scene.things)), "count"
     by_number: dict[int, list[str]] = {}
@@ -254,8 +254,8 @@ def _count(scene, classes, rng):
     return (form.format(plural(name)), str(number), "count") if name else None
 
 
-def _meant(scene: Scene, rng: random.Random, coloured: bool = False) -> tuple[str, Thing] | None:
-    """A phrase that ends with the class and does not tell the colour, and its thing."""
+def _unambiguous(scene: Scene, rng: random.Random, coloured: bool = False) -> tuple[str, Thing] | None:
+    """A phrase for one thing that ends with its class and does not name its colour, and the thing."""
     things = [thing for thing in scene.things if thing.colour or not coloured]
     rng.shuffle(things)
     for thing in things:
@@ -266,24 +266,24 @@ def _meant(scene: Scene, rng: random.Random, coloured: bool = False) -> tuple[st
 
 
 def _colour(scene, classes, rng):
-    meant = _meant(scene, rng, coloured=True)
+    phrase = _unambiguous(scene, rng, coloured=True)
     word = rng.choice(("color", "colour"))
-    return meant and (f"What {word} is {meant[0]}?", meant[1].colour, "colour")
+    return phrase and (f"What {word} is {phrase[0]}?", phrase[1].colour, "colour")
 
 
 def _has_colour(scene, classes, rng):
-    """Only of classes that come in any colour: of an apple, "Is it blue?" would answer itself."""
-    meant = _meant(scene, rng, coloured=True)
-    kind = meant and picture_classes().get(meant[1].name)
-    if not kind or kind.colour != "paint" or meant[1].colour not in PAINTS:
+    """Only for classes that come in any colour: "Is the apple blue?" needs no image."""
+    phrase = _unambiguous(scene, rng, coloured=True)
+    kind = phrase and picture_classes().get(phrase[1].name)
+    if not kind or kind.colour != "paint" or phrase[1].colour not in PAINTS:
         return None
     yes = rng.random() < 0.5
-    colour = meant[1].colour if yes else rng.choice([word for word in PAINTS if distinct(word, meant[1].colour)])
-    return f"Is {meant[0]} {colour}?", "yes" if yes else "no", "has colour"
+    colour = phrase[1].colour if yes else rng.choice([word for word in PAINTS if distinct(word, phrase[1].colour)])
+    return f"Is {phrase[0]} {colour}?", "yes" if yes else "no", "has colour"
 
 
 def _two(scene: Scene, rng: random.Random) -> tuple[Thing, Thing, int] | None:
-    """Two things, each alone of its class, and an axis (0 across, 1 down) on which they are plainly apart."""
+    """Two things, each the only one of its class, and an axis (0 across, 1 down) on which they are APART."""
     alone = [thing for thing in scene.things if len(scene.named(thing.name)) == 1]
     if len(alone) < 2:
         return None
@@ -297,16 +297,16 @@ _SIDES = (("left of", "right of"), ("above", "below"))
 
 
 def _side(scene, classes, rng):
-    """``Is the cat left of the dog?``, or to choose between the two words; both orders are equally likely."""
+    """``Is the cat left of the dog?``, or a choice between the two words; both orders are equally likely."""
     two = _two(scene, rng)
     if not two:
         return None
     first, second, axis = two
     before = first.centre[axis] < second.centre[axis]
     if rng.random() < 0.5:
-        asked = rng.randrange(2)
-        question = f"Is the {first.name} {_SIDES[axis][asked]} the {second.name}?"
-        return question, "yes" if before == (asked == 0) else "no", "place, yes or no"
+        side = rng.randrange(2)
+        question = f"Is the {first.name} {_SIDES[axis][side]} the {second.name}?"
+        return question, "yes" if before == (side == 0) else "no", "place, yes or no"
     if axis == 0:
         question = f"Is the {first.name} to the left or to the right of the {second.name}?"
         return question, "left" if before else "right", "place"
@@ -314,7 +314,7 @@ def _side(scene, classes, rng):
 
 
 def _extreme(scene, classes, rng):
-    """The thing at one edge of the scene, where one plainly is."""
+    """The outermost thing on one side, if it is APART from the next."""
     axis, last = rng.randrange(2), rng.random() < 0.5
     ordered = sorted(scene.things, key=lambda thing: thing.centre[axis], reverse=last)
     gap = APART * (scene.width, scene.height)[axis]
@@ -325,7 +325,7 @@ def _extreme(scene, classes, rng):
 
 
 def _which(scene, classes, rng):
-    """``Which object is left of the dog?`` where exactly one is, and none is at about the same place."""
+    """``Which object is left of the dog?`` if exactly one is, and all others are APART from the dog."""
     two = _two(scene, rng)
     if not two:
         return None

@@ -24,7 +24,7 @@ from varytoy.data.boxes import iou
 SMALLEST, LARGEST = 0.18, 0.45
 """Longer side of a thing as a share of the image's shorter side."""
 VISIBLE = 0.75
-"""Share of every thing that stays uncovered."""
+"""Minimum visible share of every thing."""
 OVERLAP = 0.1
 """Largest intersection over union of two boxes."""
 EMPTY_SHARE = 0.03

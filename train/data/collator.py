@@ -21,11 +21,11 @@ class Collator:
     """Samples -> tensors.
 
     Args:
-        objectives: whose targets a batch holds, under ``targets``.
+        objectives: their targets are in the batch, under ``targets``.
         clip: whether the model has a CLIP branch.
-        token_corruption: mean share of the answers' tokens that the model sees wrongly.
-        names: with the samples' ids.
-        features: take the towers' features from here, in place of pixels.
+        token_corruption: mean fraction of the answers' tokens that are replaced in the input.
+        names: add the samples' ids.
+        features: the towers' features, used instead of pixels.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Collator:
         pairs = [item for item in items if item is not None]
         try:
             return self._batch(pairs)
-        except Exception:  # of any kind: whose fault it is shows alone, and one sample must not end a run
+        except Exception:  # of any kind: find the faulty sample, which must not end the run
             good = [pair for pair in pairs if self._good_alone(pair)]
             if len(good) == len(pairs):
                 raise
             return self._batch(good)
 
     def _good_alone(self, pair: tuple[Sample, list]) -> bool:
-        """Whether a batch can be made of one sample; counts it as bad if not."""
+        """Whether a batch can be made of this sample alone; counts it as bad if not."""
         try:
             self._batch([pair])
         except Exception as error:
@@ -66,7 +66,7 @@ class Collator:
     def _batch(self, pairs: Sequence[tuple[Sample, list]]) -> dict[str, Tensor]:
         items = [self._item(*pair) for pair in pairs]
         items = [item for item in items if self._fits(item)]
-        if not items:  # all are counted as bad; the model takes no loss from this
+        if not items:  # all are counted as bad; this batch has no loss
             return {
                 "input_ids": torch.tensor([[self.processor.tokenizer.pad_token_id]]),
                 "labels": torch.full((1, 1), IGNORED),
@@ -76,7 +76,7 @@ class Collator:
             batch = dict(self.processor.batch([item.encoded for item in items], pairs, True))
         else:
             batch = self._with_features(items)
-        batch.pop("attention_mask")  # padding stands at the right, where a causal decoder never looks
+        batch.pop("attention_mask")  # padding is on the right, which a causal decoder does not attend to
         if not self.clip:
             batch.pop("clip_pixel_values", None)
         targets: dict[str, Tensor] = {}
@@ -85,7 +85,7 @@ class Collator:
         if targets:
             batch["targets"] = targets
         if self.token_corruption:
-            # Drawn from the batch itself: a run that is resumed sees the same.
+            # Seeded by the batch itself, so that a resumed run draws the same.
             rng = torch.Generator().manual_seed(zlib.crc32("\n".join(item.sample.id for item in items).encode()))
             batch["input_ids"] = self._corrupt(batch["input_ids"], batch["labels"], rng)
         if self.names:
@@ -93,22 +93,22 @@ class Collator:
         return batch
 
     def _with_features(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """Tokens and labels, with features of all pictures in place of their pixels."""
-        found = [self.features.get(self.features.key(path)) for item in items for path in item.sample.image_paths()]
-        names = found[0] if found else ()
+        """Tokens and labels, with the features of all images instead of pixels."""
+        rows = [self.features.get(self.features.key(path)) for item in items for path in item.sample.image_paths()]
+        names = rows[0] if rows else ()
         batch = self.processor.pad([item.encoded for item in items], True)
-        return batch | {f"{name}_features": torch.stack([row[name] for row in found]) for name in names}
+        return batch | {f"{name}_features": torch.stack([row[name] for row in rows]) for name in names}
 
     def _item(self, sample: Sample, images: list[Image.Image]) -> Item:
-        """Where the model has place tokens, the answers' lines, words and boxes begin with theirs."""
+        """If the model has place tokens, they are inserted before the answers' lines, words and boxes."""
         plans = [self.processor.image_processor.plan(image.size, view_of(sample)) for image in images]
         item = Item(sample, images, plans, list(sample.messages))
         if len(images) == 1 and self.processor.places:
-            put = with_places if sample.annotations.letters else with_corners
+            insert = with_places if sample.annotations.letters else with_corners
             answers = [number for number, message in enumerate(sample.messages) if message["role"] == "assistant"]
             for number, spots in zip(answers, item.spots, strict=True):
                 message = sample.messages[number]
-                content = put(self.processor, message["content"], spots, plans[0].scaled)
+                content = insert(self.processor, message["content"], spots, plans[0].scaled)
                 item.messages[number] = {**message, "content": content}
         item.encoded = self.processor.encode(item.messages, plans, True)
         return item
@@ -121,12 +121,12 @@ class Collator:
         return length <= self.max_length
 
     def _corrupt(self, ids: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """ids [B, T] with some of the answers' tokens exchanged for others of the batch; some answers more than others.
-        What ends a message stays."""
-        written = (labels != IGNORED) & ~torch.isin(ids, torch.tensor(self.processor.tokenizer.all_special_ids))
-        if not bool(written.any()):
+        """ids [B, T] with some of the answers' tokens replaced by others of the batch; the fraction varies by answer.
+        Special tokens are kept."""
+        replaceable = (labels != IGNORED) & ~torch.isin(ids, torch.tensor(self.processor.tokenizer.all_special_ids))
+        if not bool(replaceable.any()):
             return ids
         share = torch.rand(ids.shape[0], 1, generator=rng) * 2 * self.token_corruption
-        chosen = written & (torch.rand(ids.shape, generator=rng) < share)
-        others = ids[written]
+        chosen = replaceable & (torch.rand(ids.shape, generator=rng) < share)
+        others = ids[replaceable]
         return ids.masked_scatter(chosen, others[torch.randint(len(others), (int(chosen.sum()),), generator=rng)])

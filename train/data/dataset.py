@@ -20,8 +20,8 @@ class SampleDataset(Dataset):
 
     Attributes:
         counts: samples taken from each source.
-        spans: of each sample, in which part of an epoch it comes, as start and length. Copies of one (``share`` above
-            1) come one after another: together in a batch they would teach no more than one.
+        spans: for each sample the part of an epoch in which it comes, as start and length. Copies (``share`` above 1)
+            are spread out: in the same batch they would add nothing.
     """
 
     def __init__(self, sources: Sequence[DataSettings], seed: int, bad: BadSamples):
@@ -31,17 +31,17 @@ class SampleDataset(Dataset):
         self.spans: list[tuple[float, float]] = []
         parts: list[list[Sample]] = []
         for number, source in enumerate(sources):
-            found = [
+            samples = [
                 sample
                 for sample in read_samples(source.path, on_error=bad)
                 if (not source.tasks or sample.task in source.tasks)
                 and (not source.longest or len(sample.answer) <= source.longest)
             ]
             if source.turns > 1:
-                found = merge_turns(found, source.turns, random.Random(f"turns:{seed}:{number}"))
-            if not found:
+                samples = merge_turns(samples, source.turns, random.Random(f"turns:{seed}:{number}"))
+            if not samples:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
-            parts.append(found)
+            parts.append(samples)
         pairs = list(zip(sources, parts, strict=True))
         fresh = sum(source.share * len(part) for source, part in pairs if not source.replay)
         replayed = sum(source.replay for source in sources)
@@ -53,8 +53,8 @@ class SampleDataset(Dataset):
             self.counts.append(len(chosen))
             self.samples += chosen
             rounds = len(chosen) / len(part)
-            for place in range(len(chosen)):
-                before = place // len(part)
+            for index in range(len(chosen)):
+                before = index // len(part)
                 self.spans.append((before / rounds, min(rounds - before, 1) / rounds))
 
     def __len__(self) -> int:
@@ -74,9 +74,9 @@ class SampleDataset(Dataset):
         return sorted({box.label for sample in self.samples for box in sample.boxes})
 
     def shapes(self, stride: tuple[int, int]) -> list[tuple[int, int]]:
-        """Half the token rows, and the tokens, of each sample: what should be alike in a batch, so that neither pixels
-        nor tokens are mostly padding. Only image headers are read."""
-        found = []
+        """(token rows // 2, tokens) of each sample: similar samples share a batch, so that neither pixels nor
+        tokens are mostly padding. Only image headers are read."""
+        shapes = []
         for sample in self.samples:
             rows = tokens = 0
             for path in sample.image_paths():
@@ -86,8 +86,8 @@ class SampleDataset(Dataset):
                     continue  # counted when the sample is used
                 high, wide = -(-height // stride[0]), -(-width // stride[1])
                 rows, tokens = max(rows, high), tokens + high * wide
-            found.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
-        return found
+            shapes.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
+        return shapes
 
 
 def _leave_interrupts_to_the_run() -> None:
@@ -102,27 +102,27 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
 
 
 def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
-    """Neighbours with the same picture become conversations of up to ``turns`` samples.
+    """Merge consecutive samples of the same image into conversations of up to ``turns`` samples.
 
-    Their order is shuffled, but what tells most about the picture stands last, or the rest could be read off it.
+    Their order is shuffled, but captions and detections come last: other answers could be read off them.
     """
-    made = []
+    merged = []
     for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images)):
         group = list(group)
         if len(group[0].images) != 1:
-            made += group
+            merged += group
             continue
         rng.shuffle(group)
         parts = [group[start : start + turns] for start in range(0, len(group), turns)]
-        made += [_conversation(sorted(part, key=lambda sample: _TELLING.get(sample.task, 0))) for part in parts]
-    return made
+        merged += [_conversation(sorted(part, key=lambda sample: _ORDER.get(sample.task, 0))) for part in parts]
+    return merged
 
 
-_TELLING = {"caption": 1, "detect": 2}
+_ORDER = {"caption": 1, "detect": 2}
 
 
 def _conversation(samples: Sequence[Sample]) -> Sample:
-    """One sample of several about one picture; one alone stays as it is."""
+    """One sample from several about one image; a single one is unchanged."""
     first, *rest = samples
     if not rest:
         return first
@@ -133,8 +133,8 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
                 message = {**message, "content": message["content"].replace(IMAGE_PLACEHOLDER, "").strip()}
             if message["role"] != "system":
                 messages.append(message)
-    whole = [sample for sample in samples if is_complete(sample)]
-    boxes, annotations = whole[0].boxes if whole else [], Annotations(all_objects=bool(whole))
+    complete = [sample for sample in samples if is_complete(sample)]
+    boxes, annotations = complete[0].boxes if complete else [], Annotations(all_objects=bool(complete))
     return Sample(messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder)
 
 

@@ -1,4 +1,4 @@
-"""Item: a sample on its way into a batch."""
+"""Item: a sample prepared for a batch."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ class Item:
 
     Attributes:
         messages: the sample's; answers may hold place tokens.
-        encoded: their ids and labels, made once.
+        encoded: their ids and labels.
     """
 
     sample: Sample
@@ -27,7 +27,7 @@ class Item:
 
     @cached_property
     def spots(self) -> list[list[tuple[int, float, float]]]:
-        """For each answer what ``glyph_locations`` finds; nothing for samples without a picture of their own."""
+        """``glyph_locations`` of each answer; empty unless the sample has exactly one image."""
         if len(self.images) != 1:
             return []
         answers = [message["content"] for message in self.sample.messages if message["role"] == "assistant"]

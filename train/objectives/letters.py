@@ -1,4 +1,4 @@
-"""Letters: a head on the vision vocabulary's tokens that reads, by CTC or with each letter at its place.
+"""Letters: a head on the vision vocabulary's tokens that reads, by CTC or with the position of each letter.
 
 A line of text runs over a whole row of tokens, so the rows joined in reading order are one long line: the encoder
 learns to write each line in one of the rows that it covers and blanks in the others. Single lines come first.
@@ -44,7 +44,7 @@ class Letters(base.Objective):
     def check(cls, settings, recipe):
         if "vision_vocabulary" in recipe.freeze:
             raise RecipeError(
-                "objectives.letters trains the vision vocabulary, but freeze holds it still: drop one of the two"
+                "objectives.letters trains the vision vocabulary, but freeze lists it: drop one of the two"
             )
 
     @property
@@ -57,21 +57,21 @@ class Letters(base.Objective):
         return nn.Linear(width, self.settings.frames * (len(self.settings.characters) + 1))
 
     def targets(self, items, batch, processor):
-        pictures = [(item.sample, plan) for item in items for plan in item.plans]
-        if not pictures:
+        images = [(item.sample, plan) for item in items for plan in item.plans]
+        if not images:
             return {}
         if self.settings.aligned:
-            return {"letters.frames": self._frames(pictures, batch)}
-        found = [self._symbols(sample) for sample, _ in pictures]
-        symbols = torch.tensor([symbol for target in found for symbol in target], dtype=torch.long)
-        return {"letters.symbols": symbols, "letters.lengths": torch.tensor([len(target) for target in found])}
+            return {"letters.frames": self._frames(images, batch)}
+        targets = [self._symbols(sample) for sample, _ in images]
+        symbols = torch.tensor([symbol for target in targets for symbol in target], dtype=torch.long)
+        return {"letters.symbols": symbols, "letters.lengths": torch.tensor([len(target) for target in targets])}
 
-    def _frames(self, pictures: Sequence[tuple[Sample, ImagePlan]], batch) -> Tensor:
-        """What each frame shows: a symbol at a letter's middle, -100 beside it, else 0 (blank)."""
+    def _frames(self, images: Sequence[tuple[Sample, ImagePlan]], batch) -> Tensor:
+        """The target of each frame: a symbol at a letter's centre, -100 beside it, else 0 (blank)."""
         frames = self.settings.frames
-        (down, across), (height, width) = pictures[0][1].stride, batch["pixel_values"].shape[-2:]
-        targets = torch.full((len(pictures), height // down, width // across * frames), IGNORED)
-        for target, (sample, plan) in zip(targets, pictures, strict=True):
+        (down, across), (height, width) = images[0][1].stride, batch["pixel_values"].shape[-2:]
+        targets = torch.full((len(images), height // down, width // across * frames), IGNORED)
+        for target, (sample, plan) in zip(targets, images, strict=True):
             points = sample.annotations.points
             if not points and sample.answer:
                 continue
@@ -85,7 +85,7 @@ class Letters(base.Objective):
         return targets
 
     def _symbols(self, sample: Sample) -> list[int]:
-        """Of the printed text, line breaks left out; empty for samples that are not about reading."""
+        """Symbols of the printed text without line breaks; empty for samples of other tasks."""
         if sample.task not in ("ocr", "markdown") or len(sample.images) != 1:
             return []
         text = sample.annotations.plain_text
@@ -99,17 +99,17 @@ class Letters(base.Objective):
         return {"letters": self._ctc(model, head, features, state)}
 
     def _ctc(self, model, head: nn.Module, features: Tensor, state: base.State) -> Tensor:
-        """Mean loss a character over the images that have a target; features [I, h, w, D]."""
+        """Mean loss per character over the images that have a target; features [I, h, w, D]."""
         symbols, lengths = state.targets["letters.symbols"], state.targets["letters.lengths"]
-        wanted = lengths > 0
-        if not bool(wanted.any()):
+        has_target = lengths > 0
+        if not bool(has_target.any()):
             return features.sum() * 0.0
         down, across = model.config.vocabulary_config.stride
         frames = []
-        for image, (height, width) in zip(features[wanted], state.image_sizes[wanted].tolist(), strict=True):
+        for image, (height, width) in zip(features[has_target], state.image_sizes[has_target].tolist(), strict=True):
             scores = head(image[: height // down, : width // across]).float()
             frames.append(scores.reshape(scores.shape[0] * scores.shape[1] * self.settings.frames, -1))
         padded = nn.utils.rnn.pad_sequence(frames).log_softmax(-1)
         frame_lengths = torch.tensor([scores.shape[0] for scores in frames])
-        losses = F.ctc_loss(padded, symbols, frame_lengths, lengths[wanted], reduction="none", zero_infinity=True)
+        losses = F.ctc_loss(padded, symbols, frame_lengths, lengths[has_target], reduction="none", zero_infinity=True)
         return losses.sum() / lengths.sum()

@@ -1,4 +1,4 @@
-"""Where what an answer says stands in the picture: for guided attention, and as place tokens in the answer."""
+"""Image locations of an answer's characters: for guided attention, and as place tokens in the answer."""
 
 import re
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from varytoy.data.sample import Sample
 from varytoy.processing.processor import VaryProcessor
 
 _LINE_STEP = 6.0
-"""Pixels at the model's size by which two words of one printed line do not differ in height."""
+"""Pixels at the model's size; words that differ more in height are on different lines."""
 
 
 def glyph_locations(sample: Sample, answer: str, size: tuple[int, int]) -> list[tuple[int, float, float]]:
-    """(character of the answer, x, y) of all that has a place in the picture; x and y in shares of its sides.
+    """(character of the answer, x, y) of all that has a location in the image; x and y as fractions of its sides.
 
-    A printed letter stands where the renderer put it, white space where the letter after it stands; x1 and y1 of a box
-    are seen at its first corner, x2 and y2 at its last. A label is seen at the first corner of the first box that bears
-    it, not at its middle: of a thing's tokens only the corners differ from the others, and boxes are listed by them.
+    A printed letter is located where the renderer put it, white space at the letter after it; x1 and y1 of a box at its
+    first corner, x2 and y2 at its last. A label is located at the first corner of its first box, not at its centre: of
+    an object's tokens only the corners differ from the others, and boxes are sorted by them.
     """
-    found = []
+    locations = []
     points = sample.annotations.points
     if points:
         letter_of = dict(_matches(answer, sample.annotations.letters))
@@ -27,20 +27,20 @@ def glyph_locations(sample: Sample, answer: str, size: tuple[int, int]) -> list[
                 letter_of[character] = letter_of[character + 1]
         for character, letter in sorted(letter_of.items()):
             x, y = points[letter][0] / size[0], points[letter][1] / size[1]
-            found.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
+            locations.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
     for box in written_boxes(answer):
         x1, y1, x2, y2 = (int(answer[slice(*side)]) / SCALE for side in box.sides)
         spans = zip(box.sides, [(x1, y1), (x1, y1), (x2, y2), (x2, y2)], strict=True)
         for (first, end), (x, y) in [(box.label or (box.start, box.start + 1), (x1, y1)), *spans]:
-            found += [(place, x, y) for place in range(first, end)]
-    return sorted(found)
+            locations += [(character, x, y) for character in range(first, end)]
+    return sorted(locations)
 
 
 def with_places(
     processor: VaryProcessor, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]
 ) -> list[str]:
-    """The answer cut before each word that stands in the picture, with the word's place: ``<y_n>`` where a line
-    begins, ``<x_n>`` always."""
+    """The answer split before each word with a location, with place tokens inserted: ``<y_n>`` at the start of a line,
+    ``<x_n>`` always."""
     spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
     cuts, last = [], None
     for word in re.finditer(r"\S+", answer):
@@ -56,32 +56,32 @@ def with_places(
 def with_corners(
     processor: VaryProcessor, answer: str, spots: Sequence[tuple[int, float, float]], size: tuple[int, int]
 ) -> list[str]:
-    """The answer cut before each box or its label and before its second corner, with ``<y_n><x_n>`` of the corner:
-    so a corner is one choice, and what follows is read there."""
+    """The answer split before each box or its label and before its second corner, with ``<y_n><x_n>`` of the corner
+    inserted: the corner is predicted first, the numbers after it."""
     spot_of = {character: (x * size[0], y * size[1]) for character, x, y in spots}
-    corners = [place for box in written_boxes(answer) for place in (box.start, box.sides[2][0])]
+    corners = [start for box in written_boxes(answer) for start in (box.start, box.sides[2][0])]
     cuts = [
-        (place, [processor.place("y", spot_of[place][1]), processor.place("x", spot_of[place][0])]) for place in corners
+        (start, [processor.place("y", spot_of[start][1]), processor.place("x", spot_of[start][0])]) for start in corners
     ]
     return _cut(answer, cuts)
 
 
 def _cut(answer: str, cuts: Sequence[tuple[int, list[str]]]) -> list[str]:
-    """The pieces of the answer, with what is to stand before each cut."""
-    pieces, done = [], 0
-    for place, tokens in cuts:
-        if place > done:
-            pieces.append(answer[done:place])
+    """The pieces of the answer, with the tokens of each cut before it."""
+    pieces, start = [], 0
+    for index, tokens in cuts:
+        if index > start:
+            pieces.append(answer[start:index])
         pieces += tokens
-        done = place
-    return [*pieces, answer[done:]]
+        start = index
+    return [*pieces, answer[start:]]
 
 
 def _matches(answer: str, letters: str) -> list[tuple[int, int]]:
-    """(place in the answer, number of the printed letter) of what both share in order: signs of markdown are not
+    """(index in the answer, index in ``letters``) of the characters that both share in order: markdown syntax is not
     printed, and spaces are not in ``letters``."""
     from rapidfuzz.distance import Levenshtein
 
-    written = [place for place, character in enumerate(answer) if not character.isspace()]
-    blocks = Levenshtein.editops("".join(answer[place] for place in written), letters).as_matching_blocks()
+    written = [index for index, character in enumerate(answer) if not character.isspace()]
+    blocks = Levenshtein.editops("".join(answer[index] for index in written), letters).as_matching_blocks()
     return [(written[block.a + step], block.b + step) for block in blocks for step in range(block.size)]

@@ -1,5 +1,5 @@
-"""Objects: a head on each vision branch's tokens that names the object at the token's place, and one each for the first
-and the last corner of a box, as the samples' boxes say (corners as in CornerNet, arXiv 1808.01244)."""
+"""Objects: a head on each vision branch's tokens that classifies the object at each token, and one each for the first
+and the last corner of a box, trained on the samples' boxes (corners as in CornerNet, arXiv 1808.01244)."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ from varytoy.processing.processor import IGNORED
 @base.register
 class Objects(base.Objective):
     """Targets: ``objects.vocabulary`` [I, h, w, 3] and ``objects.clip`` [I, h2, w2, 3]: the number of the object at a
-    token, and of the one whose first, and last, corner is there; 0 for none, -100 for unknown.
+    token, and of the ones whose first and last corner are there; 0 for none, -100 for unknown.
 
     Attributes:
-        labels: names of objects in the data.
+        labels: object names in the data.
     """
 
     name, has_head = "objects", True
@@ -53,21 +53,21 @@ class Objects(base.Objective):
         return nn.ModuleDict(heads)
 
     def targets(self, items, batch, processor):
-        pictures = [(item.sample, plan) for item in items for plan in item.plans]
-        if not pictures or not self.numbers:
+        images = [(item.sample, plan) for item in items for plan in item.plans]
+        if not images or not self.numbers:
             return {}
-        (down, across), (height, width) = pictures[0][1].stride, batch["pixel_values"].shape[-2:]
-        samples = [sample for sample, _ in pictures]
-        read = self._map(samples, [plan.grid for _, plan in pictures], Grid(height // down, width // across))
-        if not bool((read >= 0).any()):
+        (down, across), (height, width) = images[0][1].stride, batch["pixel_values"].shape[-2:]
+        samples = [sample for sample, _ in images]
+        vocabulary = self._map(samples, [plan.grid for _, plan in images], Grid(height // down, width // across))
+        if not bool((vocabulary >= 0).any()):
             return {}
-        found = {"objects.vocabulary": read}
+        targets = {"objects.vocabulary": vocabulary}
         if self.clip_grid is not None:
-            found["objects.clip"] = self._map(samples, [self.clip_grid] * len(pictures), self.clip_grid)
-        return found
+            targets["objects.clip"] = self._map(samples, [self.clip_grid] * len(images), self.clip_grid)
+        return targets
 
     def _map(self, samples: Sequence[Sample], grids: Sequence[Grid], whole: Grid) -> Tensor:
-        """[I, *whole, 3]; -100 near the edges of a box, beside a corner, in padding and for pictures without boxes."""
+        """[I, *whole, 3]; -100 near the edges of a box, beside a corner, in padding and for images without boxes."""
         targets = torch.full((len(samples), *whole, 3), IGNORED)
         for target, sample, (height, width) in zip(targets, samples, grids, strict=True):
             if not is_complete(sample):
@@ -94,27 +94,27 @@ class Objects(base.Objective):
         return targets
 
     def losses(self, model, head, state):
-        found = {}
+        losses = {}
         for branch in self.branches:
             targets = state.targets.get(f"objects.{branch}")
             if targets is None or branch not in state.features:
                 continue
             features = state.features[branch]
-            if branch == "clip":  # behind the connector, so that what the decoder gets knows the things, too
+            if branch == "clip":  # after the connector, so that its output encodes the objects too
                 features = model.connector.mm_projector(features)
             scores = head[branch](features).unflatten(-1, (3, -1))
-            things, first, last = (balanced_loss(scores[..., n, :], targets[..., n]) for n in range(3))
+            objects, first, last = (balanced_loss(scores[..., n, :], targets[..., n]) for n in range(3))
             prefix = "clip_" if branch == "clip" else ""
-            found |= {f"{prefix}objects": things, f"{prefix}corners": (first + last) / 2}
-        return found
+            losses |= {f"{prefix}objects": objects, f"{prefix}corners": (first + last) / 2}
+        return losses
 
 
 def is_complete(sample: Sample) -> bool:
-    """Whether the sample's boxes are those of all objects in the picture."""
+    """Whether the sample has boxes of all objects in the image."""
     known = sample.annotations.all_objects
     return known if known is not None else sample.task == "detect" and not sample.annotations.classes
 
 
 def _token_at(x: float, y: float, height: int, width: int) -> tuple[int, int]:
-    """Row and column of a place (0-1000) in a grid of tokens."""
+    """Row and column of a point (0-1000) in a grid of tokens."""
     return min(int(y * height / SCALE), height - 1), min(int(x * width / SCALE), width - 1)

@@ -1,4 +1,4 @@
-"""The text: cross-entropy of the answers' tokens, which every run has."""
+"""The text objective of every run: cross-entropy of the answers' tokens."""
 
 from train.objectives.base import Objective, Settings
 from train.objectives.chunked_loss import chunked_cross_entropy
@@ -6,7 +6,7 @@ from varytoy.processing.processor import IGNORED
 
 
 class TextObjective(Objective):
-    """Mean loss a supervised token."""
+    """Mean loss per supervised token."""
 
     name = "text"
 

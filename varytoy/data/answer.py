@@ -1,4 +1,4 @@
-"""What a user gets: an Answer with its regions, in pixels of the file."""
+"""Answer and its regions, in pixels of the file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,8 +17,8 @@ class Region:
     Attributes:
         box: xyxy in pixels of the file.
         label: class or phrase of an object; empty for text.
-        text: what is written there; empty for an object.
-        polygon: corners (x, y) in pixels, where the region is no upright rectangle; empty stands for ``box``.
+        text: the text in it; empty for an object.
+        polygon: corners (x, y) in pixels, if the region is not an axis-aligned rectangle; empty: use ``box``.
         score: confidence from 0 to 1; None where the model gives none.
     """
 
@@ -37,20 +37,20 @@ class Region:
 
 @dataclass
 class Answer:
-    """What a model answers about an image or a document.
+    """A model's answer about an image or a document.
 
     Attributes:
-        text: as plain text; of a raw answer of an ``Engine``, what the model wrote.
+        text: plain text; in a raw answer of an ``Engine``, the model output.
         regions: objects, and blocks of text that were read one by one.
         markup: the text with its formatting in markdown, for tasks that ask for it.
-        image: the picture that the answer is, for tasks that make one.
-        confidence: geometric mean of the chosen tokens' probabilities, 0 to 1; None where nothing was asked.
+        image: the generated image, for tasks that generate one.
+        confidence: geometric mean of the chosen tokens' probabilities, 0 to 1; None if the model was not run.
         stop_reason: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was stopped),
             ``stopped`` (by the user) or ``error``.
-        error: of a file or page that could not be read; else empty.
+        error: why a file or page could not be read; else empty.
         size: (width, height) of the image in pixels.
         tokens: generated tokens.
-        skipped: blocks whose letters are too small to be read by anything, or the texture of a picture.
+        skipped: number of blocks left out: their letters are too small to read, or they are image texture.
         turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
         pages: the answers to each page of a document with several.
     """

@@ -1,4 +1,4 @@
-"""The one box grammar: how boxes stand in samples, in model text and in answers.
+"""Box format: how boxes are written in samples, in model text and in answers.
 
 In samples and in model text a box is ``[x1, y1, x2, y2]``: integers 0-1000 of the image's width and height, three
 digits zero-padded, as the Vary-toy paper writes them (``[009, 552, 058, 737]``); several objects are written
@@ -16,8 +16,7 @@ Coordinates = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled box, xyxy, integers 0-1000 of the image. Runs of white space in the label are one space, in truths as
-    in answers."""
+    """A labelled box, xyxy, integers 0-1000 of the image. Runs of white space in the label become one space."""
 
     label: str
     xyxy: Coordinates
@@ -70,7 +69,7 @@ def _group(label: str, boxes: Iterable[str]) -> str:
 
 @lru_cache(4096)
 def check_label(label: str) -> None:
-    """Raises ValueError for a label that an answer cannot hold, because ``parse_boxes`` would read another."""
+    """Raises ValueError for a label that ``parse_boxes`` would not read back from an answer."""
     box = Box(label, (1, 2, 3, 4))
     written, other = _group(box.label, [format_box(box.xyxy)]), Box("other", (5, 6, 7, 8))
     end = _group(other.label, [format_box(other.xyxy)])
@@ -98,7 +97,7 @@ def parse_boxes(text: str, scale: int = SCALE) -> list[Box]:
 
     Accepts padded and unpadded numbers, a missing ``;``, text before the first box, ``[[..]]``, Qwen's
     ``<ref>..</ref><box>(x1,y1),(x2,y2)</box>``, DeepSeek-OCR's ``<|det|>`` (give ``scale=999``) and reversed corners.
-    A number above ``scale`` is no box. A label holds for the boxes after it until the next words.
+    A box with a number above ``scale`` is skipped. A label applies to the boxes after it until the next label.
     """
     boxes: list[Box] = []
     label, end = "", 0
@@ -119,12 +118,12 @@ def parse_boxes(text: str, scale: int = SCALE) -> list[Box]:
 
 @dataclass(frozen=True)
 class WrittenBox:
-    """Where in an answer a box stands that is written as ``format_boxes`` does.
+    """Position in an answer of a box as ``format_boxes`` writes it.
 
     Attributes:
-        start: of all of it, with its label.
-        label: first character and end; None where it is not the first box of its label.
-        sides: the same of x1, y1, x2 and y2.
+        start: first character, including the label.
+        label: span of the label; None if this is not the first box of its label.
+        sides: spans of x1, y1, x2 and y2.
     """
 
     start: int
@@ -133,7 +132,7 @@ class WrittenBox:
 
 
 def written_boxes(text: str) -> Iterator[WrittenBox]:
-    """The boxes of a training answer in order. For what a model wrote: ``parse_boxes``."""
+    """The boxes of a training answer in order. For model output use ``parse_boxes``."""
     end = 0
     for match in _WRITTEN.finditer(text):
         span = _label_span(text[end : match.start()], first=end == 0)
@@ -145,15 +144,15 @@ def written_boxes(text: str) -> Iterator[WrittenBox]:
 
 
 def _label_span(gap: str, first: bool) -> Span | None:
-    """Where in the text between two boxes, or before the ``first``, the label of the second stands; None where the
-    label of the box before holds. What a colon or a closing tag ends is taken as it is, other words without the
+    """Span of a box's label in ``gap``, the text between it and the previous box, or before the ``first``; None if the
+    previous label applies. A label that ends in a colon or a closing tag is taken unchanged, others without the
     punctuation around them."""
     references = list(_REFERENCE.finditer(gap))
     if references:
         return _stripped(gap, *references[-1].span(2))
     gap = _TAGS.sub(lambda tag: " " * len(tag[0]), gap)
     start = max(gap.rfind(";"), gap.rfind("\n")) + 1
-    fresh = first or start > 0  # nothing between here and the label belongs to the box before
+    fresh = first or start > 0  # the text from here on does not belong to the previous box
     mark = _LIST_MARK.match(gap, start)
     start = mark.end() if mark else start
     end = len(gap[start:].rstrip(" \t\r[(")) + start  # [[..]]

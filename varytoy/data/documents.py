@@ -116,7 +116,7 @@ def _numbers(numbers: list[int] | None, count: int, name: str) -> list[int]:
     for number in numbers:
         if isinstance(number, bool) or not hasattr(number, "__index__") or not 1 <= number <= count:
             available = "1 page" if count == 1 else f"{count} pages"
-            raise DocumentError(f"{name} has {available}, page {number} was asked for.")
+            raise DocumentError(f"{name} has {available}, there is no page {number}.")
     return numbers
 
 

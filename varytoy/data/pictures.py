@@ -73,7 +73,7 @@ def _other_format(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         if any(brand in data[8:32] for brand in _HEIF):
             return f"a HEIC picture; {_EXPORT}"
-        return "a film; save a frame of it as PNG or JPEG"
+        return "a video; save a frame of it as PNG or JPEG"
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     return next((description for offset, signature, description in _OTHERS if start[offset:].startswith(signature)), "")
 
@@ -137,9 +137,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     import numpy as np
 
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
-    most = float(values.max(initial=0))
-    if image.mode == "F" and most <= 1:
+    maximum = float(values.max(initial=0))
+    if image.mode == "F" and maximum <= 1:
         top = 1.0
     else:
-        top = next((2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if most < 2**bits), most)
+        top = next((2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if maximum < 2**bits), maximum)
     return Image.fromarray((values.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))

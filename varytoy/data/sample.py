@@ -1,4 +1,4 @@
-"""Sample: one conversation about images, with what is known of them. ``varytoy.data.samples`` reads and checks them."""
+"""Sample: one conversation about images, with its annotations. ``varytoy.data.samples`` reads and checks them."""
 
 import dataclasses
 import warnings
@@ -15,9 +15,9 @@ from varytoy.errors import first_line
 IMAGE_PLACEHOLDER = "<image>"
 ROLES = ("system", "user", "assistant")
 TASK_NAMES: set[str] = set()
-"""What ``Sample.task`` may be; the tasks add themselves (varytoy.tasks.base.register)."""
+"""Valid values of ``Sample.task``; ``varytoy.tasks.register`` adds to it."""
 _FURTHEST = 1e6
-"""Pixels: a letter further from an image's corner is a mistake."""
+"""Pixels; letter positions further from the image's corner are rejected."""
 
 
 class SampleError(ValueError):
@@ -26,15 +26,15 @@ class SampleError(ValueError):
 
 @dataclass
 class Annotations:
-    """What is known of a sample's image beside the boxes; metrics and objectives read it.
+    """Annotations of a sample's image besides the boxes, for metrics and objectives.
 
     Attributes:
         letters: the printed letters, in reading order, without white space.
         letter_positions: x and y of each letter's middle in turn, in pixels of the image.
-        plain_text: the printed text, where the answer is markdown; None where the answer is it.
-        object_names: names that a caption should hold; None where nobody said.
-        classes: names that a detection is limited to; empty for all.
-        all_objects: whether the boxes are those of all objects; None: for detections without ``classes``.
+        plain_text: the printed text, if the answer is markdown; None if the answer is the printed text.
+        object_names: names that a caption should contain; None if unknown.
+        classes: classes that a detection is limited to; empty for all.
+        all_objects: whether all objects have boxes; None: true for detections without ``classes`` only.
     """
 
     letters: str = ""
@@ -59,9 +59,9 @@ class Annotations:
         return list(zip(self.letter_positions[0::2], self.letter_positions[1::2], strict=True))
 
     def to_json(self) -> dict:
-        """The fields that say something."""
+        """The fields that differ from their defaults."""
         empty = Annotations()
-        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value != getattr(empty, name)}
 
 
@@ -71,11 +71,11 @@ class Sample:
 
     Attributes:
         messages: turns with ``role`` and ``content``; the user's hold one ``<image>`` for each of ``images``.
-        images: paths in ``folder`` of what is asked about.
-        target_images: paths in ``folder`` of the images that the model is to make.
+        images: paths of the input images in ``folder``.
+        target_images: paths of the images to generate, in ``folder``.
         boxes: of objects in the first image.
-        metadata: free; nothing here reads it.
-        where: file and line that it is from.
+        metadata: arbitrary; not used by varytoy.
+        where: source file and line.
     """
 
     messages: list[dict[str, str]]
@@ -91,7 +91,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """For messages: its file, line and id."""
+        """File, line and id, for messages."""
         return f"{self.where}, sample '{self.id}'" if self.where else f"sample '{self.id}'"
 
     @property
@@ -112,7 +112,7 @@ class Sample:
         return self._open(self.images)
 
     def open_target_images(self) -> list[Image.Image]:
-        """As ``open_images``, of the images that the model is to make."""
+        """As ``open_images``, for ``target_images``."""
         return self._open(self.target_images)
 
     def _open(self, names: list[str]) -> list[Image.Image]:
@@ -146,9 +146,9 @@ def image_size(path: Path) -> tuple[int, int]:
 def _read_image(path: Path, read: Callable):
     try:
         if not path.is_file():
-            raise OSError("it is not there" if not path.exists() else "it is not a file")  # a FIFO would wait for ever
+            raise OSError("no such file" if not path.exists() else "it is not a file")  # reading a FIFO would block
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd EXIF blocks and large pictures
+            warnings.simplefilter("ignore")  # about malformed EXIF and large images
             with Image.open(path, formats=FORMATS) as image:
                 return read(image)
     except Exception as error:  # Pillow's readers raise nearly anything on malformed data

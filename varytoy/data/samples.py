@@ -1,4 +1,4 @@
-"""The one sample schema: what data_tools writes, train and the evaluation read.
+"""Sample schema: data_tools writes it, training and evaluation read it.
 
 A sample is one JSON line, the ``messages`` + ``images`` layout that ms-swift and LLaMA-Factory read::
 
@@ -8,10 +8,10 @@ A sample is one JSON line, the ``messages`` + ``images`` layout that ms-swift an
      "images": ["images/000017.png"],
      "boxes": [{"label": "cat", "box": [12, 40, 300, 400]}]}
 
-``images`` are paths inside the folder of the file; a text-only sample has none. ``task`` is one of varytoy.tasks, chat
-where it is left out. Optional: ``target_images`` (paths of images that the model is to make), ``boxes`` (0-1000),
-``annotations`` (the fields of ``varytoy.data.sample.Annotations``) and ``metadata`` (an object of any content, which
-nothing reads). LLaVA's ``conversations`` is accepted at the door.
+``images`` are paths inside the folder of the file; a text-only sample has none. ``task`` is one of varytoy.tasks, by
+default chat. Optional: ``target_images`` (paths of images to generate), ``boxes`` (0-1000),
+``annotations`` (the fields of ``varytoy.data.sample.Annotations``) and ``metadata`` (any object; not
+used). LLaVA's ``conversations`` is converted on reading.
 """
 
 import dataclasses
@@ -79,8 +79,8 @@ def read_samples(path: str | Path, on_error: Callable[[SampleError], None] | Non
 
     Raises:
         SampleError: at the first line that breaks the schema, or for a file that cannot be read, unless ``on_error``
-            takes it.
-        FileNotFoundError: with the path that was looked for.
+            is given.
+        FileNotFoundError: there is no such file; the message names it.
     """
     path = Path(path)
     if os.path.isdir(path):
@@ -109,7 +109,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")  # the mark that editors on Windows put before UTF-8
+                    line = line.removeprefix(b"\xef\xbb\xbf")  # UTF-8 byte order mark
                 if line.strip():
                     yield number, line
     except (FileNotFoundError, NotADirectoryError):
@@ -134,7 +134,7 @@ def _parse_line(line: bytes, folder: Path, where: str) -> Sample:
         raise SampleError(f"{where}: lists or objects are nested too deep; {_DEEPEST} levels are enough") from error
     except SampleError:
         raise
-    except ValueError as error:  # Python turns no more than some thousand digits into a number
+    except ValueError as error:  # Python limits the digits of an integer
         raise SampleError(f"{where}: a number has too many digits; shorten it or write it as text") from error
     return parse_sample(row, folder, where)
 
@@ -143,14 +143,14 @@ def _object(pairs: list[tuple[str, object]], where: str) -> dict:
     tree = dict(pairs)
     if len(tree) != len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise SampleError(f"{where}: the key {twice!a} stands twice in one object; leave one of them out")
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise SampleError(f"{where}: the key {duplicate!a} stands twice in one object; leave one of them out")
     return tree
 
 
 def _check_values(row: dict, where: str) -> None:
-    """Refuse what no JSON file should hold and what later would break far from here: halves of characters, which
-    cannot be encoded, numbers that are none, and nesting without end."""
+    """Reject values that would cause errors later: unpaired surrogates, which cannot be encoded, NaN and infinite
+    numbers, and deep nesting."""
     left: list[tuple[str, object, int]] = [("", row, 0)]
     while left:
         key, value, depth = left.pop()
@@ -159,7 +159,7 @@ def _check_values(row: dict, where: str) -> None:
         if isinstance(value, dict):
             left += [("the name of a key", name, depth) for name in value]
             left += [(f"{key}.{name}" if key else str(name), inner, depth + 1) for name, inner in value.items()]
-        elif isinstance(value, list):  # of which most are long lists of whole numbers
+        elif isinstance(value, list):  # mostly long lists of whole numbers
             inner = [(index, entry) for index, entry in enumerate(value) if type(entry) is not int]
             left += [(f"{key}.{index}", entry, depth + 1) for index, entry in inner]
         elif isinstance(value, float) and not math.isfinite(value):
@@ -168,9 +168,9 @@ def _check_values(row: dict, where: str) -> None:
             try:
                 value.encode()
             except UnicodeEncodeError as error:
-                half = value[error.start]
+                surrogate = value[error.start]
                 raise SampleError(
-                    f"{where}: {key!a} holds {half!a}, half of a character; write the whole one"
+                    f"{where}: {key!a} holds {surrogate!a}, half of a character; write the whole one"
                 ) from error
 
 
@@ -210,13 +210,13 @@ def _annotations(tree: object, where: str) -> Annotations:
 
 @functools.cache
 def _annotations_schema():
-    """Of the dataclass, which does not check the types of its fields itself."""
+    """A pydantic model of the dataclass, which does not check types itself."""
     from pydantic import ConfigDict, Field, create_model
 
     fields = {}
-    for each in dataclasses.fields(Annotations):
-        made = each.default_factory is not dataclasses.MISSING
-        fields[each.name] = (each.type, Field(default_factory=each.default_factory) if made else each.default)
+    for item in dataclasses.fields(Annotations):
+        has_factory = item.default_factory is not dataclasses.MISSING
+        fields[item.name] = (item.type, Field(default_factory=item.default_factory) if has_factory else item.default)
     return create_model("Annotations", __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
@@ -243,7 +243,7 @@ def _messages(messages: object, where: str) -> list[dict[str, str]]:
             f"{where}: turns must alternate user, assistant and end with the assistant, after one system turn at most"
         )
     if any(IMAGE_PLACEHOLDER in message["content"] for message in messages if message["role"] == "assistant"):
-        raise SampleError(f"{where}: '{IMAGE_PLACEHOLDER}' stands in an assistant turn; pictures belong to the user's")
+        raise SampleError(f"{where}: '{IMAGE_PLACEHOLDER}' is in an assistant turn; images belong to user turns")
     return messages
 
 
@@ -253,12 +253,12 @@ def _check_inside(name: str, folder: Path, where: str) -> None:
         if Path(name).is_absolute() or not path.resolve().is_relative_to(base):
             raise SampleError(f"{where}: the image path {name!r} leaves the sample folder; keep images inside it")
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise SampleError(f"{where}: the image path {name!r} does not lead to a file; give that of a picture")
+            raise SampleError(f"{where}: the image path {name!r} does not lead to a file; give the path of an image")
     except SampleError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: how pathlib says that symlinks go in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: pathlib, for a symlink loop
         if getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR):
-            return  # said when the picture is opened
+            return  # reported when the image is opened
         reason = getattr(error, "strerror", None) or first_line(error)
         raise SampleError(f"{where}: the image path {name[:80]!r} cannot be used ({reason}); give another") from error
 
@@ -267,7 +267,7 @@ def _box(entry: Any, where: str) -> Box:
     try:
         label, sides = entry["label"], entry["box"]
         if set(entry) != {"label", "box"} or not isinstance(label, str) or not isinstance(sides, list):
-            raise ValueError("a text and a list of numbers are wanted, and no other keys")
+            raise ValueError("expected a text and a list of numbers, and no other keys")
         if len(sides) != 4 or not all(type(side) in (int, float) and 0 <= side <= SCALE for side in sides):
             raise ValueError(f"a box is four numbers from 0 to {SCALE}")
         if any(side != int(side) for side in sides):

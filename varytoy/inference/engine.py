@@ -1,4 +1,4 @@
-"""Engines: requests in, answers out. What runs a model is exchanged here; ``Reader`` does not know which it has."""
+"""Engines: requests in, answers out. An engine is the backend that runs a model; ``Reader`` works with any."""
 
 import itertools
 import threading
@@ -17,12 +17,12 @@ from varytoy.processing.processor import VaryProcessor
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a model.
+    """One request to a model.
 
     Attributes:
         messages: the conversation, which ends with a user's turn; ``<image>`` stands for each of the images.
-        images: RGB, at the size at which the model shall see them.
-        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, made small).
+        images: RGB, at the size that is passed to the model.
+        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
         max_new_tokens: the longest answer, in tokens.
     """
 
@@ -33,11 +33,11 @@ class Request:
 
 
 class Engine(Protocol):
-    """What runs a model.
+    """Backend that runs a model.
 
     Attributes:
-        processor: the model's own; it says how images are prepared and which prompts the model knows.
-        context: the most tokens that a prompt and its answer can have together.
+        processor: the model's; defines image preprocessing and the prompts that the model knows.
+        context: maximum number of tokens of a prompt and its answer together.
     """
 
     processor: VaryProcessor
@@ -49,12 +49,12 @@ class Engine(Protocol):
         show: Callable[[list[str]], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> list[Answer]:
-        """Answers in the order of the requests: the text as the model wrote it, confidence, stop_reason and tokens.
+        """Answers in the order of the requests: raw text, confidence, stop_reason and tokens.
 
         Args:
-            requests: taken one batch at a time, so that a generator need not hold the images of all.
+            requests: taken one batch at a time, so that a generator need not hold all images.
             show: called with the texts so far, of all requests up to the first that is not finished.
-            cancel: set from another thread to stop; answers to requests that had not begun are left out.
+            cancel: set from another thread to stop; requests that were not started get no answer.
 
         Raises:
             ValueError: a prompt fills the model's context.
@@ -63,7 +63,7 @@ class Engine(Protocol):
 
 
 class TransformersEngine:
-    """transformers' ``generate``, greedy, in batches of requests that follow each other.
+    """transformers' ``generate``, greedy, in batches of consecutive requests.
 
     Attributes:
         model: on its device.

@@ -18,9 +18,9 @@ from varytoy.processing.processor import VaryProcessor
 def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
     """Period of the repetition at the end of ``ids``, or 0.
 
-    A tail counts when a period of up to ``longest`` tokens stands there ``times`` times or more and covers at least
-    ``least`` tokens; or ``leaders`` where the period is as short as in the ``.....`` of a table of contents and the
-    ``_ _ _`` of a form.
+    A tail counts if a period of up to ``longest`` tokens occurs at least ``times`` times and covers at least ``least``
+    tokens, or ``leaders`` for a period of up to 3, as in the ``.....`` of a table of contents and the ``_ _ _`` of a
+    form.
     """
     for period in range(1, min(longest, len(ids) // times) + 1):
         if _repeats(ids, period, max(least, period * times)):
@@ -30,13 +30,13 @@ def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leade
 
 def _repeats(ids: Sequence[int], period: int, length: int) -> bool:
     """Whether the last ``length`` of ``ids`` have that period."""
-    return length <= len(ids) and all(ids[-place] == ids[-place - period] for place in range(1, length - period + 1))
+    return length <= len(ids) and all(ids[-step] == ids[-step - period] for step in range(1, length - period + 1))
 
 
 class LoopGuard(StoppingCriteria):
-    """Stops each row of a batch by itself once its tail repeats; ``looping`` remembers the periods.
+    """Stops each row of a batch separately once its tail repeats; ``looping``: row -> (length, period).
 
-    A row that has ended (with token ``end``) repeats nothing but padding while the others go on, which is no loop.
+    A finished row (with token ``end``) repeats only padding while the others go on; that is not a loop.
     """
 
     def __init__(self, start: int, end: int, every: int = 8):
@@ -56,7 +56,7 @@ class LoopGuard(StoppingCriteria):
 
 
 class Cancelled(StoppingCriteria):
-    """Stops everything when the event is set."""
+    """Stops all rows when the event is set."""
 
     def __init__(self, event: threading.Event):
         self.event = event
@@ -77,13 +77,13 @@ class Confidence(LogitsProcessor):
 
 
 class _Streamer(BaseStreamer):
-    """Hands the texts so far to a callback, a few times a second: of all rows up to the first that is not finished, so
-    that what a reader has seen stays where it is. Unfinished UTF-8 is left out."""
+    """Passes the texts so far to a callback, a few times a second: of all rows up to the first that is not finished, so
+    that text is only ever appended. Incomplete UTF-8 is left out."""
 
     def __init__(self, processor: VaryProcessor, show: Callable[[list[str]], None], pause: float = 0.1):
         self.processor, self.show, self.pause = processor, show, pause
         tokenizer = processor.tokenizer
-        self.ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}  # a row that a criterion stopped has padding only
+        self.ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}  # a row stopped by a criterion ends in padding
         self.steps: list[list[int]] | None = None
         self.last = 0.0
 
@@ -155,14 +155,14 @@ def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, s
     if loop is not None:
         length, period = loop
         ids, reason = _without_loop(ids[:length], period), "loop"
-    silent = set(processor.tokenizer.all_special_ids) - {end}  # a word's place is no part of the answer
-    chosen = [value for token, value in zip(ids, best, strict=False) if token not in silent]
+    excluded = set(processor.tokenizer.all_special_ids) - {end}  # place tokens are not part of the answer
+    chosen = [value for token, value in zip(ids, best, strict=False) if token not in excluded]
     confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
     return Answer(processor.decode_text(ids), confidence=confidence, stop_reason=reason, tokens=len(ids))
 
 
 def _without_loop(ids: list[int], period: int) -> list[int]:
-    """Keep the repeated stretch once."""
+    """Keep one copy of the repeated tail."""
     stop = len(ids)
     while stop - 2 * period >= 0 and ids[stop - period : stop] == ids[stop - 2 * period : stop - period]:
         stop -= period

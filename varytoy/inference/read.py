@@ -1,4 +1,4 @@
-"""``varytoy read``: which files are meant, what is printed or written for each, and what went wrong with which."""
+"""``varytoy read``: find the input files, print or write the answers for each, and report errors per file."""
 
 import argparse
 import glob
@@ -16,7 +16,7 @@ from varytoy.data.documents import DocumentError, Page, PasswordError, open_page
 from varytoy.tasks import TASKS
 
 SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm"}
-"""Of the files that are read in a folder."""
+"""Suffixes of the files that are read in a folder."""
 STANDARD_INPUT = "-"
 
 
@@ -29,33 +29,33 @@ class Input:
 
 
 def find_inputs(names: Sequence[str]) -> tuple[list[Input], list[tuple[str, str]]]:
-    """What ``names`` (files, folders, patterns, ``-``) stand for, and (name, sentence) of those that stand for nothing.
+    """The inputs for ``names`` (files, folders, patterns, ``-``), and (name, error sentence) for those without any.
 
-    Folders give the pictures and PDFs directly in them, by name.
+    A folder gives the images and PDFs directly in it, sorted by name.
     """
-    found, wrong = [], []
+    inputs, errors = [], []
     for name in names:
         path = Path(name)
         try:
             if name == STANDARD_INPUT:
-                found.append(Input("standard input", sys.stdin.buffer.read()))
+                inputs.append(Input("standard input", sys.stdin.buffer.read()))
             elif path.is_dir():
-                files = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.is_file())
-                found += [Input(str(each), str(each)) for each in files]
+                files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+                inputs += [Input(str(file), str(file)) for file in files]
                 if not files:
-                    wrong.append((name, f"{name} is a folder without pictures or PDFs."))
+                    errors.append((name, f"{name} is a folder without pictures or PDFs."))
             elif path.exists():
-                found.append(Input(name, name))
+                inputs.append(Input(name, name))
             else:
                 matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
-                files = [each for each in matches if Path(each).is_file()]
-                found += [Input(each, each) for each in files]
+                files = [match for match in matches if Path(match).is_file()]
+                inputs += [Input(file, file) for file in files]
                 if not files:
-                    only = ": it matches folders only, which are read if named." if matches else ": no such file."
-                    wrong.append((name, f"{name}{only}"))
+                    reason = ": it matches folders only, which are read if named." if matches else ": no such file."
+                    errors.append((name, f"{name}{reason}"))
         except (OSError, ValueError) as error:  # a name with NUL, a folder without permission
-            wrong.append((name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}."))
-    return found, wrong
+            errors.append((name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}."))
+    return inputs, errors
 
 
 class Output:
@@ -68,10 +68,10 @@ class Output:
 
     @contextmanager
     def open(self, item: Input) -> Iterator[TextIO]:
-        """Context: where the answers to this input go. A file is there once it is whole, and only if a page was read.
+        """Context: the stream for the answers to an input. A file appears once it is complete, and if a page was read.
 
         Raises:
-            ValueError: the file is there already.
+            ValueError: the file exists.
         """
         self.answered = False
         if self.folder is None:
@@ -84,22 +84,22 @@ class Output:
         if path.exists() and not self.options.overwrite:
             raise ValueError(f"{path} exists; give --overwrite to replace it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.part")
+        temporary = path.with_name(f"{path.name}.part")
         try:
-            with aside.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
                 yield stream
             if self.answered:
-                aside.replace(path)
+                temporary.replace(path)
                 self.written.add(path)
-            elif self.options.json:  # why not
-                print(aside.read_text(encoding="utf-8"), end="", flush=True)
+            elif self.options.json:  # the error rows
+                print(temporary.read_text(encoding="utf-8"), end="", flush=True)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def row(self, stream: TextIO, row: dict) -> None:
-        """One JSON line; where the terminal has no Unicode, in ASCII."""
-        plain = not (stream.encoding or "").lower().startswith("utf")
-        print(json.dumps(row, ensure_ascii=plain), file=stream, flush=True)
+        """One JSON line; in ASCII unless the stream is encoded in Unicode."""
+        ascii_only = not (stream.encoding or "").lower().startswith("utf")
+        print(json.dumps(row, ensure_ascii=ascii_only), file=stream, flush=True)
 
     def text(self, stream: TextIO, item: Input, page: Page, text: str) -> None:
         if self.folder is not None:
@@ -113,18 +113,18 @@ class Output:
 
 
 def read_files(options: argparse.Namespace) -> int:
-    """Read every file; what goes wrong with one file or page does not stop the others. Returns the exit code."""
+    """Read every file; an error in one file or page does not stop the others. Returns the exit code."""
     options.task = options.task or ("chat" if options.prompt else "ocr")
     try:
         TASKS[options.task].prompt(options.prompt)
     except ValueError as error:
         return complain(str(error))
-    for stream in (sys.stdout, sys.stderr):  # a name or an answer that the terminal's encoding lacks
+    for stream in (sys.stdout, sys.stderr):  # for characters that the terminal's encoding lacks
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    inputs, wrong = find_inputs(options.files)
+    inputs, errors = find_inputs(options.files)
     output = Output(options, len(inputs) > 1)
-    for name, sentence in wrong:
+    for name, sentence in errors:
         _failed(output, name, sentence)
     if not inputs:
         return 2
@@ -132,16 +132,16 @@ def read_files(options: argparse.Namespace) -> int:
     if reader is None:
         return 2
     failures = [_read_input(reader, item, output, options) for item in inputs]
-    return 2 if wrong or any(failures) else 0
+    return 2 if errors or any(failures) else 0
 
 
 def _load(options: argparse.Namespace):
-    """The Reader; None after a sentence said why not."""
+    """The Reader; None after an error was printed."""
     from transformers.utils import logging
 
     from varytoy.inference.reader import Reader
 
-    logging.set_verbosity_error()  # loading bars and notes for programmers
+    logging.set_verbosity_error()  # no progress bars and developer warnings
     logging.disable_progress_bar()
     try:
         reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize)
@@ -154,7 +154,7 @@ def _load(options: argparse.Namespace):
 
 
 def _read_input(reader, item: Input, output: Output, options: argparse.Namespace) -> bool:
-    """Whether something of it failed."""
+    """Whether any of its pages failed."""
     failed = False
     try:
         pages = open_pages(item.source, [options.page] if options.page is not None else None, 150, options.password)
@@ -171,7 +171,7 @@ def _read_input(reader, item: Input, output: Output, options: argparse.Namespace
 
 
 def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) -> bool:
-    """Whether it could be read."""
+    """Whether the page was read."""
     options = output.options
     try:
         start = time.perf_counter()
@@ -181,7 +181,7 @@ def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) 
         sentence = str(error) if isinstance(error, DocumentError) else f"{item.name}: {error}"
         _failed(output, item.name, sentence, page.number, stream)
         if output.folder is not None and not options.json:
-            output.text(stream, item, page, "")  # later pages stay in their places
+            output.text(stream, item, page, "")  # keeps the position of later pages
         return False
     output.answered = True
     if options.json:
@@ -195,11 +195,11 @@ def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) 
 
 
 def _failed(output: Output, name: str, sentence: str, page: int | None = None, stream: TextIO | None = None) -> bool:
-    """Say it, and with --json as a row too. Always True."""
+    """Print an error, with --json also as a row. Returns True."""
     complain(sentence)
     if output.options.json:
-        place = {} if page is None else {"page": page}
-        output.row(stream or sys.stdout, {"file": name, **place, "error": sentence})
+        number = {} if page is None else {"page": page}
+        output.row(stream or sys.stdout, {"file": name, **number, "error": sentence})
     return True
 
 
@@ -215,7 +215,7 @@ def _remarks(answer: Answer) -> Iterator[str]:
 
 
 def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) -> dict:
-    """What ``--json`` prints of a page. Boxes are xyxy in pixels of a picture of ``width`` x ``height``."""
+    """The row that ``--json`` prints for a page. Boxes are xyxy in pixels of an image of ``width`` x ``height``."""
     return {
         "file": name,
         "page": page.number,

@@ -1,4 +1,4 @@
-"""Reader: what a user holds. ``Reader.from_pretrained("nano").ocr(image)``."""
+"""Reader: the high-level interface. ``Reader.from_pretrained("nano").ocr(image)``."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
 _CONFIDENT = 0.85
 _LONGEST = 20
-"""Longer side over shorter side, above which a model that squashes a picture into a square reads it in pieces."""
+"""Longer side over shorter side, above which a model that resizes images to a square reads one in pieces."""
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What is asked of each picture."""
+    """The request for each image."""
 
     task: Task
     argument: str
@@ -50,9 +50,9 @@ class Reader:
     """A model for images and pages of any size.
 
     Attributes:
-        engine: what runs the model.
-        name: what the model was loaded as.
-        precision: device and dtype, where ``from_pretrained`` chose them.
+        engine: backend that runs the model.
+        name: the name, folder or hub id that the model was loaded from.
+        precision: device and dtype, if ``from_pretrained`` chose them.
     """
 
     precision: Precision | None = None
@@ -68,20 +68,20 @@ class Reader:
     def from_pretrained(
         cls, name: str = "nano", device: str = "auto", dtype: str = "auto", quantize: str = ""
     ) -> "Reader":
-        """Load the embedded model (``nano``), a folder or a hub id: a model of varytoy, or one of the layouts that
-        ``varytoy convert`` knows, converted in memory.
+        """Load the embedded model (``nano``), a folder or a hub id: a varytoy checkpoint, or one in a layout that
+        ``varytoy convert`` supports, converted in memory.
 
         Args:
             device: auto, cpu, cuda, cuda:1, mps.
             dtype: auto (see varytoy.devices.precision), fp32, fp16, bf16. For models as small as ``nano`` auto is fp32.
-            quantize: int8 or nf4 for the decoder; where the device cannot, it stays as it is and ``precision.reason``
-                says why.
+            quantize: int8 or nf4 for the decoder; not applied if the device does not support it, which
+                ``precision.reason`` tells.
 
         Raises:
-            ModelError: the folder is no model, the hub cannot give it, or the device is not there.
+            ModelError: the folder holds no model, the hub does not provide it, or the device is not available.
         """
         try:
-            choose_precision(device, dtype, quantize)  # a wrong wish is said before anything is fetched
+            choose_precision(device, dtype, quantize)  # raises before anything is downloaded
             with as_file(files("varytoy") / "nano") if name == "nano" else nullcontext(find(name)) as path:
                 if name == "nano" and not (path / "model.safetensors").is_file():
                     raise ModelError("this installation lacks the embedded model; name another with --model")
@@ -123,14 +123,14 @@ class Reader:
         cancel: threading.Event | None = None,
         password: str | None = None,
     ) -> Answer | list[Answer]:
-        """One task on a picture or a document. Text that does not fit in one pass is read block by block.
+        """Run one task on an image or a document. Text that does not fit in one pass is read block by block.
 
         Args:
-            source: an opened picture, a path or a file's bytes; a list of them gives a list of answers. A document of
+            source: a PIL image, a path or a file's bytes; a list of them gives a list of answers. A document of
                 several pages gives one answer, whose ``pages`` are those of its pages.
             argument: the phrase, question or classes, for the tasks that take one.
-            history: earlier turns on this picture; the first user turn holds ``<image>``. The oldest are left out where
-                the model's context cannot hold them all.
+            history: earlier turns about this image; the first user turn holds ``<image>``. The oldest are dropped if
+                they exceed the model's context.
             show: called with the text so far.
             cancel: set from another thread to stop.
             password: of a protected PDF.
@@ -138,11 +138,11 @@ class Reader:
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
                 long for the model.
-            DocumentError: the file cannot be opened. In a list, and for one of several pages, the answer has it as its
-                ``error`` instead.
+            DocumentError: the file cannot be opened. In a list, and for one of several pages, the message is the
+                answer's ``error`` instead.
         """
         chosen = get_task(task)
-        prompt = self._prompt(chosen, argument)  # a wrong wish is said before anything is opened
+        prompt = self._prompt(chosen, argument)  # raises before anything is opened
         options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
@@ -160,13 +160,13 @@ class Reader:
     def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
         pages = list(open_pages(source, password=password))
         if len(pages) == 1:
-            return self._picture(pages[0].image, options)
+            return self._read(pages[0].image, options)
         answers: list[Answer] = []
         for page in pages:
             before = "".join(f"{answer.text}\n\n" for answer in answers)
             live = replace(options, show=(lambda text, before=before: options.show(before + text)))
             part = live if options.show else options
-            answers.append(self._ask_or_error(lambda page=page, part=part: self._picture(page.image, part)))
+            answers.append(self._ask_or_error(lambda page=page, part=part: self._read(page.image, part)))
             page.forget()
             if options.cancelled:
                 break
@@ -178,22 +178,22 @@ class Reader:
         except DocumentError as error:
             return Answer("", stop_reason="error", error=str(error))
 
-    def _picture(self, image: Image.Image, options: "_Options") -> Answer:
+    def _read(self, image: Image.Image, options: "_Options") -> Answer:
         page = PageLayout(image, options.cancel)
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
-        turn, sure = page.turn
+        turn, certain = page.turn
         answer = self._turned(page, turn, options)
-        if sure or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT or options.cancelled:
+        if certain or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT or options.cancelled:
             return answer
-        # A few words whose ink does not say which way up they stand: the model does.
+        # A few words whose layout leaves the orientation open: the reading with the higher confidence decides.
         other = self._turned(page, (turn + 180) % 360, replace(options, show=None))
         if options.cancelled:
             return answer
         return other if other.text and other.confidence > answer.confidence + 0.1 else answer
 
     def _turned(self, page: PageLayout, turn: int, options: "_Options") -> Answer:
-        """The answer to the page turned by so many degrees; boxes are of the page as it was."""
+        """The answer for the page rotated by ``turn`` degrees; boxes are in coordinates of the unrotated page."""
         size = page.image.size
         if turn:
             page = PageLayout(page.image.rotate(turn, expand=True), options.cancel)
@@ -224,7 +224,7 @@ class Reader:
         return answer
 
     def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
-        """``view``: the picture as the model gets it; ``size``: of the file, in whose pixels boxes are given."""
+        """``view``: the image that the model gets; ``size``: of the file, in whose pixels boxes are given."""
         task, show = options.task, options.show
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
@@ -234,14 +234,14 @@ class Reader:
         return replace(answer, stop_reason=raw.stop_reason, confidence=raw.confidence, tokens=raw.tokens, size=size)
 
     def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
-        """A picture too long for a model that squashes it into a square, piece by piece."""
+        """Read an image too long for a model that resizes it to a square, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
             answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
             answer.regions = [Region(box, text=answer.text, score=answer.confidence)]
             answers.append(answer)
             if options.show:
-                options.show(between.join(each.text for each in answers))
+                options.show(between.join(answer.text for answer in answers))
             if options.cancelled:
                 break
         joined = join_pages(answers, between)
@@ -257,21 +257,21 @@ class Reader:
         show: Show | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """Read a page: cut it into blocks by white space, bring each to the size that the model reads best, read them
-        in batches, join. An empty page gives an empty text."""
+        """Read a page: split it into blocks at white space, scale each to the text size that the model reads best, read
+        them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
         options = _Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
         return self._blocks(PageLayout(to_rgb(image), cancel), options)
 
     def _blocks(self, page: PageLayout, options: "_Options") -> Answer:
         image, show = page.image, options.show
-        found = [block for block in page.blocks if block.kind == "text"]
-        blocks = [block for block in found if block.text_size >= layout.SMALLEST]
-        skipped = len(found) - len(blocks)
+        text_blocks = [block for block in page.blocks if block.kind == "text"]
+        blocks = [block for block in text_blocks if block.text_size >= layout.SMALLEST]
+        skipped = len(text_blocks) - len(blocks)
         if not blocks:
             empty = "" if options.task.name == "markdown" else None
-            sure = None if skipped else 1.0
-            return Answer("", markup=empty, confidence=sure, size=image.size, skipped=skipped)
+            confidence = None if skipped else 1.0
+            return Answer("", markup=empty, confidence=confidence, size=image.size, skipped=skipped)
         messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
         text_size = self.processor.image_processor.text_size
 
@@ -293,20 +293,20 @@ class Reader:
         return answer
 
     def _prompt(self, task: Task, argument: str = "") -> str:
-        """What the model is asked. Raises ValueError for a task that it was never taught."""
+        """The prompt for the model. Raises ValueError for a task that it was not trained on."""
         known = self.processor.prompts
         if known and task.name not in known:
-            raise ValueError(f"this model was taught {' and '.join(known)}, not {task.name}")
+            raise ValueError(f"this model was trained on {' and '.join(known)}, not {task.name}")
         return known.get(task.name) or task.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
 
     def fit_text(self, image: Image.Image) -> Image.Image:
-        """The picture at the size at which the model reads its letters best; as it is where no text is found."""
+        """The image scaled to the text size that the model reads best; unchanged if no text is found."""
         image = to_rgb(image)
         return fit_text(PageLayout(image), self.processor.image_processor.text_size) if self._reads_blocks else image
 
     @property
     def _reads_blocks(self) -> bool:
-        """Small models read a block at a time; those that squash a page into a square read it whole."""
+        """Whether the model reads a page block by block; models that resize it to a square read it whole."""
         return self.processor.image_processor.mode == "fit"
 
     def _conversation(
@@ -328,13 +328,15 @@ class Reader:
 
 
 def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
-    """One answer of those to the pages of a document."""
+    """Join the answers to the pages of a document into one."""
     texts = [answer.text for answer in answers]
-    sure = [(answer.confidence, max(len(answer.text), 1)) for answer in answers if answer.confidence is not None]
+    scored = [answer for answer in answers if answer.confidence is not None]
+    lengths = [max(len(answer.text), 1) for answer in scored]
+    total = sum(answer.confidence * length for answer, length in zip(scored, lengths, strict=True))
     return Answer(
         between.join(texts),
         markup=between.join(texts) if any(answer.markup is not None for answer in answers) else None,
-        confidence=sum(value * weight for value, weight in sure) / sum(weight for _, weight in sure) if sure else None,
+        confidence=total / sum(lengths) if scored else None,
         stop_reason=_stop_reason(answers),
         tokens=sum(answer.tokens for answer in answers),
         error=next((answer.error for answer in answers if answer.error), ""),
@@ -344,7 +346,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
 
 
 def _stop_reason(answers: Sequence[Answer]) -> str:
-    """Why the first of them that did not end by itself ended."""
+    """The stop reason of the first answer that did not end by itself; else ``end``."""
     return next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
 
 

@@ -1,7 +1,7 @@
-"""Chat templates in Jinja, as transformers has them, with one difference: a template never sees anybody's words.
+"""Jinja chat templates as in transformers, with one difference: a template never sees the contents of messages.
 
-It is given a mark in place of each message's content, and the contents are put in when the text is already cut into
-special tokens and plain text. So a special token that stands in somebody's words is plain characters.
+It is rendered with a marker in place of each content. The contents are inserted after the text has been split into
+special tokens and plain text, so a special token within a content remains plain characters.
 """
 
 import functools
@@ -21,7 +21,7 @@ _MARKED = re.compile("\ue000(\\d+)\ue001")
 
 
 class Special(str):
-    """A special token between the pieces of somebody's words."""
+    """A special token among pieces of text."""
 
 
 @functools.cache
@@ -51,14 +51,14 @@ def render(
     continued: bool = False,
     **variables: str,
 ) -> list[tuple[str, bool]]:
-    """A conversation as pieces (text, is it a target) in order; a special token is a ``Special``.
+    """A conversation as pieces (text, whether it is a target) in order; a special token is a ``Special``.
 
     Args:
-        template: Jinja. What a model is trained to write stands in ``{% generation %}`` blocks.
+        template: Jinja. The training targets are in ``{% generation %}`` blocks.
         messages: an assistant's content may be a list of texts and ``Special`` tokens.
         special_tokens: those of the tokenizer, the longest first.
         opened: open a turn of the assistant at the end (``add_generation_prompt``).
-        continued: stop behind the last content (``continue_final_message``).
+        continued: stop after the last content (``continue_final_message``).
         variables: others of the template, e.g. ``eos_token``.
 
     Raises:
@@ -101,7 +101,7 @@ def _pieces(
 
 
 def _merged(pieces: Iterator[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """Neighbouring plain texts become one, as a tokenizer would see them."""
+    """Merge adjacent plain texts with the same target flag, so that they are tokenized together."""
     merged: list[tuple[str, bool]] = []
     for piece, target in pieces:
         plain = not isinstance(piece, Special)

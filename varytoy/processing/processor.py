@@ -1,4 +1,4 @@
-"""VaryProcessor: pictures and conversation -> tensors; labels are made here, together with the tokens."""
+"""VaryProcessor: images and conversations -> tensors; labels are created together with the tokens."""
 
 from collections.abc import Sequence
 
@@ -26,12 +26,12 @@ class VaryProcessor(ProcessorMixin):
 
     Args:
         template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``) or ``"vicuna"`` (the OPT vocabulary stage).
-        chat_template: another one in Jinja (varytoy.processing.chat_template), in place of ``template``.
+        chat_template: a Jinja template (varytoy.processing.chat_template) that replaces ``template``.
         system: the system text; empty for none.
-        places: how many ``<y_n>`` and ``<x_n>`` tokens there are, 0 for none. A model that was taught them writes where
-            each line and word stands before it, and so keeps its place; ``decode_text`` leaves them out.
-        place_size: pixels (vertical, horizontal) of the picture at the model's size from one of them to the next.
-        prompts: task -> its prompt, where the model was taught other words than the tasks' own; it knows only these.
+        places: number of ``<y_n>`` and of ``<x_n>`` tokens, 0 for none. A model trained with them writes the position
+            of each line and word before it, which keeps it from losing its place; ``decode_text`` drops them.
+        place_size: step between them in pixels (vertical, horizontal) of the image at the model's size.
+        prompts: task -> prompt, if the model was trained on other prompts than the tasks' own; it knows only these.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class VaryProcessor(ProcessorMixin):
 
     @classmethod
     def preset(cls, name: str, tokenizer=None) -> "VaryProcessor":
-        """The processor of a preset. Those without a character set need their family's tokenizer, which is given the
-        image tokens where it lacks them.
+        """The processor of a preset. Those without a character set need their family's tokenizer, to which
+        missing image tokens are added.
 
         Raises:
             ValueError: the preset is unknown, or needs a tokenizer and got none, or one of another family.
@@ -93,17 +93,17 @@ class VaryProcessor(ProcessorMixin):
         """A batch of conversations.
 
         Args:
-            text: a prompt, or a list of prompts, or a list of conversations (lists of messages). A prompt that holds
-                no ``<image>`` is given its images in front. What ``apply_chat_template`` returns is taken as it is.
-            images: one image, or one for each prompt, or a list of images for each conversation; opened, or as
-                ``varytoy.processing.messages.open_image`` takes them.
+            text: a prompt, or a list of prompts, or a list of conversations (lists of messages). A prompt without
+                ``<image>`` gets its images in front. Results of ``apply_chat_template`` are used unchanged.
+            images: one image, or one for each prompt, or a list of images for each conversation; PIL images, or what
+                ``varytoy.processing.messages.open_image`` takes.
             view: ``"text"`` or ``"picture"``, one for all or one for each conversation; by default that of the task
-                whose prompt is asked, ``"text"`` for other words.
+                whose prompt it is, ``"text"`` for other prompts.
             train: make ``labels`` and pad right; otherwise open the assistant's turn and pad left.
-            fit: bring text to the size that the model reads best, as ``Reader`` does; by default unless ``train``.
+            fit: scale text to the size that the model reads best, as ``Reader`` does; by default unless ``train``.
             ending: how a conversation that is not trained on ends: ``"open"`` (the assistant's turn is opened),
                 ``"closed"`` or ``"continued"`` (the last message stays open).
-            return_tensors, padding: transformers' names of what is always so: PyTorch's tensors, padded.
+            return_tensors, padding: for transformers; the result is always padded PyTorch tensors.
 
         Raises:
             ValueError: placeholders and images do not match, or there is no text.
@@ -112,19 +112,19 @@ class VaryProcessor(ProcessorMixin):
             raise ValueError("batches are padded tensors of PyTorch: leave return_tensors and padding out")
         if text is None:
             raise ValueError("text is missing: give a prompt, e.g. text='OCR this image.'")
-        conversations, pictures = _conversations(text, images)
+        conversations, image_lists = _conversations(text, images)
         chats = [
-            (each.ending, each.template) if isinstance(each, ChatText) else (ending, None) for each in _listed(text)
+            (entry.ending, entry.template) if isinstance(entry, ChatText) else (ending, None) for entry in _listed(text)
         ]
         views = [view] * len(conversations) if view is None or isinstance(view, str) else list(view)
         if len(views) != len(conversations):
             raise ValueError(f"{len(conversations)} prompts but {len(views)} views")
-        views = [each or _view_of(messages) for each, messages in zip(views, conversations, strict=True)]
+        views = [choice or _view_of(messages) for choice, messages in zip(views, conversations, strict=True)]
         groups: list[list[tuple[Image.Image, ImagePlan]]] = []
-        for each, group in zip(views, pictures, strict=True):
-            fits = each == "text" and (not train if fit is None else fit)
+        for choice, group in zip(views, image_lists, strict=True):
+            fits = choice == "text" and (not train if fit is None else fit)
             images = [self.image_processor.fit(to_rgb(image)) if fits else to_rgb(image) for image in group]
-            groups.append([(image, self.image_processor.plan(image.size, each)) for image in images])
+            groups.append([(image, self.image_processor.plan(image.size, choice)) for image in images])
         rows = [
             self.encode(messages, [plan for _, plan in group], train, *chat)
             for messages, group, chat in zip(conversations, groups, chats, strict=True)
@@ -135,9 +135,9 @@ class VaryProcessor(ProcessorMixin):
         self, rows: Sequence[tuple[list, list]], images: Sequence[tuple[Image.Image, ImagePlan]], train: bool
     ) -> BatchFeature:
         """The tensors of encoded conversations and of their RGB images, which keep the order of the conversations."""
-        found = self.image_processor(*zip(*images, strict=True)) if images else BatchFeature()
-        found.update(self.pad(rows, train))
-        return found
+        batch = self.image_processor(*zip(*images, strict=True)) if images else BatchFeature()
+        batch.update(self.pad(rows, train))
+        return batch
 
     def apply_chat_template(
         self,
@@ -152,15 +152,15 @@ class VaryProcessor(ProcessorMixin):
         **kwargs,
     ) -> ChatText | list[ChatText] | BatchFeature | torch.Tensor:
         """transformers' chat messages (varytoy.processing.messages), one conversation or a batch, as text, or with
-        ``tokenize`` as the tensors of ``__call__``, which takes ``processor_kwargs`` and what else is given.
+        ``tokenize`` as the tensors of ``__call__``, which takes ``processor_kwargs`` and ``kwargs``.
 
-        Special tokens that stand in somebody's words are plain characters.
+        Special tokens in message contents are plain characters.
 
         Args:
-            chat_template: Jinja, in place of the checkpoint's own.
+            chat_template: Jinja; replaces the checkpoint's own.
 
         Raises:
-            ValueError: a message or part that is none of chat's, or a template that cannot be rendered.
+            ValueError: a message or part is not valid in a chat, or the template cannot be rendered.
         """
         single = bool(conversation) and isinstance(conversation[0], dict)
         if add_generation_prompt and continue_final_message:
@@ -169,7 +169,7 @@ class VaryProcessor(ProcessorMixin):
             raise ValueError(f"return_tensors is '{return_tensors}': tensors are PyTorch's, 'pt'")
         if not tokenize and kwargs:
             raise TypeError(f"without tokenize=True these options change nothing: {', '.join(sorted(kwargs))}")
-        chats = [read_chat(each) for each in ([conversation] if single else conversation)]
+        chats = [read_chat(chat) for chat in ([conversation] if single else conversation)]
         ending = _CONTINUED if continue_final_message else _OPEN if add_generation_prompt else _CLOSED
         if not tokenize:
             texts = [
@@ -183,7 +183,7 @@ class VaryProcessor(ProcessorMixin):
         return batch if return_dict else batch["input_ids"]
 
     def _written(self, messages: Sequence[Message], ending: str, chat_template: str | None) -> str:
-        """A conversation as text, for people; ``<image>`` stands for the image tokens."""
+        """A conversation as readable text; ``<image>`` stands for the image tokens."""
         return "".join(str(piece) for piece, _ in self._pieces(messages, ending, chat_template))
 
     def encode(
@@ -194,8 +194,8 @@ class VaryProcessor(ProcessorMixin):
         ending: str = _OPEN,
         chat_template: str | None = None,
     ) -> tuple[list, list]:
-        """One conversation with the plans of its images -> (ids, labels), equally long; labels are -100 outside the
-        assistant's words.
+        """One conversation with the plans of its images -> (ids, labels), of equal length; labels are -100 outside
+        the assistant's turns.
 
         An assistant's content may be a list of texts and ``Special`` tokens.
         """
@@ -219,7 +219,7 @@ class VaryProcessor(ProcessorMixin):
         return ids, labels
 
     def place(self, axis: str, pixels: float) -> Special:
-        """The token of a place on the axis ``"y"`` or ``"x"`` in the picture at the model's size."""
+        """The token of a position on the axis ``"y"`` or ``"x"`` of the image at the model's size."""
         number = int(pixels / self.place_size["yx".index(axis)])
         return Special(f"<{axis}_{min(max(number, 0), self.places - 1)}>")
 
@@ -230,7 +230,7 @@ class VaryProcessor(ProcessorMixin):
     def _pieces(
         self, messages: Sequence[Message], ending: str, chat_template: str | None = None
     ) -> list[tuple[str, bool]]:
-        """(text, is it a target) in order; a special token is a ``Special``, which no user can type."""
+        """(text, whether it is a target) in order; special tokens are ``Special``, never text of a message."""
         if self.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         return render(
@@ -243,7 +243,7 @@ class VaryProcessor(ProcessorMixin):
         )
 
     def _plain(self, text: str) -> list[int]:
-        """Ids of somebody's words: special tokens in them are plain characters."""
+        """Ids of message text: special tokens in it are plain characters."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
 
     def _special(self, token: str) -> list[int]:
@@ -253,33 +253,33 @@ class VaryProcessor(ProcessorMixin):
         return [number]
 
     def pad(self, rows: Sequence[tuple[list, list]], train: bool) -> dict[str, torch.Tensor]:
-        """Rows of ``encode`` as one batch: input_ids, attention_mask and, to train, labels, each [B, T]."""
+        """Rows of ``encode`` as one batch: input_ids, attention_mask and, with ``train``, labels, each [B, T]."""
         longest = max(len(ids) for ids, _ in rows)
-        found = {
+        batch = {
             "input_ids": torch.full((len(rows), longest), self.tokenizer.pad_token_id),
             "attention_mask": torch.zeros(len(rows), longest, dtype=torch.long),
         }
         if train:
-            found["labels"] = torch.full((len(rows), longest), IGNORED)
+            batch["labels"] = torch.full((len(rows), longest), IGNORED)
         for number, (ids, labels) in enumerate(rows):
-            place = slice(0, len(ids)) if train else slice(longest - len(ids), longest)
-            found["input_ids"][number, place] = torch.tensor(ids)
-            found["attention_mask"][number, place] = 1
+            span = slice(0, len(ids)) if train else slice(longest - len(ids), longest)
+            batch["input_ids"][number, span] = torch.tensor(ids)
+            batch["attention_mask"][number, span] = 1
             if train:
-                found["labels"][number, place] = torch.tensor(labels)
-        return found
+                batch["labels"][number, span] = torch.tensor(labels)
+        return batch
 
 
 def _view_of(messages: Sequence[Message]) -> str:
-    """The view of the task whose prompt is asked last; ``"text"`` for other words."""
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    last = asked[-1] if asked and isinstance(asked[-1], str) else ""
+    """The view of the task whose prompt the last user turn is; ``"text"`` for other prompts."""
+    prompts = [message["content"] for message in messages if message["role"] == "user"]
+    last = prompts[-1] if prompts and isinstance(prompts[-1], str) else ""
     known = find_prompt(last.replace(IMAGE_PLACEHOLDER, "").strip())
     return known[0].view if known else "text"
 
 
 def _is_single(text) -> bool:
-    """Whether it is one prompt or one conversation, and no list of them."""
+    """Whether it is one prompt or one conversation, not a list of them."""
     return isinstance(text, str) or (len(text) > 0 and isinstance(text[0], dict))
 
 
@@ -288,7 +288,7 @@ def _listed(text) -> list:
 
 
 def _conversations(text, images) -> tuple[list[list[Message]], list[list[Image.Image]]]:
-    """Bring every accepted form to lists of conversations and of image lists."""
+    """Convert every accepted form to a list of conversations and a list of image lists."""
     if _is_single(text):
         text, images = [text], [images] if images is not None else None
     elif images is not None and not isinstance(images, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Tasks: one object each that holds its prompts, writes and parses its answers, draws itself and names its metric."""
+"""Tasks: each object holds its prompts, formats and parses its answers, draws them and defines its metric."""
 
 import re
 
@@ -10,7 +10,7 @@ from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
 
 TASKS: dict[str, Task] = {}
-"""Name -> task, in the order in which users see them."""
+"""Name -> task, in the order in which they are listed."""
 
 
 def register(task: Task) -> None:
@@ -32,15 +32,15 @@ def get_task(name: str) -> Task:
 
 
 def find_prompt(text: str) -> tuple[Task, str] | None:
-    """The task whose prompt a text is, in any of its wordings, and the argument in it; None for other words."""
+    """The task that ``text`` is a prompt of, in any wording, and the argument in it; None if there is none."""
     for task in TASKS.values():
         for form in (*task.prompts, *task.class_prompts):
             if form == "{}":
-                continue  # chat's, which any words fit
-            before, hole, after = form.partition("{}")
-            if not hole and text.casefold() == form.casefold():
+                continue  # chat's prompt matches any text
+            before, slot, after = form.partition("{}")
+            if not slot and text.casefold() == form.casefold():
                 return task, ""
-            match = hole and re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.IGNORECASE | re.DOTALL)
+            match = slot and re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", text, re.IGNORECASE | re.DOTALL)
             if match:
                 return task, match[1].strip()
     return None

@@ -1,4 +1,4 @@
-"""What every task is: one object that prompts, writes training answers, parses model text, draws and scores."""
+"""Base class of the tasks: builds prompts, formats training answers, parses model output, draws and scores."""
 
 import random
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ _COLOURS = ("#d1242f", "#0969da", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#
 
 
 class Task:
-    """Base of all tasks; a subclass names its prompts and overrides what differs.
+    """Base class of all tasks; a subclass sets its prompts and overrides what differs.
 
     Attributes:
-        name: what the command line, samples and the demo call it.
-        prompts: ways to ask; the first is the standard one. ``{}`` stands for the argument, if the task takes one.
-        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, made small).
-        metric: name of what ``score`` returns.
-        takes: what the argument is, in a user's words, or None.
-        class_prompts: ways to ask for an argument that may be left out.
+        name: identifier on the command line, in samples and in the demo.
+        prompts: wordings of the prompt; the first is the default. ``{}`` is the argument, if the task takes one.
+        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
+        metric: name of the value that ``score`` returns.
+        takes: description of the argument for users; None if there is none.
+        class_prompts: prompts with an argument that is optional.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Task:
     class_prompts: Sequence[str] = ()
 
     def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
-        """The standard prompt, or with ``rng`` any paraphrase.
+        """The default prompt, or with ``rng`` a random paraphrase.
 
         Raises:
             ValueError: the task needs an argument and got none, or takes none and got one.
@@ -47,26 +47,26 @@ class Task:
         return form.format(argument) if self.takes else form
 
     def answer(self, truth) -> str:
-        """The text a model should write for ``truth``; here the truth is the text."""
+        """The target text for ``truth``; here the truth itself."""
         return truth
 
     def parse(self, text: str, size: tuple[int, int], argument: str = "") -> Answer:
-        """Model text -> Answer; ``size`` is (width, height) of the file in pixels."""
+        """Model output -> Answer; ``size`` is (width, height) of the file in pixels."""
         return Answer(text.strip())
 
     def draw(self, image: Image.Image, answer: Answer) -> Image.Image:
-        """A copy of ``image`` with the answer's objects on it."""
+        """A copy of ``image`` with the answer's objects drawn on it."""
         return draw_regions(image, answer.objects)
 
     def score(self, predictions: Sequence[str], samples: Sequence[Sample]) -> float:
-        """The task's metric of raw model texts against their samples, over the whole set; here the share of answers
-        that are the same words."""
+        """The task's metric over the whole set of raw model outputs and their samples; here the share of exact matches
+        (``metrics.same_answer``)."""
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
 
 
 def object_regions(boxes: Sequence[Box], size: tuple[int, int]) -> list[Region]:
-    """Boxes of the model as regions of an image of ``size`` pixels."""
+    """Predicted boxes as regions of an image of ``size`` pixels."""
     return [Region(box.to_pixels(*size), box.label) for box in boxes]
 
 

@@ -1,4 +1,4 @@
-"""Captions, questions about a picture, and plain conversation."""
+"""Captions, questions about an image, and plain conversation."""
 
 from varytoy.data.sample import SampleError
 from varytoy.tasks import metrics
@@ -19,11 +19,11 @@ class Caption(Task):
         """Recall of the object names of the annotations in the captions.
 
         Raises:
-            SampleError: a sample does not say them.
+            SampleError: a sample has no ``object_names``.
         """
-        bare = next((sample for sample in samples if sample.annotations.object_names is None), None)
-        if bare is not None:
-            raise SampleError(f"{bare.name}: captions are scored by 'annotations.object_names'; add the list")
+        unnamed = next((sample for sample in samples if sample.annotations.object_names is None), None)
+        if unnamed is not None:
+            raise SampleError(f"{unnamed.name}: captions are scored by 'annotations.object_names'; add the list")
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(metrics.names_found(text, sample.annotations.object_names) for text, sample in pairs)
 

@@ -1,5 +1,5 @@
 """Metrics, each with its definition. Error rates are jiwer's, other Levenshtein distances rapidfuzz's, tree distances
-apted's, the overlap of boxes and average precision COCO's (pycocotools)."""
+apted's, box overlap and average precision COCO's (pycocotools)."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ _PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u
 
 
 def mean(values: Iterable[float]) -> float:
-    """Arithmetic mean; 0 of nothing."""
+    """Arithmetic mean; 0 if there are no values."""
     values = list(values)
     return sum(values) / len(values) if values else 0.0
 
@@ -30,20 +30,20 @@ def edit_distance(first: str, second: str) -> int:
 
 
 def normalised_edit_distance(predicted: str, truth: str) -> float:
-    """Levenshtein distance of the normalised texts over the longer length: 0 equal, 1 nothing in common."""
+    """Levenshtein distance of the normalised texts over the longer length: 0 if equal, 1 if nothing is in common."""
     predicted, truth = normalise(predicted), normalise(truth)
     return edit_distance(predicted, truth) / max(len(predicted), len(truth), 1)
 
 
 def character_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
-    """Edits over true characters, of the whole set (normalised texts), by jiwer. Can exceed 1."""
+    """Edits over true characters, on the whole set of normalised texts, by jiwer. Can exceed 1."""
     import jiwer
 
     return float(jiwer.cer(list(map(normalise, truths)), list(map(normalise, predictions))))
 
 
 def word_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
-    """As ``character_error_rate``, of words."""
+    """As ``character_error_rate``, on words."""
     import jiwer
 
     return float(jiwer.wer(list(map(normalise, truths)), list(map(normalise, predictions))))
@@ -64,11 +64,11 @@ def _xywh(box: Box) -> list[float]:
 def average_precision(
     predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]]
 ) -> tuple[float, float] | None:
-    """COCO's AP@[.50:.95] and AP50, the mean over the labels of the truth (without case), by COCOeval on boxes in
-    thousandths of the picture. None where nothing is there to be found.
+    """COCO's AP@[.50:.95] and AP50, the mean over the ground truth's labels (case is ignored), by COCOeval on boxes in
+    thousandths of the image. None if there are no true boxes.
 
-    The models give no scores, so the place in the answer is the score: all first boxes come before all second ones, and
-    among equals those of earlier pictures. Only the first 100 boxes of an answer count, as in COCO.
+    The models give no scores, so boxes are ranked by their position in the answer: all first boxes come before all
+    second ones, and ties follow the order of the images. Only the first 100 boxes of an answer count, as in COCO.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -80,18 +80,18 @@ def average_precision(
 
     def dataset(groups: Sequence[Sequence[Box]]) -> COCO:
         rows: list[dict] = []
-        for picture, group in enumerate(groups):
-            for place, box in enumerate(group):
+        for image, group in enumerate(groups):
+            for rank, box in enumerate(group):
                 x, y, width, height = _xywh(box)
-                row: dict = {"id": len(rows) + 1, "image_id": picture, "category_id": labels[box.label.casefold()]}
-                row |= {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0, "score": 1 / (1 + place)}
+                row: dict = {"id": len(rows) + 1, "image_id": image, "category_id": labels[box.label.casefold()]}
+                row |= {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0, "score": 1 / (1 + rank)}
                 rows.append(row)
-        made = COCO()
-        images = [{"id": picture} for picture in range(len(groups))]
+        coco = COCO()
+        images = [{"id": image} for image in range(len(groups))]
         categories = [{"id": number, "name": label} for label, number in labels.items()]
-        made.dataset = {"images": images, "annotations": rows, "categories": categories}
-        made.createIndex()
-        return made
+        coco.dataset = {"images": images, "annotations": rows, "categories": categories}
+        coco.createIndex()
+        return coco
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress and a table
         scored = COCOeval(dataset(truths), dataset(predictions), "bbox")
@@ -104,19 +104,20 @@ def average_precision(
 def detection_f1(
     predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]], threshold: float = 0.5
 ) -> float:
-    """F1 over the whole set; a box counts when its label is right and it pairs one to one at IoU >= threshold."""
-    hits = found = wanted = 0
+    """F1 over the whole set; a box is a hit if it matches one true box of its label at IoU >= threshold, one to one."""
+    hits = predicted_count = true_count = 0
     for predicted, true in zip(predictions, truths, strict=True):
-        left = list(true)
+        unmatched = list(true)
         for box in predicted:
-            same = [other for other in left if other.label.casefold() == box.label.casefold()]
+            same = [other for other in unmatched if other.label.casefold() == box.label.casefold()]
             best = max(same, key=lambda other: iou(other, box), default=None)
             if best is not None and iou(best, box) >= threshold:
-                left.remove(best)
+                unmatched.remove(best)
                 hits += 1
-        found += len(predicted)
-        wanted += len(true)
-    return 2 * hits / (found + wanted) if found + wanted else 1.0
+        predicted_count += len(predicted)
+        true_count += len(true)
+    total = predicted_count + true_count
+    return 2 * hits / total if total else 1.0
 
 
 def box_hit(predicted: Sequence[Box], truth: Box, threshold: float = 0.5) -> bool:
@@ -125,13 +126,13 @@ def box_hit(predicted: Sequence[Box], truth: Box, threshold: float = 0.5) -> boo
 
 
 def names_found(text: str, names: Sequence[str]) -> float:
-    """Share of the names (as whole words, plural allowed) that the text holds."""
+    """Share of the names (as whole words, plural allowed) that the text contains."""
     text = text.casefold()
     return mean(bool(re.search(rf"\b{re.escape(name.casefold())}(?:e?s)?\b", text)) for name in names)
 
 
 def same_answer(predicted: str, truth: str) -> bool:
-    """Equal after case, articles and closing punctuation are dropped."""
+    """Whether two answers are equal without case, articles and punctuation around words."""
     return _bare(predicted) == _bare(truth)
 
 
@@ -145,7 +146,7 @@ def _bare(text: str) -> str:
 def markdown_tree_similarity(predicted: str, truth: str) -> float:
     """1 - tree edit distance / larger tree (KOSMOS-2.5's NTED for one page).
 
-    The trees are CommonMark's: a node a block or inline mark, a leaf a word. Renaming a word costs its normalised
+    Nodes are CommonMark's block and inline elements, leaves are words. Renaming a word costs its normalised
     edit distance, any other rename, insertion or deletion 1.
     """
     from apted import APTED
@@ -162,7 +163,7 @@ class _Node:
 
 
 class _TreeCosts:
-    """Costs and children, in the shape apted asks for."""
+    """Costs and children, with apted's configuration interface."""
 
     valuecls = float
 
@@ -197,7 +198,7 @@ def _markdown_tree(text: str) -> _Node:
                 walk(token.children)
             else:
                 node = stack[-1]
-                if token.tag not in ("", "br"):  # code, hr, img: marks that open and close in one
+                if token.tag not in ("", "br"):  # code, hr, img: elements of a single token
                     node = _Node(token.tag)
                     stack[-1].children.append(node)
                 node.children.extend(_Node(word, True) for word in normalise(token.content).split())

@@ -1,4 +1,4 @@
-"""Detection (all objects, or named classes) and grounding (the one object that a phrase means)."""
+"""Detection (all objects, or named classes) and grounding (the one object that a phrase refers to)."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ class Detection(Task):
     class_prompts = ("Detect {} in this image.", "Find every {} in this image.", "Where are these: {}?")
 
     def prompt(self, argument="", rng=None):
-        """With an argument (``cat, car``) only those classes are asked for."""
+        """With an argument (``cat, car``) only those classes are to be detected."""
         if not argument.strip():
             return super().prompt("", rng)
         form = rng.choice(self.class_prompts) if rng else self.class_prompts[0]
@@ -34,7 +34,7 @@ class Detection(Task):
         return Answer(text.strip(), object_regions(parse_boxes(text), size))
 
     def score(self, predictions, samples):
-        return metrics.detection_f1([parse_boxes(text) for text in predictions], [_truth(each) for each in samples])
+        return metrics.detection_f1([parse_boxes(text) for text in predictions], [_truth(sample) for sample in samples])
 
 
 class Grounding(Task):
@@ -57,15 +57,15 @@ class Grounding(Task):
         return Answer(text.strip(), [replace(region, label=argument.strip() or region.label) for region in regions])
 
     def score(self, predictions, samples):
-        """Right is a first box over the true one, or no box where the truth is that there is none."""
+        """Correct is a first box that overlaps the true one, or no box if the truth has none."""
         pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(_right(parse_boxes(text)[:1], _truth(sample)) for text, sample in pairs)
+        return metrics.mean(_is_correct(parse_boxes(text)[:1], _truth(sample)) for text, sample in pairs)
 
 
 def _truth(sample: Sample) -> list[Box]:
-    """The boxes of a sample, which may stand in its answer alone."""
+    """The boxes of a sample; if it lists none, those in its answer."""
     return sample.boxes or parse_boxes(sample.answer)
 
 
-def _right(found: list[Box], truth: list[Box]) -> bool:
-    return metrics.box_hit(found, truth[0]) if truth else not found
+def _is_correct(predicted: list[Box], truth: list[Box]) -> bool:
+    return metrics.box_hit(predicted, truth[0]) if truth else not predicted

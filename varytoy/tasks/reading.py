@@ -1,4 +1,4 @@
-"""OCR and markdown: the text of a picture, plain or formatted."""
+"""OCR and markdown: the text of an image, plain or formatted."""
 
 from varytoy.tasks import metrics
 from varytoy.tasks.base import Answer, Task
