@@ -86,7 +86,7 @@ OURS = [
     (PROCESSOR, {"image_processor.mean": [0, 0]}),
     (PROCESSOR, {"image_processor.std": [0, 1, 1]}),
     (PROCESSOR, {"image_processor.mode": 5}),
-    (PROCESSOR, {"template": "jinja"}),
+    (PROCESSOR, {"template": "mustache"}),
     (PROCESSOR, {"prompts": ["ocr"]}),
     (TOKENIZER, "{}"),
     (TOKENIZER, "[]"),

@@ -25,9 +25,10 @@ from varytoy.data.answer import Answer
 from varytoy.data.sample import TASK_NAMES
 from varytoy.data.samples import read_samples
 from varytoy.inference.engine import Engine
-from varytoy.inference.reader import Reader
+from varytoy.inference.reader import ModelError, Reader
 from varytoy.models import connectors
 from varytoy.models.config import ENCODER_CONFIGS, VaryConfig
+from varytoy.models.connectors import image_tokens
 from varytoy.models.vision import base
 from varytoy.tasks import Task
 
@@ -93,7 +94,13 @@ def test_they_are_built_saved_and_read_back(registered, processor, pictures, tmp
     with torch.inference_mode():
         said = model(**inputs).logits
     assert torch.isfinite(said).all()
+    assert image_tokens(model.config) == 4
     model.save_pretrained(tmp_path)
+    processor.image_processor.latents = 5
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="latents is 5.* 4"):
+        Reader.from_pretrained(str(tmp_path), "cpu")
+    processor.image_processor.latents = 4
     processor.save_pretrained(tmp_path)
     again = Reader.from_pretrained(str(tmp_path), "cpu")
     assert isinstance(again.engine.model.vision_vocabulary, Stripes)
@@ -178,13 +185,14 @@ class Letters:
         self.processor = processor
 
     def generate(self, requests, show=None, cancel=None):
-        return [Answer(str(len(each.messages[-1]["content"].split())), confidence=1.0, tokens=1) for each in requests]
+        texts = [str(len(each.messages[-1]["content"].split())) for each in requests]
+        return [Answer(text, confidence=1.0, tokens=1, image=Image.new("L", (3, 3))) for text in texts]
 
 
 def test_a_task_and_an_engine_of_ones_own(count_task, processor, tmp_path):
     engine: Engine = Letters(processor)
     answer = Reader(engine).ask(Image.new("RGB", (40, 40)), "count")
-    assert (answer.text, answer.markup, answer.tokens) == ("6", "**6**", 1)
+    assert (answer.text, answer.markup, answer.tokens, answer.image.size) == ("6", "**6**", 1, (3, 3))
     assert cli.build_parser().parse_args(["read", "x.png", "--task", "count"]).task == "count"
     messages = [{"role": "user", "content": "How many letters are there?"}, {"role": "assistant", "content": "4"}]
     (tmp_path / "samples.jsonl").write_text(json.dumps({"task": "count", "messages": messages}))
@@ -203,7 +211,7 @@ class Titles(Importer):
             image, text = line.split("\t")
             question = f"<image>\n{tasks.TASKS['ocr'].prompt()}"
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
-            yield {"task": "ocr", "messages": messages, "images": [image]}
+            yield {"task": "ocr", "messages": messages, "images": [image], "target_images": [image]}
 
 
 def test_an_importer_of_ones_own(tmp_path, monkeypatch, capsys):
@@ -214,7 +222,7 @@ def test_an_importer_of_ones_own(tmp_path, monkeypatch, capsys):
     assert data_tools(["titles", str(tmp_path / "titles.tsv"), str(tmp_path / "out")]) == 0
     (sample,) = read_samples(tmp_path / "out")
     assert (sample.answer, sample.task, sample.id) == ("One", "ocr", "titles-1")
-    assert sample.open_images()[0].size == (30, 20)
+    assert sample.open_images()[0].size == sample.open_target_images()[0].size == (30, 20)
     printed = capsys.readouterr()
     assert "1 samples" in printed.out and "2 dropped" in printed.out
     assert "entry 2" in printed.err and "entry 3" in printed.err

@@ -145,13 +145,33 @@ def test_a_template_of_ones_own(processor, tmp_path):
     assert written(processor, ids) == text
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert end not in ids, "a user's words became a special token"
-    processor.chat_template = OWN_TEMPLATE
+    processor.template, processor.chat_template = "jinja", OWN_TEMPLATE
     processor.save_pretrained(tmp_path)
     assert "generation" in (tmp_path / "chat_template.jinja").read_text()
     again = VaryProcessor.from_pretrained(tmp_path)
     row = again([messages], train=True)
     assert written(again, row["input_ids"][0]).endswith("ASSISTANT (3): Hello.<|im_end|>")
     assert target(again, row["labels"][0].tolist()) == "Hello.<|im_end|>"
+
+
+def test_a_stock_tokenizers_template_is_not_the_models(processor, tmp_path):
+    """transformers saves it beside the processor, and gives it to the processor when that is read back."""
+    expected = processor([turns("Hi", "Hello.")], train=True)
+    processor.tokenizer.chat_template = "{{ 'You are somebody else.' }}"
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ 'You are somebody else.' }}")
+    again = VaryProcessor.from_pretrained(tmp_path)
+    row = again([turns("Hi", "Hello.")], train=True)
+    assert torch.equal(row["input_ids"], expected["input_ids"]) and torch.equal(row["labels"], expected["labels"])
+    again.save_pretrained(tmp_path / "second")
+    assert not (tmp_path / "second" / "chat_template.jinja").exists()
+
+
+def test_a_template_without_targets_is_refused_in_training(processor):
+    processor.template, processor.chat_template = "jinja", "{% for each in messages %}{{ each.content }}{% endfor %}"
+    assert written(processor, processor([turns("Hi")])["input_ids"][0]) == "Hi"
+    with pytest.raises(ValueError, match="generation"):
+        processor([turns("Hi", "Hello.")], train=True)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +184,14 @@ def test_a_template_of_ones_own(processor, tmp_path):
         "{{ messages.__class__.__mro__ }}",
         "{{ raise_exception('no') }}",
         "{{ 1 / 0 }}",
+        "{{ '{}{}'.format('a') }}",
+        "{{ 'a' * 10**12 }}",
+        {"default": "{{ messages[0].content }}"},
         "{% for n in range(10**9) %}{% endfor %}",
     ],
 )
 def test_a_template_that_cannot_be_used_is_said(processor, template):
-    with pytest.raises(ValueError, match="chat template"):
+    with pytest.raises(ValueError, match="chat.template"):
         processor.apply_chat_template(turns("Hi"), template)
 
 

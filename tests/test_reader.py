@@ -25,6 +25,7 @@ from varytoy.inference.reader import ModelError, Reader, join_pages
 from varytoy.layout import PageLayout
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.processor import VaryProcessor
+from varytoy.tasks import TASKS, Task
 
 
 @pytest.fixture
@@ -345,14 +346,55 @@ def test_boxes_of_an_answer_are_pixels_of_the_file(processor):
     assert answer.regions == [Region((64, 96, 320, 480), "the cat")] and answer.boxes[0][0] == "the cat"
 
 
-def test_requests_of_several_views_and_lengths_keep_their_order(reader):
+def test_requests_of_several_views_and_lengths_keep_their_order(reader, monkeypatch):
     requests = [
         Request([{"role": "user", "content": f"<image>\n{number}"}], [page(1)], view, limit)
         for number, (view, limit) in enumerate([("text", 3), ("text", 3), ("picture", 3), ("text", 5)])
     ]
     alone = [reader.engine.generate([request])[0] for request in requests]
-    reader.engine.batch_size = 1
+    reader.engine.batch_size = 2
+    batches, prepare = [], VaryProcessor.__call__
+    monkeypatch.setattr(
+        VaryProcessor, "__call__", lambda self, texts, *rest, **more: (
+            batches.append(len(texts)) or prepare(self, texts, *rest, **more)
+        )
+    )  # fmt: skip
     shown = []
     answers = reader.engine.generate(iter(requests), shown.append)
-    assert answers == alone and all(answer.tokens <= 5 for answer in answers)
+    assert [answer.text for answer in answers] == [answer.text for answer in alone]
+    assert all(answer.tokens <= 5 for answer in answers) and batches == [2, 1, 1]
     assert shown[-1] == [answer.text for answer in answers]
+
+
+def test_a_cancelled_engine_takes_no_more_requests(reader):
+    taken, cancel = [], threading.Event()
+
+    def requests():
+        for number in range(5):
+            taken.append(number)
+            yield Request([{"role": "user", "content": "Hi"}], max_new_tokens=4)
+
+    reader.engine.batch_size = 2
+    answers = reader.engine.generate(requests(), lambda texts: cancel.set() if len(texts) > 2 else None, cancel)
+    assert len(answers) == 4 and taken == [0, 1, 2, 3]
+
+
+def test_an_engine_without_confidence_and_one_that_stops_at_once(processor):
+    engine = FakeEngine(processor, lambda request: Answer("x"))
+    assert Reader(engine).ocr(two_columns()).confidence is None and Reader(engine).ocr(page(2)).text == "x"
+    engine.generate = lambda *rest: []
+    assert Reader(engine).ocr(page(2)).stop_reason == Reader(engine).caption(page(2)).stop_reason == "stopped"
+
+
+class Spotting(Task):
+    name, view, prompts = "spot", "text", ("Spot the text.",)
+
+    def parse(self, text, size, argument=""):
+        return Answer(text, [Region((1, 2, 3, 4), "word")])
+
+
+@pytest.mark.parametrize("image", [page(3), two_columns()], ids=["one pass", "blocks"])
+def test_regions_of_a_task_on_text_are_kept(processor, monkeypatch, image):
+    monkeypatch.setitem(TASKS, "spot", Spotting())
+    answer = Reader(FakeEngine(processor, lambda request: Answer("x", confidence=1.0))).ask(image, "spot")
+    assert [region.label for region in answer.objects] == ["word"] and answer.blocks

@@ -134,6 +134,9 @@ def test_overrides(recipe):
             "output=runs/other",
             "model.init=",
             "train.betas=[0.9, 0.98]",
+            "lora.alpha=1.5e1",
+            "train.weight_decay='1e-2'",
+            "model.decoder=",
         ],
     )
     assert loaded.train.batch_size == 4
@@ -144,6 +147,9 @@ def test_overrides(recipe):
     assert loaded.freeze == ["clip"]
     assert loaded.output == "runs/other"
     assert loaded.train.betas == [0.9, 0.98]
+    assert (loaded.lora.alpha, loaded.train.weight_decay, loaded.model.decoder) == (15.0, 0.01, "")
+    assert load_recipe(path, ["stage=sft", "freeze=clip", "output=1e5"]).freeze == ["clip"]
+    assert load_recipe(path, ["freeze=[clip]", "freeze="]).freeze == []
 
 
 def test_overrides_without_any_in_the_file(tmp_path):

@@ -343,6 +343,14 @@ def test_llava_is_imported(tmp_path, capsys):
     assert "1 dropped" in capsys.readouterr().out
     assert main(words) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--limit", "1"]) == 0 and len(list(read_samples(tmp_path / "out"))) == 1
+    Image.new("RGB", (5, 4)).save(tmp_path / "pictures" / "a" / "cat.png")
+    entries = [{"image": "../pictures/a/../a/cat.png", "conversations": talk}]
+    (tmp_path / "llava.json").write_text(json.dumps(entries))
+    assert main([*words, "--overwrite"]) == 0
+    (sample,) = read_samples(tmp_path / "out")
+    assert sample.images == ["images/a/cat.png"] and sample.open_images()[0].size == (5, 4)  # not the old picture
+    (tmp_path / "llava.json").write_text(json.dumps([{"image": "none.png", "conversations": talk}]))
+    assert main([*words, "--overwrite"]) == 2 and len(list(read_samples(tmp_path / "out"))) == 1
     (tmp_path / "llava.json").write_text("{}")
     assert main([*words, "--overwrite"]) == 2 and "llava.json" in capsys.readouterr().err
     assert len(list(read_samples(tmp_path / "out"))) == 1, "the samples before are lost"

@@ -1,6 +1,7 @@
 """Machine set-up of a run: GPUs, processes, DeepSpeed's environment."""
 
 import os
+import platform
 import socket
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ def allow_old_cards(report) -> None:
 def report_slow_bf16(recipe: Recipe, report) -> None:
     """Report bf16 on a CPU without instructions for it, where a step takes many times as long as in fp32."""
     asked = next((key for key in ("precision", "weights") if getattr(recipe.train, key) == "bf16"), None)
-    if asked is None or torch.cuda.is_available():
+    if asked is None or torch.cuda.is_available() or platform.machine().lower() not in ("x86_64", "amd64"):
         return
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     if all(check is not None and not check() for check in checks):

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
-"""As in YAML 1.2: 5e-5 is a number, although it has no point."""
+_FLOAT = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+")
+"""A number of YAML 1.2 that PyYAML takes for text, such as 5e-5."""
 OVERLAYS = Path(__file__).with_name("recipes") / "overlays"
 _MAX_KEYS = 1000  # of a mapping that is searched for duplicate keys
 _MAX_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
@@ -39,9 +39,6 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
         if len(node.value) > _MAX_VALUES:
             raise yaml.constructor.ConstructorError(problem=f"a mapping of more than {_MAX_VALUES:,} keys")
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def read_tree(path: Path, overrides: Sequence[str] = (), overlays: Sequence[Path] = ()) -> object:
@@ -216,16 +213,30 @@ def _schema(kind: type) -> type[BaseModel]:
 
 
 def _form(hint):
-    """The hint that pydantic checks; a missing value after a key is an empty one."""
+    """The hint that pydantic checks. A key without a value stands for an empty section, text or list."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return typing.Annotated[_schema(hint), BeforeValidator(lambda value: {} if value is None else value)]
-    if hint is str:
-        return typing.Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-    if typing.get_origin(hint) is list:
-        (inner,) = typing.get_args(hint)
-        form = list[_form(inner)]
-        return typing.Annotated[form, BeforeValidator(_listed)] if inner is str else form
+    if origin is typing.Annotated:
+        return typing.Annotated[(_form(inner[0]), *hint.__metadata__)]
+    if _is_text(hint):
+        return typing.Annotated[hint, BeforeValidator(lambda value: "" if value is None else value)]
+    if hint is float:
+        return typing.Annotated[float, BeforeValidator(_number)]
+    if origin is list:
+        form = list[_form(inner[0])]
+        return typing.Annotated[form, BeforeValidator(_listed)] if _is_text(inner[0]) else form
+    if origin is dict:
+        return dict[inner[0], _form(inner[1])]
     return hint
+
+
+def _is_text(hint) -> bool:
+    return hint is str or typing.get_origin(hint) is typing.Literal
+
+
+def _number(value):
+    return float(value) if isinstance(value, str) and _FLOAT.fullmatch(value) else value
 
 
 def _listed(value):
@@ -265,4 +276,5 @@ def _sentence(kind: type, error, prefix: str) -> str:
     if error["type"] in ("model_type", "dict_type"):
         return f"{key[1:-1]} must be a mapping, not {shown(error['input'])}"
     reason = error["msg"].removeprefix("Input ").replace(" after validation", "")
-    return f"{key[1:-1]} {reason[:1].lower()}{reason[1:]}, not {shown(error['input'])}"
+    sentence = f"{key[1:-1]} {reason[:1].lower()}{reason[1:]}"
+    return sentence if error["type"].startswith("too_") else f"{sentence}, not {shown(error['input'])}"

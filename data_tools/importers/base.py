@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data_tools.program import Program, output_options
 from data_tools.writer import samples_file
-from varytoy.data.sample import SampleError
+from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import parse_sample
 from varytoy.options import positive
 
@@ -37,36 +37,50 @@ class Importer(Program):
         raise NotImplementedError
 
     def run(self, options):
-        """A row that breaks the schema, or whose image cannot be read, is reported and dropped."""
+        """Drop rows that break the schema or whose image cannot be read, and name the first ones. If nothing can be
+        imported, samples that are there stay."""
         images = options.images or options.file.parent
-        if images.resolve() == options.out.resolve():
+        if images.resolve() == (options.out / "images").resolve():
             raise ValueError(f"{options.out} holds the images: name another folder for the samples")
-        rows = self.rows(options)
-        rows = itertools.chain(list(itertools.islice(rows, 1)), rows)  # an unreadable file replaces no samples
-        kept = dropped = 0
-        with samples_file(options.out, options.overwrite) as add:
-            for number, row in enumerate(tqdm(rows, unit="sample", desc=options.out.name), 1):
-                try:
-                    sample = parse_sample(row, images, f"{options.file} entry {number}")
-                    sample.id = sample.id or f"{options.file.stem}-{number}"
-                    sample.open_images()
-                except SampleError as error:
-                    dropped += 1
-                    if dropped <= _REPORTED:
-                        print(f"dropped: {error}", file=sys.stderr)
-                    continue
-                for path, name in zip(sample.image_paths(), sample.images, strict=True):
-                    _copy(path, options.out / "images" / name)
-                sample.images = [f"images/{name}" for name in sample.images]
-                add(sample.to_json())
-                kept += 1
-                if kept == options.limit:
-                    break
-        print(f"{kept} samples in {options.out}" + (f", {dropped} dropped" if dropped else ""))
+        dropped: list[SampleError] = []
+        samples = self._samples(options, images, dropped)
+        first = list(itertools.islice(samples, 1))
+        kept, copied = 0, set()
+        if first:
+            with samples_file(options.out, options.overwrite) as add:
+                for sample in tqdm(itertools.chain(first, samples), unit="sample", desc=options.out.name):
+                    sample.images, sample.target_images = (
+                        [_copy(images, name, options.out, copied) for name in names]
+                        for names in (sample.images, sample.target_images)
+                    )
+                    add(sample.to_json())
+                    kept += 1
+                    if kept == options.limit:
+                        break
+        print(f"{kept} samples in {options.out}" + (f", {len(dropped)} dropped" if dropped else ""))
         return None if kept else 2
 
+    def _samples(self, options: argparse.Namespace, images: Path, dropped: list[SampleError]) -> Iterator[Sample]:
+        for number, row in enumerate(self.rows(options), 1):
+            try:
+                sample = parse_sample(row, images, f"{options.file} entry {number}")
+                sample.id = sample.id or f"{options.file.stem}-{number}"
+                sample.open_images()
+                sample.open_target_images()
+            except SampleError as error:
+                dropped.append(error)
+                if len(dropped) <= _REPORTED:
+                    print(f"dropped: {error}", file=sys.stderr)
+                continue
+            yield sample
 
-def _copy(path: Path, target: Path) -> None:
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+
+def _copy(images: Path, name: str, out: Path, copied: set[str]) -> str:
+    """Copy an image once. Returns its path in ``out``; the name in it holds no ``..``."""
+    path = (images / name).resolve()
+    name = f"images/{path.relative_to(images.resolve()).as_posix()}"
+    if name not in copied:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / name)
+        copied.add(name)
+    return name

@@ -102,16 +102,17 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
 
 
 def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
-    """Merge consecutive samples of the same image into conversations of up to ``turns`` samples.
+    """Merge consecutive samples of the same image into conversations of up to ``turns`` samples; those with images that
+    the model is to make stay as they are.
 
     Their order is shuffled, but captions and detections come last: other answers could be read off them.
     """
     merged = []
     for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images)):
         group = list(group)
-        if len(group[0].images) != 1:
-            merged += group
-            continue
+        alone = [sample for sample in group if len(sample.images) != 1 or sample.target_images]
+        merged += alone
+        group = [sample for sample in group if sample not in alone] if alone else group
         rng.shuffle(group)
         parts = [group[start : start + turns] for start in range(0, len(group), turns)]
         merged += [_conversation(sorted(part, key=lambda sample: _ORDER.get(sample.task, 0))) for part in parts]

@@ -13,6 +13,7 @@ from train.adapters import stand_in
 from train.memory.plan import GIB, Plan, Tracker, dummy_batch, make_fake
 from varytoy.devices.precision import exchange
 from varytoy.models.config import VaryConfig
+from varytoy.models.connectors import image_tokens
 from varytoy.models.vary import VaryForConditionalGeneration, count_parameters
 
 MODELS = {"vary-toy": "Vary-toy", "got": "GOT-OCR 2.0", "vary-tiny": "Vary-tiny (OPT-125M)"}
@@ -52,7 +53,7 @@ def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 
     model.eval()
     text = config.text_config
     heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
-    image = config.vocabulary_config.image_tokens
+    image = image_tokens(config)
     length = image + _PROMPT + answer
     tracker = Tracker(fake)
     with torch.no_grad(), tracker:

@@ -26,6 +26,7 @@ from train.optim.choose import choose_optimizer, compute_type
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from train.run import Run
 from varytoy.devices.precision import keep_in
+from varytoy.models.connectors import image_tokens
 from varytoy.processing.processor import IGNORED
 
 GIB = 2**30
@@ -230,11 +231,11 @@ def dummy_batch(
     config = model.config
     down, across = config.vocabulary_config.stride
     side = config.vocabulary_config.image_size
-    image_tokens = images * config.vocabulary_config.image_tokens
-    if image_tokens >= tokens:
-        raise RecipeError(f"{images} images have {image_tokens} tokens: more than {tokens} are needed")
+    needed = images * image_tokens(config)
+    if needed >= tokens:
+        raise RecipeError(f"{images} images have {needed} tokens: more than {tokens} are needed")
     ids = torch.zeros(size, tokens, dtype=torch.long)
-    ids[:, :image_tokens] = config.image_token_id
+    ids[:, :needed] = config.image_token_id
     labels = ids.masked_fill(ids == config.image_token_id, IGNORED)
     if config.image_token_id == 0:
         raise RecipeError("model: the image token cannot be number 0")

@@ -12,6 +12,7 @@ from varytoy.checkpoints.maps import WeightsError, brief
 from varytoy.checkpoints.settings import GENERATION, PROCESSOR, TOKENIZER, Rules, named, read_settings
 from varytoy.checkpoints.source import Source
 from varytoy.models.config import ClipConfig, VaryConfig, VisionVocabularyConfig
+from varytoy.models.connectors import connector_class
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.models.vision.clip import ClipBranch
 from varytoy.models.vision.sam import VisionVocabulary
@@ -103,6 +104,10 @@ def empty_tensors(config: PretrainedConfig, part: str = "") -> dict[str, Tensor]
     return {name: tensor for name, tensor in tensors.items() if not (tied and name == TIED)}
 
 
+MAX_TEMPLATE = 2**16
+"""Bytes of a chat template."""
+
+
 def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     """The processor beside a model of this configuration.
 
@@ -113,16 +118,25 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     read_settings(file, PROCESSOR)
     read_settings(file.with_name("tokenizer.json"), {})
     _check_if_there(file.with_name("tokenizer_config.json"), TOKENIZER)
+    template = file.with_name("chat_template.jinja")
+    if template.is_file() and template.stat().st_size > MAX_TEMPLATE:
+        raise WeightsError(f"{template} has more than {MAX_TEMPLATE:,} bytes: no chat template is that long")
     with named(f"{file}, with tokenizer.json and tokenizer_config.json beside it, cannot be loaded"):
         processor = AutoProcessor.from_pretrained(folder)
         if not isinstance(processor, VaryProcessor):
             raise WeightsError(f"{file} is of another kind of model: {type(processor).__name__}")
         pixels, tokenizer, clip = processor.image_processor, processor.tokenizer, config.clip_config
         vocabulary = tokenizer.get_vocab()
+    if processor.template == "jinja":
+        with named(str(template)):
+            processor.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
     if tuple(pixels.stride) != config.vocabulary_config.stride:
         raise WeightsError(
             f"{file}: image_processor.stride is {tuple(pixels.stride)}, the model's {config.vocabulary_config.stride}"
         )
+    latents = connector_class(config).latents
+    if pixels.latents != latents:
+        raise WeightsError(f"{file}: image_processor.latents is {pixels.latents}, the connector's {latents}")
     if clip is not None and pixels.clip_size not in (0, clip.image_size):
         raise WeightsError(f"{file}: image_processor.clip_size is {pixels.clip_size}, the model's {clip.image_size}")
     where = f"{file.with_name('tokenizer.json')}:"

@@ -38,11 +38,11 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
     """Validate one decoded JSON row. ``where`` names it in errors (``FILE line N``)."""
     if not isinstance(row, dict):
         raise SampleError(f"{where}: a sample is a JSON object, this is {type(row).__name__}")
+    if "facts" in row:
+        raise SampleError(f"{where}: 'facts' is now 'annotations' and 'metadata'; render the samples again")
     if "conversations" in row and "messages" not in row:
         row = _from_llava(row, where)
     _check_values(row, where)
-    if "facts" in row:
-        raise SampleError(f"{where}: 'facts' is now 'annotations' and 'metadata'; render the samples again")
     unknown = set(row) - _KEYS
     if unknown:
         raise SampleError(f"{where}: unknown key {sorted(unknown)[0]!r}; known keys are {', '.join(sorted(_KEYS))}")
@@ -184,6 +184,8 @@ def _id(row: dict, where: str) -> str:
 
 
 def _task(row: dict, where: str) -> str:
+    if not TASK_NAMES:
+        raise RuntimeError("no tasks are registered: import varytoy.tasks before samples are read")
     name = row.get("task") or "chat"
     if not isinstance(name, str) or name not in TASK_NAMES:
         raise SampleError(f"{where}: 'task' must be one of {', '.join(sorted(TASK_NAMES))}, not {str(name)[:80]!a}")

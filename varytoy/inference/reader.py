@@ -184,13 +184,14 @@ class Reader:
             return self._upright(page, options)
         turn, certain = page.turn
         answer = self._turned(page, turn, options)
-        if certain or len(answer.blocks) > 1 or not answer.text or answer.confidence > _CONFIDENT or options.cancelled:
+        confident = answer.confidence is None or answer.confidence > _CONFIDENT
+        if certain or len(answer.blocks) > 1 or not answer.text or confident or options.cancelled:
             return answer
         # A few words whose layout leaves the orientation open: the reading with the higher confidence decides.
         other = self._turned(page, (turn + 180) % 360, replace(options, show=None))
         if options.cancelled:
             return answer
-        return other if other.text and other.confidence > answer.confidence + 0.1 else answer
+        return other if other.text and (other.confidence or 0.0) > answer.confidence + 0.1 else answer
 
     def _turned(self, page: PageLayout, turn: int, options: "_Options") -> Answer:
         """The answer for the page rotated by ``turn`` degrees; boxes are in coordinates of the unrotated page."""
@@ -220,7 +221,7 @@ class Reader:
             return self._read_pieces(image, options)
         answer = self._one_pass(view, image.size, options)
         if task.view == "text" and answer.text:
-            answer.regions = [Region(box, text=answer.text, score=answer.confidence)]
+            answer.regions = [Region(box, text=answer.text, score=answer.confidence), *answer.objects]
         return answer
 
     def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
@@ -229,23 +230,24 @@ class Reader:
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
         request = Request(messages, [view], task.view, options.max_new_tokens)
-        raw = self.engine.generate([request], live, options.cancel)[0]
+        raw, *_ = self.engine.generate([request], live, options.cancel) or [Answer("", stop_reason="stopped")]
         answer = task.parse(raw.text, size, options.argument)
-        return replace(answer, stop_reason=raw.stop_reason, confidence=raw.confidence, tokens=raw.tokens, size=size)
+        said = {name: getattr(raw, name) for name in ("stop_reason", "confidence", "tokens", "image")}
+        return replace(answer, **said, size=size)
 
     def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
         """Read an image too long for a model that resizes it to a square, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
             answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
-            answer.regions = [Region(box, text=answer.text, score=answer.confidence)]
+            answer.regions = [Region(box, text=answer.text, score=answer.confidence), *answer.objects]
             answers.append(answer)
             if options.show:
                 options.show(between.join(answer.text for answer in answers))
             if options.cancelled:
                 break
         joined = join_pages(answers, between)
-        joined.regions = [block for answer in answers for block in answer.blocks]
+        joined.regions = [region for answer in answers if answer.text for region in answer.regions]
         joined.pages, joined.size = [], image.size
         return joined
 
@@ -282,11 +284,12 @@ class Reader:
         requests = (Request(messages, [crop], options.task.view, options.max_new_tokens) for crop in crops)
         rows = self.engine.generate(requests, live if show else None, options.cancel)
         answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
-        answer.regions = [
+        read = [
             Region(block.box, text=row.text, score=row.confidence)
             for row, block in zip(rows, blocks, strict=False)
             if row.text.strip()
         ]
+        answer.regions = [*read, *answer.objects]
         answer.stop_reason = _stop_reason(rows)
         answer.confidence, answer.tokens = _mean_confidence(rows), sum(row.tokens for row in rows)
         answer.size, answer.skipped = image.size, skipped
@@ -350,6 +353,9 @@ def _stop_reason(answers: Sequence[Answer]) -> str:
     return next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
 
 
-def _mean_confidence(rows: Sequence[Answer]) -> float:
-    """Mean of several answers' confidences, weighted by their tokens."""
+def _mean_confidence(rows: Sequence[Answer]) -> float | None:
+    """Mean of several answers' confidences, weighted by their tokens; None if none has one."""
+    rows = [row for row in rows if row.confidence is not None]
+    if not rows:
+        return None
     return sum(row.confidence * row.tokens for row in rows) / max(sum(row.tokens for row in rows), 1)

@@ -43,11 +43,21 @@ def register(name: str):
     return add
 
 
-def build_connector(config: VaryConfig) -> Connector:
-    """The connector of a configuration. Raises ValueError for an unregistered name."""
+def connector_class(config: VaryConfig) -> type[Connector]:
+    """Raises ValueError for an unregistered name."""
     if config.connector not in CONNECTORS:
         raise ValueError(f"no connector '{config.connector}'; known are {', '.join(sorted(CONNECTORS))}")
-    return CONNECTORS[config.connector](config)
+    return CONNECTORS[config.connector]
+
+
+def build_connector(config: VaryConfig) -> Connector:
+    """The connector of a configuration. Raises ValueError for an unregistered name."""
+    return connector_class(config)(config)
+
+
+def image_tokens(config: VaryConfig) -> int:
+    """Rows of an image of the vision vocabulary's ``image_size``. Raises ValueError for an unregistered connector."""
+    return connector_class(config).latents or config.vocabulary_config.image_tokens
 
 
 @register("linear")

@@ -25,8 +25,10 @@ class VaryProcessor(ProcessorMixin):
     """Image processor, tokenizer and prompt template of one checkpoint.
 
     Args:
-        template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``) or ``"vicuna"`` (the OPT vocabulary stage).
-        chat_template: a Jinja template (varytoy.processing.chat_template) that replaces ``template``.
+        template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``), ``"vicuna"`` (the OPT vocabulary stage) or
+            ``"jinja"`` for ``chat_template``.
+        chat_template: a Jinja template (varytoy.processing.chat_template). One that comes with a stock tokenizer is not
+            the model's and is dropped.
         system: the system text; empty for none.
         places: number of ``<y_n>`` and of ``<x_n>`` tokens, 0 for none. A model trained with them writes the position
             of each line and word before it, which keeps it from losing its place; ``decode_text`` drops them.
@@ -48,6 +50,11 @@ class VaryProcessor(ProcessorMixin):
     ):
         self.prompts = dict(prompts or {})
         self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)
+        if template == "jinja" and not isinstance(chat_template, str):
+            raise ValueError("the template is 'jinja', but there is no chat_template (chat_template.jinja)")
+        if tokenizer is not None:
+            tokenizer.chat_template = None
+        chat_template = chat_template if template == "jinja" else None
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     @classmethod
@@ -214,6 +221,9 @@ class VaryProcessor(ProcessorMixin):
                 new += self._special(part) if isinstance(part, Special) else self._plain(part)
             ids += new
             labels += new if target else [IGNORED] * len(new)
+        answers = any(message["role"] == "assistant" for message in messages)
+        if train and answers and all(label == IGNORED for label in labels):
+            raise ValueError("the chat template has no {% generation %} block around what the assistant writes")
         if next(counts, None) is not None:
             raise ValueError(f"more images than '{IMAGE_PLACEHOLDER}' in the messages")
         return ids, labels
@@ -233,13 +243,16 @@ class VaryProcessor(ProcessorMixin):
         """(text, whether it is a target) in order; special tokens are ``Special``, never text of a message."""
         if self.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
+        if not isinstance(chat_template, str | None):
+            raise ValueError(f"chat_template is Jinja text, not {type(chat_template).__name__}")
+        own = self.chat_template if self.template == "jinja" else read_template(self.template)
         return render(
-            chat_template or self.chat_template or read_template(self.template),
+            chat_template or own,
             messages,
-            special_tokens(self.tokenizer, len(self.tokenizer)),
+            special_tokens(self.tokenizer),
             opened=ending == _OPEN,
             continued=ending == _CONTINUED,
-            eos_token=self.tokenizer.eos_token,
+            **{name: str(token) for name, token in self.tokenizer.special_tokens_map.items()},
         )
 
     def _plain(self, text: str) -> list[int]:
