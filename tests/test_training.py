@@ -23,6 +23,7 @@ from train.data.collator import Collator
 from train.data.dataset import SampleDataset, merge_turns
 from train.data.sampler import SizeSampler
 from train.experiments.curve import read_metrics
+from train.experiments.place_codes import FACTOR, begin_places
 from train.loop import run
 from train.model import VaryForTraining, build, opt_shape
 from train.objectives import GuidedAttention, Letters, Objects
@@ -38,6 +39,7 @@ from varytoy.data.samples import parse_sample, read_samples
 from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
 from varytoy.models.config import VaryConfig, VisionVocabularyConfig
+from varytoy.models.vision.sam import place_codes
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.processor import IGNORED, VaryProcessor
 from varytoy.tasks import metrics
@@ -456,3 +458,24 @@ def test_a_sample_is_tokenized_and_planned_once(ten, tmp_path, monkeypatch):
     }
     run(recipe(ten, tmp_path / "run", objectives, max_steps=2))  # of five samples each
     assert calls == {"encode": 10, "plan": 10}
+
+
+def test_place_tokens_begin_as_the_codes_that_they_name(model, processor):
+    """What the decoder gets for the third row and for the fifth column differs from other rows and columns by it."""
+    table = model.get_input_embeddings().weight
+    before, layer = table.detach().clone(), model.vision_vocabulary.place.weight.detach().clone()
+    begin_places(model, processor)
+    assert torch.equal(model.vision_vocabulary.place.weight, FACTOR * layer)
+    changed = (table != before).any(1).nonzero().flatten().tolist()
+    tokens = [f"<{axis}_{number}>" for axis in "yx" for number in range(processor.places)]
+    assert set(changed) == set(processor.tokenizer.convert_tokens_to_ids(tokens))
+    width = model.config.vocabulary_config.hidden_size
+    seen = (
+        model.vision_vocabulary.place(place_codes(6, 12, width, "cpu")[0]) @ model.connector.mm_projector_vary.weight.T
+    )
+    rows = seen[:, 4] - seen[0, 4]
+    token = table[processor.tokenizer.convert_tokens_to_ids(["<y_3>", "<y_0>"]), -seen.shape[-1] :]
+    torch.testing.assert_close(token[0] - token[1], rows[3])
+    columns = seen[2] - seen[2, 0]
+    token = table[processor.tokenizer.convert_tokens_to_ids(["<x_5>", "<x_0>"]), -seen.shape[-1] :]
+    torch.testing.assert_close(token[0] - token[1], columns[10])  # two tokens of 8 pixels a place
