@@ -17,6 +17,8 @@ from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
 TOWERS = ("vision_vocabulary.", "clip.")
+_PARTS = ("language_model", "clip", "vision_vocabulary")
+"""Parts that a checkpoint of their own can hold, in the order in which its tensors' names are looked for."""
 
 
 class Towers:
@@ -36,9 +38,10 @@ class Towers:
             for path in sorted(Path(folder).glob("*.safetensors")):
                 with safe_open(path, "pt") as file:
                     for stored in file.keys():
-                        name = f"clip.{stored}" if stored.startswith("visual.") else stored
-                        if expected.get(name) == tuple(file.get_slice(stored).get_shape()):
-                            self.homes[name] = (path, stored)
+                        shape = tuple(file.get_slice(stored).get_shape())
+                        for name in (stored, f"clip.{stored}", f"vision_vocabulary.{stored}"):
+                            if expected.get(name) == shape:
+                                self.homes[name] = (path, stored)
         missing = sorted(expected.keys() - self.homes.keys())
         if missing:
             raise RecipeError(
@@ -78,7 +81,7 @@ class Loaded:
 @torch.no_grad()
 def load_stage(model: nn.Module, folder: Path) -> Loaded:
     """Copy every tensor of a checkpoint that fits the model: ours by name, a bare decoder's into ``language_model``,
-    open_clip's vision tower (``visual.…``) into ``clip``.
+    an image net (``visual.…``) into ``clip``, or into ``vision_vocabulary`` if that is of its kind.
 
     Of embedding tables of other lengths the common rows are copied. OPT's position table is interpolated. If a CLIP
     branch is added, the vision vocabulary keeps the last channels, which are its own (see Connector).
@@ -88,7 +91,7 @@ def load_stage(model: nn.Module, folder: Path) -> Loaded:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for stored in file.keys():
-                candidates = (stored, f"language_model.{stored}", f"clip.{stored}")
+                candidates = (stored, *(f"{part}.{stored}" for part in _PARTS))
                 name = next((candidate for candidate in candidates if candidate in state), None)
                 if name is None:
                     continue

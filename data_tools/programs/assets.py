@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data_tools.assets import sources
+from data_tools.assets import image_nets, sources
 from data_tools.program import Program, register
 from data_tools.render import pictures
 from varytoy.extras import require
@@ -21,6 +21,7 @@ class Fetch(Program):
         require("train", "resvg_py", by="python -m data_tools fetch")
         sources.fetch(options.directory)
         pictures.fetch(options.directory, options.share_alike)
+        image_nets.fetch(options.directory)
 
 
 @register
@@ -31,3 +32,4 @@ class Licences(Program):
     def run(self, options):
         print(sources.licences())
         print(pictures.licences())
+        print(image_nets.licences())

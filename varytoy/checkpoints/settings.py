@@ -92,6 +92,8 @@ FOREIGN: Rules = {
 
 OPEN_CLIP: Rules = {"model_cfg": {"quick_gelu": FLAG}}
 
+_BACKBONE: Rules = {"name": TEXT, "stages": several(whole(0, 64), 1, 8)}
+"""Of a branch that is a backbone of timm."""
 _SWITCHES = dict.fromkeys(("output_hidden_states", "output_attentions", "return_dict", "use_cache"), FLAG)
 OURS: Rules = {
     **_SWITCHES,
@@ -110,8 +112,11 @@ OURS: Rules = {
         "global_layers": several(_LAYERS, 0, 1024),
         "neck_size": whole(0, 2**20),
         "compressor_sizes": several(_WIDTH, 2, 2),
+        "width": _WIDTH,
+        **_BACKBONE,
     },
     "clip_config": {
+        **_BACKBONE,
         "image_size": _SIDE,
         "patch_size": _SIDE,
         "width": _WIDTH,

@@ -83,7 +83,42 @@ class ClipConfig(PretrainedConfig):
     select_layer: int = -2
 
 
-ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig]
+class TimmConfig(PretrainedConfig):
+    """A pretrained backbone of timm. Defaults: EfficientNet-lite0 (ImageNet), 7 x 7 tokens of 768.
+
+    Args:
+        name: timm's name of the model.
+        image_size: side of the square image in pixels.
+        stages: feature maps to use, by their number in timm's ``feature_info``; finer ones are folded onto the
+            coarsest.
+        patch_size: pixels per token of the coarsest map.
+        width: channels of all maps together, after folding.
+    """
+
+    model_type = "vary_timm"
+
+    name: str = "tf_efficientnet_lite0"
+    image_size: int = 224
+    stages: list | tuple = (3, 4)
+    patch_size: int = 32
+    width: int = 768
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Pixels per token, (vertical, horizontal)."""
+        return self.patch_size, self.patch_size
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image of ``image_size``."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def output_size(self) -> int:
+        return self.width
+
+
+ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig]
 """Configurations of vision branches; ``varytoy.models.vision.base.register`` adds to them."""
 
 

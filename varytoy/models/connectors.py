@@ -96,6 +96,38 @@ class LinearConnector(Connector):
         return torch.cat([other.to(rows.dtype), rows], -1)
 
 
+@register("encoder")
+class EncoderConnector(Connector):
+    """Layer norm, a linear layer, learned positions and one bidirectional transformer layer on the vision vocabulary's
+    features, for images of one size and models without a CLIP branch.
+
+    What a pretrained image net gives is large and uneven between channels; a decoder learns from it sooner behind this.
+    """
+
+    def __init__(self, config: VaryConfig):
+        super().__init__(config)
+        width, text = config.vocabulary_config.output_size, config.text_config
+        self.norm = nn.LayerNorm(width)
+        self.proj = nn.Linear(width, text.hidden_size)
+        self.positions = nn.Parameter(torch.zeros(config.vocabulary_config.image_tokens, text.hidden_size))
+        self.layer = nn.TransformerEncoderLayer(
+            text.hidden_size,
+            text.num_attention_heads,
+            text.intermediate_size,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+
+    def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
+        """See the base class. Raises ValueError for an image of another size."""
+        tokens = features["vocabulary"].flatten(1, 2)
+        if tokens.shape[1] != len(self.positions):
+            raise ValueError(f"{tokens.shape[1]} tokens an image, the connector has {len(self.positions)} positions")
+        return self.layer(self.proj(self.norm(tokens)) + self.positions).flatten(0, 1)
+
+
 def grid_mask(grids: Tensor, height: int, width: int) -> Tensor:
     """Rows and columns [I, 2] of each image -> mask [I, h, w], True inside the image, False in the padding."""
     rows = torch.arange(height, device=grids.device)[None, :, None] < grids[:, 0, None, None]

@@ -3,5 +3,6 @@
 from varytoy.models.vision.base import ENCODERS, VisionEncoder, build_encoder
 from varytoy.models.vision.clip import ClipBranch
 from varytoy.models.vision.sam import VisionVocabulary
+from varytoy.models.vision.timm_branch import TimmBranch
 
-__all__ = ["ENCODERS", "ClipBranch", "VisionEncoder", "VisionVocabulary", "build_encoder"]
+__all__ = ["ENCODERS", "ClipBranch", "TimmBranch", "VisionEncoder", "VisionVocabulary", "build_encoder"]
