@@ -324,6 +324,7 @@ def sample(answer: str = "", boxes=(), **annotations) -> Sample:
         ("detect", ["cat: [0, 0, 100, 100];"], [sample("cat: [000, 000, 100, 100];")], 1.0),
         ("caption", ["Two dogs on a bench."], [sample(object_names=["dog", "bench", "cat", "tree"])], 0.5),
         ("vqa", ["The Cat.", "a dog"], [sample("cat"), sample("cat")], 0.5),
+        ("vqa", ["red", "blue"], [sample("red", references=["red", "pink"]), sample("red", references=["blue"])], 1.0),
         ("chat", ["Paris"], [sample("paris!")], 1.0),
     ],
 )
@@ -341,6 +342,21 @@ def test_character_error_rate_counts_over_the_whole_set():
     assert metrics.character_error_rate(["kitten"], ["sitting"]) == pytest.approx(3 / 7)
     assert metrics.character_error_rate(["aaaa"], ["b"]) == 4.0
     assert metrics.character_error_rate([""], [""]) == 0.0
+
+
+def test_cider_d_is_that_of_pycocoevalcap():
+    """2.092947141054062 is what its CiderScorer(n=4, sigma=6.0) gives for these."""
+    captions = ["A dog runs on the grass.", "Two men in red shirts play football", "a child on a slide"]
+    references = [
+        ["A brown dog is running through the grass .", "A dog runs in a field ."],
+        ["Two men are playing football .", "Men in red play soccer ."],
+        ["A little girl slides down a slide .", "A child goes down a red slide ."],
+    ]
+    assert metrics.cider_d(captions, references) == pytest.approx(2.092947141054062)
+    assert metrics.cider_d(["", "x"], references[:2]) == 0.0 and metrics.cider_d([], []) == 0.0
+    samples = [sample("", references=group) for group in references]
+    assert get_task("caption").score(captions, samples) == metrics.cider_d(captions, references)
+    assert get_task("caption").metric_of(samples) == "CIDEr-D"
 
 
 def test_normalised_edit_distance():

@@ -191,7 +191,9 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
         if pairs:
             outputs, chosen = zip(*pairs, strict=True)
             texts = [answer.text for answer in outputs]
-            scores[f"{name}, {len(chosen)} samples: {TASKS[name].metric}"] = TASKS[name].score(texts, chosen)
+            task = TASKS[name]
+            scores[f"{name}, {len(chosen)} samples: {task.metric_of(chosen)}"] = task.score(texts, chosen)
+            scores |= _by_kind(task, texts, chosen)
             if name == "detect":
                 scores |= _precision(name, texts, chosen)
             if name == "ocr":
@@ -203,6 +205,18 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
     if bad.count:
         scores["bad samples, left out"] = bad.count
     return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _by_kind(task: Task, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
+    """The scores of samples whose ``metadata`` has a ``kind``, for each kind."""
+    kinds: dict[str, list[int]] = {}
+    for number, sample in enumerate(samples):
+        if isinstance(sample.metadata.get("kind"), str):
+            kinds.setdefault(sample.metadata["kind"], []).append(number)
+    return {
+        f"{task.name}, {len(numbers)} of {kind}": task.score([texts[n] for n in numbers], [samples[n] for n in numbers])
+        for kind, numbers in sorted(kinds.items())
+    }
 
 
 def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:

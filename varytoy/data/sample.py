@@ -34,6 +34,7 @@ class Annotations:
         plain_text: the printed text, if the answer is markdown; None if the answer is the printed text.
         object_names: names that a caption should contain; None if unknown.
         classes: classes that a detection is limited to; empty for all.
+        references: right answers beside the sample's own, for tasks that several answers are right for.
         all_objects: whether all objects have boxes; None: true for detections without ``classes`` only.
     """
 
@@ -42,6 +43,7 @@ class Annotations:
     plain_text: str | None = None
     object_names: list[str] | None = None
     classes: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
     all_objects: bool | None = None
 
     def __post_init__(self):

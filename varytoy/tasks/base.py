@@ -58,11 +58,20 @@ class Task:
         """A copy of ``image`` with the answer's objects drawn on it."""
         return draw_regions(image, answer.objects)
 
+    def metric_of(self, samples: Sequence[Sample]) -> str:
+        """Name of what ``score`` returns for these samples."""
+        return self.metric
+
     def score(self, predictions: Sequence[str], samples: Sequence[Sample]) -> float:
         """The task's metric over the whole set of raw model outputs and their samples; here the share of exact matches
-        (``metrics.same_answer``)."""
+        (``metrics.same_answer``) with the sample's answer or another of its ``references``."""
         pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.same_answer(text, sample.answer) for text, sample in pairs)
+        return metrics.mean(_is_right(text, sample) for text, sample in pairs)
+
+
+def _is_right(text: str, sample: Sample) -> bool:
+    answers = (sample.answer, *sample.annotations.references)
+    return any(metrics.same_answer(text, answer) for answer in answers)
 
 
 def object_regions(boxes: Sequence[Box], size: tuple[int, int]) -> list[Region]:

@@ -15,15 +15,25 @@ class Caption(Task):
         "Write a caption for this image.",
     )
 
+    def metric_of(self, samples):
+        return "CIDEr-D" if self._have_references(samples) else self.metric
+
+    def _have_references(self, samples) -> bool:
+        return all(sample.annotations.references for sample in samples)
+
     def score(self, predictions, samples):
-        """Recall of the object names of the annotations in the captions.
+        """CIDEr-D, if all samples have ``references``; else the recall of the annotations' object names.
 
         Raises:
-            SampleError: a sample has no ``object_names``.
+            SampleError: a sample has neither.
         """
+        if self._have_references(samples):
+            return metrics.cider_d(predictions, [sample.annotations.references for sample in samples])
         unnamed = next((sample for sample in samples if sample.annotations.object_names is None), None)
         if unnamed is not None:
-            raise SampleError(f"{unnamed.name}: captions are scored by 'annotations.object_names'; add the list")
+            raise SampleError(
+                f"{unnamed.name}: captions are scored by 'annotations.references' or '.object_names'; add one of them"
+            )
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(metrics.names_found(text, sample.annotations.object_names) for text, sample in pairs)
 
