@@ -61,12 +61,15 @@ class Importer(Program):
         return None if kept else 2
 
     def _samples(self, options: argparse.Namespace, images: Path, dropped: list[SampleError]) -> Iterator[Sample]:
+        opened: set[str] = set()  # rows about one image follow each other, often thirty of them
         for number, row in enumerate(self.rows(options), 1):
             try:
                 sample = parse_sample(row, images, f"{options.file} entry {number}")
                 sample.id = sample.id or f"{options.file.stem}-{number}"
-                sample.open_images()
-                sample.open_target_images()
+                if not opened.issuperset((*sample.images, *sample.target_images)):
+                    sample.open_images()
+                    sample.open_target_images()
+                    opened.update((*sample.images, *sample.target_images))
             except SampleError as error:
                 dropped.append(error)
                 if len(dropped) <= _REPORTED:

@@ -1,6 +1,7 @@
 """The small character tokenizer of models trained from scratch, and the image tokens of the other tokenizers."""
 
 import itertools
+import json
 from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -65,6 +66,40 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
         [decoders.Replace(Regex("<[yx]_[0-9]+>"), ""), decoders.ByteFallback(), decoders.Fuse()]
     )
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *reserved]])
+    return chat_tokenizer(backend)
+
+
+def word_piece_tokenizer(
+    texts: Iterable[str], characters: Iterable[str], base: int, size: int, places: int = 0
+) -> PreTrainedTokenizerFast:
+    """``character_tokenizer`` with word pieces behind its tokens, whose ids stay: byte pair encoding of ``texts``.
+
+    A piece may begin with the space before its word, and crosses no other space.
+
+    Args:
+        base: tokens of the character tokenizer.
+        size: length of the vocabulary.
+    """
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+
+    known = set(characters)
+    characters = sorted(known)
+    learned = Tokenizer(BPE())
+    split = pre_tokenizers.Split(" ", "merged_with_next")
+    learned.pre_tokenizer = split
+    trainer = BpeTrainer(vocab_size=len(characters) + size - base, initial_alphabet=characters, show_progress=False)
+    learned.train_from_iterator(("".join(each for each in text if each in known) for text in texts), trainer)
+    merges = [tuple(pair) for pair in json.loads(learned.to_str())["model"]["merges"]]
+    tokenizer = character_tokenizer(characters, base, places)
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = tree["model"]["vocab"]
+    for pair in merges[: size - base]:
+        vocabulary.setdefault("".join(pair), len(vocabulary))
+    tree["model"]["merges"] = [list(pair) for pair in merges[: size - base]]
+    backend = Tokenizer.from_str(json.dumps(tree))
+    backend.pre_tokenizer = split
     return chat_tokenizer(backend)
 
 

@@ -1,0 +1,225 @@
+"""``entities``: photographs with captions, and boxes of the phrases in them, as JSON lines (Flickr30k Entities as
+``{"id", "captions": [{"text"}], "entities": [{"type", "phrases", "boxes"}]}``, boxes 0-1000).
+
+Each photograph gives captions, phrases to ground, the boxes of people, animals and vehicles, and questions made of its
+captions and phrases: is there a thing, how many people, which colour, doing what.
+"""
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from data_tools.importers.base import Importer
+from data_tools.program import register
+from data_tools.writer import generator
+from varytoy.data.boxes import SCALE, Box
+from varytoy.data.boxes import iou as overlap
+from varytoy.options import positive
+from varytoy.tasks import TASKS
+
+COLOURS = "red blue green yellow black white orange pink purple brown gray tan".split()
+PEOPLE = set("man men woman women boy boys girl girls child children person people kid kids guy lady player".split())
+THINGS = ("people", "animals", "vehicles")
+_NO_NOUNS = set(
+    "other another them him her it one two three front top background side something each himself herself left right "
+    "distance back middle camera they".split()
+)
+_NO_VERBS = set(
+    "something building clothing thing during wearing looking being string evening morning ceiling railing swing "
+    "spring king ring wing nothing using having following including surrounding crossing wedding earring parking "
+    "bowling".split()
+)
+_SAME = 0.7
+"""Overlap from which two boxes are of one thing."""
+
+
+@dataclass
+class Words:
+    """Nouns and verbs of the whole file that are frequent enough to be asked for; nouns as often as they occur."""
+
+    nouns: list[str] = field(default_factory=list)
+    verbs: set[str] = field(default_factory=set)
+
+
+@register
+class Entities(Importer):
+    name = "entities"
+    help = "import photographs with captions, phrases and boxes (Flickr30k Entities as JSON lines)"
+
+    def options(self, parser):
+        super().options(parser)
+        parser.add_argument("--suffix", default=".webp", help="of the images' names (default: .webp)")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--bins", type=positive, default=0, help="write boxes on a grid of so many steps a side")
+        parser.add_argument(
+            "--evaluate", action="store_true", help="one caption a photograph, and standard prompts only"
+        )
+
+    def rows(self, options):
+        photos = list(_read(options.file))
+        words = find_words(photos)
+        for photo in photos:
+            rng = generator(options.seed, "entities", photo["id"])
+            paraphrase = None if options.evaluate else rng
+            if options.bins:
+                for entity in photo["entities"]:
+                    entity["boxes"] = [[on_grid(side, options.bins) for side in box] for box in entity["boxes"]]
+            for number, row in enumerate(photo_rows(photo, words, rng, paraphrase, options.evaluate)):
+                row["id"] = f"{photo['id']}-{number}"
+                row["images"] = [f"{photo['id']}{options.suffix}"]
+                yield row
+
+
+def _read(file) -> Iterator[dict]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                photo = json.loads(line)
+                yield {"id": str(photo["id"]), "captions": photo["captions"], "entities": photo["entities"]}
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(f"{file} line {number}: no photograph with id, captions and entities") from error
+
+
+def on_grid(side: int, bins: int) -> int:
+    """The middle of a side's bin, 0-1000."""
+    return round((min(int(side * bins / SCALE), bins - 1) + 0.5) * SCALE / bins)
+
+
+def find_words(photos: Sequence[dict]) -> Words:
+    nouns: Counter = Counter()
+    verbs: Counter = Counter()
+    for photo in photos:
+        heads = {_head(phrase) for entity in photo["entities"] for phrase in entity["phrases"]}
+        nouns.update(heads - _NO_NOUNS - set(COLOURS) - {""})
+        verbs.update(word for text in _captions(photo) for word in _words(text) if _is_verb(word))
+    least = max(2, round(len(photos) / 230))  # 25 of 5,676
+    return Words(
+        [noun for noun, count in nouns.items() if count >= least for _ in range(count)],
+        {verb for verb, count in verbs.items() if count >= max(2, round(len(photos) / 380))},
+    )
+
+
+def photo_rows(
+    photo: dict, words: Words, rng: random.Random, paraphrase: random.Random | None, evaluate: bool
+) -> Iterator[dict]:
+    """The samples of a photograph, without id and image. ``paraphrase``: chooses among the prompts of a task."""
+    captions = [clean(text) for text in _captions(photo)]
+    for caption in captions[:1] if evaluate else captions:
+        yield _row("caption", TASKS["caption"].prompt("", paraphrase), caption, annotations={"references": captions})
+    things = []
+    for entity in photo["entities"]:
+        boxes = [tuple(box) for box in entity["boxes"]]
+        if entity["type"] in THINGS:
+            things += [Box(entity["type"], box) for box in boxes]
+        whole = _union(boxes)
+        if whole is None:
+            continue
+        for phrase in dict.fromkeys(entity["phrases"]):
+            box, metadata = Box(phrase, whole), {"type": entity["type"], "boxes": len(boxes)}
+            prompt, answer = TASKS["ground"].prompt(phrase, paraphrase), TASKS["ground"].answer(box)
+            yield _row("ground", prompt, answer, [box], metadata=metadata)
+    things = _distinct(sorted(things, key=lambda box: (THINGS.index(box.label), box.xyxy)))
+    if things:
+        answer = TASKS["detect"].answer(things)
+        annotations = {"classes": list(THINGS), "all_objects": False}
+        yield _row("detect", TASKS["detect"].prompt(", ".join(THINGS)), answer, things, annotations)
+    for kind, question, answers in questions(photo, words, rng):
+        annotations = {"references": answers}
+        prompt = TASKS["vqa"].prompt(question, paraphrase)
+        answer = answers[0] if evaluate else rng.choice(answers)
+        yield _row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
+
+
+def _row(task: str, prompt: str, answer: str, boxes=(), annotations=None, metadata=None) -> dict:
+    messages = [{"role": "user", "content": f"<image>\n{prompt}"}, {"role": "assistant", "content": answer}]
+    row: dict = {"task": task, "messages": messages}
+    rest = {"boxes": [{"label": box.label, "box": list(box.xyxy)} for box in boxes]}
+    rest |= {"annotations": annotations, "metadata": metadata}
+    return row | {key: value for key, value in rest.items() if value}
+
+
+def questions(photo: dict, words: Words, rng: random.Random) -> Iterator[tuple[str, str, list[str]]]:
+    """(kind, question, right answers). As many things that are not there are asked for as things that are."""
+    phrases = [phrase for entity in photo["entities"] for phrase in entity["phrases"]]
+    said = {word for text in (*_captions(photo), *phrases) for word in _words(text)}
+    nouns = set(words.nouns)
+    present = sorted({_head(phrase) for entity in photo["entities"] for phrase in entity["phrases"]} & nouns)
+    for noun in present:
+        yield "presence", f"Is there a {noun}?", ["yes"]
+    for noun in _absent(said, words.nouns, len(present), rng):
+        yield "presence", f"Is there a {noun}?", ["no"]
+    people = [
+        Box("", tuple(box)) for entity in photo["entities"] if entity["type"] == "people" for box in entity["boxes"]
+    ]
+    count = len(_distinct(sorted(people, key=lambda box: box.xyxy)))
+    if count or not said & PEOPLE:
+        yield "count", "How many people are there?", [str(count) if count < 5 else "many"]
+    colours: dict[str, set[str]] = defaultdict(set)
+    for entity in photo["entities"]:
+        for phrase in entity["phrases"]:
+            *before, noun = [word.replace("grey", "gray") for word in _words(phrase)] or [""]
+            named = [word for word in before if word in COLOURS]
+            if len(named) == 1 and noun in nouns:
+                colours[noun].add(named[0])
+    for noun, named in colours.items():
+        yield "colour", f"What color is the {noun}?", sorted(named)
+    doing = []
+    for text in _captions(photo):
+        verb = next((word for word in _words(text)[1:] if word in words.verbs), None)
+        doing += [verb] if verb else []
+    if doing:
+        who = "dog" if "dog" in said and not said & PEOPLE else "person"
+        yield "doing", f"What is the {who} doing?", [verb for verb, _ in Counter(doing).most_common()]
+
+
+def _absent(said: set[str], nouns: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    chosen: list[str] = []
+    for _ in range(50 * count):
+        noun = rng.choice(nouns)
+        forms = {noun, f"{noun}s", noun.rstrip("s")}
+        if len(chosen) < count and not forms & said and not (noun in PEOPLE and said & PEOPLE) and noun not in chosen:
+            chosen.append(noun)
+    return chosen
+
+
+def clean(text: str) -> str:
+    """``A dog runs .`` -> ``A dog runs.``"""
+    text = re.sub(r"\s+([.,!?;:'])", r"\1", " ".join(text.split())).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _captions(photo: dict) -> list[str]:
+    return [caption["text"] for caption in photo["captions"]]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def _head(phrase: str) -> str:
+    return (_words(phrase) or [""])[-1]
+
+
+def _is_verb(word: str) -> bool:
+    return word.endswith("ing") and len(word) > 4 and word not in _NO_VERBS
+
+
+def _union(boxes: Sequence[tuple]) -> tuple[int, int, int, int] | None:
+    """The box around all; None for none or a sliver."""
+    if not boxes:
+        return None
+    left, top, right, bottom = zip(*boxes, strict=True)
+    whole = (min(left), min(top), min(max(right), SCALE), min(max(bottom), SCALE))
+    return whole if min(whole[2] - whole[0], whole[3] - whole[1]) >= 5 else None
+
+
+def _distinct(boxes: Sequence[Box]) -> list[Box]:
+    """Without those that overlap an earlier one of the same label nearly whole."""
+    kept: list[Box] = []
+    for box in boxes:
+        if not any(other.label == box.label and overlap(other.xyxy, box.xyxy) > _SAME for other in kept):
+            kept.append(box)
+    return kept

@@ -1,0 +1,36 @@
+"""``tokenizer``: word pieces for a small model, from samples."""
+
+from pathlib import Path
+
+from data_tools.program import Program, register
+from varytoy.data.sample import IMAGE_PLACEHOLDER
+from varytoy.data.samples import read_samples
+from varytoy.models.config import VaryConfig, read_preset
+from varytoy.options import positive
+from varytoy.processing.tokenizer import word_piece_tokenizer
+
+
+@register
+class PieceTokenizer(Program):
+    name = "tokenizer"
+    help = "learn word pieces from samples, behind the characters of nano's tokenizer"
+
+    def options(self, parser):
+        parser.add_argument("out", type=Path, help="folder for the tokenizer")
+        parser.add_argument("samples", type=Path, nargs="+", help="folders of samples")
+        parser.add_argument("--size", type=positive, default=2560, help="length of the vocabulary")
+
+    def run(self, options):
+        if options.out.exists():
+            raise FileExistsError(f"{options.out} exists: name a new folder")
+        chosen = read_preset("nano")["processor"]
+        base = VaryConfig.preset("nano").text_config.vocab_size
+        texts = (
+            message["content"].replace(IMAGE_PLACEHOLDER, "")
+            for folder in options.samples
+            for sample in read_samples(folder)
+            for message in sample.messages
+        )
+        tokenizer = word_piece_tokenizer(texts, chosen["characters"], base, options.size, chosen["places"])
+        tokenizer.save_pretrained(options.out)
+        print(f"{len(tokenizer)} tokens in {options.out}")
