@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from train.data.dataset import SampleDataset
+from train.data.packing import segment_mask
 from train.objectives import OBJECTIVES, Objective, State, TextObjective
 from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
 from train.run_folder import check_new, writing
@@ -66,6 +67,8 @@ class VaryForTraining(VaryForConditionalGeneration):
         clip_pixel_values: Tensor | None = None,
         vocabulary_features: Tensor | None = None,
         clip_features: Tensor | None = None,
+        segments: Tensor | None = None,
+        position_ids: Tensor | None = None,
         **options,
     ) -> VaryOutput:
         """The loss of a batch, or without ``labels`` the model's own output (see train.data.collator).
@@ -75,12 +78,14 @@ class VaryForTraining(VaryForConditionalGeneration):
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
         if labels is None:
-            return super().forward(input_ids, attention_mask, **images, **options)
+            return super().forward(input_ids, attention_mask, position_ids=position_ids, **images, **options)
+        if segments is not None:
+            attention_mask = segment_mask(segments, self.dtype)
         if vocabulary_features is not None:
             images = {"vocabulary": vocabulary_features, "clip": clip_features}
         supervised = int((labels != IGNORED).sum())
         if not supervised:  # every sample of the batch was bad
-            hidden, _ = self._read(input_ids, attention_mask, images)
+            hidden, _ = self._read(input_ids, attention_mask, images, position_ids)
             return VaryOutput(loss=hidden.sum() * 0.0)
         targets = targets or {}
         weight_of = {each: each.warmup_weight if self.heads_only else each.weight for each in self.objectives}
@@ -96,7 +101,7 @@ class VaryForTraining(VaryForConditionalGeneration):
             encoders = {name: encoder for name, encoder in self.encoders.items() if name in branches}
             features = {name: encoder(*pixels[name]) for name, encoder in encoders.items()}
         else:
-            hidden, features = self._read(input_ids, attention_mask, images)
+            hidden, features = self._read(input_ids, attention_mask, images, position_ids)
         state = State(labels, features or {}, hidden, image_sizes, targets)
         parts: dict[str, tuple[float, Tensor]] = {}
         for objective in active:
@@ -110,7 +115,9 @@ class VaryForTraining(VaryForConditionalGeneration):
     def _head(self, objective: Objective) -> nn.Module | None:
         return self.heads[objective.name] if objective.name in getattr(self, "heads", {}) else None
 
-    def _read(self, input_ids: Tensor, attention_mask: Tensor | None, images: dict) -> tuple[Tensor, dict | None]:
+    def _read(
+        self, input_ids: Tensor, attention_mask: Tensor | None, images: dict, position_ids: Tensor | None = None
+    ) -> tuple[Tensor, dict | None]:
         """The language model's last hidden states [B, T, D], and the branches' features."""
         if "vocabulary" in images:
             features = {name: each.to(self.dtype) for name, each in images.items() if each is not None}
@@ -118,7 +125,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         else:
             embeddings, features = self.embed(input_ids, **images)
         outputs = self.language_model.base_model(
-            inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
+            inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         )
         return outputs.last_hidden_state, features
 
@@ -162,7 +169,8 @@ def build(
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]
     for folder in folders:
         loaded = load_stage(model, folder)
-        if not loaded.taken:
+        gives_towers = recipe.features and any(path.parent == folder for path, _ in model.towers.homes.values())
+        if not loaded.taken and not gives_towers:
             raise RecipeError(f"model.init: nothing in {folder} belongs to this model: another preset?")
         messages.append(f"{len(loaded.taken)} tensors from {folder} ({len(loaded.left)} are not in it)")
         if loaded.misfits:

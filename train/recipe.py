@@ -64,6 +64,9 @@ class DataSettings:
     """Maximum length of an answer in characters; longer samples are left out. 0 for no limit."""
     turns: Annotated[int, Ge(1)] = 1
     """Merge up to this many samples about one image into one conversation, which costs little more than one sample."""
+    isolated: bool = False
+    """With ``turns``: the samples of a conversation share the image but do not see each other, as if each was asked
+    first. For decoders with rotary positions."""
 
 
 @dataclass

@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from train.data.bad_samples import BadSamples, fault
-from train.data.dataset import view_of
+from train.data.dataset import PackedSample, view_of
 from train.data.feature_cache import FeatureStore
 from train.data.item import Item
+from train.data.packing import pack, segment_tensors
 from train.objectives import Objective
 from train.objectives.locations import with_corners, with_places
 from varytoy.data.sample import Sample, SampleError
@@ -76,6 +77,8 @@ class Collator:
             batch = dict(self.processor.batch([item.encoded for item in items], pairs, True))
         else:
             batch = self._with_features(items)
+        if any(item.segments for item in items):
+            batch |= segment_tensors([item.segments for item in items], batch["input_ids"].shape)
         batch.pop("attention_mask")  # padding is on the right, which a causal decoder does not attend to
         if not self.clip:
             batch.pop("clip_pixel_values", None)
@@ -103,6 +106,9 @@ class Collator:
         """If the model has place tokens, they are inserted before the answers' lines, words and boxes."""
         plans = [self.processor.image_processor.plan(image.size, view_of(sample)) for image in images]
         item = Item(sample, images, plans, list(sample.messages))
+        if isinstance(sample, PackedSample):
+            item.encoded, item.segments = pack([self._item(part, images).encoded for part in sample.parts])
+            return item
         if len(images) == 1 and self.processor.places:
             insert = with_places if sample.annotations.letters else with_corners
             answers = [number for number, message in enumerate(sample.messages) if message["role"] == "assistant"]

@@ -4,6 +4,7 @@ import itertools
 import random
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch.utils.data import Dataset, get_worker_info
 
@@ -38,7 +39,8 @@ class SampleDataset(Dataset):
                 and (not source.longest or len(sample.answer) <= source.longest)
             ]
             if source.turns > 1:
-                samples = merge_turns(samples, source.turns, random.Random(f"turns:{seed}:{number}"))
+                rng = random.Random(f"turns:{seed}:{number}")
+                samples = merge_turns(samples, source.turns, rng, source.isolated)
             if not samples:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
             parts.append(samples)
@@ -101,11 +103,19 @@ def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Samp
     return samples * int(whole) + rng.sample(samples, round(part * len(samples)))
 
 
-def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random) -> list[Sample]:
+@dataclass
+class PackedSample(Sample):
+    """Samples about one image that share its tokens and do not see each other (train.data.packing)."""
+
+    parts: Sequence[Sample] = ()
+
+
+def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random, isolated: bool = False) -> list[Sample]:
     """Merge consecutive samples of the same image into conversations of up to ``turns`` samples; those with images that
     the model is to make stay as they are.
 
-    Their order is shuffled, but captions and detections come last: other answers could be read off them.
+    Their order is shuffled, but captions and detections come last: other answers could be read off them. With
+    ``isolated`` they become PackedSamples.
     """
     merged = []
     for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images)):
@@ -115,7 +125,11 @@ def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random) -> li
         group = [sample for sample in group if sample not in alone] if alone else group
         rng.shuffle(group)
         parts = [group[start : start + turns] for start in range(0, len(group), turns)]
-        merged += [_conversation(sorted(part, key=lambda sample: _ORDER.get(sample.task, 0))) for part in parts]
+        for part in parts:
+            whole = _conversation(sorted(part, key=lambda sample: _ORDER.get(sample.task, 0)))
+            if isolated and len(part) > 1:
+                whole = PackedSample(**vars(whole), parts=part)
+            merged.append(whole)
     return merged
 
 

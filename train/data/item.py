@@ -1,6 +1,6 @@
 """Item: a sample prepared for a batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from PIL import Image
@@ -17,6 +17,7 @@ class Item:
     Attributes:
         messages: the sample's; answers may hold place tokens.
         encoded: their ids and labels.
+        segments: of a PackedSample, for each token the number of its part, 0 for what all parts share; else empty.
     """
 
     sample: Sample
@@ -24,6 +25,7 @@ class Item:
     plans: list[ImagePlan]
     messages: list[dict]
     encoded: tuple[list[int], list[int]] = ((), ())
+    segments: list[int] = field(default_factory=list)
 
     @cached_property
     def spots(self) -> list[list[tuple[int, float, float]]]:

@@ -1,0 +1,164 @@
+"""Photographs: the importer of captions and phrases, word pieces, weights of an image net, the model for pictures."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from conftest import RECIPES, noise
+from safetensors.torch import load_file
+
+from data_tools.__main__ import main
+from data_tools.assets import image_nets
+from data_tools.assets.packages import SourceError
+from data_tools.importers.entities import clean, on_grid
+from train.__main__ import main as train
+from train.loop import run
+from train.recipe import load_recipe
+from varytoy.data.samples import read_samples
+from varytoy.inference.reader import Reader
+from varytoy.models.config import TimmConfig, VaryConfig, read_preset
+from varytoy.models.vision import TimmBranch
+from varytoy.processing.tokenizer import character_tokenizer, word_piece_tokenizer
+
+PHOTO = {
+    "id": "7",
+    "captions": [{"text": "A man in a red shirt is riding a horse ."}, {"text": "Two dogs watch a man riding ."}],
+    "entities": [
+        {
+            "type": "people",
+            "phrases": ["a man", "a man in a red shirt"],
+            "boxes": [[100, 200, 400, 900], [105, 205, 400, 900]],
+        },
+        {"type": "clothing", "phrases": ["a red shirt"], "boxes": [[150, 300, 350, 500]]},
+        {"type": "animals", "phrases": ["two dogs"], "boxes": [[500, 700, 600, 900], [700, 700, 820, 900]]},
+        {"type": "scene", "phrases": ["a field"], "boxes": []},
+        {"type": "other", "phrases": ["a thread"], "boxes": [[10, 10, 12, 900]]},
+    ],
+}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    lines = []
+    for number in range(12):
+        lines.append(json.dumps({**PHOTO, "id": str(number)}))
+        noise(224, 224, number).save(folder / f"{number}.png")
+    (tmp_path / "photos.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def imported(photos, *options: str) -> list:
+    out = photos / f"out{len(list(photos.iterdir()))}"
+    words = [str(photos / "photos.jsonl"), str(out), "--images", str(photos / "photos"), "--suffix", ".png", *options]
+    assert main(["entities", *words]) == 0
+    return list(read_samples(out))
+
+
+def test_a_photograph_gives_captions_phrases_boxes_and_questions(photos):
+    samples = imported(photos, "--limit", "14", "--evaluate")
+    tasks = ("caption", "ground", "detect", "vqa")
+    by_task = {task: [sample for sample in samples if sample.task == task] for task in tasks}
+    (caption,) = by_task["caption"][:1]
+    assert caption.answer == "A man in a red shirt is riding a horse." and len(caption.annotations.references) == 2
+    phrases = {sample.boxes[0].label: sample for sample in by_task["ground"]}
+    assert set(phrases) == {"a man", "a man in a red shirt", "a red shirt", "two dogs"}  # no box, a sliver: left out
+    assert phrases["two dogs"].boxes[0].xyxy == (500, 700, 820, 900) and phrases["two dogs"].metadata["boxes"] == 2
+    assert phrases["a man"].answer == "[100, 200, 400, 900]" and phrases["a man"].prompt == "Detect an object: a man."
+    assert by_task["detect"][0].answer == (
+        "people: [100, 200, 400, 900]; animals: [500, 700, 600, 900], [700, 700, 820, 900];"
+    )  # of two boxes of one man one
+    answers = {sample.prompt.split("?")[0]: sample.annotations.references for sample in by_task["vqa"]}
+    assert answers["How many people are there"] == ["1"] and answers["What color is the shirt"] == ["red"]
+    assert answers["What is the person doing"] == ["riding"] and answers["Is there a man"] == ["yes"]
+
+
+def test_as_many_things_are_absent_as_present_where_there_are_others(photos):
+    rows = [json.loads(line) for line in (photos / "photos.jsonl").read_text().splitlines()]
+    for row in rows[6:]:
+        row["entities"] = [{"type": "vehicles", "phrases": ["a truck", "a wheel"], "boxes": [[1, 1, 500, 500]]}]
+        row["captions"] = [{"text": "A truck ."}]
+    (photos / "photos.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    questions = [sample for sample in imported(photos) if sample.metadata.get("kind") == "presence"]
+    answers = Counter((sample.id.split("-")[0], sample.answer) for sample in questions)
+    assert answers["8", "yes"] == answers["8", "no"] == 2 and answers["1", "no"] == 2
+
+
+def test_words_and_boxes_of_the_importer(photos):
+    assert clean("a dog , wet , runs .") == "A dog, wet, runs."
+    assert [on_grid(side, 64) for side in (0, 15, 16, 1000)] == [8, 8, 23, 992]
+    boxes = {value for sample in imported(photos, "--bins", "4") for box in sample.boxes for value in box.xyxy}
+    assert boxes <= {125, 375, 625, 875}
+    (photos / "photos.jsonl").write_text('{"id": 3}')
+    assert main(["entities", str(photos / "photos.jsonl"), str(photos / "none")]) == 2
+
+
+def test_word_pieces_stand_behind_the_characters():
+    characters = read_preset("nano")["processor"]["characters"]
+    texts = ["A child in a pink dress.", "[008, 023, 555, 992]", "What is in this picture?"] * 50
+    pieces, plain = word_piece_tokenizer(texts, characters, 512, 600, 64), character_tokenizer(characters, 512, 64)
+    text = "A child in a blue dress [008, 023, 555, 992] <|im_end|> \u00e9 \u65e5"
+    ids = pieces.encode(text, add_special_tokens=False, split_special_tokens=True)
+    assert pieces.decode(ids) == text and len(pieces) <= 600
+    assert len(ids) < 0.7 * len(plain.encode(text, add_special_tokens=False, split_special_tokens=True))
+    assert all(pieces.get_vocab()[token] == number for token, number in plain.get_vocab().items())
+    assert pieces.eos_token == "<|im_end|>" and pieces.eos_token_id not in ids
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    """Weights of random numbers, in the order of the published ones and under other names."""
+    import timm
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("net")
+    model = timm.create_model("tf_efficientnet_lite0")
+    torch.save({f"other.{number}": value for number, value in enumerate(model.state_dict().values())}, folder / "a.pth")
+    image_nets.convert(folder / "a.pth", "tf_efficientnet_lite0", folder / "converted")
+    return folder, model
+
+
+def test_an_image_nets_weights_come_under_timms_names(net):
+    folder, model = net
+    weights = load_file(folder / "converted" / "model.safetensors")
+    assert set(weights) == {f"visual.{name}" for name in TimmBranch(TimmConfig()).visual.state_dict()}
+    assert all(torch.equal(value, model.state_dict()[name.removeprefix("visual.")]) for name, value in weights.items())
+    with pytest.raises(SourceError, match=r"a\.pth.* tf_efficientnet_lite1"):
+        image_nets.convert(folder / "a.pth", "tf_efficientnet_lite1", folder / "no")
+
+
+@pytest.mark.slow
+def test_the_model_for_pictures_learns_a_photograph(net, photos, monkeypatch):
+    """Features, training on packed questions, and answers from the finished folder: all of the recipe but its size."""
+    samples = photos / "data"
+    monkeypatch.chdir(photos)
+    words = [str(photos / "photos.jsonl"), str(samples), "--images", str(photos / "photos"), "--suffix", ".png"]
+    assert main(["entities", *words, "--bins", "64", "--limit", "34"]) == 0
+    assert main(["tokenizer", str(photos / "pieces"), str(samples), "--size", "700"]) == 0
+    overrides = [
+        f"model.init={net[0] / 'converted'}",
+        f"model.tokenizer={photos / 'pieces'}",
+        f"data.0.path={samples}",
+        f"output={photos / 'run'}",
+        "train.max_steps=140",
+        "train.learning_rate=2.0e-3",
+        "train.batch_size=4",
+        "train.warmup=5",
+        "features=features",
+    ]
+    recipe = str(RECIPES / "nano" / "pictures.yaml")
+    assert train(["features", recipe, *overrides]) == 0
+    run(load_recipe(recipe, overrides))
+    reader = Reader.from_pretrained(str(photos / "run"), "cpu")
+    assert reader.engine.model.config.connector == "encoder"
+    answer = reader.ask(photos / "photos" / "0.png", "vqa", "How many people are there?", max_new_tokens=8)
+    assert answer.text == "1"
+    (region,) = reader.ground(photos / "photos" / "0.png", "a man", max_new_tokens=16).objects
+    assert abs(region.box[0] - 22) <= 4 and abs(region.box[3] - 202) <= 4  # pixels of 224
+
+
+def test_the_preset_for_pictures_is_small():
+    config = VaryConfig.preset("nano-pictures")
+    assert config.vocabulary_config.image_tokens == 49 and config.connector == "encoder"
