@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import ClassVar
 
+from varytoy.options import positive
+
 PROGRAMS: dict[str, "Program"] = {}
 """Name on the command line -> program."""
 
@@ -30,6 +32,13 @@ class Program:
 def register(program: type[Program]) -> type[Program]:
     PROGRAMS[program.name] = program()
     return program
+
+
+def generation_options(parser: argparse.ArgumentParser, count_help: str) -> None:
+    """``output_options``, ``--count`` and ``--seed``."""
+    output_options(parser)
+    parser.add_argument("--count", type=positive, default=1000, help=count_help)
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def output_options(parser: argparse.ArgumentParser) -> None:

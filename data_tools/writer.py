@@ -11,7 +11,7 @@ import multiprocessing.pool
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from varytoy.data.boxes import Box
 from varytoy.data.samples import parse_sample
 from varytoy.errors import room
 
@@ -30,6 +31,20 @@ def generator(seed: int, *names: object) -> random.Random:
     """A random generator seeded by the arguments alone."""
     text = ":".join(str(part) for part in (seed, *names))
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+
+
+def question_row(
+    task: str,
+    prompt: str,
+    answer: str,
+    boxes: Iterable[Box] = (),
+    annotations: dict | None = None,
+    metadata: dict | None = None,
+) -> dict:
+    """A row about one image, without id and image name; what is empty is left out."""
+    messages = [{"role": "user", "content": f"<image>\n{prompt}"}, {"role": "assistant", "content": answer}]
+    rest = {"boxes": [box.to_json() for box in boxes], "annotations": annotations, "metadata": metadata}
+    return {"task": task, "messages": messages} | {key: value for key, value in rest.items() if value}
 
 
 @contextmanager

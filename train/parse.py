@@ -4,7 +4,6 @@ Merging and overrides are implemented here: OmegaConf cannot add list entries, a
 """
 
 import dataclasses
-import functools
 import re
 import reprlib
 import typing
@@ -12,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from varytoy.schema import strict_model
 
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+")
 """A number of YAML 1.2 that PyYAML takes for text, such as 5e-5."""
@@ -194,29 +195,18 @@ def fill(kind: type, tree: object, where: str, prefix: str = ""):
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: {prefix or 'the recipe'} must be a mapping")
     try:
-        return _built(kind, _schema(kind).model_validate(tree), where, prefix)
+        return _built(kind, strict_model(kind, _form).model_validate(tree), where, prefix)
     except ValidationError as error:
         raise RecipeError(f"{where}: {_sentence(kind, error.errors(include_url=False)[0], prefix)}") from error
-
-
-@functools.cache
-def _schema(kind: type) -> type[BaseModel]:
-    """A strict pydantic model with the fields of a dataclass."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    fields: dict[str, typing.Any] = {}
-    for field in dataclasses.fields(kind):
-        hint = typing.Any if "fill" in field.metadata else _form(hints[field.name])
-        has_factory = field.default_factory is not dataclasses.MISSING
-        fields[field.name] = (hint, Field(default_factory=field.default_factory) if has_factory else field.default)
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-    return create_model(kind.__name__, __config__=config, **fields)
 
 
 def _form(hint):
     """The hint that pydantic checks. A key without a value stands for an empty section, text or list."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return typing.Annotated[_schema(hint), BeforeValidator(lambda value: {} if value is None else value)]
+        return typing.Annotated[
+            strict_model(hint, _form), BeforeValidator(lambda value: {} if value is None else value)
+        ]
     if origin is typing.Annotated:
         return typing.Annotated[(_form(inner[0]), *hint.__metadata__)]
     if _is_text(hint):
@@ -247,7 +237,7 @@ def _listed(value):
 
 
 def _built(kind: type, checked: BaseModel, where: str, prefix: str):
-    """The dataclass of a validated ``_schema`` model."""
+    """The dataclass of a validated ``strict_model``."""
     values = {}
     for field in dataclasses.fields(kind):
         if field.name not in checked.model_fields_set:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from data_tools.importers.base import Importer
 from data_tools.program import register
-from data_tools.writer import generator
+from data_tools.writer import generator, question_row
 from varytoy.data.boxes import SCALE, Box
 from varytoy.data.boxes import iou as overlap
 from varytoy.options import positive
@@ -92,7 +92,7 @@ def find_words(photos: Sequence[dict]) -> Words:
     nouns: Counter = Counter()
     verbs: Counter = Counter()
     for photo in photos:
-        heads = {_head(phrase) for entity in photo["entities"] for phrase in entity["phrases"]}
+        heads = set(map(_head, _phrases(photo)))
         nouns.update(heads - _NO_NOUNS - set(COLOURS) - {""})
         verbs.update(word for text in _captions(photo) for word in _words(text) if _is_verb(word))
     least = max(2, round(len(photos) / 230))  # 25 of 5,676
@@ -108,7 +108,9 @@ def photo_rows(
     """The samples of a photograph, without id and image. ``paraphrase``: chooses among the prompts of a task."""
     captions = [clean(text) for text in _captions(photo)]
     for caption in captions[:1] if evaluate else captions:
-        yield _row("caption", TASKS["caption"].prompt("", paraphrase), caption, annotations={"references": captions})
+        yield question_row(
+            "caption", TASKS["caption"].prompt("", paraphrase), caption, annotations={"references": captions}
+        )
     things = []
     for entity in photo["entities"]:
         boxes = [tuple(box) for box in entity["boxes"]]
@@ -120,33 +122,25 @@ def photo_rows(
         for phrase in dict.fromkeys(entity["phrases"]):
             box, metadata = Box(phrase, whole), {"type": entity["type"], "boxes": len(boxes)}
             prompt, answer = TASKS["ground"].prompt(phrase, paraphrase), TASKS["ground"].answer(box)
-            yield _row("ground", prompt, answer, [box], metadata=metadata)
+            yield question_row("ground", prompt, answer, [box], metadata=metadata)
     things = _distinct(sorted(things, key=lambda box: (THINGS.index(box.label), box.xyxy)))
     if things:
         answer = TASKS["detect"].answer(things)
         annotations = {"classes": list(THINGS), "all_objects": False}
-        yield _row("detect", TASKS["detect"].prompt(", ".join(THINGS)), answer, things, annotations)
+        yield question_row("detect", TASKS["detect"].prompt(", ".join(THINGS)), answer, things, annotations)
     for kind, question, answers in questions(photo, words, rng):
         annotations = {"references": answers}
         prompt = TASKS["vqa"].prompt(question, paraphrase)
         answer = answers[0] if evaluate else rng.choice(answers)
-        yield _row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
-
-
-def _row(task: str, prompt: str, answer: str, boxes=(), annotations=None, metadata=None) -> dict:
-    messages = [{"role": "user", "content": f"<image>\n{prompt}"}, {"role": "assistant", "content": answer}]
-    row: dict = {"task": task, "messages": messages}
-    rest = {"boxes": [{"label": box.label, "box": list(box.xyxy)} for box in boxes]}
-    rest |= {"annotations": annotations, "metadata": metadata}
-    return row | {key: value for key, value in rest.items() if value}
+        yield question_row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
 
 
 def questions(photo: dict, words: Words, rng: random.Random) -> Iterator[tuple[str, str, list[str]]]:
     """(kind, question, right answers). As many things that are not there are asked for as things that are."""
-    phrases = [phrase for entity in photo["entities"] for phrase in entity["phrases"]]
+    phrases = _phrases(photo)
     said = {word for text in (*_captions(photo), *phrases) for word in _words(text)}
     nouns = set(words.nouns)
-    present = sorted({_head(phrase) for entity in photo["entities"] for phrase in entity["phrases"]} & nouns)
+    present = sorted(set(map(_head, phrases)) & nouns)
     for noun in present:
         yield "presence", f"Is there a {noun}?", ["yes"]
     for noun in _absent(said, words.nouns, len(present), rng):
@@ -193,6 +187,10 @@ def clean(text: str) -> str:
 
 def _captions(photo: dict) -> list[str]:
     return [caption["text"] for caption in photo["captions"]]
+
+
+def _phrases(photo: dict) -> list[str]:
+    return [phrase for entity in photo["entities"] for phrase in entity["phrases"]]
 
 
 def _words(text: str) -> list[str]:

@@ -3,10 +3,9 @@
 import random
 from collections.abc import Iterator
 
-from data_tools.program import Program, output_options, register
+from data_tools.program import Program, generation_options, register
 from data_tools.writer import generator, samples_file
 from varytoy.data.samples import parse_sample
-from varytoy.options import positive
 
 _GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
 _WELCOMES = ("Hello! Give me a picture and I will read it.", "Hello! How can I help?")
@@ -59,9 +58,7 @@ class Dialogue(Program):
     help = "generate text-only conversations"
 
     def options(self, parser):
-        output_options(parser)
-        parser.add_argument("--count", type=positive, default=1000)
-        parser.add_argument("--seed", type=int, default=0)
+        generation_options(parser, "number of conversations")
         parser.add_argument("--name", default="Vary-toy", help="what the model calls itself")
 
     def run(self, options):

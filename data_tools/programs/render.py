@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from data_tools.assets import sources
-from data_tools.program import Program, output_options, register
+from data_tools.program import Program, generation_options, register
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import write_samples
@@ -40,10 +40,8 @@ def _share(text: str) -> float:
 
 
 def _rendering_options(parser: argparse.ArgumentParser) -> None:
-    output_options(parser)
+    generation_options(parser, "number of images")
     parser.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
-    parser.add_argument("--count", type=positive, default=1000, help="number of images")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--split", choices=("train", "test"), default="train", help="test uses held-out fonts, texts and images"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from data_tools.render.colours import CONFUSABLE, PAINTS
 from data_tools.render.pictures import picture_classes
+from data_tools.writer import question_row
 from varytoy.data.boxes import Box
 from varytoy.tasks import TASKS
 
@@ -88,14 +89,9 @@ class _Entry:
     metadata: dict = field(default_factory=dict)
 
     def row(self, name: str, scene: Scene) -> dict:
-        messages = [
-            {"role": "user", "content": f"<image>\n{self.prompt}"},
-            {"role": "assistant", "content": self.answer},
-        ]
-        row: dict = {"id": name, "task": self.task, "messages": messages}
-        boxes = [{"label": box.label, "box": list(box.xyxy)} for box in self.boxes]
-        rest = {"boxes": boxes, "annotations": self.annotations, "metadata": self.metadata | scene.metadata()}
-        return row | {key: value for key, value in rest.items() if value}
+        metadata = self.metadata | scene.metadata()
+        row = question_row(self.task, self.prompt, self.answer, self.boxes, self.annotations, metadata)
+        return {"id": name, **row}
 
 
 # ---- words ----

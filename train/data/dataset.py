@@ -119,10 +119,9 @@ def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random, isola
     """
     merged = []
     for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images)):
-        group = list(group)
-        alone = [sample for sample in group if len(sample.images) != 1 or sample.target_images]
-        merged += alone
-        group = [sample for sample in group if sample not in alone] if alone else group
+        everything = list(group)
+        merged += [sample for sample in everything if not _can_merge(sample)]
+        group = [sample for sample in everything if _can_merge(sample)]
         rng.shuffle(group)
         parts = [group[start : start + turns] for start in range(0, len(group), turns)]
         for part in parts:
@@ -131,6 +130,10 @@ def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random, isola
                 whole = PackedSample(**vars(whole), parts=part)
             merged.append(whole)
     return merged
+
+
+def _can_merge(sample: Sample) -> bool:
+    return len(sample.images) == 1 and not sample.target_images
 
 
 _ORDER = {"caption": 1, "detect": 2}

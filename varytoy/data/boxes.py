@@ -37,6 +37,10 @@ class Box:
             round(y2 * height / SCALE),
         )
 
+    def to_json(self) -> dict:
+        """As in a sample's ``boxes``."""
+        return {"label": self.label, "box": list(self.xyxy)}
+
     @classmethod
     def from_pixels(cls, label: str, xyxy: Sequence[float], width: int, height: int) -> "Box":
         """From pixel corners, clipped to the image."""

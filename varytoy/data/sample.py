@@ -127,7 +127,7 @@ class Sample:
         row: dict = {"id": self.id, "task": self.task, "messages": self.messages, "images": self.images}
         rest = {
             "target_images": self.target_images,
-            "boxes": [{"label": box.label, "box": list(box.xyxy)} for box in self.boxes],
+            "boxes": [box.to_json() for box in self.boxes],
             "annotations": self.annotations.to_json(),
             "metadata": self.metadata,
         }

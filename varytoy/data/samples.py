@@ -14,9 +14,7 @@ default chat. Optional: ``target_images`` (paths of images to generate), ``boxes
 used). LLaVA's ``conversations`` is converted on reading.
 """
 
-import dataclasses
 import errno
-import functools
 import json
 import math
 import os
@@ -28,6 +26,7 @@ from typing import Any
 from varytoy.data.boxes import SCALE, Box, check_label
 from varytoy.data.sample import IMAGE_PLACEHOLDER, ROLES, TASK_NAMES, Annotations, Sample, SampleError
 from varytoy.errors import first_line
+from varytoy.schema import strict_model
 
 _KEYS = {"id", "task", "messages", "images", "target_images", "boxes", "annotations", "metadata"}
 _DEEPEST = 32
@@ -197,7 +196,7 @@ def _annotations(tree: object, where: str) -> Annotations:
         return Annotations()
     from pydantic import ValidationError
 
-    schema = _annotations_schema()
+    schema = strict_model(Annotations)
     try:
         checked = schema.model_validate(tree)
         return Annotations(**{name: getattr(checked, name) for name in checked.model_fields_set})
@@ -208,18 +207,6 @@ def _annotations(tree: object, where: str) -> Annotations:
         raise SampleError(f"{where}: '{key[:120]}': {first['msg']}{known}") from error
     except ValueError as error:
         raise SampleError(f"{where}: 'annotations': {error}") from error
-
-
-@functools.cache
-def _annotations_schema():
-    """A pydantic model of the dataclass, which does not check types itself."""
-    from pydantic import ConfigDict, Field, create_model
-
-    fields = {}
-    for item in dataclasses.fields(Annotations):
-        has_factory = item.default_factory is not dataclasses.MISSING
-        fields[item.name] = (item.type, Field(default_factory=item.default_factory) if has_factory else item.default)
-    return create_model("Annotations", __config__=ConfigDict(extra="forbid", strict=True), **fields)
 
 
 def _paths(names: object, key: str, folder: Path, where: str) -> list[str]:

@@ -18,8 +18,15 @@ class VisionEncoder(nn.Module):
     """
 
     config_class: type[PretrainedConfig]
+    config: PretrainedConfig
     width: int
     stride: tuple[int, int]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the features of an image of the configuration's ``image_size``."""
+        side = self.config.image_size
+        return side // self.stride[0], side // self.stride[1]
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Pixels [I, 3, H, W] -> features [I, h, w, width]; ``sizes`` [I, 2]: height and width in pixels of each image

@@ -30,12 +30,6 @@ class ClipBranch(VisionEncoder):
         self.width, self.stride = config.width, (config.patch_size, config.patch_size)
         self.visual: Any = _transformer(config) if isinstance(config.layers, int) else _residual_network(config)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the features."""
-        side = self.config.image_size // self.config.patch_size
-        return side, side
-
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
         if not isinstance(self.config.layers, int):
             pixels = pixels.contiguous(memory_format=torch.channels_last)

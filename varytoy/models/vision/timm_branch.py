@@ -42,12 +42,6 @@ class TimmBranch(VisionEncoder):
             )
         self.width, self.stride = width, (max(strides), max(strides))
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the features."""
-        side = self.config.image_size // self.config.patch_size
-        return side, side
-
     def train(self, mode: bool = True) -> "TimmBranch":
         super().train(mode)
         for module in self.modules():
