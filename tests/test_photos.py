@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from data_tools.__main__ import main
 from data_tools.assets import image_nets
 from data_tools.assets.packages import SourceError
-from data_tools.importers.entities import clean, on_grid
+from data_tools.importers.entities import clean, find_words, on_grid
 from train.__main__ import main as train
 from train.loop import run
 from train.recipe import load_recipe
@@ -84,6 +84,13 @@ def test_as_many_things_are_absent_as_present_where_there_are_others(photos):
     questions = [sample for sample in imported(photos) if sample.metadata.get("kind") == "presence"]
     answers = Counter((sample.id.split("-")[0], sample.answer) for sample in questions)
     assert answers["8", "yes"] == answers["8", "no"] == 2 and answers["1", "no"] == 2
+
+
+def test_the_words_have_an_order(photos):
+    """Sets of words are ordered by Python's hash seed, which differs between processes."""
+    rows = [json.loads(line) for line in (photos / "photos.jsonl").read_text().splitlines()]
+    nouns = find_words(rows).nouns
+    assert nouns == sorted(nouns) and len(set(nouns)) > 3
 
 
 def test_words_and_boxes_of_the_importer(photos):

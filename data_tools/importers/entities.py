@@ -97,7 +97,7 @@ def find_words(photos: Sequence[dict]) -> Words:
         verbs.update(word for text in _captions(photo) for word in _words(text) if _is_verb(word))
     least = max(2, round(len(photos) / 230))  # 25 of 5,676
     return Words(
-        [noun for noun, count in nouns.items() if count >= least for _ in range(count)],
+        [noun for noun, count in sorted(nouns.items()) if count >= least for _ in range(count)],
         {verb for verb, count in verbs.items() if count >= max(2, round(len(photos) / 380))},
     )
 
