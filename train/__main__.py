@@ -76,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--blocks", type=Path, help="also score a folder of NAME.png with NAME.txt")
     table.add_argument("--text-only", action="store_true", help="without the scenes")
     table.add_argument("--samples", type=Path, help="score a folder of your own samples instead, by task")
+    table.add_argument(
+        "--baselines", type=Path, metavar="SAMPLES", help="with --samples: compare with guesses learned from SAMPLES"
+    )
     table.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer, with --samples")
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
@@ -149,8 +152,18 @@ def _load(options) -> Recipe:
 
 
 def _evaluate(options) -> None:
-    from train.evaluate import evaluate, score_samples, write_table
+    from train.evaluate import compare_samples, evaluate, score_samples, write_table
 
+    if options.baselines:
+        from train.baselines import markdown
+
+        if not options.samples:
+            raise SampleError("--baselines compares scores on --samples: name their folder too")
+        table = compare_samples(options.model, options.samples, options.baselines, options.max_new_tokens)
+        print(markdown(table))
+        if options.write:
+            write_table(table, options.write)
+        return
     if options.samples:
         table = score_samples(options.model, options.samples, options.max_new_tokens)
     else:

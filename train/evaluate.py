@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from tqdm import tqdm
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
+from train.baselines import Guesses, branches_off
+from train.baselines import rows as compare
 from train.data.bad_samples import BadSamples, fault, open_sample
 from train.pages import with_texts
 from train.run_folder import writing
@@ -24,6 +27,8 @@ from varytoy.inference.reader import Reader
 from varytoy.processing.processor import Message
 from varytoy.tasks import TASKS, Task, metrics
 
+_BATCH = 32
+_GREY = (127, 127, 127)
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
 
 
@@ -125,7 +130,7 @@ def _precision(name: str, texts: Sequence[str], samples: Sequence[Sample]) -> di
 def _view(reader: Reader, sample: Sample, blank: bool) -> Image.Image:
     image = open_sample(sample)[0]
     if blank:
-        return Image.new("RGB", image.size, "white")
+        return Image.new("RGB", image.size, "white" if TASKS[sample.task].view == "text" else _GREY)
     return reader.fit_text(image) if TASKS[sample.task].view == "text" else image
 
 
@@ -143,7 +148,7 @@ def answer_all(
     for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
         part = order[start : start + batch]
         requests = [Request(questions[number], [views[number]], task.view, max_new_tokens) for number in part]
-        answers |= zip(part, reader.engine.generate(requests), strict=True)
+        answers |= zip(part, reader.engine_for(task.view).generate(requests), strict=True)
     return [answers[number] for number in range(len(views))]
 
 
@@ -205,6 +210,34 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
     if bad.count:
         scores["bad samples, left out"] = bad.count
     return {name: round(value, 4) for name, value in scores.items()}
+
+
+def compare_samples(model: str, folder: Path, training: Path, max_new_tokens: int = 1024) -> dict[str, dict]:
+    """Scores on samples about pictures, by kind, beside those of baselines (train.baselines) that learn from the
+    samples of ``training``.
+
+    Raises:
+        SampleError: no sample is left.
+    """
+    reader = Reader.from_pretrained(model)
+    bad = BadSamples()
+    samples = [sample for sample in read_samples(folder, on_error=bad) if _can_be_scored(sample, bad)]
+    if not samples:
+        raise SampleError(f"{folder}: no samples with an image that could be scored ({bad.count} bad ones)")
+    guesses = Guesses(training)
+
+    def answer(chosen: Sequence[Sample], way: str) -> list[str]:
+        if not way:
+            return [each.text for each in answers(reader, chosen, batch=_BATCH, max_new_tokens=max_new_tokens)]
+        # Without a picture the same prompt has the same answer.
+        firsts = list({sample.prompt: sample for sample in chosen}.values())
+        context = branches_off(reader.engine_for("picture").model) if way == "off" else nullcontext()
+        with context:
+            said = answers(reader, firsts, blank=True, batch=_BATCH, max_new_tokens=max_new_tokens)
+        text_of = {sample.prompt: each.text for sample, each in zip(firsts, said, strict=True)}
+        return [text_of[sample.prompt] for sample in chosen]
+
+    return compare(samples, guesses, answer)
 
 
 def _by_kind(task: Task, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import torch
+from PIL import ImageOps
 from safetensors.torch import save_file
 from tqdm import tqdm
 
 from train.data.bad_samples import fault
 from train.data.dataset import view_of
-from train.data.feature_cache import FeatureStore, image_key
+from train.data.feature_cache import FeatureStore, feature_key, image_key
+from train.data.mirror import is_mirrored
 from train.recipe import Recipe, RecipeError
 from train.run import Run
 from train.run_folder import write_aside, writing
@@ -44,10 +46,13 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     except RecipeError:  # none, or of other towers: compute all of them
         (folder / "index.json").unlink(missing_ok=True)  # first: it would take the new shards for the old ones
     images: dict[str, tuple[Path, Sample]] = {}
+    digests: dict[Path, str] = {}
     for sample in data.samples:
         for path in sample.image_paths():
             try:
-                images.setdefault(image_key(path), (path, sample))
+                if path not in digests:
+                    digests[path] = image_key(path)
+                images.setdefault(feature_key(digests[path], sample), (path, sample))
             except (OSError, ValueError) as error:  # an invalid file name is a ValueError
                 bad(fault(sample, error))
     missing = [key for key in images if key not in index["shards"]]
@@ -64,6 +69,7 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
                 path, sample = images[key]
                 try:
                     image = open_image(path)
+                    image = ImageOps.mirror(image) if is_mirrored(sample) else image
                     plan = processor.image_processor.plan(image.size, view_of(sample))
                     inputs.append(processor.image_processor([image], [plan]))
                 except Exception as error:  # Pillow raises any type for a damaged file; continue with the others

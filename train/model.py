@@ -39,14 +39,15 @@ class VaryForTraining(VaryForConditionalGeneration):
     loss_parts: dict[str, Tensor] = {}
     """The unweighted losses of the last batch."""
 
-    def add_objectives(self, objectives: Sequence[Objective], frozen: Sequence[str]) -> None:
-        """Add objectives to the text loss; ``frozen``: parts that are not trained."""
+    def add_objectives(self, objectives: Sequence[Objective], frozen: Sequence[str], smoothing: float = 0.0) -> None:
+        """Add objectives to the text loss; ``frozen``: parts that are not trained; ``smoothing``: of the text's
+        targets."""
         self.heads = nn.ModuleDict()
         for objective in objectives:
             head = objective.setup(self, frozen)
             if head is not None:
                 self.heads[objective.name] = head
-        self.objectives = (TextObjective(), *objectives)
+        self.objectives = (TextObjective(smoothing), *objectives)
 
     def train(self, mode: bool = True) -> "VaryForTraining":
         """Frozen parts stay in eval mode, so that their batch norm keeps its statistics."""
@@ -85,7 +86,7 @@ class VaryForTraining(VaryForConditionalGeneration):
             images = {"vocabulary": vocabulary_features, "clip": clip_features}
         supervised = int((labels != IGNORED).sum())
         if not supervised:  # every sample of the batch was bad
-            hidden, _ = self._read(input_ids, attention_mask, images, position_ids)
+            hidden, _, _ = self._read(input_ids, attention_mask, images, position_ids)
             return VaryOutput(loss=hidden.sum() * 0.0)
         targets = targets or {}
         weight_of = {each: each.warmup_weight if self.heads_only else each.weight for each in self.objectives}
@@ -94,15 +95,15 @@ class VaryForTraining(VaryForConditionalGeneration):
             return VaryOutput(loss=next(each for each in self.parameters() if each.requires_grad).sum() * 0.0)
         for objective in active:
             objective.begin(targets)
-        hidden = None
+        hidden = rows = None
         if self.heads_only:
             branches = {branch for objective in active for branch in objective.branches}
             pixels = {"vocabulary": (pixel_values, image_sizes), "clip": (clip_pixel_values,)}
             encoders = {name: encoder for name, encoder in self.encoders.items() if name in branches}
             features = {name: encoder(*pixels[name]) for name, encoder in encoders.items()}
         else:
-            hidden, features = self._read(input_ids, attention_mask, images, position_ids)
-        state = State(labels, features or {}, hidden, image_sizes, targets)
+            hidden, features, rows = self._read(input_ids, attention_mask, images, position_ids)
+        state = State(labels, features or {}, hidden, image_sizes, targets, rows)
         parts: dict[str, tuple[float, Tensor]] = {}
         for objective in active:
             losses = objective.losses(self, self._head(objective), state)
@@ -117,17 +118,18 @@ class VaryForTraining(VaryForConditionalGeneration):
 
     def _read(
         self, input_ids: Tensor, attention_mask: Tensor | None, images: dict, position_ids: Tensor | None = None
-    ) -> tuple[Tensor, dict | None]:
-        """The language model's last hidden states [B, T, D], and the branches' features."""
+    ) -> tuple[Tensor, dict | None, Tensor | None]:
+        """The language model's last hidden states [B, T, D], the branches' features, and the image rows [N, D]."""
         if "vocabulary" in images:
             features = {name: each.to(self.dtype) for name, each in images.items() if each is not None}
-            embeddings = self.fuse(input_ids, self.connect(features))
+            rows = self.connect(features)
+            embeddings = self.fuse(input_ids, rows)
         else:
-            embeddings, features = self.embed(input_ids, **images)
+            embeddings, features, rows = self.embed(input_ids, **images)
         outputs = self.language_model.base_model(
             inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         )
-        return outputs.last_hidden_state, features
+        return outputs.last_hidden_state, features, rows
 
     def save_pretrained(self, folder, state_dict: dict | None = None, **kwargs) -> None:
         """Save the stock model under its public class, and the heads to a separate file, for the next stage."""
@@ -206,7 +208,7 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
     model = VaryForTraining(config)
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
-    model.add_objectives(objectives_of(recipe, data), recipe.freeze)
+    model.add_objectives(objectives_of(recipe, data), recipe.freeze, recipe.train.label_smoothing)
     if recipe.train.weights != "fp32":
         keep_in(model, DTYPES[recipe.train.weights])
     return model

@@ -22,7 +22,7 @@ EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 _OPTIMIZERS = (
     *("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", *EIGHT_BIT),
     *("paged_adamw_32bit", "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit"),
-    *("ademamix", "ademamix_8bit"),
+    *("ademamix", "ademamix_8bit", "muon"),
 )
 Optimizer = Literal[_OPTIMIZERS]
 _SCHEDULES = (
@@ -31,7 +31,7 @@ _SCHEDULES = (
 Schedule = Literal[_SCHEDULES]
 """The Trainer's schedules that need no further settings and no extra package."""
 _MAX_SEED = 2**32 - 1  # NumPy's
-Part = Literal["vision_vocabulary", "clip", "connector", "language_model"]
+Part = Literal["vision_vocabulary", "clip", "connector", "language_model", "pointer"]
 PARTS: tuple[str, ...] = typing.get_args(Part)
 Dtype = Literal["fp32", "bf16", "fp16"]
 _Beta = Annotated[float, Interval(ge=0, lt=1)]
@@ -64,6 +64,8 @@ class DataSettings:
     """Maximum length of an answer in characters; longer samples are left out. 0 for no limit."""
     turns: Annotated[int, Ge(1)] = 1
     """Merge up to this many samples about one image into one conversation, which costs little more than one sample."""
+    mirror: bool = False
+    """Use each sample of a picture mirrored too: boxes and the words left and right exchange their sides."""
     isolated: bool = False
     """With ``turns``: the samples of a conversation share the image but do not see each other, as if each was asked
     first. For decoders with rotary positions."""
@@ -100,7 +102,10 @@ class TrainSettings:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip_norm: Annotated[float, Ge(0)] = 1.0
     optimizer: Optimizer = "adamw_torch"
-    """Any of the Trainer's, e.g. adamw_torch, adamw_bnb_8bit."""
+    """Any of the Trainer's, e.g. adamw_torch, adamw_bnb_8bit; or muon for the matrices of decoder and connector, and
+    AdamW for the rest."""
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of each token's target that is spread over the whole vocabulary."""
     betas: Annotated[list[_Beta], Len(2, 2)] = field(default_factory=lambda: [0.9, 0.999])
     precision: Dtype = "fp32"
     """fp32, bf16 or fp16 (autocast)."""

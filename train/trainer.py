@@ -19,6 +19,7 @@ from train.data.bad_samples import BadSamples
 from train.data.sampler import SizeSampler
 from train.model import VaryForTraining
 from train.optim.in_backward import InBackward
+from train.optim.muon import MATRICES, Muon, is_matrix
 from train.recipe import PARTS, RecipeError
 from train.run_folder import writing
 from train.stage_weights import load_stage
@@ -62,23 +63,25 @@ class VaryTrainer(Trainer):
         super().__init__(**kwargs)
 
     def create_optimizer(self, model=None):
-        if not self.lr_overrides or self.optimizer is not None:
-            return super().create_optimizer(model)
         model = self.model if model is None else model
+        kind, settings = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
+        if self.optimizer is not None or not (self.lr_overrides or kind is Muon):
+            return super().create_optimizer(model)
         decayed = set(self.get_decay_parameter_names(model))
-        groups: dict[tuple[str, bool], list] = {}
+        groups: dict[tuple[str, bool, bool], list] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 part = next((part for part in PARTS if part in name.split(".")), "")
-                groups.setdefault((part, name in decayed), []).append(parameter)
-        kind, settings = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, model)
+                matrix = kind is Muon and is_matrix(model, part, parameter)
+                groups.setdefault((part, name in decayed, matrix), []).append(parameter)
         rows = [
             {
                 "params": parameters,
                 "weight_decay": self.args.weight_decay if decays else 0.0,
                 "lr": self.lr_overrides.get(part, self.args.learning_rate),
+                **({MATRICES: True} if matrix else {}),
             }
-            for (part, decays), parameters in groups.items()
+            for (part, decays, matrix), parameters in groups.items()
         ]
         self.optimizer = kind(rows, **settings)
         return self.optimizer

@@ -5,6 +5,7 @@ Each photograph gives captions, phrases to ground, the boxes of people, animals 
 captions and phrases: is there a thing, how many people, which colour, doing what.
 """
 
+import argparse
 import json
 import random
 import re
@@ -53,6 +54,9 @@ class Entities(Importer):
         super().options(parser)
         parser.add_argument("--suffix", default=".webp", help="of the images' names (default: .webp)")
         parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument(
+            "--presence", type=positive, help="ask for at most so many things that are there (default: all)"
+        )
         parser.add_argument("--bins", type=positive, default=0, help="write boxes on a grid of so many steps a side")
         parser.add_argument(
             "--evaluate", action="store_true", help="one caption a photograph, and standard prompts only"
@@ -67,7 +71,7 @@ class Entities(Importer):
             if options.bins:
                 for entity in photo["entities"]:
                     entity["boxes"] = [[on_grid(side, options.bins) for side in box] for box in entity["boxes"]]
-            for number, row in enumerate(photo_rows(photo, words, rng, paraphrase, options.evaluate)):
+            for number, row in enumerate(photo_rows(photo, words, rng, paraphrase, options)):
                 row["id"] = f"{photo['id']}-{number}"
                 row["images"] = [f"{photo['id']}{options.suffix}"]
                 yield row
@@ -103,9 +107,10 @@ def find_words(photos: Sequence[dict]) -> Words:
 
 
 def photo_rows(
-    photo: dict, words: Words, rng: random.Random, paraphrase: random.Random | None, evaluate: bool
+    photo: dict, words: Words, rng: random.Random, paraphrase: random.Random | None, options: argparse.Namespace
 ) -> Iterator[dict]:
     """The samples of a photograph, without id and image. ``paraphrase``: chooses among the prompts of a task."""
+    evaluate = options.evaluate
     captions = [clean(text) for text in _captions(photo)]
     for caption in captions[:1] if evaluate else captions:
         yield question_row(
@@ -128,19 +133,24 @@ def photo_rows(
         answer = TASKS["detect"].answer(things)
         annotations = {"classes": list(THINGS), "all_objects": False}
         yield question_row("detect", TASKS["detect"].prompt(", ".join(THINGS)), answer, things, annotations)
-    for kind, question, answers in questions(photo, words, rng):
+    for kind, question, answers in questions(photo, words, rng, options.presence):
         annotations = {"references": answers}
         prompt = TASKS["vqa"].prompt(question, paraphrase)
         answer = answers[0] if evaluate else rng.choice(answers)
         yield question_row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
 
 
-def questions(photo: dict, words: Words, rng: random.Random) -> Iterator[tuple[str, str, list[str]]]:
-    """(kind, question, right answers). As many things that are not there are asked for as things that are."""
+def questions(
+    photo: dict, words: Words, rng: random.Random, presence: int | None = None
+) -> Iterator[tuple[str, str, list[str]]]:
+    """(kind, question, right answers). As many things that are not there are asked for as things that are, at most
+    ``presence`` of each."""
     phrases = _phrases(photo)
     said = {word for text in (*_captions(photo), *phrases) for word in _words(text)}
     nouns = set(words.nouns)
     present = sorted(set(map(_head, phrases)) & nouns)
+    if presence is not None and len(present) > presence:
+        present = rng.sample(present, presence)
     for noun in present:
         yield "presence", f"Is there a {noun}?", ["yes"]
     for noun in _absent(said, words.nouns, len(present), rng):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from train.data.bad_samples import BadSamples, fault
 from train.data.dataset import PackedSample, view_of
-from train.data.feature_cache import FeatureStore
+from train.data.feature_cache import FeatureStore, feature_key
 from train.data.item import Item
 from train.data.packing import pack, segment_tensors
 from train.objectives import Objective
@@ -97,7 +97,10 @@ class Collator:
 
     def _with_features(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Tokens and labels, with the features of all images instead of pixels."""
-        rows = [self.features.get(self.features.key(path)) for item in items for path in item.sample.image_paths()]
+        keys = [
+            feature_key(self.features.key(path), item.sample) for item in items for path in item.sample.image_paths()
+        ]
+        rows = [self.features.get(key) for key in keys]
         names = rows[0] if rows else ()
         batch = self.processor.pad([item.encoded for item in items], True)
         return batch | {f"{name}_features": torch.stack([row[name] for row in rows]) for name in names}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset, get_worker_info
 
 from train.data.bad_samples import BadSamples, open_sample
+from train.data.mirror import MirroredSample, is_mirrored, with_mirrored
 from train.objectives.objects import is_complete
 from train.recipe import DataSettings
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
@@ -38,6 +39,8 @@ class SampleDataset(Dataset):
                 if (not source.tasks or sample.task in source.tasks)
                 and (not source.longest or len(sample.answer) <= source.longest)
             ]
+            if source.mirror:
+                samples = with_mirrored(samples)
             if source.turns > 1:
                 rng = random.Random(f"turns:{seed}:{number}")
                 samples = merge_turns(samples, source.turns, rng, source.isolated)
@@ -109,6 +112,9 @@ class PackedSample(Sample):
 
     parts: Sequence[Sample] = ()
 
+    def open_images(self):
+        return self.parts[0].open_images()
+
 
 def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random, isolated: bool = False) -> list[Sample]:
     """Merge consecutive samples of the same image into conversations of up to ``turns`` samples; those with images that
@@ -118,7 +124,7 @@ def merge_turns(samples: Sequence[Sample], turns: int, rng: random.Random, isola
     ``isolated`` they become PackedSamples.
     """
     merged = []
-    for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images)):
+    for _, group in itertools.groupby(samples, key=lambda sample: (sample.folder, sample.images, is_mirrored(sample))):
         everything = list(group)
         merged += [sample for sample in everything if not _can_merge(sample)]
         group = [sample for sample in everything if _can_merge(sample)]
@@ -153,7 +159,8 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
                 messages.append(message)
     complete = [sample for sample in samples if is_complete(sample)]
     boxes, annotations = complete[0].boxes if complete else [], Annotations(all_objects=bool(complete))
-    return Sample(messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder)
+    kind = MirroredSample if is_mirrored(first) else Sample
+    return kind(messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder)
 
 
 def view_of(sample: Sample) -> str:

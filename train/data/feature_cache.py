@@ -13,12 +13,18 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
+from train.data.mirror import is_mirrored
 from train.recipe import RecipeError
 from varytoy.data.sample import Sample
 
 
 def image_key(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def feature_key(image: str, sample: Sample) -> str:
+    """Key of a sample's features, from that of its image."""
+    return f"{image}-mirrored" if is_mirrored(sample) else image
 
 
 class FeatureStore:
@@ -69,9 +75,10 @@ class FeatureStore:
 def check_all(store: FeatureStore, samples: Sequence[Sample]) -> None:
     """Raises RecipeError for the first image without features, because it is new or has changed. An image that
     cannot be opened needs none: its sample is a bad sample."""
-    for path in sorted({path for sample in samples for path in sample.image_paths()}):
+    images = {(path, is_mirrored(sample)): sample for sample in samples for path in sample.image_paths()}
+    for (path, _), sample in sorted(images.items(), key=lambda item: item[0]):
         try:
-            key = store.key(path)
+            key = feature_key(store.key(path), sample)
         except (OSError, ValueError):
             continue
         if key not in store and key not in store.unreadable:

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from PIL import Image
 
+from train.data.dataset import PackedSample
 from train.objectives.locations import glyph_locations
 from varytoy.data.sample import Sample
 from varytoy.processing.plan import ImagePlan
@@ -26,6 +27,13 @@ class Item:
     messages: list[dict]
     encoded: tuple[list[int], list[int]] = ((), ())
     segments: list[int] = field(default_factory=list)
+
+    @property
+    def parts(self) -> list[list[dict]]:
+        """The messages of each conversation of the row."""
+        if isinstance(self.sample, PackedSample):
+            return [part.messages for part in self.sample.parts]
+        return [self.messages]
 
     @cached_property
     def spots(self) -> list[list[tuple[int, float, float]]]:

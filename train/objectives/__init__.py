@@ -4,6 +4,19 @@ from train.objectives.base import OBJECTIVES, Objective, Settings, State
 from train.objectives.guided_attention import GuidedAttention
 from train.objectives.letters import Letters
 from train.objectives.objects import Objects
+from train.objectives.pointer import PointerObjective
+from train.objectives.self_critical import SelfCritical
 from train.objectives.text import TextObjective
 
-__all__ = ["OBJECTIVES", "GuidedAttention", "Letters", "Objective", "Objects", "Settings", "State", "TextObjective"]
+__all__ = [
+    "OBJECTIVES",
+    "GuidedAttention",
+    "Letters",
+    "Objective",
+    "Objects",
+    "PointerObjective",
+    "SelfCritical",
+    "Settings",
+    "State",
+    "TextObjective",
+]

@@ -41,6 +41,7 @@ class State:
         hidden: last hidden states of the decoder [B, T, D]; None in a warm-up.
         image_sizes: [I, 2] height and width in pixels of each image in the padded batch.
         targets: of all objectives, by name.
+        image_rows: the connector's output [N, D]; None in a warm-up.
     """
 
     labels: Tensor
@@ -48,6 +49,7 @@ class State:
     hidden: Tensor | None = None
     image_sizes: Tensor | None = None
     targets: Mapping[str, Tensor] = field(default_factory=dict)
+    image_rows: Tensor | None = None
 
 
 class Objective:

@@ -10,8 +10,9 @@ class TextObjective(Objective):
 
     name = "text"
 
-    def __init__(self):
+    def __init__(self, smoothing: float = 0.0):
         super().__init__(Settings(1.0))
+        self.smoothing = smoothing
 
     def has_targets(self, targets):
         return True
@@ -19,4 +20,7 @@ class TextObjective(Objective):
     def losses(self, model, head, state):
         supervised = int((state.labels != IGNORED).sum())
         weight = model.get_output_embeddings().weight
-        return {"text": chunked_cross_entropy(state.hidden[:, :-1], weight, state.labels[:, 1:]) / supervised}
+        total = chunked_cross_entropy(
+            state.hidden[:, :-1], weight, state.labels[:, 1:], smoothing=self.smoothing if model.training else 0.0
+        )
+        return {"text": total / supervised}

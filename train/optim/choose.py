@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from transformers import Trainer, TrainingArguments
 
 from train.optim.in_backward import InBackward
+from train.optim.muon import Muon
 from train.recipe import EIGHT_BIT, Recipe
 from varytoy.devices.precision import DTYPES
 
@@ -19,6 +20,8 @@ def compute_type(recipe: Recipe) -> torch.dtype:
 def choose_optimizer(recipe: Recipe, arguments: TrainingArguments) -> tuple[type[Optimizer], dict] | None:
     """Class and arguments of the recipe's optimizer, or None for the Trainer's own."""
     chosen, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    if recipe.train.optimizer == "muon":
+        return Muon, options
     eight_bit = recipe.train.optimizer in EIGHT_BIT
     if recipe.train.deepspeed or not (eight_bit or recipe.train.in_backward):
         return None
@@ -70,7 +73,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip_norm,
-        optim=settings.optimizer,
+        optim="adamw_torch" if settings.optimizer == "muon" else settings.optimizer,
         adam_beta1=settings.betas[0],
         adam_beta2=settings.betas[1],
         bf16=settings.precision == "bf16",

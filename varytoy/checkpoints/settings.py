@@ -154,7 +154,7 @@ PROCESSOR: Rules = {
         "mean": several(number(-10, 10), 3, 3),
         "std": several(number(1e-3, 10), 3, 3),
     },
-    "template": one_of("chatml", "vicuna", "jinja"),
+    "template": one_of("chatml", "compact", "vicuna", "jinja"),
     "system": TEXT,
     "places": whole(0, 2**16),
     "place_size": several(_SIDE, 2, 2),

@@ -1,6 +1,8 @@
 """Decoding: greedy, batched, streamed, with a guard against endless repetition, a confidence and a stop reason."""
 
+import functools
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,8 +13,12 @@ from transformers import BatchFeature, LogitsProcessor, StoppingCriteria, Stoppi
 from transformers.generation.streamers import BaseStreamer
 
 from varytoy.data.answer import Answer
+from varytoy.data.boxes import SCALE
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
+
+STRENGTH = 2.0
+"""See ``PointedBoxes``."""
 
 
 def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
@@ -76,6 +82,52 @@ class Confidence(LogitsProcessor):
         return scores
 
 
+class PointedBoxes(LogitsProcessor):
+    """Adds what the model's pointer sees to the scores of the tokens that write boxes.
+
+    The token of a number gains by how near it is to the pointer's; the best of a kind gains nothing, so the pointer
+    does not decide whether a box is written.
+
+    Args:
+        strength: score that a number loses for each hundredth of the image's side it is off.
+    """
+
+    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, strength: float = STRENGTH):
+        self.model, self.strength = model, strength
+        self.first, self.middle, self.last = _number_tokens(processor.tokenizer)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        pointed = self.model.pointed
+        if pointed is None or len(pointed.boxes) != len(scores):
+            return scores
+        boxes = pointed.boxes.float() * SCALE
+        after_first = torch.isin(input_ids[:, -1], self.first[0].to(scores.device))
+        scores = scores.clone()
+        sides = ((self.first, boxes[:, 0]), (self.middle, torch.where(after_first, boxes[:, 1], boxes[:, 2])))
+        for (tokens, values), side in (*sides, (self.last, boxes[:, 3])):
+            if len(tokens):
+                tokens, values = tokens.to(scores.device), values.to(scores.device)
+                off = (values[None] - side[:, None]).abs()
+                scores[:, tokens] -= ((off - off.amin(1, keepdim=True)) * self.strength / 10).to(scores.dtype)
+        return scores
+
+
+@functools.lru_cache(8)
+def _number_tokens(tokenizer) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Ids and numbers of the tokens that write the first number of a box, the two in its middle, and its last."""
+    kinds = (r" ?\[(\d{3}),", r" (\d{3}),", r" (\d{3})\][;,]?")
+    found: list[list[tuple[int, int]]] = [[], [], []]
+    for token, number in tokenizer.get_vocab().items():
+        for kind, pattern in zip(found, kinds, strict=True):
+            match = re.fullmatch(pattern, token)
+            if match:
+                kind.append((number, int(match[1])))
+    return tuple(
+        (torch.tensor([n for n, _ in kind], dtype=torch.long), torch.tensor([float(v) for _, v in kind]))
+        for kind in map(sorted, found)
+    )
+
+
 class _Streamer(BaseStreamer):
     """Passes the texts so far to a callback, a few times a second: of all rows up to the first that is not finished, so
     that text is only ever appended. Incomplete UTF-8 is left out."""
@@ -137,7 +189,7 @@ def generate(
         num_beams=1,
         eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
-        logits_processor=[confidence],
+        logits_processor=[*([PointedBoxes(model, processor)] if model.config.pointer else []), confidence],
         stopping_criteria=criteria,
         streamer=streamer,
     )[:, start:].tolist()

@@ -4,7 +4,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.resources import as_file, files
+from pathlib import Path
 
 from PIL import Image
 
@@ -24,6 +26,8 @@ from varytoy.tasks import Task, get_task
 
 Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
+PICTURES = "pictures"
+"""Folder of a checkpoint for pictures inside that for text."""
 _CONFIDENT = 0.85
 _LONGEST = 20
 """Longer side over shorter side, above which a model that resizes images to a square reads one in pieces."""
@@ -57,12 +61,22 @@ class Reader:
 
     precision: Precision | None = None
 
-    def __init__(self, engine: Engine, name: str = ""):
-        self.engine, self.name = engine, name
+    def __init__(self, engine: Engine, name: str = "", open_pictures: Callable[[], Engine] | None = None):
+        self.engine, self.name, self._open_pictures = engine, name, open_pictures
 
     @property
     def processor(self) -> VaryProcessor:
         return self.engine.processor
+
+    @cached_property
+    def picture_engine(self) -> Engine:
+        """The engine for pictures, which is loaded when the first is asked about; that for text if the checkpoint has
+        no part of its own for them."""
+        return self._open_pictures() if self._open_pictures else self.engine
+
+    def engine_for(self, view: str) -> Engine:
+        """The engine for requests with ``view``, ``"text"`` or ``"picture"``."""
+        return self.picture_engine if view == "picture" else self.engine
 
     @classmethod
     def from_pretrained(
@@ -86,9 +100,10 @@ class Reader:
                 if name == "nano" and not (path / "model.safetensors").is_file():
                     raise ModelError("this installation lacks the embedded model; name another with --model")
                 precision = choose_precision(device, dtype, quantize, is_small(path))
-                model, processor = load_model(path, DTYPES[precision.storage])
-            engine = TransformersEngine(place(model, precision), processor)
-            reader = cls(engine, "vary-nano" if name == "nano" else name)
+                engine = _engine(path, precision)
+                pictures = path / PICTURES if (path / PICTURES / "config.json").is_file() else None
+            open_pictures = (lambda: _engine(pictures, precision)) if pictures else None
+            reader = cls(engine, "vary-nano" if name == "nano" else name, open_pictures)
         except DeviceError as error:
             raise ModelError(str(error)) from error
         reader.precision = precision
@@ -230,7 +245,9 @@ class Reader:
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
         request = Request(messages, [view], task.view, options.max_new_tokens)
-        raw, *_ = self.engine.generate([request], live, options.cancel) or [Answer("", stop_reason="stopped")]
+        raw, *_ = self.engine_for(task.view).generate([request], live, options.cancel) or [
+            Answer("", stop_reason="stopped")
+        ]
         answer = task.parse(raw.text, size, options.argument)
         said = {name: getattr(raw, name) for name in ("stop_reason", "confidence", "tokens", "image")}
         return replace(answer, **said, size=size)
@@ -297,7 +314,7 @@ class Reader:
 
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
-        known = self.processor.prompts
+        known = self.engine_for(task.view).processor.prompts
         if known and task.name not in known:
             raise ValueError(f"this model was trained on {' and '.join(known)}, not {task.name}")
         return known.get(task.name) or task.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
@@ -318,16 +335,23 @@ class Reader:
         """``history`` and the prompt, the oldest turns left out until an answer has room."""
         if not history:
             return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
-        plans = [self.processor.image_processor.plan(view.size, task.view)]
+        engine = self.engine_for(task.view)
+        plans = [engine.processor.image_processor.plan(view.size, task.view)]
         history = list(history)
         while True:
             messages = [*history, {"role": "user", "content": prompt if history else f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
-            length = len(self.processor.encode(messages, plans, False)[0])
-            if not history or length + min(max_new_tokens, 256) <= self.engine.context:
+            length = len(engine.processor.encode(messages, plans, False)[0])
+            if not history or length + min(max_new_tokens, 256) <= engine.context:
                 return messages
             history = history[2:]
             if history:
                 history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
+
+
+def _engine(folder: Path, precision: Precision) -> TransformersEngine:
+    """Load a checkpoint for the chosen device and dtype."""
+    model, processor = load_model(folder, DTYPES[precision.storage])
+    return TransformersEngine(place(model, precision), processor)
 
 
 def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:

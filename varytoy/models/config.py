@@ -131,6 +131,8 @@ class VaryConfig(PretrainedConfig):
         clip_projection_size: the number of the language model's input channels that the CLIP branch fills; the vision
             vocabulary fills the rest. 0 means half.
         image_token_id: the id of ``<imgpad>``, the placeholder of each image token.
+        pointer: whether a pointer finds the boxes that the decoder writes (varytoy.models.pointer); for images of one
+            size.
     """
 
     model_type = "vary"
@@ -146,6 +148,7 @@ class VaryConfig(PretrainedConfig):
     connector: str = "linear"
     clip_projection_size: int = 0
     image_token_id: int = 151859
+    pointer: bool = False
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

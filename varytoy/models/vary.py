@@ -12,6 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from varytoy.models.config import VaryConfig
 from varytoy.models.connectors import build_connector
+from varytoy.models.pointer import Pointed, Pointer
 from varytoy.models.vision import VisionEncoder, build_encoder
 
 CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
@@ -20,9 +21,11 @@ CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPa
 
 @dataclass
 class VaryOutput(CausalLMOutputWithPast):
-    """``image_features``: features of the vision branches by name, [I, h, w, D] each; None without images."""
+    """``image_features``: features of the vision branches by name, [I, h, w, D] each; None without images.
+    ``pointed``: of the last position of each row, if the model has a pointer and each row one image."""
 
     image_features: dict[str, Tensor] | None = None
+    pointed: Pointed | None = None
 
 
 class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -43,7 +46,15 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.clip = build_encoder(config.clip_config) if config.clip_config is not None else None
         self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.pointer = Pointer(config.text_config.hidden_size, self.grid) if config.pointer else None
+        self.pointed: Pointed | None = None
         self.post_init()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the image tokens of an image of the vision vocabulary's ``image_size``."""
+        side, (down, across) = self.config.vocabulary_config.image_size, self.config.vocabulary_config.stride
+        return side // down, side // across
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -89,12 +100,13 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         image_sizes: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Input embeddings of text and images [B, T, D], and the branches' features."""
+    ) -> tuple[Tensor, dict[str, Tensor] | None, Tensor | None]:
+        """Input embeddings of text and images [B, T, D], the branches' features, and the image rows [N, D]."""
         if pixel_values is None:
-            return self.get_input_embeddings()(input_ids), None
+            return self.get_input_embeddings()(input_ids), None, None
         features = self.encode_images(pixel_values, image_sizes, clip_pixel_values)
-        return self.fuse(input_ids, self.connect(features, image_sizes)), features
+        rows = self.connect(features, image_sizes)
+        return self.fuse(input_ids, rows), features, rows
 
     def fuse(self, input_ids: Tensor, rows: Tensor) -> Tensor:
         """Replace the embeddings of the ``<imgpad>`` tokens of input_ids [B, T] by the image rows [N, D].
@@ -129,10 +141,12 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> VaryOutput:
         """input_ids [B, T] with ``<imgpad>`` runs; labels [B, T], -100 where no loss is taken. ``cache`` and
         ``past_key_values`` are two names of the key-value cache; the installed transformers uses one of them."""
-        features = None
+        features = rows = None
         if inputs_embeds is None:
-            inputs_embeds, features = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)
+            inputs_embeds, features, rows = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)
         items = kwargs.pop("num_items_in_batch", None)
+        if self.pointer is not None:
+            kwargs["output_hidden_states"] = True
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -157,7 +171,23 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_features=features,
+            pointed=self._point(outputs, rows),
         )
+
+    def _point(self, outputs: CausalLMOutputWithPast, rows: Tensor | None) -> Pointed | None:
+        """The pointer's view from the last position; the image rows [N, D] are kept with the cache for later steps."""
+        if self.pointer is None:
+            return None
+        last, cache = outputs.hidden_states[-1][:, -1], getattr(outputs, CACHE)
+        if rows is not None and cache is not None:
+            cache.image_rows = rows
+        rows = getattr(cache, "image_rows", rows)
+        fits = rows is not None and len(rows) == len(last) * self.grid[0] * self.grid[1]
+        self.pointed = None
+        if fits:
+            images = torch.arange(len(last), device=last.device)
+            self.pointed = self.pointer(last, rows.view(len(last), -1, last.shape[-1]), images)
+        return self.pointed
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

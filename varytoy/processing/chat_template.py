@@ -16,8 +16,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from varytoy.errors import first_line
 from varytoy.processing.messages import Message
 
-TEMPLATES = ("chatml", "vicuna")
-"""Names of ours: Qwen's (without a newline after ``<|im_end|>``), and that of the OPT vocabulary stage."""
+TEMPLATES = ("chatml", "compact", "vicuna")
+"""Names of ours: Qwen's (without a newline after ``<|im_end|>``), the same without the names of roles, for small
+vocabularies, and that of the OPT vocabulary stage."""
 _MARK = "\ue000{}\ue001"
 _MARKED = re.compile("\ue000(\\d+)\ue001")
 

@@ -25,8 +25,8 @@ class VaryProcessor(ProcessorMixin):
     """Image processor, tokenizer and prompt template of one checkpoint.
 
     Args:
-        template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``), ``"vicuna"`` (the OPT vocabulary stage) or
-            ``"jinja"`` for ``chat_template``.
+        template: ``"chatml"`` (Qwen; no newline after ``<|im_end|>``), ``"compact"`` (the same without roles),
+            ``"vicuna"`` (the OPT vocabulary stage) or ``"jinja"`` for ``chat_template``.
         chat_template: a Jinja template (varytoy.processing.chat_template). One that comes with a stock tokenizer is not
             the model's and is dropped.
         system: the system text; empty for none.
@@ -73,7 +73,7 @@ class VaryProcessor(ProcessorMixin):
             tokenizer = character_tokenizer(characters, config.text_config.vocab_size, chosen.get("places", 0))
         else:
             add_image_tokens(tokenizer, config.image_token_id, config.text_config.vocab_size)
-        if chosen.get("template", "chatml") == "chatml":
+        if chosen.get("template", "chatml") in ("chatml", "compact"):
             if "<|im_end|>" not in tokenizer.get_vocab():
                 raise ValueError(f"the preset '{name}' needs a tokenizer with <|im_start|> and <|im_end|>, as Qwen's")
             tokenizer.eos_token = "<|im_end|>"

@@ -3,6 +3,7 @@
 from varytoy.data.sample import SampleError
 from varytoy.tasks import metrics
 from varytoy.tasks.base import Task
+from varytoy.tasks.cider import cider_d
 
 
 class Caption(Task):
@@ -28,7 +29,7 @@ class Caption(Task):
             SampleError: a sample has neither.
         """
         if self._have_references(samples):
-            return metrics.cider_d(predictions, [sample.annotations.references for sample in samples])
+            return cider_d(predictions, [sample.annotations.references for sample in samples])
         unnamed = next((sample for sample in samples if sample.annotations.object_names is None), None)
         if unnamed is not None:
             raise SampleError(

@@ -3,10 +3,8 @@ apted's, box overlap and average precision COCO's (pycocotools)."""
 
 import contextlib
 import io
-import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from varytoy.data.boxes import Box
@@ -131,45 +129,6 @@ def names_found(text: str, names: Sequence[str]) -> float:
     """Share of the names (as whole words, plural allowed) that the text contains."""
     text = text.casefold()
     return mean(bool(re.search(rf"\b{re.escape(name.casefold())}(?:e?s)?\b", text)) for name in names)
-
-
-def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D (arXiv 1411.5726) of captions against several references each, over the whole set: 1 to 4 words, document
-    frequencies of the references, sigma 6, times 10. Words are runs of letters, digits and apostrophes in lower case.
-
-    By hand, because pycocoevalcap is 100 MB of Java for other metrics; tests/test_tasks.py has its figures.
-    """
-    counted = [[_ngrams(reference) for reference in group] for group in references]
-    frequency: Counter = Counter()
-    for group in counted:
-        frequency.update({ngram for reference in group for ngram in reference})
-    documents = math.log(max(len(counted), 1))
-
-    def vectors(counts: Counter) -> tuple[list[dict], list[float], int]:
-        vector: list[dict] = [{}, {}, {}, {}]
-        for ngram, count in counts.items():
-            vector[len(ngram) - 1][ngram] = count * (documents - math.log(max(1, frequency[ngram])))
-        norms = [math.sqrt(sum(value**2 for value in part.values())) for part in vector]
-        return vector, norms, sum(count for ngram, count in counts.items() if len(ngram) == 2)
-
-    scores = []
-    for prediction, group in zip(predictions, counted, strict=True):
-        hypothesis, norms, length = vectors(_ngrams(prediction))
-        total = 0.0
-        for reference, reference_norms, reference_length in map(vectors, group):
-            penalty = math.exp(-((length - reference_length) ** 2) / (2 * 6.0**2))
-            for n in range(4):
-                common = sum(min(value, reference[n].get(ngram, 0.0)) * reference[n].get(ngram, 0.0)
-                             for ngram, value in hypothesis[n].items())  # fmt: skip
-                if norms[n] and reference_norms[n]:
-                    total += common / (norms[n] * reference_norms[n]) * penalty / 4
-        scores.append(10.0 * total / len(group))
-    return mean(scores)
-
-
-def _ngrams(text: str) -> Counter:
-    words = re.findall(r"[a-z0-9']+", text.lower())
-    return Counter(tuple(words[start : start + n]) for n in range(1, 5) for start in range(len(words) - n + 1))
 
 
 def same_answer(predicted: str, truth: str) -> bool:

@@ -1,0 +1,111 @@
+"""Self-critical sequence training (arXiv 1612.00563): captions that the model samples are rewarded by their CIDEr-D,
+minus the mean of the other samples of the same image (arXiv 2003.09971)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from train.objectives import base
+from varytoy.data.sample import Sample
+from varytoy.processing.processor import IGNORED
+from varytoy.tasks.cider import CiderD
+
+
+@base.register
+class SelfCritical(base.Objective):
+    """Targets: ``self_critical.prompts`` [R, L], padded left with -100, and ``self_critical.groups`` [R, 2]: row of the
+    batch and number of its references. For samples with one image each, and captions with ``references``."""
+
+    name = "self_critical"
+
+    @dataclass
+    class Settings(base.Settings):
+        samples: Annotated[int, Ge(2)] = 5
+        """Captions that are sampled for each image."""
+        max_new_tokens: Annotated[int, Gt(0)] = 28
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.references: list[list[str]] = []
+        self.numbers: dict[tuple[str, ...], int] = {}
+        self.scorer = CiderD(())
+        self.tokenizer = None
+
+    def read_data(self, data):
+        for sample in data.samples:
+            for part in getattr(sample, "parts", (sample,)):
+                references = tuple(part.annotations.references)
+                if part.task == "caption" and references and references not in self.numbers:
+                    self.numbers[references] = len(self.references)
+                    self.references.append(list(references))
+        self.scorer = CiderD(self.references)
+
+    def targets(self, items, batch, processor):
+        self.tokenizer = processor.tokenizer
+        if not items or any(len(item.images) != 1 for item in items):
+            return {}
+        prompts, groups = [], []
+        for row, item in enumerate(items):
+            caption = next((part for part in _parts(item.sample) if _is_caption(part)), None)
+            if caption is not None:
+                prompts.append(processor.encode(caption.messages[:-1], item.plans, False)[0])
+                groups.append((row, self.numbers[tuple(caption.annotations.references)]))
+        if not prompts:
+            return {}
+        padded = torch.full((len(prompts), max(map(len, prompts))), IGNORED)
+        for row, prompt in zip(padded, prompts, strict=True):
+            row[len(row) - len(prompt) :] = torch.tensor(prompt)
+        return {"self_critical.prompts": padded, "self_critical.groups": torch.tensor(groups)}
+
+    def losses(self, model, head, state):
+        prompts, groups = state.targets["self_critical.prompts"], state.targets["self_critical.groups"]
+        count, tokenizer = self.settings.samples, self.tokenizer
+        image_rows = state.image_rows.view(len(state.labels), -1, state.image_rows.shape[-1])[groups[:, 0]]
+        mask = (prompts != IGNORED).long().repeat_interleave(count, 0)
+        prompts = prompts.masked_fill(prompts == IGNORED, tokenizer.pad_token_id)
+        embedded = model.fuse(prompts, image_rows.flatten(0, 1)).repeat_interleave(count, 0)
+        with torch.no_grad():
+            sampled = model.language_model.generate(
+                inputs_embeds=embedded.detach(),
+                attention_mask=mask,
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=self.settings.max_new_tokens,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        written = sampled != tokenizer.pad_token_id
+        advantage, reward = self._advantage(sampled, groups, tokenizer)
+        inputs = torch.cat([embedded, model.get_input_embeddings()(sampled[:, :-1])], 1)
+        mask = torch.cat([mask, written[:, :-1].long()], 1)
+        outputs = model.language_model.base_model(
+            inputs_embeds=inputs, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(0), use_cache=False
+        )
+        hidden = outputs.last_hidden_state[:, embedded.shape[1] - 1 :]
+        logits = F.linear(hidden[written], model.get_output_embeddings().weight).float()
+        chosen = -F.cross_entropy(logits, sampled[written], reduction="none")
+        weights = advantage[:, None].expand(written.shape)[written]
+        return {"self_critical": -(chosen * weights).sum() / written.sum(), "reward": reward}  # the second for the log
+
+    def _advantage(self, sampled: Tensor, groups: Tensor, tokenizer) -> tuple[Tensor, Tensor]:
+        """Each sample's CIDEr-D minus the mean of its image's other samples [R * samples], and the mean CIDEr-D."""
+        count = self.settings.samples
+        texts: Sequence[str] = tokenizer.batch_decode(sampled, skip_special_tokens=True)
+        numbers = groups[:, 1].tolist()
+        scores = [self.scorer.score(text, self.references[numbers[index // count]]) for index, text in enumerate(texts)]
+        rewards = torch.tensor(scores, device=sampled.device).view(-1, count)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (count - 1)
+        return (rewards - others).flatten(), rewards.mean()
+
+
+def _parts(sample: Sample) -> Sequence[Sample]:
+    return getattr(sample, "parts", (sample,))
+
+
+def _is_caption(sample: Sample) -> bool:
+    return sample.task == "caption" and bool(sample.annotations.references)
