@@ -1,7 +1,9 @@
-"""Measured quality of a model: ``evaluation.json`` (metric -> number, as ``train evaluate`` names them)."""
+"""Measured quality of a model: ``evaluation.json`` (metric -> number) beside its weights, and for pictures the table of
+``train evaluate --samples … --baselines …`` in ``pictures/evaluation.json``."""
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -18,14 +20,20 @@ PICTURES = {
 }
 BLANK = ", blank picture"
 """Suffix of a metric measured with blank images, which shows what guessing achieves."""
+TABLE = "pictures/evaluation.json"
+_GUESSES = ("blank", "off", "question only", "fixed")
 LEAST = 0.2
+_ABOVE = 0.05
+"""A score must be so much above that of guesses."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``figures``: metric -> number; empty if nothing was measured."""
+    """``figures``: metric -> number; ``pictures``: kind of question about pictures -> the scores of the model and of
+    guesses. Empty if nothing was measured."""
 
     figures: dict[str, float] = field(default_factory=dict)
+    pictures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def known_error(self) -> str:
         """How well the model reads, for a user; empty if it was not measured."""
@@ -34,38 +42,59 @@ class Measured:
             return ""
         return f"misreads about 1 character in {max(round(1 / rate), 1):,} of clean print"
 
+    def scores(self, task: str) -> tuple[float, float] | None:
+        """The model's score in a task about pictures and that of guesses, each the mean over the kinds of questions;
+        None if it was not measured."""
+        kind = "vqa" if task == "chat" else task
+        rows = [row for name, row in self.pictures.items() if name.split(":")[0] == kind]
+        if rows:
+            guesses = [max((row[name] for name in _GUESSES if name in row), default=0.0) for row in rows]
+            return sum(row["model"] for row in rows) / len(rows), sum(guesses) / len(rows)
+        metric = PICTURES.get(task, "")
+        if metric not in self.figures:
+            return None
+        return self.figures[metric], self.figures.get(metric + BLANK, 0.0)
+
     def is_experimental(self, task: str) -> bool:
         """Whether the task's score is below ``LEAST`` or hardly above guessing, so that its answers are unreliable.
         False if it was not measured."""
-        metric = PICTURES.get(task, "")
-        figure = self.figures.get(metric)
-        return figure is not None and figure < max(LEAST, self.figures.get(metric + BLANK, 0.0) + 0.05)
+        scores = self.scores(task)
+        return scores is not None and scores[0] < max(LEAST, scores[1] + _ABOVE)
 
     def warning(self, task: str) -> str:
         """Warning for users who choose an experimental task; empty for the others."""
-        if not self.is_experimental(task):
+        scores = self.scores(task)
+        if scores is None or not self.is_experimental(task):
             return ""
-        score = self.figures[PICTURES[task]]
-        return f"Experimental: this model scores {score:.0%} in tests of this, so do not rely on its answers."
+        return f"Experimental: this model scores {scores[0]:.0%} in tests of this, so do not rely on its answers."
 
 
 def measured(model: str) -> Measured:
     """Figures of the embedded model (``nano``), a folder or a hub id; empty if they are missing or unreadable."""
+    figures = {name: float(value) for name, value in _read(model, "evaluation.json").items() if _is_figure(value)}
+    table = {}
+    for kind, row in _read(model, TABLE).items():
+        if isinstance(row, dict) and _is_figure(row.get("model")):
+            table[kind] = {name: float(value) for name, value in row.items() if _is_figure(value)}
+    return Measured(figures, table)
+
+
+def _read(model: str, name: str) -> dict:
+    """A JSON object beside a model; empty if it is missing or unreadable."""
     try:
-        content = json.loads(_evaluation(model).read_text(encoding="utf-8"))
+        content = json.loads(_file(model, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return Measured()
-    rows = content.items() if isinstance(content, dict) else ()
-    return Measured({name: float(value) for name, value in rows if _is_figure(value)})
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _is_figure(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _evaluation(model: str) -> Path:
-    """Path of the evaluation. Raises OSError or ValueError if there is none."""
+def _file(model: str, name: str) -> Path:
+    """Path of a file beside a model. Raises OSError or ValueError if there is none."""
     folder = Path(str(files("varytoy") / "nano")) if model == "nano" else Path(model)
     if model == "nano" or folder.exists():
-        return folder / "evaluation.json"
-    return Path(hf_hub_download(model, "evaluation.json"))
+        return folder / name
+    return Path(hf_hub_download(model, name))

@@ -83,6 +83,15 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
 
+    scale = programs.add_parser("calibrate", help="fit a model's confidences to how often it is right, and draw both")
+    scale.add_argument("--model", default="nano", help="nano, a folder or a hub id")
+    scale.add_argument("--pictures", type=Path, help="samples with questions and phrases about pictures")
+    scale.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
+    scale.add_argument("--count", type=positive, default=200, help="rendered blocks")
+    scale.add_argument("--seed", type=int, default=2001)
+    scale.add_argument("--out", type=Path, required=True, help="folder for calibration.json and reliability.png")
+    scale.set_defaults(run=_calibrate, needs=(*_SCORES, "matplotlib"))
+
     export = programs.add_parser("export", help="export a finished run in 16 bits")
     export.add_argument("source", metavar="RUN")
     export.add_argument("out", type=Path)
@@ -173,6 +182,13 @@ def _evaluate(options) -> None:
         print(f"{name:<40} {value:.4f}")
     if options.write:
         write_table(table, options.write)
+
+
+def _calibrate(options) -> None:
+    from train.calibration import calibrate
+
+    for scale in calibrate(options.model, options.pictures, options.source, options.count, options.seed, options.out):
+        print(scale)
 
 
 def _export(options) -> None:

@@ -1,4 +1,4 @@
-"""``blocks`` and ``scenes``: rendered images with their samples."""
+"""``blocks``, ``scenes`` and ``text-pictures``: rendered images with their samples."""
 
 import argparse
 import math
@@ -9,6 +9,7 @@ from data_tools.assets import sources
 from data_tools.program import Program, generation_options, register
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
+from data_tools.render.text_pictures import TextPictures
 from data_tools.writer import write_samples
 from varytoy.options import positive
 
@@ -99,4 +100,17 @@ class Scenes(Program):
 
     def run(self, options):
         renderer = SceneRenderer(options.source, options.seed, options.split, options.size)
+        write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
+
+
+@register
+class PicturesOfText(Program):
+    name = "text-pictures"
+    help = "render pictures of text whose captions say that they are text"
+
+    def options(self, parser):
+        _rendering_options(parser)
+
+    def run(self, options):
+        renderer = TextPictures(options.source, options.seed, options.split)
         write_samples(options.out, options.count, renderer, options.workers, options.overwrite)

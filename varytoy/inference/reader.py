@@ -1,7 +1,7 @@
 """Reader: the high-level interface. ``Reader.from_pretrained("nano").ocr(image)``."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
+from varytoy.inference.calibration import calibrated, read_calibration
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.layout.fitting import cut_long, fit_text
 from varytoy.layout.orientation import turn_back
@@ -57,9 +58,11 @@ class Reader:
         engine: backend that runs the model.
         name: the name, folder or hub id that the model was loaded from.
         precision: device and dtype, if ``from_pretrained`` chose them.
+        calibration: scales of answers' confidences by task (varytoy.inference.calibration).
     """
 
     precision: Precision | None = None
+    calibration: Mapping[str, tuple[float, float]] = {}
 
     def __init__(self, engine: Engine, name: str = "", open_pictures: Callable[[], Engine] | None = None):
         self.engine, self.name, self._open_pictures = engine, name, open_pictures
@@ -102,11 +105,12 @@ class Reader:
                 precision = choose_precision(device, dtype, quantize, is_small(path))
                 engine = _engine(path, precision)
                 pictures = path / PICTURES if (path / PICTURES / "config.json").is_file() else None
+                calibration = _calibration(path)
             open_pictures = (lambda: _engine(pictures, precision)) if pictures else None
             reader = cls(engine, "vary-nano" if name == "nano" else name, open_pictures)
         except DeviceError as error:
             raise ModelError(str(error)) from error
-        reader.precision = precision
+        reader.precision, reader.calibration = precision, calibration
         return reader
 
     def ocr(self, source: Sources, **options) -> Answer | list[Answer]:
@@ -173,6 +177,11 @@ class Reader:
         return answers
 
     def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
+        answer = self._uncalibrated(source, options, password)
+        scale = self.calibration.get(options.task.name)
+        return answer if scale is None else _calibrated(answer, scale)
+
+    def _uncalibrated(self, source: Source, options: "_Options", password: str | None) -> Answer:
         pages = list(open_pages(source, password=password))
         if len(pages) == 1:
             return self._read(pages[0].image, options)
@@ -352,6 +361,27 @@ def _engine(folder: Path, precision: Precision) -> TransformersEngine:
     """Load a checkpoint for the chosen device and dtype."""
     model, processor = load_model(folder, DTYPES[precision.storage])
     return TransformersEngine(place(model, precision), processor)
+
+
+def _calibration(folder: Path) -> Mapping[str, tuple[float, float]]:
+    """The scales of a checkpoint's tasks. Raises ModelError if they are damaged."""
+    try:
+        return {**read_calibration(folder), **read_calibration(folder / PICTURES)}
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def _calibrated(answer: Answer, scale: tuple[float, float]) -> Answer:
+    """The answer with its confidences, and those of its parts, on a measured scale; an empty page keeps its own."""
+    if answer.confidence is not None and answer.tokens:
+        answer.confidence = calibrated(answer.confidence, scale)
+    answer.regions = [
+        region if region.score is None else replace(region, score=calibrated(region.score, scale))
+        for region in answer.regions
+    ]
+    for page in answer.pages:
+        _calibrated(page, scale)
+    return answer
 
 
 def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:

@@ -1,0 +1,241 @@
+"""Boxes found by a pointer, and what pictures add to training: mirrored samples, rewarded captions, Muon."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import noise, tiny_config, tiny_model
+from PIL import Image, ImageOps
+from torchvision.ops import generalized_box_iou
+
+from train.data.dataset import merge_turns
+from train.data.item import Item
+from train.data.mirror import is_mirrored, mirrored, with_mirrored
+from train.objectives.base import State
+from train.objectives.chunked_loss import chunked_cross_entropy
+from train.objectives.pointer import PointerObjective
+from train.objectives.self_critical import SelfCritical
+from train.optim.muon import Muon, orthogonalise
+from varytoy.data.boxes import Box
+from varytoy.data.sample import Annotations, Sample
+from varytoy.inference.generate import PointedBoxes
+from varytoy.models.pointer import Pointed, Pointer, coverage, generalised_iou
+from varytoy.models.vary import VaryForConditionalGeneration
+
+BOXES = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 0.75]])
+
+
+def test_overlap_is_torchvisions_and_coverage_sums_to_one():
+    others = BOXES.flip(0).contiguous()
+    expected = generalized_box_iou(BOXES, others).diagonal()
+    torch.testing.assert_close(generalised_iou(BOXES, others), expected, atol=1e-4, rtol=1e-4)
+    cells = coverage(BOXES, (4, 4))
+    torch.testing.assert_close(cells.sum(1), torch.ones(3))
+    assert cells[2].nonzero().flatten().tolist() == [9]  # row 2, column 1
+
+
+def test_a_pointer_learns_where_something_is():
+    """The bright cells of a grid of 6 x 6."""
+    torch.manual_seed(0)
+    pointer = Pointer(16, (6, 6))
+    optimizer = torch.optim.Adam(pointer.parameters(), 3e-3)
+    state, direction = torch.randn(16), torch.randn(16)
+    for _ in range(150):
+        corners = torch.randint(0, 4, (32, 2)) / 6
+        boxes = torch.cat([corners, corners + 2 / 6], 1)
+        rows = (coverage(boxes, (6, 6)) > 0).float()[..., None] * direction + 0.1 * torch.randn(32, 36, 16)
+        found = pointer(state.expand(32, -1), rows, torch.arange(32))
+        loss = (found.boxes - boxes).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.06
+    assert float(generalised_iou(found.boxes, boxes).mean()) > 0.5
+
+
+@pytest.fixture(scope="module")
+def pointing(tmp_path_factory) -> VaryForConditionalGeneration:
+    return tiny_model(tiny_config(pointer=True))
+
+
+def test_the_pointer_looks_at_each_step(pointing, processor, pictures):
+    """With the key-value cache, whose steps have no image, it sees what it sees without."""
+    side = pointing.config.vocabulary_config.image_size
+    images = [picture.resize((side, side)) for picture in pictures[:2]]
+    inputs = processor(["Where is it?", "Find a dog, please."], images, fit=False)
+    with torch.no_grad():
+        first = pointing(**inputs, position_ids=(inputs["attention_mask"].cumsum(1) - 1).clamp(0), use_cache=True)
+        following = torch.tensor([[7], [8]])
+        mask = torch.cat([inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
+        positions = inputs["attention_mask"].sum(1, keepdim=True)
+        name = "cache" if hasattr(first, "cache") else "past_key_values"
+        step = pointing(
+            following, attention_mask=mask, position_ids=positions, **{name: getattr(first, name)}, use_cache=True
+        )
+        whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], following], 1), "attention_mask": mask}
+        again = pointing(**whole, position_ids=(mask.cumsum(1) - 1).clamp(0), use_cache=False)
+    assert first.pointed.boxes.shape == (2, 4)
+    torch.testing.assert_close(step.pointed.boxes, again.pointed.boxes, atol=1e-5, rtol=1e-5)
+
+
+class _Tokenizer:
+    names = ("[100,", "[200,", " 300,", " 400,", " 500]", " 600];", "word")
+
+    def get_vocab(self):
+        return {name: number for number, name in enumerate(self.names)}
+
+
+def test_numbers_near_the_pointers_gain():
+    processor = type("Processor", (), {"tokenizer": _Tokenizer()})()
+    model = type("Model", (), {"pointed": Pointed(torch.tensor([[0.2, 0.3, 0.4, 0.6]]), torch.zeros(1, 4))})()
+    point = PointedBoxes(model, processor, strength=1.0)
+    scores = torch.zeros(1, 7)
+    assert point(torch.tensor([[6]]), scores).tolist() == [[-10, 0, -10, 0, -10, 0, 0]]  # x2 unless x1 came before
+    assert point(torch.tensor([[0]]), scores).tolist() == [[-10, 0, 0, -10, -10, 0, 0]]
+    model.pointed = None
+    assert torch.equal(point(torch.tensor([[6]]), scores), scores)
+
+
+def photo(task: str = "ground", answer: str = "[100, 200, 300, 400]", prompt: str = "Find a dog at the left.", **rest):
+    messages = [{"role": "user", "content": f"<image>\n{prompt}"}, {"role": "assistant", "content": answer}]
+    return Sample(messages, ["a.png"], "a", task, **rest)
+
+
+def test_the_objective_finds_the_numbers_of_boxes(processor):
+    plan = processor.image_processor.plan((64, 64), "picture")
+    sample = photo("detect", "dog: [100, 200, 300, 400]; cat: [000, 000, 500, 999];")
+    item = Item(sample, [noise(64, 64)], [plan], list(sample.messages))
+    ids, labels = processor.encode(item.messages, [plan], True)
+    targets = PointerObjective(PointerObjective.Settings()).targets(
+        [item], {"labels": torch.tensor([labels])}, processor
+    )
+    written = [processor.tokenizer.decode([ids[position + 1]]) for _, position in targets["pointer.positions"].tolist()]
+    assert written == ["1", "2", "3", "4", "0", "0", "5", "9"]
+    assert targets["pointer.boxes"][4].tolist() == pytest.approx([0, 0, 0.5, 0.999])
+
+
+def test_a_mirrored_sample(tmp_path):
+    noise(40, 20).save(tmp_path / "a.png")
+    sample = photo(boxes=[Box("a dog at the left", (100, 200, 300, 400))], folder=tmp_path)
+    sample.annotations = Annotations(references=["Left of it.", "The right one."])
+    other = mirrored(sample)
+    assert other.prompt == "Find a dog at the right." and other.answer == "[700, 200, 900, 400]"
+    assert other.boxes[0] == Box("a dog at the right", (700, 200, 900, 400))
+    assert other.annotations.references == ["Right of it.", "The left one."]
+    with Image.open(tmp_path / "a.png") as image:
+        assert other.open_images()[0].tobytes() == ImageOps.mirror(image.convert("RGB")).tobytes()
+    assert mirrored(other).messages == sample.messages
+
+
+def test_mirrored_samples_are_packed_apart(tmp_path):
+    noise(40, 20).save(tmp_path / "a.png")
+    samples = [photo(folder=tmp_path), photo("vqa", "yes", "Is it left?", folder=tmp_path)]
+    both = with_mirrored(samples)
+    first, second = merge_turns(both, 8, random.Random(0), isolated=True)
+    assert [is_mirrored(each) for each in (first, second)] == [False, True]
+    assert {part.prompt for part in second.parts} == {"Find a dog at the right.", "Is it right?"}
+    assert first.open_images()[0].tobytes() != second.open_images()[0].tobytes()
+    letters = replace(samples[0], annotations=Annotations(letters="a", letter_positions=[1, 2]))
+    assert with_mirrored([letters]) == [letters]
+
+
+def test_smoothing_is_torchs():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    labels = torch.tensor([1, 2, -100, 4, 10, 0, 3])
+    loss = chunked_cross_entropy(hidden, weight, labels, chunk=3, smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(
+        hidden @ weight.T, labels, ignore_index=-100, reduction="sum", label_smoothing=0.1
+    )
+    torch.testing.assert_close(loss, expected)
+    grads = torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(expected, (hidden, weight))
+    torch.testing.assert_close(*grads)
+
+
+def test_muon_steps_as_torchs_and_resumes():
+    torch.manual_seed(0)
+    values = orthogonalise(torch.randn(40, 30)).svd().S
+    assert 0.6 < float(values.min()) and float(values.max()) < 1.3
+    start, gradients = torch.randn(6, 4), torch.randn(4, 6, 4)
+
+    def stepped(make, resume: bool = False) -> torch.Tensor:
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = make([parameter])
+        for number, gradient in enumerate(gradients):
+            if resume and number == 2:
+                state = optimizer.state_dict()
+                optimizer = make([parameter])
+                optimizer.load_state_dict(state)
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        return parameter.detach()
+
+    def ours(parameters):
+        return Muon([{"params": parameters, "matrices": True}], lr=0.01, scale=2.0, weight_decay=0.1)
+
+    def others(parameters):
+        return Muon([{"params": parameters}], lr=0.01, weight_decay=0.1)
+
+    if hasattr(torch.optim, "Muon"):
+        theirs = stepped(lambda parameters: torch.optim.Muon(parameters, lr=0.02, weight_decay=0.1))
+        torch.testing.assert_close(stepped(ours), theirs, atol=2e-2, rtol=0)  # it computes in bf16
+    torch.testing.assert_close(stepped(others), stepped(lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1)))
+    for make in (ours, others):
+        torch.testing.assert_close(stepped(make), stepped(make, resume=True))
+
+
+def test_captions_that_score_above_their_siblings_gain(processor, monkeypatch):
+    """A model that may write two captions comes to write the one that is right."""
+    from train.model import VaryForTraining
+
+    torch.manual_seed(0)
+    config = tiny_config()
+    model = VaryForTraining(config)
+    right, wrong = "red cow", "big sea"
+    sample = photo("caption", right, "What is in this picture?")
+    sample.annotations = Annotations(references=[right])
+    other = replace(sample, annotations=Annotations(references=["a tall tower"]))
+    data = type("Data", (), {"samples": [sample, other]})()
+    objective = SelfCritical(SelfCritical.Settings(1.0, samples=4, max_new_tokens=12))
+    objective.read_data(data)
+    plan = processor.image_processor.plan((32, 32), "picture")
+    item = Item(sample, [noise(32, 32)], [plan], list(sample.messages))
+    batch = dict(processor.batch([processor.encode(item.messages, [plan], True)], [(item.images[0], plan)], True))
+    targets = objective.targets([item], batch, processor)
+    ids = [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (right, wrong)]
+    end = [processor.tokenizer.eos_token_id]
+    drawn = torch.tensor([[*ids[number], *end] for number in (0, 1, 1, 0)])
+    monkeypatch.setattr(model.language_model, "generate", lambda **options: drawn)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def step() -> dict:
+        rows = model.connect(model.encode_images(batch["pixel_values"], batch["image_sizes"]), batch["image_sizes"])
+        state = State(batch["labels"], {}, torch.zeros(1), batch["image_sizes"], targets, rows)
+        losses = objective.losses(model, None, state)
+        optimizer.zero_grad()
+        losses["self_critical"].backward()
+        optimizer.step()
+        return {name: float(loss) for name, loss in losses.items()}
+
+    first = step()
+    assert first["reward"] > 1.0  # half of the captions are the reference
+    with torch.no_grad():
+        before = _likelihood(model, processor, batch, drawn[:2])
+    for _ in range(10):
+        step()
+    with torch.no_grad():
+        after = _likelihood(model, processor, batch, drawn[:2])
+    assert after[0] - after[1] > before[0] - before[1] + 0.5
+
+
+def _likelihood(model, processor, batch, answers: torch.Tensor) -> list[float]:
+    """Log probability of each answer after the prompt."""
+    prompt = batch["input_ids"][0, : int((batch["labels"][0] != -100).nonzero()[0])]
+    found = []
+    for answer in answers:
+        ids = torch.cat([prompt, answer])[None]
+        logits = model(ids, pixel_values=batch["pixel_values"], image_sizes=batch["image_sizes"]).logits[0]
+        chosen = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(1, answer[:, None])
+        found.append(float(chosen.sum()))
+    return found
