@@ -1,0 +1,69 @@
+"""``python -m train.experiments.nano_pictures PHOTOS OUT``: nano's part for pictures from nothing, in one command.
+
+PHOTOS holds ``train.jsonl`` and ``dev.jsonl`` (photographs as ``data_tools entities`` takes them) with their images in
+``train/`` and ``dev/``. Steps whose result is there are skipped; an interrupted training is resumed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data_tools.__main__ import main as data_tools
+from train.__main__ import main as train
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "nano"
+
+
+def steps(photos: Path, out: Path, suffix: str, overrides: Sequence[str]) -> list[tuple[Path, Callable[[], int]]]:
+    """(result, command) in order; a command returns its exit code. ``overrides``: of both recipes."""
+    data, runs = out / "data", out / "runs"
+    sources, pieces, features = data / "sources", data / "pieces", data / "features"
+    net = sources / "image_nets" / "tf_efficientnet_lite0"
+    shared = [f"data.0.path={data / 'train'}", f"data.1.path={data / 'text'}", f"features={features}", *overrides]
+    first = ["pictures.yaml", f"model.init=[{net}]", f"model.tokenizer={pieces}", *shared]
+    second = ["captions.yaml", f"model.init=[{runs / 'pictures'}]", *shared]
+
+    def photographs(split: str, *options: str) -> Callable[[], int]:
+        images = ["--images", str(photos / split), "--suffix", suffix]
+        return lambda: data_tools(["entities", str(photos / f"{split}.jsonl"), str(data / split), *images, *options])
+
+    def trained(recipe: str, *words: str) -> Callable[[], int]:
+        run = runs / Path(recipe).stem
+        resume = ["--resume"] if any(run.glob("checkpoint-*")) else []
+        return lambda: train(["run", str(RECIPES / recipe), f"output={run}", *words, *resume])
+
+    text = ["text-pictures", str(data / "text"), "--count", "400", "--source", str(sources)]
+    return [
+        (net / "model.safetensors", lambda: data_tools(["fetch", str(sources)])),
+        (data / "train" / "samples.jsonl", photographs("train", "--bins", "64", "--presence", "2")),
+        (data / "dev" / "samples.jsonl", photographs("dev", "--evaluate")),
+        (data / "text" / "samples.jsonl", lambda: data_tools(text)),
+        (
+            pieces / "tokenizer.json",
+            lambda: data_tools(["tokenizer", str(pieces), str(data / "train"), str(data / "text")]),
+        ),
+        (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
+        (runs / "pictures" / "model.safetensors", trained(*first)),
+        (runs / "captions" / "model.safetensors", trained(*second)),
+        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "captions"), str(out / "model")])),
+    ]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.experiments.nano_pictures", description=__doc__)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for both trainings, e.g. train.max_steps=20")
+    parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
+    options = parser.parse_args(words)
+    for result, command in steps(options.photos, options.out, options.suffix, options.overrides):
+        if result.exists():
+            print(f"{result} is there")
+        elif command():
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
