@@ -153,6 +153,8 @@ PROCESSOR: Rules = {
         "clip_mode": one_of("crop", "squash"),
         "mean": several(number(-10, 10), 3, 3),
         "std": several(number(1e-3, 10), 3, 3),
+        "clip_mean": several(number(-10, 10), 3, 3),
+        "clip_std": several(number(1e-3, 10), 3, 3),
     },
     "template": one_of("chatml", "compact", "vicuna", "jinja"),
     "system": TEXT,
