@@ -83,23 +83,18 @@ class ClipConfig(PretrainedConfig):
     select_layer: int = -2
 
 
-class TimmConfig(PretrainedConfig):
-    """A pretrained backbone of timm. Defaults: EfficientNet-lite0 (ImageNet), 7 x 7 tokens of 768.
+class BackboneConfig(PretrainedConfig):
+    """A backbone that a library builds by name.
 
     Args:
-        name: timm's name of the model.
+        name: the library's name of the model.
         image_size: side of the square image in pixels.
-        stages: feature maps to use, by their number in timm's ``feature_info``; finer ones are folded onto the
-            coarsest.
-        patch_size: pixels per token of the coarsest map.
-        width: channels of all maps together, after folding.
+        patch_size: pixels per token.
+        width: channels of a token.
     """
 
-    model_type = "vary_timm"
-
-    name: str = "tf_efficientnet_lite0"
+    name: str = ""
     image_size: int = 224
-    stages: list | tuple = (3, 4)
     patch_size: int = 32
     width: int = 768
 
@@ -116,6 +111,23 @@ class TimmConfig(PretrainedConfig):
     @property
     def output_size(self) -> int:
         return self.width
+
+
+class TimmConfig(BackboneConfig):
+    """A backbone of timm. Defaults: EfficientNet-lite0 (ImageNet), 7 x 7 tokens of 768.
+
+    Args:
+        name: timm's name of the model.
+        stages: feature maps to use, by their number in timm's ``feature_info``; finer ones are folded onto the
+            coarsest.
+        patch_size: pixels per token of the coarsest map.
+        width: channels of all maps together, after folding.
+    """
+
+    model_type = "vary_timm"
+
+    name: str = "tf_efficientnet_lite0"
+    stages: list | tuple = (3, 4)
 
 
 ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig]
