@@ -130,7 +130,22 @@ class TimmConfig(BackboneConfig):
     stages: list | tuple = (3, 4)
 
 
-ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig]
+class OpenClipConfig(BackboneConfig):
+    """The image tower of one of open_clip's models. Defaults: ViT-B/32, 7 x 7 tokens of 768.
+
+    Args:
+        name: open_clip's name of the model. OpenAI's weights need the names that end in ``-quickgelu``.
+        select_layer: the layer whose output is used, counted from the end; a tower of stages (a ResNet, a ConvNeXt)
+            always uses the last stage.
+    """
+
+    model_type = "vary_open_clip"
+
+    name: str = "ViT-B-32"
+    select_layer: int = -2
+
+
+ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig, OpenClipConfig]
 """Configurations of vision branches; ``varytoy.models.vision.base.register`` adds to them."""
 
 
