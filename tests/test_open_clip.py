@@ -1,11 +1,20 @@
-"""An image tower of open_clip as a vision branch."""
+"""An image tower of open_clip as a vision branch, and ``image-net``, which fetches or converts pretrained towers."""
+
+import json
 
 import open_clip
 import pytest
+import timm
 import torch
+from conftest import tiny_config, tiny_model
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from varytoy.models.config import ClipConfig, OpenClipConfig
-from varytoy.models.vision import ClipBranch, OpenClipBranch
+from data_tools.__main__ import main
+from train.stage_weights import load_stage
+from varytoy.inference.reader import Reader
+from varytoy.models.config import ClipConfig, OpenClipConfig, TimmConfig, VaryConfig
+from varytoy.models.vision import ClipBranch, OpenClipBranch, TimmBranch
 
 TEXT = {"context_length": 4, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1}
 MODELS = {
@@ -75,3 +84,90 @@ def test_a_tower_of_stages_gives_its_last_map_and_keeps_its_statistics(name, wid
 def test_a_tower_that_cannot_be_is_said(changes, named):
     with pytest.raises(ValueError, match=named):
         OpenClipBranch(small_config(**changes))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_converted_file_makes_a_model(name, processor, pictures, tmp_path):
+    """The file's weights and the settings beside them, in place of the CLIP branch; saved and read back."""
+    torch.manual_seed(0)
+    theirs = open_clip.create_model(name).eval()
+    (tmp_path / "theirs").mkdir()
+    save_file(theirs.state_dict(), tmp_path / "theirs/open_clip_model.safetensors")
+    arguments = ["image-net", "open_clip", name, str(tmp_path / "net"), "--weights"]
+    assert main([*arguments, str(tmp_path / "theirs/open_clip_model.safetensors")]) == 0
+    origin = json.loads((tmp_path / "net/origin.json").read_text())
+    assert origin["source"].endswith("open_clip_model.safetensors") and origin["licence"] is None
+
+    model = tiny_model(VaryConfig(**tiny_config().to_dict() | {"clip_config": origin["clip_config"]}))
+    for folder in ("theirs", "net"):
+        loaded = load_stage(model, tmp_path / folder)
+        assert not loaded.misfits and loaded.taken == {n for n in model.state_dict() if n.startswith("clip.")}
+    processor.image_processor.clip_size = origin["image_processor"]["clip_size"]
+    inputs = processor(["Read.", "Read this."], pictures)
+    index = -2 if name == "small-vit" else -1
+    with torch.inference_mode():
+        expected = theirs.visual.forward_intermediates(inputs["clip_pixel_values"], indices=[index])
+        torch.testing.assert_close(
+            model.clip(inputs["clip_pixel_values"]), expected["image_intermediates"][0].permute(0, 2, 3, 1)
+        )
+        logits = model(**inputs).logits
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    again = Reader.from_pretrained(str(tmp_path / "model"), "cpu")
+    with torch.inference_mode():
+        assert torch.equal(again.engine.model(**inputs).logits, logits)
+
+
+def test_a_file_of_timm_gives_the_branchs_names(tmp_path):
+    """ConvNeXt's stages have other names where only features are wanted."""
+    theirs = timm.create_model("convnext_atto")
+    with torch.no_grad():
+        for value in theirs.parameters():
+            nn.init.normal_(value, std=0.1)
+    save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
+    arguments = ["image-net", "timm", "convnext_atto", str(tmp_path / "net"), "--weights"]
+    assert main([*arguments, str(tmp_path / "theirs.safetensors")]) == 0
+    origin = json.loads((tmp_path / "net/origin.json").read_text())
+    branch = TimmBranch(TimmConfig(**origin["clip_config"])).eval()
+    branch.load_state_dict(load_file(tmp_path / "net/model.safetensors"))
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = theirs.eval().forward_intermediates(pixels, indices=[3], intermediates_only=True)[0]
+        torch.testing.assert_close(branch(pixels), expected.permute(0, 2, 3, 1))
+    assert origin["image_processor"]["clip_mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["timm", "resnet_of_nobody"], "timm has no model 'resnet_of_nobody'"),
+        (["timm", "resnet18.nobody"], "weights of resnet18.nobody"),
+        (["open_clip", "ViT-of-nobody:openai"], "open_clip has no model 'ViT-of-nobody'"),
+        (["open_clip", "ViT-B-16:nobody"], "datacomp_xl_s13b_b90k"),
+        (["open_clip", "ViT-B-16:openai"], "ViT-B-16-quickgelu"),
+        (["open_clip", "small-vit"], "none: give a file"),
+    ],
+)
+def test_a_net_that_cannot_be_fetched_is_said(words, said, tmp_path, capsys):
+    assert main(["image-net", *words, str(tmp_path / "net")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("library", "name"), [("timm", "convnext_atto"), ("open_clip", "small-vit")])
+def test_another_nets_file_is_refused(library, name, tmp_path, capsys):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors")
+    assert main(["image-net", library, name, str(tmp_path / "net"), "--weights", str(tmp_path / "x.safetensors")]) == 2
+    assert f"x.safetensors does not hold weights of {name}" in capsys.readouterr().err
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("library", ["timm", "open_clip"])
+def test_no_network_is_one_sentence(library, tmp_path, capsys, monkeypatch):
+    def unreachable(*arguments, **settings):
+        raise ConnectionError("no route\nto the hub")
+
+    monkeypatch.setattr(f"{library}.create_model", unreachable)
+    net = {"timm": "resnet18", "open_clip": "ViT-B-32:laion2b_e16"}[library]
+    assert main(["image-net", library, net, str(tmp_path / "net")]) == 2
+    assert capsys.readouterr().err == f"data_tools: cannot fetch the weights of {net}: no route to the hub\n"
