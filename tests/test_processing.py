@@ -290,6 +290,16 @@ def test_clip_crop_keeps_the_centre_and_squash_keeps_everything():
     assert squashed[:, 12].argmax(0).tolist() == [0] * 8 + [1] * 8 + [2] * 8
 
 
+def test_the_clip_branch_has_a_normalisation_of_its_own():
+    made = VaryImageProcessor(size=(64, 64), clip_size=24, clip_mean=(0.5, 0, 0), clip_std=(0.5, 1, 2))
+    usual, pixels = VaryImageProcessor(size=(64, 64), clip_size=24)([noise(24, 24)]), made([noise(24, 24)])
+    assert torch.equal(pixels["pixel_values"], usual["pixel_values"])
+    scale, shift = torch.tensor(CLIP_STD)[:, None, None], torch.tensor(CLIP_MEAN)[:, None, None]
+    plain = usual["clip_pixel_values"][0] * scale + shift
+    expected = torch.stack([plain[0] * 2 - 1, plain[1], plain[2] / 2])
+    torch.testing.assert_close(pixels["clip_pixel_values"][0], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_squash_ignores_the_shape():
     made = VaryImageProcessor(size=(64, 128), stride=(64, 64), clip_size=0)([noise(30, 90)])
     assert made["image_sizes"].tolist() == [[64, 128]]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from train.stage_weights import load_stage
 from varytoy.inference.reader import Reader
 from varytoy.models.config import TimmConfig, VaryConfig
+from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.models.vision import TimmBranch
 
 
@@ -49,7 +50,8 @@ def test_a_model_with_it_takes_the_weights_and_is_read_back(branch, processor, p
     )
     loaded = load_stage(model, tmp_path / "net")
     assert not loaded.misfits and len(loaded.taken) == len(branch.visual.state_dict())
-    processor.image_processor.clip_size = 224
+    pixels = processor.image_processor
+    pixels.clip_size, pixels.clip_mean, pixels.clip_std = 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     inputs = processor(["Read.", "Read this."], pictures)
     with torch.inference_mode():
         logits = model.eval()(**inputs).logits
@@ -57,13 +59,33 @@ def test_a_model_with_it_takes_the_weights_and_is_read_back(branch, processor, p
     processor.save_pretrained(tmp_path / "model")
     again = Reader.from_pretrained(str(tmp_path / "model"), "cpu")
     assert isinstance(again.engine.model.clip, TimmBranch)
+    assert torch.equal(
+        again.processor(["Read.", "Read this."], pictures)["clip_pixel_values"], inputs["clip_pixel_values"]
+    )
     with torch.inference_mode():
         assert torch.equal(again.engine.model(**inputs).logits, logits)
 
 
+def test_buffers_that_no_checkpoint_holds_are_made_again(tmp_path):
+    """Rotary positions."""
+    branch = {"model_type": "vary_timm", "name": "vit_pe_core_tiny_patch16_384", "stages": [0]}
+    branch |= {"image_size": 384, "patch_size": 16, "width": 192}
+    model = tiny_model(VaryConfig(**tiny_config().to_dict() | {"clip_config": branch}))
+    model.save_pretrained(tmp_path)
+    again = VaryForConditionalGeneration.from_pretrained(tmp_path)
+    buffers = dict(again.clip.named_buffers())
+    assert buffers and all(torch.equal(value, buffers[name]) for name, value in model.clip.named_buffers())
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"name": "resnet_of_nobody"}, "resnet_of_nobody"), ({"width": 700}, "768"), ({"stages": [2]}, "patch_size 8")],
+    [
+        ({"name": "resnet_of_nobody"}, "resnet_of_nobody"),
+        ({"width": 700}, "768"),
+        ({"stages": [2]}, "patch_size 8"),
+        ({"stages": [9]}, r"tf_efficientnet_lite0 with the stages \[9\]"),
+        ({"name": "vit_tiny_patch16_224", "stages": [0], "patch_size": 16, "width": 192, "image_size": 256}, "224"),
+    ],
 )
 def test_a_backbone_that_cannot_be_is_said(changes, named):
     with pytest.raises(ValueError, match=named):

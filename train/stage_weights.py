@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from train.recipe import RecipeError
 from varytoy.models.config import VaryConfig
 from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.processing.images import CLIP_MEAN, CLIP_STD
 from varytoy.processing.processor import VaryProcessor
 
 TOWERS = ("vision_vocabulary.", "clip.")
@@ -60,7 +61,11 @@ class Towers:
         config = self.config
         digest = hashlib.sha256()
         settings = [config.vocabulary_config.to_dict(), config.clip_config and config.clip_config.to_dict()]
-        settings.append(processor.image_processor.to_dict())
+        pixels = processor.image_processor.to_dict()
+        for name, usual in (("clip_mean", CLIP_MEAN), ("clip_std", CLIP_STD)):
+            if tuple(pixels[name]) == usual:
+                del pixels[name]  # features from before this setting keep their digest
+        settings.append(pixels)
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for name, tensor in self.tensors():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

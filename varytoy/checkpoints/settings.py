@@ -92,8 +92,8 @@ FOREIGN: Rules = {
 
 OPEN_CLIP: Rules = {"model_cfg": {"quick_gelu": FLAG}}
 
-_BACKBONE: Rules = {"name": TEXT, "stages": several(whole(0, 64), 1, 8)}
-"""Of a branch that is a backbone of timm."""
+_BACKBONE: Rules = {"name": TEXT, "stages": several(whole(0, 64), 1, 8), "select_layer": whole(-256, -1)}
+"""Of a branch that timm or open_clip builds by name."""
 _SWITCHES = dict.fromkeys(("output_hidden_states", "output_attentions", "return_dict", "use_cache"), FLAG)
 OURS: Rules = {
     **_SWITCHES,
@@ -122,7 +122,6 @@ OURS: Rules = {
         "width": _WIDTH,
         "layers": either(whole(1, 256), several(whole(1, 64), 1, 4)),
         "head_width": _HEADS,
-        "select_layer": whole(-256, -1),
     },
     "text_config": {
         **_DECODER,
@@ -153,6 +152,8 @@ PROCESSOR: Rules = {
         "clip_mode": one_of("crop", "squash"),
         "mean": several(number(-10, 10), 3, 3),
         "std": several(number(1e-3, 10), 3, 3),
+        "clip_mean": several(number(-10, 10), 3, 3),
+        "clip_std": several(number(1e-3, 10), 3, 3),
     },
     "template": one_of("chatml", "compact", "vicuna", "jinja"),
     "system": TEXT,

@@ -83,23 +83,18 @@ class ClipConfig(PretrainedConfig):
     select_layer: int = -2
 
 
-class TimmConfig(PretrainedConfig):
-    """A pretrained backbone of timm. Defaults: EfficientNet-lite0 (ImageNet), 7 x 7 tokens of 768.
+class BackboneConfig(PretrainedConfig):
+    """A backbone that a library builds by name.
 
     Args:
-        name: timm's name of the model.
+        name: the library's name of the model.
         image_size: side of the square image in pixels.
-        stages: feature maps to use, by their number in timm's ``feature_info``; finer ones are folded onto the
-            coarsest.
-        patch_size: pixels per token of the coarsest map.
-        width: channels of all maps together, after folding.
+        patch_size: pixels per token.
+        width: channels of a token.
     """
 
-    model_type = "vary_timm"
-
-    name: str = "tf_efficientnet_lite0"
+    name: str = ""
     image_size: int = 224
-    stages: list | tuple = (3, 4)
     patch_size: int = 32
     width: int = 768
 
@@ -118,7 +113,39 @@ class TimmConfig(PretrainedConfig):
         return self.width
 
 
-ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig]
+class TimmConfig(BackboneConfig):
+    """A backbone of timm. Defaults: EfficientNet-lite0 (ImageNet), 7 x 7 tokens of 768.
+
+    Args:
+        name: timm's name of the model.
+        stages: feature maps to use, by their number in timm's ``feature_info``; finer ones are folded onto the
+            coarsest.
+        patch_size: pixels per token of the coarsest map.
+        width: channels of all maps together, after folding.
+    """
+
+    model_type = "vary_timm"
+
+    name: str = "tf_efficientnet_lite0"
+    stages: list | tuple = (3, 4)
+
+
+class OpenClipConfig(BackboneConfig):
+    """The image tower of one of open_clip's models. Defaults: ViT-B/32, 7 x 7 tokens of 768.
+
+    Args:
+        name: open_clip's name of the model. OpenAI's weights need the names that end in ``-quickgelu``.
+        select_layer: the layer whose output is used, counted from the end; a tower of stages (a ResNet, a ConvNeXt)
+            always uses the last stage.
+    """
+
+    model_type = "vary_open_clip"
+
+    name: str = "ViT-B-32"
+    select_layer: int = -2
+
+
+ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig, OpenClipConfig]
 """Configurations of vision branches; ``varytoy.models.vision.base.register`` adds to them."""
 
 

@@ -29,7 +29,8 @@ class VaryImageProcessor(BaseImageProcessor):
         latents: tokens per image if the connector makes a fixed number of them; 0 for one per grid position.
         clip_size: side for the CLIP branch; 0 when there is none.
         clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
-        mean, std: normalisation for the vision vocabulary; the CLIP branch uses CLIP's.
+        mean, std: normalisation for the vision vocabulary.
+        clip_mean, clip_std: normalisation for the CLIP branch; another than CLIP's only if its weights want it.
     """
 
     model_input_names = ["pixel_values", "image_sizes", "clip_pixel_values"]
@@ -47,6 +48,8 @@ class VaryImageProcessor(BaseImageProcessor):
         clip_mode: str = "crop",
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
+        clip_mean: Sequence[float] = CLIP_MEAN,
+        clip_std: Sequence[float] = CLIP_STD,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -55,6 +58,7 @@ class VaryImageProcessor(BaseImageProcessor):
         self.text_size, self.latents = text_size, latents
         self.clip_size, self.clip_mode = clip_size, clip_mode
         self.mean, self.std = tuple(mean), tuple(std)
+        self.clip_mean, self.clip_std = tuple(clip_mean), tuple(clip_std)
 
     def __call__(self, images: Sequence[Image.Image], plans: Sequence[ImagePlan] | None = None) -> BatchFeature:
         """RGB images and their plans (by default those of text) -> pixel_values [I, 3, H, W] padded to the largest,
@@ -68,7 +72,7 @@ class VaryImageProcessor(BaseImageProcessor):
             row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
         tensors = {"pixel_values": pixels, "image_sizes": sizes}
         if self.clip_size:
-            clip = [_normalise(np.asarray(self._clip_image(image)), CLIP_MEAN, CLIP_STD) for image in images]
+            clip = [_normalise(np.asarray(self._clip_image(image)), self.clip_mean, self.clip_std) for image in images]
             tensors["clip_pixel_values"] = torch.stack(clip)
         return BatchFeature(tensors)
 

@@ -1,9 +1,11 @@
 """The interface of the vision branches: pixels in, a grid of features out."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from varytoy.models.config import ENCODER_CONFIGS
+from varytoy.models.config import ENCODER_CONFIGS, BackboneConfig
 
 ENCODERS: dict[str, type["VisionEncoder"]] = {}
 """``model_type`` of a branch's configuration -> its class."""
@@ -35,6 +37,40 @@ class VisionEncoder(nn.Module):
 
     def initialise(self, module: nn.Module) -> bool:
         """Initialise a module that transformers does not know. Returns whether the module is one of these."""
+        return False
+
+
+class Backbone(VisionEncoder):
+    """Base class of the branches that a library builds by name. Batch norm keeps its statistics, in training too."""
+
+    config: BackboneConfig
+
+    def set_shape(self, width: int, patch_size: int, image_size: int | None) -> None:
+        """Take the shape that the library's model has; ``image_size`` None: any.
+
+        Raises:
+            ValueError: the configuration has another one.
+        """
+        config = self.config
+        if (width, patch_size) != (config.width, config.patch_size):
+            raise ValueError(
+                f"{config.name} gives width {width} and patch_size {patch_size} with these settings, not "
+                f"{config.width} and {config.patch_size}"
+            )
+        if image_size not in (None, config.image_size):
+            raise ValueError(f"{config.name} takes images of image_size {image_size}, not {config.image_size}")
+        self.width, self.stride = width, (patch_size, patch_size)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def initialise(self, module: Any) -> bool:
+        if hasattr(module, "init_non_persistent_buffers"):  # timm's; no checkpoint holds them
+            module.init_non_persistent_buffers()
         return False
 
 

@@ -44,7 +44,7 @@ class ClipBranch(VisionEncoder):
         return features.reshape(features.shape[0], *self.grid, features.shape[-1])
 
     def initialise(self, module: nn.Module) -> bool:
-        return _initialise(module)
+        return initialise_open_clip(module)
 
 
 def _transformer(config: ClipConfig) -> nn.Module:
@@ -83,7 +83,7 @@ def _residual_network(config: ClipConfig) -> nn.Module:
 
 
 @torch.no_grad()
-def _initialise(module: nn.Module) -> bool:
+def initialise_open_clip(module: nn.Module) -> bool:
     """Initialise open_clip's modules with bare parameters. Returns whether the module is one of these."""
     from open_clip.modified_resnet import Bottleneck, ModifiedResNet
     from open_clip.transformer import VisionTransformer
