@@ -80,7 +80,7 @@ def test_the_pointer_looks_at_each_step(pointing, processor, pictures):
 
 
 class _Tokenizer:
-    names = ("[100,", "[200,", " 300,", " 400,", " 500]", " 600];", "word")
+    names = ("[100,", "[200,", " 300,", " 400,", " 500]", " 600]", "word", " [900,")
 
     def get_vocab(self):
         return {name: number for number, name in enumerate(self.names)}
@@ -90,9 +90,9 @@ def test_numbers_near_the_pointers_gain():
     processor = type("Processor", (), {"tokenizer": _Tokenizer()})()
     model = type("Model", (), {"pointed": Pointed(torch.tensor([[0.2, 0.3, 0.4, 0.6]]), torch.zeros(1, 4))})()
     point = PointedBoxes(model, processor, strength=1.0)
-    scores = torch.zeros(1, 7)
-    assert point(torch.tensor([[6]]), scores).tolist() == [[-10, 0, -10, 0, -10, 0, 0]]  # x2 unless x1 came before
-    assert point(torch.tensor([[0]]), scores).tolist() == [[-10, 0, 0, -10, -10, 0, 0]]
+    scores = torch.zeros(1, 8)
+    assert point(torch.tensor([[6]]), scores).tolist() == [[-10, 0, -10, 0, -10, 0, 0, 0]]  # x2 unless x1 came before
+    assert point(torch.tensor([[0]]), scores).tolist() == [[-10, 0, 0, -10, -10, 0, 0, 0]]
     model.pointed = None
     assert torch.equal(point(torch.tensor([[6]]), scores), scores)
 
@@ -239,3 +239,18 @@ def _likelihood(model, processor, batch, answers: torch.Tensor) -> list[float]:
         chosen = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(1, answer[:, None])
         found.append(float(chosen.sum()))
     return found
+
+
+def test_equal_images_are_encoded_once(model, processor, pictures, monkeypatch):
+    first, second = pictures[0].resize((64, 64)), noise(64, 64, 5)
+    inputs = processor(["Read."] * 4, [first, first, second, first], "picture", fit=False)
+    images = [inputs[name] for name in ("pixel_values", "image_sizes", "clip_pixel_values")]
+    seen: list[int] = []
+    encode = model.vision_vocabulary.forward
+    monkeypatch.setattr(model.vision_vocabulary, "forward", lambda *all: seen.append(len(all[0])) or encode(*all))
+    with torch.no_grad():
+        together = model.encode_images(*images)
+        alone = [model.encode_images(*(each[n : n + 1] for each in images)) for n in range(4)]
+    assert seen == [3, 1, 1, 1, 1]
+    for name, features in together.items():
+        torch.testing.assert_close(features, torch.cat([each[name] for each in alone]), atol=1e-5, rtol=1e-4)

@@ -94,38 +94,40 @@ class PointedBoxes(LogitsProcessor):
 
     def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, strength: float = STRENGTH):
         self.model, self.strength = model, strength
-        self.first, self.middle, self.last = _number_tokens(processor.tokenizer)
+        self.kinds = _number_tokens(processor.tokenizer)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         pointed = self.model.pointed
         if pointed is None or len(pointed.boxes) != len(scores):
             return scores
-        boxes = pointed.boxes.float() * SCALE
-        after_first = torch.isin(input_ids[:, -1], self.first[0].to(scores.device))
+        x1, y1, x2, y2 = (pointed.boxes.float() * SCALE).T
+        firsts = torch.cat([tokens for side, tokens, _ in self.kinds if side == "first"]).to(scores.device)
+        sides = {"first": x1, "middle": torch.where(torch.isin(input_ids[:, -1], firsts), y1, x2), "last": y2}
         scores = scores.clone()
-        sides = ((self.first, boxes[:, 0]), (self.middle, torch.where(after_first, boxes[:, 1], boxes[:, 2])))
-        for (tokens, values), side in (*sides, (self.last, boxes[:, 3])):
-            if len(tokens):
-                tokens, values = tokens.to(scores.device), values.to(scores.device)
-                off = (values[None] - side[:, None]).abs()
-                scores[:, tokens] -= ((off - off.amin(1, keepdim=True)) * self.strength / 10).to(scores.dtype)
+        for side, tokens, numbers in self.kinds:
+            off = (numbers.to(scores.device)[None] - sides[side][:, None]).abs()
+            loss = (off - off.amin(1, keepdim=True)) * self.strength / 10
+            scores[:, tokens.to(scores.device)] -= loss.to(scores.dtype)
         return scores
 
 
+_NUMBERS = {"first": (r"\[(\d{3}),", r" \[(\d{3}),"), "middle": (r" (\d{3}),",)} | {
+    "last": (r" (\d{3})\]", r" (\d{3})\],", r" (\d{3})\];")
+}
+"""Forms of the tokens that write the first number of a box, the two in its middle, and its last."""
+
+
 @functools.lru_cache(8)
-def _number_tokens(tokenizer) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Ids and numbers of the tokens that write the first number of a box, the two in its middle, and its last."""
-    kinds = (r" ?\[(\d{3}),", r" (\d{3}),", r" (\d{3})\][;,]?")
-    found: list[list[tuple[int, int]]] = [[], [], []]
-    for token, number in tokenizer.get_vocab().items():
-        for kind, pattern in zip(found, kinds, strict=True):
-            match = re.fullmatch(pattern, token)
-            if match:
-                kind.append((number, int(match[1])))
-    return tuple(
-        (torch.tensor([n for n, _ in kind], dtype=torch.long), torch.tensor([float(v) for _, v in kind]))
-        for kind in map(sorted, found)
-    )
+def _number_tokens(tokenizer) -> list[tuple[str, Tensor, Tensor]]:
+    """(key of ``_NUMBERS``, ids, numbers) of each form that the vocabulary has tokens of."""
+    kinds = []
+    for side, forms in _NUMBERS.items():
+        for form in forms:
+            matches = [(number, re.fullmatch(form, token)) for token, number in tokenizer.get_vocab().items()]
+            rows = sorted((number, float(match[1])) for number, match in matches if match)
+            if rows:
+                kinds.append((side, torch.tensor([n for n, _ in rows]), torch.tensor([v for _, v in rows])))
+    return kinds
 
 
 class _Streamer(BaseStreamer):

@@ -34,18 +34,22 @@ class Pointer(nn.Module):
         self.correction = nn.Sequential(
             nn.Linear(2 * width + 8 + rows * columns, hidden), nn.SiLU(), nn.Linear(hidden, 4)
         )
-        y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-        self.register_buffer("centres", torch.stack([x.flatten(), y.flatten()], 1), persistent=False)
+        self.grid = grid
+
+    def centres(self, like: Tensor) -> Tensor:
+        """x and y of each token's middle [P, 2], as fractions of the image."""
+        y, x = ((torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count for count in self.grid)
+        return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], 1)
 
     def forward(self, states: Tensor, rows: Tensor, images: Tensor) -> Pointed:
         """States [N, D], image tokens [I, P, D] and the number of each state's image [N]."""
         query = self.query(states)
-        scores = torch.einsum("nd,npd->np", query, self.key(rows)[images]) / query.shape[1] ** 0.5
+        scores = torch.einsum("nk,npk->np", query, self.key(rows)[images]) / query.shape[1] ** 0.5
         weights = scores.softmax(-1)
-        centres = self.centres.to(weights.dtype)
+        centres = self.centres(weights)
         mean = weights @ centres
         spread = (weights[..., None] * (centres - mean[:, None]) ** 2).sum(1).clamp(min=1e-6).sqrt()
-        seen = torch.einsum("np,npd->nd", weights, self.value(rows)[images])
+        seen = torch.einsum("np,npk->nk", weights, self.value(rows)[images])
         box = torch.cat([mean - _SPREAD * spread, mean + _SPREAD * spread], 1)
         found = torch.cat([query, seen, mean, spread, box, weights * 5], 1)
         return Pointed((box + self.correction(found)).clamp(-0.2, 1.2), scores)

@@ -4,6 +4,7 @@ Shapes: B batch, I images in the batch, H W pixels, h w token grid, N image toke
 """
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,13 @@ from varytoy.models.vision import VisionEncoder, build_encoder
 
 CACHE = "cache" if "cache" in {each.name for each in fields(CausalLMOutputWithPast)} else "past_key_values"
 """Name of the key-value cache in the installed transformers: ``cache`` since 5.24."""
+
+
+class _Runs(NamedTuple):
+    """``first``: indices of the images that differ from the one before; ``number`` [I]: of each image's run."""
+
+    first: Tensor
+    number: Tensor
 
 
 @dataclass
@@ -74,7 +82,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode_images(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, clip_pixel_values: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Images to the features of each branch, [I, h, w, D] by name.
+        """Images to the features of each branch, [I, h, w, D] by name. Outside training, equal images that follow each
+        other, as with several questions about one, are encoded once.
 
         Args:
             pixel_values: [I, 3, H, W] for the vision vocabulary, smaller images padded at the right and bottom.
@@ -82,9 +91,16 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off.
         """
         dtype = self.compute_dtype or self.dtype
+        runs = None if self.training else _runs(pixel_values, image_sizes, clip_pixel_values)
+        if runs is not None:
+            pixel_values, image_sizes, clip_pixel_values = (
+                None if each is None else each[runs.first] for each in (pixel_values, image_sizes, clip_pixel_values)
+            )
         features = {"vocabulary": self.vision_vocabulary(pixel_values.to(dtype), image_sizes)}
         if self.clip is not None and clip_pixel_values is not None:
             features["clip"] = self.clip(clip_pixel_values.to(dtype))
+        if runs is not None:
+            features = {name: each[runs.number] for name, each in features.items()}
         return features
 
     def connect(self, features: dict[str, Tensor], image_sizes: Tensor | None = None) -> Tensor:
@@ -176,15 +192,14 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _point(self, outputs: CausalLMOutputWithPast, rows: Tensor | None) -> Pointed | None:
         """The pointer's view from the last position; the image rows [N, D] are kept with the cache for later steps."""
-        if self.pointer is None:
+        if self.pointer is None or outputs.hidden_states is None:
             return None
         last, cache = outputs.hidden_states[-1][:, -1], getattr(outputs, CACHE)
         if rows is not None and cache is not None:
             cache.image_rows = rows
         rows = getattr(cache, "image_rows", rows)
-        fits = rows is not None and len(rows) == len(last) * self.grid[0] * self.grid[1]
         self.pointed = None
-        if fits:
+        if rows is not None and len(rows) == len(last) * self.grid[0] * self.grid[1]:
             images = torch.arange(len(last), device=last.device)
             self.pointed = self.pointer(last, rows.view(len(last), -1, last.shape[-1]), images)
         return self.pointed
@@ -193,6 +208,18 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module: nn.Module) -> None:
         if not any(encoder.initialise(module) for encoder in self.encoders.values()):
             super()._init_weights(module)
+
+
+def _runs(*pixels: Tensor | None) -> _Runs | None:
+    """Runs of equal images [I, ...], compared in all tensors; None if there are no equal neighbours."""
+    given = [each for each in pixels if each is not None]
+    if len(given[0]) < 2 or given[0].is_meta:
+        return None
+    differs = torch.stack([(each[1:] != each[:-1]).flatten(1).any(1) for each in given]).any(0)
+    if bool(differs.all()):
+        return None
+    starts = torch.cat([differs.new_ones(1), differs])
+    return _Runs(starts.nonzero().flatten(), starts.cumsum(0) - 1)
 
 
 def count_parameters(config: VaryConfig) -> int:
