@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.data.packing import segment_mask
 from train.objectives import base
 from varytoy.data.sample import Sample
 from varytoy.processing.processor import IGNORED
@@ -66,31 +67,46 @@ class SelfCritical(base.Objective):
         prompts, groups = state.targets["self_critical.prompts"], state.targets["self_critical.groups"]
         count, tokenizer = self.settings.samples, self.tokenizer
         image_rows = state.image_rows.view(len(state.labels), -1, state.image_rows.shape[-1])[groups[:, 0]]
-        mask = (prompts != IGNORED).long().repeat_interleave(count, 0)
-        prompts = prompts.masked_fill(prompts == IGNORED, tokenizer.pad_token_id)
-        embedded = model.fuse(prompts, image_rows.flatten(0, 1)).repeat_interleave(count, 0)
+        mask = prompts != IGNORED
+        prompts = prompts.masked_fill(~mask, tokenizer.pad_token_id)
+        embedded = model.fuse(prompts, image_rows.flatten(0, 1))
         with torch.no_grad():
             sampled = model.language_model.generate(
-                inputs_embeds=embedded.detach(),
-                attention_mask=mask,
+                inputs_embeds=embedded.detach().repeat_interleave(count, 0),
+                attention_mask=mask.long().repeat_interleave(count, 0),
                 do_sample=True,
                 top_k=0,
                 max_new_tokens=self.settings.max_new_tokens,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        written = sampled != tokenizer.pad_token_id
         advantage, reward = self._advantage(sampled, groups, tokenizer)
-        inputs = torch.cat([embedded, model.get_input_embeddings()(sampled[:, :-1])], 1)
-        mask = torch.cat([mask, written[:, :-1].long()], 1)
-        outputs = model.language_model.base_model(
-            inputs_embeds=inputs, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(0), use_cache=False
-        )
-        hidden = outputs.last_hidden_state[:, embedded.shape[1] - 1 :]
+        written = sampled != tokenizer.pad_token_id
+        hidden = self._states(model, embedded, mask, sampled, written)
         logits = F.linear(hidden[written], model.get_output_embeddings().weight).float()
         chosen = -F.cross_entropy(logits, sampled[written], reduction="none")
         weights = advantage[:, None].expand(written.shape)[written]
         return {"self_critical": -(chosen * weights).sum() / written.sum(), "reward": reward}  # the second for the log
+
+    def _states(self, model, embedded: Tensor, mask: Tensor, sampled: Tensor, written: Tensor) -> Tensor:
+        """The state that predicts each token of the samples [R * samples, S, D]. The samples of an image share its
+        prompt in one row and do not see each other (train.data.packing)."""
+        count, length = self.settings.samples, sampled.shape[1]
+        answers = model.get_input_embeddings()(sampled).view(len(embedded), count * length, -1)
+        numbers = torch.arange(1, count + 1, device=sampled.device).repeat_interleave(length)
+        own = torch.where(written.view(len(embedded), -1), numbers, -1)
+        segments = torch.cat([torch.where(mask, 0, -1), own], 1)
+        places = (mask.cumsum(1) - 1).clamp(0)
+        after = places[:, -1:] + 1 + torch.arange(length, device=sampled.device).repeat(count)
+        states = model.language_model.base_model(
+            inputs_embeds=torch.cat([embedded, answers], 1),
+            attention_mask=segment_mask(segments, embedded.dtype),
+            position_ids=torch.cat([places, after], 1),
+            use_cache=False,
+        ).last_hidden_state
+        prompt = embedded.shape[1]
+        last = states[:, prompt - 1 : prompt].repeat_interleave(count, 0)
+        return torch.cat([last, states[:, prompt:].reshape(len(sampled), length, -1)[:, :-1]], 1)
 
     def _advantage(self, sampled: Tensor, groups: Tensor, tokenizer) -> tuple[Tensor, Tensor]:
         """Each sample's CIDEr-D minus the mean of its image's other samples [R * samples], and the mean CIDEr-D."""
