@@ -119,13 +119,19 @@ class Demo:
         self.stop.click(lambda session: session.stop(), self.session, None, queue=False, **quiet)
         self.forget.click(self.on_forget, self.session, [self.turns, self.forget], queue=False, **quiet)
         self.task.change(self.on_task, self.task, [self.prompt, self.warning], queue=False, **quiet)
+        self.task.input(self.on_choice, self.session, None, queue=False, **quiet)
         for button, example in zip(self.buttons, self.offered, strict=True):
             chosen = button.click(functools.partial(self.on_example, example), self.session, everything, js=UPWARDS,
                                   **quiet)  # fmt: skip
             chosen.then(**answering)
 
     def on_file(self, session: Session, path: str | None) -> dict:
-        return {**self._open(session, path), self.file: None} if path else {self.file: None}
+        """Show a file, with the task that suits it unless the visitor has chosen one."""
+        if not path:
+            return {self.file: None}
+        changes = {**self._open(session, path), self.file: None}
+        suitable = session.suitable_task if self.picture in changes and not session.chosen else ""
+        return {**changes, self.task: suitable} if suitable in self.tasks else changes
 
     def on_example(self, example: Example, session: Session) -> dict:
         return {**self._open(session, example.path), self.task: example.task, self.prompt: example.prompt}
@@ -139,6 +145,10 @@ class Demo:
         except DocumentError as error:
             return {**self._shown(session), self.notice: gr.update(value=view.notice(sentence(error)), visible=True)}
         return self._shown(session)
+
+    def on_choice(self, session: Session) -> None:
+        """A task that a visitor chose stays for the next files."""
+        session.chosen = True
 
     def on_task(self, task: str | None) -> dict:
         """A prompt box for tasks that take words, and a warning for experimental ones."""

@@ -11,6 +11,7 @@ from PIL import Image
 from demo.view import label, named
 from varytoy.data.documents import DocumentError, Page, open_pages
 from varytoy.errors import first_line
+from varytoy.layout import is_text
 from varytoy.tasks import TASKS, Answer, get_task
 
 HISTORY_TURNS = 6
@@ -37,6 +38,7 @@ class Session:
     size: (width, height) of the page in pixels.
     cancel: event that stops the current answer, or None.
     marked: whether an answer's boxes are drawn on the shown image.
+    chosen: whether the visitor has chosen a task.
     """
 
     name: str = ""
@@ -48,6 +50,14 @@ class Session:
     turns: list[Turn] = field(default_factory=list)
     cancel: threading.Event | None = None
     marked: bool = False
+    chosen: bool = False
+
+    @property
+    def suitable_task(self) -> str:
+        """The task for what the page is; empty without a page."""
+        if self.view is None:
+            return ""
+        return "ocr" if is_text(self.view) else "caption"
 
     def open(self, path: str) -> None:
         """Show the first page of another file. On an error the old file stays, unless only the first page of

@@ -122,6 +122,21 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def photograph() -> Image.Image:
+    """A real one, 512 x 600."""
+    with Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg") as image:
+        return image.convert("RGB")
+
+
+def drawn_photograph(width: int = 640, height: int = 480) -> Image.Image:
+    """Clouds of many colours with details of all sizes."""
+    rng, values = np.random.default_rng(5), np.full((height, width, 3), 128.0)
+    for cells in (3, 6, 12, 24, 48, 96):
+        grid = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        values += (np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)) - 128.0) * 1.8 / cells**0.5
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
 @pytest.fixture
 def pictures() -> list[Image.Image]:
     """Two pictures of which neither holds the other: wide and low, narrow and high."""

@@ -8,6 +8,7 @@ import time
 from importlib.resources import files
 
 import pytest
+from conftest import photograph
 from demo_browser import (
     ADDRESS,
     ARGS,
@@ -129,6 +130,38 @@ def test_experimental(page):
     assert json.loads(kept(page, ".json"))["confidence"] is None
     run(page, "ocr")
     assert "confidence 50%" in page.inner_text("#status p") and page.locator("#warning p").count() == 0
+
+
+def test_task_of_a_picture(page, stub):
+    """A photograph is described and text is read, unless the visitor has chosen what to do."""
+
+    def shown(task: str) -> None:
+        page.wait_for_selector(f"#task label.selected:has(input[value={task}])")
+
+    upload(page, saved(photograph()))
+    shown("caption")
+    assert "experimental" in page.inner_text("#warning").lower()
+    page.click("#run")
+    finished(page)
+    assert stub.asked[-1][1] == "caption"
+    upload(page, saved(written("a few words")))
+    shown("ocr")
+    page.wait_for_selector("#warning p", state="detached")
+    page.click("#examples button >> nth=1")
+    page.wait_for_selector("#answer h1")
+    shown("markdown")
+    upload(page, saved(photograph()))
+    shown("caption")
+    page.check("#task input[value=chat]", force=True)
+    page.wait_for_selector("#prompt", state="visible")
+    for image in (written("other words"), photograph()):
+        upload(page, saved(image))
+        page.wait_for_timeout(300)
+        shown("chat")
+    page.reload()
+    page.wait_for_selector("#examples img >> nth=-1")
+    upload(page, saved(photograph()))
+    shown("caption")
 
 
 def test_save(page):

@@ -7,6 +7,8 @@ import threading
 
 import pypdfium2
 import pytest
+from conftest import photograph
+from demo_browser import Stub, written
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[demo]'")
@@ -16,8 +18,9 @@ from demo import view  # noqa: E402
 from demo.app import main  # noqa: E402
 from demo.line import Line, Waiting, stream  # noqa: E402
 from demo.measured import PICTURES, Measured, measured  # noqa: E402
+from demo.page import Demo  # noqa: E402
 from demo.paragraphs import flow  # noqa: E402
-from demo.pictures import examples  # noqa: E402
+from demo.pictures import Example, examples  # noqa: E402
 from demo.session import SHOWN_SIDE, Session, Turn, asked, open_page, sentence  # noqa: E402
 from varytoy.data.documents import DocumentError  # noqa: E402
 from varytoy.tasks import TASKS, Answer, Region, get_task  # noqa: E402
@@ -175,6 +178,24 @@ def test_session_keeps_little(tmp_path):
     drawn = session.drawn(Turn("detect", "", "", Answer("", [Region((2000, 1500, 3000, 2250))])))
     assert drawn.size == session.view.size and drawn.getpixel((1000, 600)) != (255, 255, 255)
     assert drawn.getpixel((400, 300)) == (255, 255, 255)
+
+
+def test_task_of_a_file(tmp_path):
+    """By what it shows, among those that the model knows, until the visitor chooses one."""
+    text, photo, broken = tmp_path / "text.png", tmp_path / "photo.png", tmp_path / "broken.png"
+    written("a few words").save(text)
+    photograph().save(photo)
+    broken.write_bytes(b"no picture")
+    demo, session = Demo(Stub(), []), Session()
+    assert demo.on_file(session, str(photo))[demo.task] == "caption"
+    assert demo.on_file(session, str(text))[demo.task] == "ocr"
+    assert demo.task not in demo.on_file(session, str(broken)) and demo.task not in demo.on_file(session, None)
+    demo.on_example(Example("", str(text), "markdown"), session)  # is no choice
+    assert demo.on_file(session, str(photo))[demo.task] == "caption"
+    demo.on_choice(session)
+    assert demo.task not in demo.on_file(session, str(text))
+    reader = Demo(Stub(), [], tasks=["ocr", "detect"])
+    assert reader.task not in reader.on_file(Session(), str(photo))
 
 
 def test_page_that_cannot_be_shown(tmp_path):

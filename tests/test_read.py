@@ -11,7 +11,7 @@ import time
 import zlib
 
 import pytest
-from conftest import heed_interrupts
+from conftest import heed_interrupts, photograph
 from PIL import Image, ImageDraw, ImageFont
 from test_documents import make_pdf
 
@@ -104,6 +104,26 @@ def test_each_file_into_a_folder_and_nothing_is_replaced(read, tmp_path):
     assert read(tmp_path / "x.png", "--out", out, "--task", "markdown", "--json")[0] == 0
     row = json.loads((out / "x.png.json").read_text())
     assert row["markdown"] == row["text"] and all(len(block["box"]) == 4 for block in row["blocks"])
+
+
+def test_photographs_are_described_where_no_task_is_named(read, processor, folder, tmp_path):
+    """Each page by itself; ``--task`` and ``--prompt`` decide for all."""
+    photo, pages = tmp_path / "photo.jpg", tmp_path / "pages.tif"
+    photograph().save(photo)
+    picture(tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as first:
+        first.save(pages, save_all=True, append_images=[photograph(), first])
+
+    def tasks(*words) -> list[str]:
+        return [json.loads(line)["task"] for line in read(photo, pages, *words, "--json")[1].splitlines()]
+
+    assert tasks() == ["caption", "ocr", "caption", "ocr"]
+    assert tasks("--task", "ocr") == ["ocr"] * 4 and tasks("--prompt", "Who?") == ["chat"] * 4
+    assert f"{photo} page 1: taken for a photograph" in read(photo)[2]
+    assert "taken for" not in read(photo, "--task", "caption")[2] + read(photo, "--json")[2]
+    processor.prompts = {"ocr": "OCR this image."}
+    processor.save_pretrained(folder)
+    assert tasks() == ["ocr"] * 4
 
 
 def test_what_could_not_be_read_leaves_no_file(read, tmp_path):

@@ -1,5 +1,6 @@
 """Generation, Reader and the command line, with a tiny model of random weights."""
 
+import copy
 import functools
 import itertools
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FakeEngine
+from conftest import FakeEngine, photograph
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from safetensors.torch import load_file, save_file
 from test_documents import make_pdf
@@ -338,6 +339,19 @@ def test_a_page_that_failed_leaves_the_others_markdown():
     broken = Answer("", stop_reason="error", error="page 2 is broken")
     found = join_pages([Answer("# One", markup="# One"), broken])
     assert found.markdown.startswith("# One") and found.error
+
+
+def test_task_where_none_is_named(processor):
+    """Text needs no engine for pictures; a model without captions reads all."""
+    pictures = FakeEngine(copy.deepcopy(processor), sizes)
+    opened = []
+    reader = Reader(FakeEngine(processor, sizes), open_pictures=lambda: opened.append(1) or pictures)
+    assert reader.task_for(page()) == "ocr" and not opened
+    assert reader.task_for(photograph()) == "caption"
+    pictures.processor.prompts = {"detect": "Find all."}
+    assert reader.task_for(photograph()) == "ocr"
+    pictures.processor.prompts["caption"] = "Describe."
+    assert reader.task_for(photograph()) == "caption"
 
 
 def test_boxes_of_an_answer_are_pixels_of_the_file(processor):

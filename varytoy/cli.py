@@ -9,6 +9,7 @@ from varytoy.inference.read import complain, read_files
 from varytoy.options import DTYPE_NAMES, device_options, positive
 from varytoy.tasks import TASKS
 
+_TASK = "what to do (default: ocr for a page of text, caption for a photograph, chat with --prompt)"
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: alone, as stock transformers; onnx: vision"
 
 
@@ -16,10 +17,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="varytoy", description="Small vision-language models that read.")
     parser.add_argument("--version", action="version", version=f"varytoy {__version__}")
     programs = parser.add_subparsers(dest="program", required=True, metavar="COMMAND")
-    read = programs.add_parser("read", help="read images and PDF files, or ask about them")
+    about = "Read images and PDF files, or ask about them. Without a task or a prompt, pages of text are read and"
+    read = programs.add_parser(
+        "read", help="read images and PDF files, or ask about them", description=f"{about} photographs are described."
+    )
     read.add_argument("files", nargs="+", metavar="FILE", help="files, folders, patterns, or - for standard input")
     read.add_argument("--page", type=positive, help="only this page, counted from 1 (default: all)")
-    read.add_argument("--task", choices=list(TASKS), help="what to do (default: ocr, or chat with --prompt)")
+    read.add_argument("--task", choices=list(TASKS), help=_TASK)
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
     device_options(read)

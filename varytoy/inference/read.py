@@ -114,9 +114,9 @@ class Output:
 
 def read_files(options: argparse.Namespace) -> int:
     """Read every file; an error in one file or page does not stop the others. Returns the exit code."""
-    options.task = options.task or ("chat" if options.prompt else "ocr")
+    options.task = options.task or ("chat" if options.prompt else "")  # "": each page's own
     try:
-        TASKS[options.task].prompt(options.prompt)
+        TASKS[options.task or "ocr"].prompt(options.prompt)
     except ValueError as error:
         return complain(str(error))
     for stream in (sys.stdout, sys.stderr):  # for characters that the terminal's encoding lacks
@@ -175,7 +175,8 @@ def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) 
     options = output.options
     try:
         start = time.perf_counter()
-        answer = reader.ask(page.image, options.task, options.prompt, max_new_tokens=options.max_new_tokens)
+        task = options.task or reader.task_for(page.image)
+        answer = reader.ask(page.image, task, options.prompt, max_new_tokens=options.max_new_tokens)
         seconds = time.perf_counter() - start
     except (ValueError, RuntimeError, MemoryError) as error:
         sentence = str(error) if isinstance(error, DocumentError) else f"{item.name}: {error}"
@@ -185,9 +186,11 @@ def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) 
         return False
     output.answered = True
     if options.json:
-        output.row(stream, row_of(reader.name, item.name, page, answer, seconds))
+        output.row(stream, row_of(reader.name, item.name, page, task, answer, seconds))
     else:
         output.text(stream, item, page, answer.text)
+        if task == "caption" and not options.task:
+            complain(f"{item.name} page {page.number}: taken for a photograph and described; --task ocr reads it")
     for sentence in _remarks(answer):
         complain(f"{item.name} page {page.number}: {sentence}")
     page.forget()
@@ -214,7 +217,7 @@ def _remarks(answer: Answer) -> Iterator[str]:
         yield "the answer was cut; give a larger --max-new-tokens"
 
 
-def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) -> dict:
+def row_of(model: str, name: str, page: Page, task: str, answer: Answer, seconds: float) -> dict:
     """The row that ``--json`` prints for a page. Boxes are xyxy in pixels of an image of ``width`` x ``height``."""
     return {
         "file": name,
@@ -222,6 +225,7 @@ def row_of(model: str, name: str, page: Page, answer: Answer, seconds: float) ->
         "pages": page.page_count,
         "width": page.image.width,
         "height": page.image.height,
+        "task": task,
         "text": answer.text,
         **({} if answer.markdown is None else {"markdown": answer.markdown}),
         "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],

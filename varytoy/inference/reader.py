@@ -277,6 +277,14 @@ class Reader:
         joined.pages, joined.size = [], image.size
         return joined
 
+    def task_for(self, image: Image.Image) -> str:
+        """The task of an image for which none was named: ``caption`` for a photograph if the model was trained on it,
+        else ``ocr``."""
+        if layout.is_text(image):
+            return "ocr"  # and a checkpoint's part for pictures is not loaded
+        known = self.picture_engine.processor.prompts
+        return "caption" if not known or "caption" in known else "ocr"
+
     def read_page(
         self,
         image: Image.Image,

@@ -88,11 +88,11 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     return contrast > np.maximum(0.4 * _spread(strongest, 32, grey.shape), max(26.0, 4.5 * noise))
 
 
-def _working(image: Image.Image) -> tuple[np.ndarray, float]:
+def _working(image: Image.Image, most: int | None) -> tuple[np.ndarray, float]:
     """Grey [H, W] at the working size, and that size over the page's: tiny letters need more pixels to separate."""
     grey = image.convert("L")
     pixels = grey.width * grey.height
-    scale = 2.0 if pixels < 800_000 else min(1.0, (WORK_PIXELS / pixels) ** 0.5)
+    scale = 2.0 if pixels < 800_000 and most is None else min(1.0, ((most or WORK_PIXELS) / pixels) ** 0.5)
     if scale != 1.0:
         size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
         grey = grey.resize(size, Image.BICUBIC if scale > 1 else Image.BOX)
@@ -377,7 +377,7 @@ def _look_inside(grey: np.ndarray, mask: np.ndarray, boxes: np.ndarray, areas: n
         if areas[k] < 0.4 * width[k] * tall[k] and (np.abs(part[::2, ::2] - page) > 40).mean() < 0.35:
             continue  # a frame or a drawing, not a photograph
         own = np.median(part[ink]) if ink.any() else page
-        paper = own if (np.abs(part[ink] - own) < 14).mean() > 0.6 else page
+        paper = own if ink.any() and (np.abs(part[ink] - own) < 14).mean() > 0.6 else page
         away = np.abs(part - paper)
         mask[y0:y1, x0:x1] = away > max(30.0, 0.4 * float(np.quantile(away[::2, ::2], 0.995)))
     return bool(solid.any())
@@ -406,13 +406,15 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
 class Ink:
     """The ink mask of an image, computed once for all measurements.
 
+    ``most``: limit for the pixels, for a quick look: less than ``WORK_PIXELS``, and small images are not enlarged.
+
     Attributes:
         grey: [H, W] bytes at the working size; ``scale``: working size over image size.
         mask: [H, W], true where there is ink.
     """
 
-    def __init__(self, image: Image.Image):
-        self.grey, self.scale = _working(image)
+    def __init__(self, image: Image.Image, most: int | None = None):
+        self.grey, self.scale = _working(image, most)
         self.mask = _ink(self.grey)
 
     @cached_property
