@@ -1,20 +1,21 @@
 """Photographs: the importer of captions and phrases, word pieces, weights of an image net, the model for pictures."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
 import torch
-from conftest import RECIPES, noise
+from conftest import noise
+from PIL import Image
 from safetensors.torch import load_file
 
 from data_tools.__main__ import main
 from data_tools.assets import image_nets
 from data_tools.assets.packages import SourceError
 from data_tools.importers.entities import clean, find_words, on_grid
-from train.__main__ import main as train
-from train.loop import run
-from train.recipe import load_recipe
+from train import contact_sheet
+from train.experiments import nano_pictures
 from varytoy.data.samples import read_samples
 from varytoy.inference.reader import Reader
 from varytoy.models.config import TimmConfig, VaryConfig, read_preset
@@ -137,33 +138,63 @@ def test_an_image_nets_weights_come_under_timms_names(net):
 
 
 @pytest.mark.slow
-def test_the_model_for_pictures_learns_a_photograph(net, photos, monkeypatch):
-    """Features, training on packed questions, and answers from the finished folder: all of the recipe but its size."""
-    samples = photos / "data"
-    monkeypatch.chdir(photos)
-    words = [str(photos / "photos.jsonl"), str(samples), "--images", str(photos / "photos"), "--suffix", ".png"]
-    assert main(["entities", *words, "--bins", "64", "--limit", "34"]) == 0
-    assert main(["tokenizer", str(photos / "pieces"), str(samples), "--size", "700"]) == 0
-    overrides = [
-        f"model.init={net[0] / 'converted'}",
-        f"model.tokenizer={photos / 'pieces'}",
-        f"data.0.path={samples}",
-        f"output={photos / 'run'}",
-        "train.max_steps=140",
-        "train.learning_rate=2.0e-3",
-        "train.batch_size=4",
-        "train.warmup=5",
-        "features=features",
-    ]
-    recipe = str(RECIPES / "nano" / "pictures.yaml")
-    assert train(["features", recipe, *overrides]) == 0
-    run(load_recipe(recipe, overrides))
-    reader = Reader.from_pretrained(str(photos / "run"), "cpu")
-    assert reader.engine.model.config.connector == "encoder"
-    answer = reader.ask(photos / "photos" / "0.png", "vqa", "How many people are there?", max_new_tokens=8)
+def test_the_model_for_pictures_learns_a_photograph(net, photos, source):
+    """The one command that makes it: features, both trainings, export; and answers from the finished folder."""
+    root = photos / "photos"
+    (photos / "photos.jsonl").rename(root / "train.jsonl")
+    (root / "dev.jsonl").write_text((root / "train.jsonl").read_text())
+    for split in ("train", "dev"):
+        (root / split).mkdir()
+        for file in root.glob("*.png"):
+            shutil.copy(file, root / split)
+    shutil.copytree(source, photos / "out" / "data" / "sources")
+    weights = photos / "out" / "data" / "sources" / "image_nets" / "tf_efficientnet_lite0"
+    shutil.copytree(net[0] / "converted", weights)
+    words = [str(root), str(photos / "out"), "--suffix", ".png", "--text-count", "4"]
+    short = ["train.batch_size=4", "train.warmup=5", "train.save_steps=1000"]
+    assert nano_pictures.main([*words, *short, "first:train.max_steps=90", "second:train.max_steps=6"]) == 0
+    assert nano_pictures.main([*words, *short]) == 0  # all is there
+    reader = Reader.from_pretrained(str(photos / "out" / "model"), "cpu")
+    assert reader.engine.model.config.connector == "encoder" and reader.engine.model.pointer is not None
+    answer = reader.ask(root / "0.png", "vqa", "How many people are there?", max_new_tokens=8)
     assert answer.text == "1"
-    (region,) = reader.ground(photos / "photos" / "0.png", "a man", max_new_tokens=16).objects
-    assert abs(region.box[0] - 22) <= 4 and abs(region.box[3] - 202) <= 4  # pixels of 224
+    (region,) = reader.ground(root / "0.png", "a man", max_new_tokens=16).objects
+    assert abs(region.box[0] - 22) <= 12 and abs(region.box[3] - 202) <= 12  # pixels of 224
+
+
+def test_pictures_of_text_say_so(source, tmp_path):
+    words = [str(tmp_path / "out"), "--count", "2", "--source", str(source), "--workers", "1"]
+    assert main(["text-pictures", *words]) == 0
+    samples = list(read_samples(tmp_path / "out"))
+    assert {sample.task for sample in samples} == {"caption", "vqa", "detect"} and len(samples) == 16
+    assert all("text" in sample.answer for sample in samples if sample.task == "caption")
+    assert max(samples[0].open_images()[0].size) <= 448
+
+
+def test_coco_captions(tmp_path):
+    noise(32, 24).save(tmp_path / "a.png")
+    tree = {
+        "images": [{"id": 3, "file_name": "a.png"}],
+        "annotations": [{"image_id": 3, "caption": "a cat sits ."}, {"image_id": 3, "caption": "One cat."}],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(tree))
+    words = ["coco-captions", str(tmp_path / "captions.json"), str(tmp_path / "out"), "--images", str(tmp_path)]
+    assert main(words) == 0
+    samples = list(read_samples(tmp_path / "out"))
+    assert [sample.answer for sample in samples] == ["A cat sits.", "One cat."]
+    assert samples[1].annotations.references == ["A cat sits.", "One cat."]
+    (tmp_path / "captions.json").write_text('{"images": [{}]}')
+    assert main([*words, "--overwrite"]) == 2
+
+
+def test_the_worst_answers_are_drawn(photos, tmp_path):
+    samples = [sample for sample in imported(photos, "--evaluate") if sample.task == "vqa"]
+    texts = [sample.answer for sample in samples[1:]]
+    rows = contact_sheet.worst(["nothing", *texts], samples, 3)
+    assert rows[0][1:] == ("nothing", 0.0) and [score for *_, score in rows[1:]] == [1.0, 1.0]
+    contact_sheet.draw(rows, tmp_path / "sheets" / "vqa.png")
+    with Image.open(tmp_path / "sheets" / "vqa.png") as sheet:
+        assert sheet.width > 1500
 
 
 def test_the_preset_for_pictures_is_small():

@@ -79,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--baselines", type=Path, metavar="SAMPLES", help="with --samples: compare with guesses learned from SAMPLES"
     )
+    table.add_argument(
+        "--worst", type=Path, metavar="FOLDER", help="with --samples: draw the 20 worst answers of each task"
+    )
     table.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer, with --samples")
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
@@ -174,7 +177,7 @@ def _evaluate(options) -> None:
             write_table(table, options.write)
         return
     if options.samples:
-        table = score_samples(options.model, options.samples, options.max_new_tokens)
+        table = score_samples(options.model, options.samples, options.max_new_tokens, options.worst)
     else:
         picture_source = None if options.text_only else options.source
         table = evaluate(options.model, options.source, picture_source, options.count, options.seed, options.blocks)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
+from train import contact_sheet
 from train.baselines import Guesses, branches_off
 from train.baselines import rows as compare
 from train.data.bad_samples import BadSamples, fault, open_sample
@@ -27,7 +28,7 @@ from varytoy.inference.reader import Reader
 from varytoy.processing.processor import Message
 from varytoy.tasks import TASKS, Task, metrics
 
-_BATCH = 32
+_BATCH, _WORST = 32, 20
 _GREY = (127, 127, 127)
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
 
@@ -177,9 +178,10 @@ def evaluate(
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[str, float]:
+def score_samples(model: str, folder: Path, max_new_tokens: int = 1024, worst: Path | None = None) -> dict[str, float]:
     """Scores on a user's own samples: the metric of each of their tasks. Of a conversation the last answer is scored.
-    Samples that cannot be answered or scored are reported, counted and skipped.
+    Samples that cannot be answered or scored are reported, counted and skipped. ``worst``: a folder for contact sheets
+    ``TASK.png`` of the 20 worst answers of each task.
 
     Raises:
         SampleError: no sample is left.
@@ -199,6 +201,8 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024) -> dict[
             task = TASKS[name]
             scores[f"{name}, {len(chosen)} samples: {task.metric_of(chosen)}"] = task.score(texts, chosen)
             scores |= _by_kind(task, texts, chosen)
+            if worst is not None:
+                contact_sheet.draw(contact_sheet.worst(texts, chosen, _WORST), worst / f"{name}.png")
             if name == "detect":
                 scores |= _precision(name, texts, chosen)
             if name == "ocr":

@@ -33,6 +33,8 @@ _NO_VERBS = set(
     "spring king ring wing nothing using having following including surrounding crossing wedding earring parking "
     "bowling".split()
 )
+_BARE = 0.25
+"""Share of the training questions that do not ask for a short answer."""
 _SAME = 0.7
 """Overlap from which two boxes are of one thing."""
 
@@ -135,7 +137,8 @@ def photo_rows(
         yield question_row("detect", TASKS["detect"].prompt(", ".join(THINGS)), answer, things, annotations)
     for kind, question, answers in questions(photo, words, rng, options.presence):
         annotations = {"references": answers}
-        prompt = TASKS["vqa"].prompt(question, paraphrase)
+        bare = paraphrase is not None and rng.random() < _BARE  # as people ask in a chat
+        prompt = question if bare else TASKS["vqa"].prompt(question, paraphrase)
         answer = answers[0] if evaluate else rng.choice(answers)
         yield question_row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
 

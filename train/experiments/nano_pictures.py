@@ -11,18 +11,28 @@ from pathlib import Path
 
 from data_tools.__main__ import main as data_tools
 from train.__main__ import main as train
+from varytoy.options import positive
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "nano"
 
 
-def steps(photos: Path, out: Path, suffix: str, overrides: Sequence[str]) -> list[tuple[Path, Callable[[], int]]]:
-    """(result, command) in order; a command returns its exit code. ``overrides``: of both recipes."""
+def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
+    """(result, command) in order; a command returns its exit code."""
+    photos, out, suffix = options.photos, options.out, options.suffix
     data, runs = out / "data", out / "runs"
     sources, pieces, features = data / "sources", data / "pieces", data / "features"
     net = sources / "image_nets" / "tf_efficientnet_lite0"
-    shared = [f"data.0.path={data / 'train'}", f"data.1.path={data / 'text'}", f"features={features}", *overrides]
-    first = ["pictures.yaml", f"model.init=[{net}]", f"model.tokenizer={pieces}", *shared]
-    second = ["captions.yaml", f"model.init=[{runs / 'pictures'}]", *shared]
+    shared = [f"data.0.path={data / 'train'}", f"data.1.path={data / 'text'}", f"features={features}"]
+    first = [
+        "pictures.yaml",
+        f"model.init=[{net}]",
+        f"model.tokenizer={pieces}",
+        *shared,
+        *_own("first", options.overrides),
+    ]
+    again = [f"data.{number}.path={data / 'train'}" for number in (2, 3)]
+    second = ["captions.yaml", f"model.init=[{runs / 'pictures'}]", *again, *shared]
+    second += _own("second", options.overrides)
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix]
@@ -33,7 +43,7 @@ def steps(photos: Path, out: Path, suffix: str, overrides: Sequence[str]) -> lis
         resume = ["--resume"] if any(run.glob("checkpoint-*")) else []
         return lambda: train(["run", str(RECIPES / recipe), f"output={run}", *words, *resume])
 
-    text = ["text-pictures", str(data / "text"), "--count", "400", "--source", str(sources)]
+    text = ["text-pictures", str(data / "text"), "--count", str(options.text_count), "--source", str(sources)]
     return [
         (net / "model.safetensors", lambda: data_tools(["fetch", str(sources)])),
         (data / "train" / "samples.jsonl", photographs("train", "--bins", "64", "--presence", "2")),
@@ -50,14 +60,26 @@ def steps(photos: Path, out: Path, suffix: str, overrides: Sequence[str]) -> lis
     ]
 
 
+def _own(stage: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides of both trainings, and those of ``stage``."""
+    of_both = [each for each in overrides if not each.startswith(("first:", "second:"))]
+    return of_both + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
+
+
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.experiments.nano_pictures", description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for both trainings, e.g. train.max_steps=20")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="for both trainings; for one of them with first: or second: in front",
+    )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
+    parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")
     options = parser.parse_args(words)
-    for result, command in steps(options.photos, options.out, options.suffix, options.overrides):
+    for result, command in steps(options):
         if result.exists():
             print(f"{result} is there")
         elif command():

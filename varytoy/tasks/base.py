@@ -21,6 +21,7 @@ class Task:
         prompts: wordings of the prompt; the first is the default. ``{}`` is the argument, if the task takes one.
         view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
         metric: name of the value that ``score`` returns.
+        is_error: whether ``score`` is an error rate, of which less is better.
         takes: description of the argument for users; None if there is none.
         class_prompts: prompts with an argument that is optional.
     """
@@ -29,6 +30,7 @@ class Task:
     prompts: Sequence[str]
     view: str = "picture"
     metric: str = "exact match"
+    is_error: bool = False
     takes: str | None = None
     class_prompts: Sequence[str] = ()
 
@@ -67,6 +69,10 @@ class Task:
         (``metrics.same_answer``) with the sample's answer or another of its ``references``."""
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(_is_right(text, sample) for text, sample in pairs)
+
+    def scores(self, predictions: Sequence[str], samples: Sequence[Sample]) -> list[float]:
+        """Score of each sample by itself."""
+        return [self.score([text], [sample]) for text, sample in zip(predictions, samples, strict=True)]
 
 
 def _is_right(text: str, sample: Sample) -> bool:

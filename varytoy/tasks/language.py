@@ -3,7 +3,7 @@
 from varytoy.data.sample import SampleError
 from varytoy.tasks import metrics
 from varytoy.tasks.base import Task
-from varytoy.tasks.cider import cider_d
+from varytoy.tasks.cider import CiderD, cider_d
 
 
 class Caption(Task):
@@ -37,6 +37,14 @@ class Caption(Task):
             )
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(metrics.names_found(text, sample.annotations.object_names) for text, sample in pairs)
+
+    def scores(self, predictions, samples):
+        """CIDEr-D with the document frequencies of all samples, or as ``score``."""
+        if not self._have_references(samples):
+            return super().scores(predictions, samples)
+        references = [sample.annotations.references for sample in samples]
+        scorer = CiderD(references)
+        return [scorer.score(*pair) for pair in zip(predictions, references, strict=True)]
 
 
 class Vqa(Task):

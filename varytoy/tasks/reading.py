@@ -7,7 +7,7 @@ from varytoy.tasks.base import Answer, Task
 class Ocr(Task):
     name = "ocr"
     view = "text"
-    metric = "character error rate"
+    metric, is_error = "character error rate", True
     prompts = (
         "Provide the OCR results of this image.",
         "Read the text in this image.",
