@@ -24,7 +24,7 @@ def test_the_whole_table(source, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("data_tools.assets.sources.HELD_OUT_FONTS", ("DejaVu Sans",))
     assert main(["evaluate", "--source", str(folder), "--count", "2"]) == 0
     printed = capsys.readouterr().out
-    for name in ("blank pages left empty", "detection F1", "grounding accuracy", "right, CLIP off", "captions"):
+    for name in ("blank pages left empty", "detection F1", "grounding accuracy", "right, vision off", "captions"):
         assert name in printed
 
 

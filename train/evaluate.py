@@ -89,7 +89,7 @@ class Evaluator:
             if task == "detect":
                 scores |= _precision("detection", texts, chosen)
             if task in ("vqa", "caption"):
-                scores[f"{name}, CLIP off"] = self._score(task, chosen, clip=False)
+                scores[f"{name}, vision off"] = self._score(task, chosen, vision=False)
             if task == "vqa":
                 scores[f"{name}, blank picture"] = self._score(task, chosen, blank=True)
         return scores
@@ -105,7 +105,7 @@ class Evaluator:
 def answers(
     reader: Reader,
     samples: Sequence[Sample],
-    clip: bool = True,
+    vision: bool = True,
     blank: bool = False,
     batch: int = 8,
     max_new_tokens: int = 1024,
@@ -113,13 +113,9 @@ def answers(
     """The model's raw answers, each image read in one pass; in the order of ``samples``, all of one task."""
     views = [_view(reader, sample, blank) for sample in samples]
     questions = [sample.messages[:-1] for sample in samples]
-    branch = reader.engine.model.clip
-    try:
-        if not clip:
-            reader.engine.model.clip = None
-        return answer_all(reader, questions, views, TASKS[samples[0].task], batch, max_new_tokens)
-    finally:
-        reader.engine.model.clip = branch
+    task = TASKS[samples[0].task]
+    with nullcontext() if vision else branches_off(reader.engine_for(task.view).model):
+        return answer_all(reader, questions, views, task, batch, max_new_tokens)
 
 
 def _precision(name: str, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
@@ -235,9 +231,7 @@ def compare_samples(model: str, folder: Path, training: Path, max_new_tokens: in
             return [each.text for each in answers(reader, chosen, batch=_BATCH, max_new_tokens=max_new_tokens)]
         # Without a picture the same prompt has the same answer.
         firsts = list({sample.prompt: sample for sample in chosen}.values())
-        context = branches_off(reader.engine_for("picture").model) if way == "off" else nullcontext()
-        with context:
-            said = answers(reader, firsts, blank=True, batch=_BATCH, max_new_tokens=max_new_tokens)
+        said = answers(reader, firsts, way != "off", True, _BATCH, max_new_tokens)
         text_of = {sample.prompt: each.text for sample, each in zip(firsts, said, strict=True)}
         return [text_of[sample.prompt] for sample in chosen]
 
