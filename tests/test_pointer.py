@@ -90,9 +90,11 @@ def test_numbers_near_the_pointers_gain():
     processor = type("Processor", (), {"tokenizer": _Tokenizer()})()
     model = type("Model", (), {"pointed": Pointed(torch.tensor([[0.2, 0.3, 0.4, 0.6]]), torch.zeros(1, 4))})()
     point = PointedBoxes(model, processor, strength=1.0)
-    scores = torch.zeros(1, 8)
-    assert point(torch.tensor([[6]]), scores).tolist() == [[-10, 0, -10, 0, -10, 0, 0, 0]]  # x2 unless x1 came before
-    assert point(torch.tensor([[0]]), scores).tolist() == [[-10, 0, 0, -10, -10, 0, 0, 0]]
+    scores, no = torch.zeros(1, 8), float("-inf")
+    said = [point(torch.tensor([ids]), scores).tolist()[0] for ids in ([6, 6], [6, 0], [0, 2], [2, 3])]
+    assert said[0] == [-10, 0, -10, 0, -10, 0, 0, 0]  # a box may begin
+    assert said[1] == [no, no, 0, -10, no, no, no, no] and said[2] == [no, no, -10, 0, no, no, no, no]
+    assert said[3] == [no, no, no, no, -10, 0, no, no]  # its last number
     model.pointed = None
     assert torch.equal(point(torch.tensor([[6]]), scores), scores)
 

@@ -132,15 +132,25 @@ def photo_rows(
             yield question_row("ground", prompt, answer, [box], metadata=metadata)
     things = _distinct(sorted(things, key=lambda box: (THINGS.index(box.label), box.xyxy)))
     if things:
-        answer = TASKS["detect"].answer(things)
-        annotations = {"classes": list(THINGS), "all_objects": False}
-        yield question_row("detect", TASKS["detect"].prompt(", ".join(THINGS)), answer, things, annotations)
+        yield _detection(things, None if evaluate else rng)
     for kind, question, answers in questions(photo, words, rng, options.presence):
         annotations = {"references": answers}
         bare = paraphrase is not None and rng.random() < _BARE  # as people ask in a chat
         prompt = question if bare else TASKS["vqa"].prompt(question, paraphrase)
         answer = answers[0] if evaluate else rng.choice(answers)
         yield question_row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
+
+
+def _detection(things: Sequence[Box], rng: random.Random | None) -> dict:
+    """The boxes of all things, by kind; with ``rng`` half of the time of some kinds only, which may be none."""
+    classes, prompt = list(THINGS), TASKS["detect"].prompt(", ".join(THINGS))
+    if rng is not None:
+        some = rng.random() < 0.5
+        classes = rng.sample(THINGS, rng.randint(1, len(THINGS))) if some else classes
+        prompt = TASKS["detect"].prompt(", ".join(classes) if some else "", rng)
+    boxes = [box for kind in classes for box in things if box.label == kind]
+    annotations = {"classes": classes, "all_objects": False}
+    return question_row("detect", prompt, TASKS["detect"].answer(boxes), boxes, annotations)
 
 
 def questions(

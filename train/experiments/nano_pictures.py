@@ -31,8 +31,9 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         *_own("first", options.overrides),
     ]
     again = [f"data.{number}.path={data / 'train'}" for number in (2, 3)]
-    second = ["captions.yaml", f"model.init=[{runs / 'pictures'}]", *again, *shared]
+    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", *again, *shared]
     second += _own("second", options.overrides)
+    third = ["captions.yaml", f"model.init=[{runs / 'pictures-2'}]", *again, *shared, *_own("third", options.overrides)]
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix]
@@ -55,15 +56,16 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         ),
         (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
         (runs / "pictures" / "model.safetensors", trained(*first)),
-        (runs / "captions" / "model.safetensors", trained(*second)),
+        (runs / "pictures-2" / "model.safetensors", trained(*second)),
+        (runs / "captions" / "model.safetensors", trained(*third)),
         (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "captions"), str(out / "model")])),
     ]
 
 
 def _own(stage: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides of both trainings, and those of ``stage``."""
-    of_both = [each for each in overrides if not each.startswith(("first:", "second:"))]
-    return of_both + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
+    """The overrides of all trainings, and those of ``stage``."""
+    of_all = [each for each in overrides if not each.startswith(("first:", "second:", "third:"))]
+    return of_all + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -74,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for both trainings; for one of them with first: or second: in front",
+        help="for all trainings; for one of them with first:, second: or third: in front",
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")

@@ -86,7 +86,8 @@ class PointedBoxes(LogitsProcessor):
     """Adds what the model's pointer sees to the scores of the tokens that write boxes.
 
     The token of a number gains by how near it is to the pointer's; the best of a kind gains nothing, so the pointer
-    does not decide whether a box is written.
+    does not decide whether a box is written. A box is written to its end, in the
+    tokens of whole numbers.
 
     Args:
         strength: score that a number loses for each hundredth of the image's side it is off.
@@ -94,21 +95,35 @@ class PointedBoxes(LogitsProcessor):
 
     def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, strength: float = STRENGTH):
         self.model, self.strength = model, strength
-        self.kinds = _number_tokens(processor.tokenizer)
+        self.kinds, self.partial = _number_tokens(processor.tokenizer)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         pointed = self.model.pointed
-        if pointed is None or len(pointed.boxes) != len(scores):
+        if pointed is None or len(pointed.boxes) != len(scores) or not self.kinds:
             return scores
         x1, y1, x2, y2 = (pointed.boxes.float() * SCALE).T
-        firsts = torch.cat([tokens for side, tokens, _ in self.kinds if side == "first"]).to(scores.device)
-        sides = {"first": x1, "middle": torch.where(torch.isin(input_ids[:, -1], firsts), y1, x2), "last": y2}
+        last, before = input_ids[:, -1], input_ids[:, -2] if input_ids.shape[1] > 1 else input_ids[:, -1]
+        after_first = self._is("first", last)
+        after_second = self._is("middle", last) & self._is("first", before)
+        after_third = self._is("middle", last) & ~after_second
+        sides = {"first": x1, "middle": torch.where(after_first, y1, x2), "last": y2}
         scores = scores.clone()
         for side, tokens, numbers in self.kinds:
             off = (numbers.to(scores.device)[None] - sides[side][:, None]).abs()
             loss = (off - off.amin(1, keepdim=True)) * self.strength / 10
             scores[:, tokens.to(scores.device)] -= loss.to(scores.dtype)
+        scores[:, self.partial.to(scores.device)] = float("-inf")
+        for rows, side in ((after_first | after_second, "middle"), (after_third, "last")):
+            allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+            allowed[self._ids(side, scores.device)] = True
+            scores = scores.masked_fill(rows[:, None] & ~allowed, float("-inf"))
         return scores
+
+    def _ids(self, side: str, device: torch.device) -> Tensor:
+        return torch.cat([tokens for kind, tokens, _ in self.kinds if kind == side]).to(device)
+
+    def _is(self, side: str, tokens: Tensor) -> Tensor:
+        return torch.isin(tokens, self._ids(side, tokens.device))
 
 
 _NUMBERS = {"first": (r"\[(\d{3}),", r" \[(\d{3}),"), "middle": (r" (\d{3}),",)} | {
@@ -118,16 +133,19 @@ _NUMBERS = {"first": (r"\[(\d{3}),", r" \[(\d{3}),"), "middle": (r" (\d{3}),",)}
 
 
 @functools.lru_cache(8)
-def _number_tokens(tokenizer) -> list[tuple[str, Tensor, Tensor]]:
-    """(key of ``_NUMBERS``, ids, numbers) of each form that the vocabulary has tokens of."""
+def _number_tokens(tokenizer) -> tuple[list[tuple[str, Tensor, Tensor]], Tensor]:
+    """(key of ``_NUMBERS``, ids, numbers) of each form that the vocabulary has tokens of, or none if a box cannot be
+    written with them; and ids of tokens that begin a box in smaller pieces."""
     kinds = []
+    vocabulary = tokenizer.get_vocab()
     for side, forms in _NUMBERS.items():
         for form in forms:
-            matches = [(number, re.fullmatch(form, token)) for token, number in tokenizer.get_vocab().items()]
+            matches = [(number, re.fullmatch(form, token)) for token, number in vocabulary.items()]
             rows = sorted((number, float(match[1])) for number, match in matches if match)
             if rows:
                 kinds.append((side, torch.tensor([n for n, _ in rows]), torch.tensor([v for _, v in rows])))
-    return kinds
+    partial = [number for token, number in vocabulary.items() if re.fullmatch(r" ?\[\d{0,3}", token)]
+    return kinds if {side for side, *_ in kinds} == set(_NUMBERS) else [], torch.tensor(partial, dtype=torch.long)
 
 
 class _Streamer(BaseStreamer):
