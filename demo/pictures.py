@@ -1,13 +1,14 @@
-"""The examples below the image: drawn at start, or those of ``demo/examples`` if it holds ``examples.json``."""
+"""The examples below the image: photographs and images drawn at start, or those of ``demo/examples`` if it holds
+``examples.json``."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 OWN = Path(__file__).with_name("examples")
+PHOTOS = Path(__file__).with_name("photos")
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,13 @@ class Example:
 
 
 def examples(folder: Path, own: Path = OWN) -> list[Example]:
-    """Those of ``own`` (a list of {"title", "file", "task", "prompt"}), else drawn into ``folder``."""
+    """Those of ``own`` (a list of {"title", "file", "task", "prompt"}), else photographs, and text drawn into
+    ``folder``."""
     index = own / "examples.json"
     if index.is_file():
         rows = json.loads(index.read_text(encoding="utf-8"))
         return [Example(row["title"], str(own / row["file"]), row["task"], row.get("prompt", "")) for row in rows]
-    for name, image in (("sentence", _sentence()), ("note", _note()), ("scene", _scene())):
+    for name, image in (("sentence", _sentence()), ("note", _note())):
         image.save(folder / f"{name}.png")
     pages = [_page("Chapter one", 0), _page("Chapter two", 1)]
     pages[0].save(folder / "pages.pdf", save_all=True, append_images=pages[1:], resolution=100)
@@ -32,8 +34,10 @@ def examples(folder: Path, own: Path = OWN) -> list[Example]:
     return [
         Example("Read a sentence", str(folder / "sentence.png"), "ocr"),
         Example("A note as markdown", str(folder / "note.png"), "markdown"),
-        Example("Find things", str(folder / "scene.png"), "detect"),
         Example("Read a PDF", str(folder / "pages.pdf"), "ocr"),
+        Example("Describe a photograph", str(PHOTOS / "astronaut.jpg"), "caption"),
+        Example("Find the hat", str(PHOTOS / "hopper.jpg"), "ground", "the hat"),
+        Example("Ask about it", str(PHOTOS / "astronaut.jpg"), "vqa", "How many people are there?"),
     ]
 
 
@@ -66,28 +70,6 @@ def _note() -> Image.Image:
         pen.ellipse((44, y + 10, 52, y + 18), fill="#202020")
         pen.text((70, y), line, font=font, fill="#202020")
     return image
-
-
-def _scene() -> Image.Image:
-    """A heart, a star, a tree and a balloon."""
-    image, pen = _paper(480, 360)
-    pen.rectangle((0, 0, 480, 360), fill="#e8f1f8")
-    pen.ellipse((50, 50, 110, 110), fill="#d1242f")
-    pen.ellipse((104, 50, 164, 110), fill="#d1242f")
-    pen.polygon([(55, 96), (107, 70), (159, 96), (107, 165)], fill="#d1242f")
-    pen.polygon([_around(330, 100, 62 if corner % 2 == 0 else 25, corner / 10) for corner in range(10)], fill="#f2b705")
-    pen.rectangle((100, 285, 118, 335), fill="#7a4a21")
-    for top, half in ((190, 32), (220, 44), (250, 56)):
-        pen.polygon([(109, top), (109 - half, top + 45), (109 + half, top + 45)], fill="#1a7f37")
-    pen.ellipse((290, 195, 370, 290), fill="#0969da")
-    pen.polygon([(330, 287), (322, 300), (338, 300)], fill="#0969da")
-    pen.line((330, 300, 326, 345), fill="#555555", width=3)
-    return image
-
-
-def _around(x: float, y: float, radius: float, turn: float) -> tuple[float, float]:
-    angle = 2 * math.pi * turn
-    return x + radius * math.sin(angle), y - radius * math.cos(angle)
 
 
 def _page(title: str, number: int) -> Image.Image:

@@ -122,7 +122,7 @@ def test_experimental(page):
     """What was measured to be worth nothing says so on its button and in place of a confidence."""
     titles = [title.strip() for title in page.locator("#task label").all_inner_texts()]
     assert titles[:3] == ["Read text", "Markdown", "Find objects (experimental)"] and "Short answer" in titles
-    assert page.locator("#examples button", has_text="experimental").count() == 1
+    assert page.locator("#examples button", has_text="experimental").count() == 2
     upload(page, saved(written("note")))
     run(page, "detect")
     assert "experimental" in page.inner_text("#status p") and "confidence" not in page.inner_text("#status p")
@@ -318,10 +318,10 @@ def test_paste_drop_example(page, stub):
         wait_picture(page, before)
         assert picture(page).shape == (20, width, 3)
     before = picture_source(page)
-    page.click("#examples button >> nth=2")
+    page.click("#examples button >> nth=4")
     wait_picture(page, before)
-    page.wait_for_selector("#answer table")
-    assert stub.asked[-1][1] == "detect" and page.is_checked("#task input[value=detect]")
+    page.wait_for_selector("#answer .vt-text:has-text('heard the hat')")
+    assert stub.asked[-1][1:3] == ("ground", "the hat") and page.is_checked("#task input[value=ground]")
 
 
 def test_wrong_values(page, demo, capfd):
@@ -366,8 +366,7 @@ def test_geometry(browser, demo, width, height, scheme):
 
 @pytest.mark.slow
 def test_embedded_model(browser, tmp_path):
-    """``python demo/app.py``: the words of a PNG and of a PDF. It does not find things yet, so a drawn box is seen with
-    the reader that answers at once."""
+    """``python demo/app.py``: the words of a PNG and of a PDF; a caption, a box and an answer about the photographs."""
     if not (files("varytoy") / "nano" / "model.safetensors").is_file():
         pytest.skip("varytoy/nano/model.safetensors is not there: no embedded model to read with")
     rng = random.Random()
@@ -378,3 +377,15 @@ def test_embedded_model(browser, tmp_path):
                 upload(page, saved(written(truth, 700, 160, 26), kind, resolution=150))
                 read = run(page, "ocr", timeout=40000)
                 assert character_error_rate([read], [truth]) <= 0.2, (kind, truth, read)
+            page.click("#examples button:has-text('Describe')")
+            page.wait_for_selector("#answer .vt-text:has-text('woman')", timeout=40000)
+            before = picture_source(page)
+            page.click("#examples button:has-text('Find the hat')")
+            page.wait_for_selector("#answer table", timeout=40000)
+            wait_picture(page, before)
+            left, top, right, bottom = [int(page.inner_text(f"#answer td >> nth={number}")) for number in range(1, 5)]
+            assert 90 < left < 200 < 260 < right < 380 and top < 80 and 90 < bottom < 220  # of 512 pixels
+            assert (picture(page)[:, :, 0].astype(int) - picture(page)[:, :, 1] > 100).any()  # the box, in red
+            page.click("#examples button:has-text('Ask')")
+            page.wait_for_selector("#answer .vt-text:has-text('1')", timeout=40000)
+            assert "confidence" in page.inner_text("#status p")
