@@ -80,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
     for result, command in steps(options):
         if result.exists():
             print(f"{result} is there")
