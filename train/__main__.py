@@ -88,7 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     scale = programs.add_parser("calibrate", help="fit a model's confidences to how often it is right, and draw both")
     scale.add_argument("--model", default="nano", help="nano, a folder or a hub id")
-    scale.add_argument("--pictures", type=Path, help="samples with questions and phrases about pictures")
+    scale.add_argument(
+        "--pictures", type=Path, help="samples with questions and phrases about pictures (default: reading of blocks)"
+    )
     scale.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
     scale.add_argument("--count", type=positive, default=200, help="rendered blocks")
     scale.add_argument("--seed", type=int, default=2001)

@@ -14,7 +14,7 @@ from data_tools.render.blocks import BlockRenderer
 from data_tools.writer import write_samples
 from train.evaluate import BLOCKS, answers
 from train.run_folder import writing
-from varytoy.data.sample import Sample
+from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
 from varytoy.inference.calibration import FILE, bins, calibrated, expected_error, fit
 from varytoy.inference.reader import Reader
@@ -63,15 +63,23 @@ def picture_points(reader: Reader, samples: Sequence[Sample]) -> list[Point]:
 
 
 def calibrate(model: str, pictures: Path | None, source: Path, count: int, seed: int, out: Path) -> list[Scale]:
-    """Write ``calibration.json`` and ``reliability.png`` to ``out``. ``pictures``: samples of vqa and ground."""
+    """Write ``calibration.json`` and ``reliability.png`` to ``out``, of questions and phrases about ``pictures``, or without
+    these of reading ``count`` rendered blocks.
+
+    Raises:
+        SampleError: there is no sample of vqa or ground.
+    """
     reader = Reader.from_pretrained(model)
-    points = {"ocr": reading_points(reader, source, count, seed)}
-    points["markdown"] = points["ocr"]
+    points: dict[str, list[Point]] = {}
+    if pictures is None:
+        points["ocr"] = points["markdown"] = reading_points(reader, source, count, seed)
     samples = list(read_samples(pictures)) if pictures else []
     for task in ("vqa", "ground"):
         chosen = [sample for sample in samples if sample.task == task]
         if chosen:
             points[task] = picture_points(reader, chosen)
+    if not points:
+        raise SampleError(f"{pictures}: no sample of vqa or ground to calibrate on")
     scales = [Scale(task, fit(*zip(*rows[::2], strict=True)), rows[1::2]) for task, rows in points.items()]
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
