@@ -63,8 +63,8 @@ def picture_points(reader: Reader, samples: Sequence[Sample]) -> list[Point]:
 
 
 def calibrate(model: str, pictures: Path | None, source: Path, count: int, seed: int, out: Path) -> list[Scale]:
-    """Write ``calibration.json`` and ``reliability.png`` to ``out``, of questions and phrases about ``pictures``, or without
-    these of reading ``count`` rendered blocks.
+    """Write ``calibration.json`` and ``reliability.png`` to ``out``: of questions and phrases about ``pictures``, or
+    without these of reading ``count`` rendered blocks.
 
     Raises:
         SampleError: there is no sample of vqa or ground.
