@@ -72,7 +72,7 @@ def calibrate(model: str, pictures: Path | None, source: Path, count: int, seed:
     reader = Reader.from_pretrained(model)
     points: dict[str, list[Point]] = {}
     if pictures is None:
-        points["ocr"] = points["markdown"] = reading_points(reader, source, count, seed)
+        points["ocr"] = reading_points(reader, source, count, seed)
     samples = list(read_samples(pictures)) if pictures else []
     for task in ("vqa", "ground"):
         chosen = [sample for sample in samples if sample.task == task]
@@ -84,6 +84,8 @@ def calibrate(model: str, pictures: Path | None, source: Path, count: int, seed:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         rounded = {each.task: [round(number, 4) for number in each.scale] for each in scales}
+        if "ocr" in rounded:
+            rounded["markdown"] = rounded["ocr"]
         (out / FILE).write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
     draw(scales, out / "reliability.png")
     return scales
