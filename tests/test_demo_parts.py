@@ -289,7 +289,7 @@ def test_experimental():
     assert Measured({metric: 0.5, metric + ", blank picture": 0.48}).is_experimental("vqa")
     assert not Measured({metric: 0.5, metric + ", blank picture": 0.3}).is_experimental("vqa")
     assert not Measured({metric: 0.0}).is_experimental("detect")
-    assert {task for task in TASKS if measured("nano").is_experimental(task)} == set(PICTURES)
+    assert not any(map(measured("nano").is_experimental, TASKS))
 
 
 def test_no_model(tmp_path, capsys):

@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, LogitsProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    BatchFeature,
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from varytoy.data.answer import Answer
@@ -80,6 +86,16 @@ class Confidence(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.best.append(scores.amax(-1).float() - torch.logsumexp(scores.float(), -1))
         return scores
+
+
+class NoRepeats(LogitsProcessor):
+    """An n-gram occurs once in an answer; unlike transformers' ``no_repeat_ngram_size``, the prompt does not count."""
+
+    def __init__(self, size: int, start: int):
+        self.start, self.inner = start, NoRepeatNGramLogitsProcessor(size)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return self.inner(input_ids[:, self.start :], scores)
 
 
 class PointedBoxes(LogitsProcessor):
@@ -191,7 +207,8 @@ def generate(
     show: Callable[[list[str]], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> list[Answer]:
-    """Greedy answers to a batch from ``processor(…)``.
+    """Greedy answers to a batch from ``processor(…)``. Of the model's generation configuration only
+    ``no_repeat_ngram_size`` counts.
 
     Args:
         show: called with the texts so far, of all rows up to the first that is not finished.
@@ -202,14 +219,18 @@ def generate(
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show else None
+    size = getattr(model.generation_config, "no_repeat_ngram_size", 0) or 0
+    processors = [NoRepeats(size, start)] if size else []
+    processors += [PointedBoxes(model, processor)] if model.config.pointer else []
     generated = model.generate(
         **tensors,
+        no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
-        logits_processor=[*([PointedBoxes(model, processor)] if model.config.pointer else []), confidence],
+        logits_processor=[*processors, confidence],
         stopping_criteria=criteria,
         streamer=streamer,
     )[:, start:].tolist()
