@@ -220,7 +220,7 @@ def generate(
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show else None
     size = getattr(model.generation_config, "no_repeat_ngram_size", 0) or 0
-    processors = [NoRepeats(size, start)] if size else []
+    processors: list[LogitsProcessor] = [NoRepeats(size, start)] if size else []
     processors += [PointedBoxes(model, processor)] if model.config.pointer else []
     generated = model.generate(
         **tensors,

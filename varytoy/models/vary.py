@@ -93,9 +93,9 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         dtype = self.compute_dtype or self.dtype
         runs = None if self.training else _runs(pixel_values, image_sizes, clip_pixel_values)
         if runs is not None:
-            pixel_values, image_sizes, clip_pixel_values = (
-                None if each is None else each[runs.first] for each in (pixel_values, image_sizes, clip_pixel_values)
-            )
+            pixel_values = pixel_values[runs.first]
+            image_sizes = None if image_sizes is None else image_sizes[runs.first]
+            clip_pixel_values = None if clip_pixel_values is None else clip_pixel_values[runs.first]
         features = {"vocabulary": self.vision_vocabulary(pixel_values.to(dtype), image_sizes)}
         if self.clip is not None and clip_pixel_values is not None:
             features["clip"] = self.clip(clip_pixel_values.to(dtype))
