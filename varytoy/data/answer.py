@@ -44,7 +44,8 @@ class Answer:
         regions: objects, and blocks of text that were read one by one.
         markup: the text with its formatting in markdown, for tasks that ask for it.
         image: the generated image, for tasks that generate one.
-        confidence: geometric mean of the chosen tokens' probabilities, 0 to 1; None if the model was not run.
+        confidence: 0 to 1; None if the model was not run. From an ``Engine`` the geometric mean of the chosen tokens'
+            probabilities, from a ``Reader`` on the checkpoint's scale (varytoy.inference.calibration).
         stop_reason: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was stopped),
             ``stopped`` (by the user) or ``error``.
         error: why a file or page could not be read; else empty.
