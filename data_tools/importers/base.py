@@ -19,6 +19,12 @@ _REPORTED = 10
 """Number of dropped samples that are reported one by one."""
 
 
+def evaluation_options(parser: argparse.ArgumentParser) -> None:
+    """``--seed`` and ``--evaluate``, of importers of photographs with captions."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluate", action="store_true", help="one caption a photograph, and standard prompts only")
+
+
 class Importer(Program):
     """Base of the importers: a subclass yields rows, which are validated and written with copies of their images."""
 

@@ -4,7 +4,7 @@
 import json
 from collections import defaultdict
 
-from data_tools.importers.base import Importer
+from data_tools.importers.base import Importer, evaluation_options
 from data_tools.importers.entities import clean
 from data_tools.program import register
 from data_tools.writer import generator, question_row
@@ -18,10 +18,7 @@ class CocoCaptions(Importer):
 
     def options(self, parser):
         super().options(parser)
-        parser.add_argument("--seed", type=int, default=0)
-        parser.add_argument(
-            "--evaluate", action="store_true", help="one caption a photograph, and the standard prompt only"
-        )
+        evaluation_options(parser)
 
     def rows(self, options):
         """A sample for each caption, with all captions of its image as ``references``."""

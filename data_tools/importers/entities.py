@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from data_tools.importers.base import Importer
+from data_tools.importers.base import Importer, evaluation_options
 from data_tools.program import register
 from data_tools.writer import generator, question_row
 from varytoy.data.boxes import SCALE, Box
@@ -55,14 +55,11 @@ class Entities(Importer):
     def options(self, parser):
         super().options(parser)
         parser.add_argument("--suffix", default=".webp", help="of the images' names (default: .webp)")
-        parser.add_argument("--seed", type=int, default=0)
+        evaluation_options(parser)
         parser.add_argument(
             "--presence", type=positive, help="ask for at most so many things that are there (default: all)"
         )
         parser.add_argument("--bins", type=positive, default=0, help="write boxes on a grid of so many steps a side")
-        parser.add_argument(
-            "--evaluate", action="store_true", help="one caption a photograph, and standard prompts only"
-        )
 
     def rows(self, options):
         photos = list(_read(options.file))

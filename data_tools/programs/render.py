@@ -10,7 +10,7 @@ from data_tools.program import Program, generation_options, register
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
 from data_tools.render.text_pictures import TextPictures
-from data_tools.writer import write_samples
+from data_tools.writer import Renderer, write_samples
 from varytoy.options import positive
 
 
@@ -40,22 +40,31 @@ def _share(text: str) -> float:
     return number
 
 
-def _rendering_options(parser: argparse.ArgumentParser) -> None:
-    generation_options(parser, "number of images")
-    parser.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
-    parser.add_argument(
-        "--split", choices=("train", "test"), default="train", help="test uses held-out fonts, texts and images"
-    )
-    parser.add_argument("--workers", type=positive, help="processes (default: all cores)")
+class Rendering(Program):
+    """Base of the programs that render images with a ``Renderer``."""
+
+    def options(self, parser):
+        generation_options(parser, "number of images")
+        parser.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by `fetch`")
+        parser.add_argument(
+            "--split", choices=("train", "test"), default="train", help="test uses held-out fonts, texts and images"
+        )
+        parser.add_argument("--workers", type=positive, help="processes (default: all cores)")
+
+    def renderer(self, options: argparse.Namespace) -> Renderer:
+        raise NotImplementedError
+
+    def run(self, options):
+        write_samples(options.out, options.count, self.renderer(options), options.workers, options.overwrite)
 
 
 @register
-class Blocks(Program):
+class Blocks(Rendering):
     name = "blocks"
     help = "render text blocks (OCR and markdown)"
 
     def options(self, parser):
-        _rendering_options(parser)
+        super().options(parser)
         defaults = BlockOptions()
         parser.add_argument("--lines", type=span, default=defaults.lines, help="e.g. 1-8, or 30")
         parser.add_argument("--columns", type=span, default=defaults.columns, help="characters per line")
@@ -70,7 +79,7 @@ class Blocks(Program):
         parser.add_argument("--texts", type=Path, nargs="+", default=[], metavar="FILE", help="your own texts, UTF-8")
         parser.add_argument("--fonts", type=Path, metavar="FOLDER", help="your own fonts, *.ttf and *.otf")
 
-    def run(self, options):
+    def renderer(self, options):
         chosen = BlockOptions(
             lines=options.lines,
             columns=options.columns,
@@ -85,32 +94,26 @@ class Blocks(Program):
         if left_out:
             counts = ", ".join(f"{character} ({count})" for character, count in left_out.most_common(10))
             print(f"words with characters that the small models do not know are left out: {counts}", file=sys.stderr)
-        renderer = BlockRenderer(options.source, options.seed, options.split, chosen)
-        write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
+        return BlockRenderer(options.source, options.seed, options.split, chosen)
 
 
 @register
-class Scenes(Program):
+class Scenes(Rendering):
     name = "scenes"
     help = "render scenes (detection, grounding, captions, questions)"
 
     def options(self, parser):
-        _rendering_options(parser)
+        super().options(parser)
         parser.add_argument("--size", type=positive, default=224, help="longer side in pixels")
 
-    def run(self, options):
-        renderer = SceneRenderer(options.source, options.seed, options.split, options.size)
-        write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
+    def renderer(self, options):
+        return SceneRenderer(options.source, options.seed, options.split, options.size)
 
 
 @register
-class PicturesOfText(Program):
+class PicturesOfText(Rendering):
     name = "text-pictures"
     help = "render pictures of text whose captions say that they are text"
 
-    def options(self, parser):
-        _rendering_options(parser)
-
-    def run(self, options):
-        renderer = TextPictures(options.source, options.seed, options.split)
-        write_samples(options.out, options.count, renderer, options.workers, options.overwrite)
+    def renderer(self, options):
+        return TextPictures(options.source, options.seed, options.split)

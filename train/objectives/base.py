@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from varytoy.processing.processor import VaryProcessor
+from varytoy.processing.processor import IGNORED, VaryProcessor
 
 if TYPE_CHECKING:
     from train.data.dataset import SampleDataset
@@ -103,6 +103,12 @@ class Objective:
     def losses(self, model: "VaryForTraining", head: nn.Module | None, state: State) -> dict[str, Tensor]:
         """Unweighted losses by name."""
         raise NotImplementedError
+
+
+def answer_starts(labels: Tensor) -> list[int]:
+    """Positions at which the answers of one row [T] begin."""
+    supervised = labels != IGNORED
+    return (supervised & ~supervised.roll(1)).nonzero().flatten().tolist()
 
 
 def register(objective: type[Objective]) -> type[Objective]:

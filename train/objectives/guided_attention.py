@@ -134,8 +134,7 @@ def _positions(item, ids: Tensor, labels: Tensor, processor: VaryProcessor) -> T
         return positions
     image_token = processor.tokenizer.convert_tokens_to_ids("<imgpad>")
     first, plan = int((ids == image_token).nonzero()[0]), item.plans[0]
-    supervised = labels != IGNORED
-    starts = (supervised & ~supervised.roll(1)).nonzero().flatten().tolist()
+    starts = base.answer_starts(labels)
     answers = [message["content"] for message in item.messages if message["role"] == "assistant"]
     for start, answer, spots in zip(starts, answers, item.spots, strict=True):
         token_of = _tokens(answer, processor)

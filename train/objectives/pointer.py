@@ -10,7 +10,7 @@ from train.objectives import base
 from varytoy.data.boxes import SCALE, written_boxes
 from varytoy.models.pointer import coverage, generalised_iou
 from varytoy.processing.chat_template import content_pieces
-from varytoy.processing.processor import IGNORED, VaryProcessor
+from varytoy.processing.processor import VaryProcessor
 
 
 @base.register
@@ -49,8 +49,7 @@ class PointerObjective(base.Objective):
 
 def _boxes(item, labels: Tensor, processor: VaryProcessor) -> list[tuple[int, list[int]]]:
     """(position that predicts a number, the box that it belongs to) of one row."""
-    supervised = labels != IGNORED
-    starts = (supervised & ~supervised.roll(1)).nonzero().flatten().tolist()
+    starts = base.answer_starts(labels)
     answers = [each["content"] for part in item.parts for each in part if each["role"] == "assistant"]
     found = []
     for start, answer in zip(starts, answers, strict=True):

@@ -39,9 +39,9 @@ class SelfCritical(base.Objective):
 
     def read_data(self, data):
         for sample in data.samples:
-            for part in getattr(sample, "parts", (sample,)):
+            for part in filter(_is_caption, _parts(sample)):
                 references = tuple(part.annotations.references)
-                if part.task == "caption" and references and references not in self.numbers:
+                if references not in self.numbers:
                     self.numbers[references] = len(self.references)
                     self.references.append(list(references))
         self.scorer = CiderD(self.references)
