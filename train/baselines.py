@@ -20,7 +20,8 @@ from varytoy.data.boxes import SCALE, Box, format_box, format_boxes
 from varytoy.data.sample import Sample
 from varytoy.data.samples import read_samples
 from varytoy.models.vary import VaryForConditionalGeneration
-from varytoy.tasks import TASKS, find_prompt
+from varytoy.tasks import TASKS, find_prompt, metrics
+from varytoy.tasks.cider import CiderD
 
 COLUMNS = ("model", "blank", "off", "question only", "fixed")
 _CANDIDATES = 200
@@ -80,6 +81,11 @@ class Guesses:
         task = samples[0].task
         if task == "caption":
             tried = self.captions[:_CANDIDATES]
+            references = [sample.annotations.references for sample in samples]
+            if all(references):
+                scorer = CiderD(references)  # as the task's score, with the references counted once for all
+                means = (metrics.mean(scorer.score(each, group) for group in references) for each in tried)
+                return max(means, default=0.0)
         elif task == "ground":
             tried = [format_box(_WHOLE), *([_mean_box(self.boxes["*"])] if self.boxes else [])]
         elif task == "detect":

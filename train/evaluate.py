@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -185,9 +185,8 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024, worst: P
     reader = Reader.from_pretrained(model)
     bad = BadSamples()
     groups: dict[str, list[Sample]] = {}
-    for sample in read_samples(folder, on_error=bad):
-        if _can_be_scored(sample, bad):
-            groups.setdefault(sample.task, []).append(sample)
+    for sample in _scorable(folder, bad):
+        groups.setdefault(sample.task, []).append(sample)
     scores = {}
     for name, chosen in sorted(groups.items()):
         pairs = _answered(reader, chosen, bad, max_new_tokens)
@@ -221,7 +220,7 @@ def compare_samples(model: str, folder: Path, training: Path, max_new_tokens: in
     """
     reader = Reader.from_pretrained(model)
     bad = BadSamples()
-    samples = [sample for sample in read_samples(folder, on_error=bad) if _can_be_scored(sample, bad)]
+    samples = list(_scorable(folder, bad))
     if not samples:
         raise SampleError(f"{folder}: no samples with an image that could be scored ({bad.count} bad ones)")
     guesses = Guesses(training)
@@ -248,6 +247,10 @@ def _by_kind(task: Task, texts: Sequence[str], samples: Sequence[Sample]) -> dic
         f"{task.name}, {len(numbers)} of {kind}": task.score([texts[n] for n in numbers], [samples[n] for n in numbers])
         for kind, numbers in sorted(kinds.items())
     }
+
+
+def _scorable(folder: Path, bad: BadSamples) -> Iterator[Sample]:
+    return (sample for sample in read_samples(folder, on_error=bad) if _can_be_scored(sample, bad))
 
 
 def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
