@@ -42,8 +42,9 @@ class _Loss(torch.autograd.Function):
         context.chunk, context.smoothing = chunk, smoothing
         total = hidden.new_zeros((), dtype=torch.float32)
         for rows, chunk_labels in zip(hidden.split(chunk), labels.split(chunk), strict=True):
-            logits = (rows @ weight.T).float()
-            total += F.cross_entropy(logits, chunk_labels, reduction="sum", label_smoothing=smoothing)
+            total += F.cross_entropy(  # a name for the logits would keep them while the next are made
+                (rows @ weight.T).float(), chunk_labels, reduction="sum", label_smoothing=smoothing
+            )
         return total
 
     @staticmethod
