@@ -7,6 +7,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from train.checkpointing import SEAL, damage, resume_point
 from train.data.bad_samples import BadSamples
 from train.data.dataset import SampleDataset
 from train.loop import run
-from train.machine import allow_old_cards, report_slow_bf16, say_locks
+from train.machine import allow_old_cards, remove_stale_locks, report_slow_bf16
 from train.model import VaryForTraining
 from train.recipe import DataSettings, RecipeError
 from varytoy.data.sample import SampleError
@@ -203,13 +204,16 @@ def test_bf16_on_a_cpu_without_it_is_reported(ten, tmp_path, monkeypatch, native
     assert len(reports) == (not native) and all("train.precision=bf16" in line for line in reports)
 
 
-def test_the_lock_of_a_killed_compilation_is_named(tmp_path, monkeypatch):
+def test_the_lock_of_a_killed_compilation_is_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     lock, said = tmp_path / "py311_cpu" / "cpu_adam" / "lock", []
     lock.parent.mkdir(parents=True)
     lock.touch()
-    say_locks(said.append)
-    assert not said
+    remove_stale_locks(said.append)
     os.utime(lock, (time.time() - 600, time.time() - 600))
-    say_locks(said.append)
-    assert re.search(rf"{re.escape(str(lock))}\b.*\b10 minutes\b", said[0])
+    with subprocess.Popen([sys.executable, "-c", "input()"], cwd=lock.parent, stdin=subprocess.PIPE) as compiling:
+        remove_stale_locks(said.append)
+        assert lock.exists() and not said  # a fresh one, and one whose compilation runs
+        compiling.communicate(b"\n")
+    remove_stale_locks(said.append)
+    assert not lock.exists() and str(lock) in said[0]

@@ -9,7 +9,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from train import adapters
 from train.checkpointing import not_written, resume_point
-from train.machine import allow_old_cards, check_machine, distributed_defaults, report_slow_bf16, say_locks
+from train.machine import allow_old_cards, check_machine, distributed_defaults, remove_stale_locks, report_slow_bf16
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type, describe_optimizer
 from train.predictions import Predictions
@@ -59,7 +59,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
     if recipe.train.deepspeed:
         distributed_defaults()
         allow_old_cards(report)
-        say_locks(report)
+        remove_stale_locks(report)
     report_slow_bf16(recipe, report)
     checkpoint = None
     if resume:

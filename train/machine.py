@@ -10,6 +10,9 @@ import torch
 
 from train.recipe import Recipe, RecipeError
 
+STALE = 300
+"""Seconds after which a compilation's lock is stale, if nobody compiles."""
+
 
 def distributed_defaults() -> None:
     """Set the rank variables that DeepSpeed needs; a plain ``python -m train run`` is a group of one process."""
@@ -40,15 +43,23 @@ def report_slow_bf16(recipe: Recipe, report) -> None:
         report(f"train.{asked}=bf16: this CPU has no bf16 instructions, which makes steps slow; fp32 is faster here")
 
 
-def say_locks(report) -> None:
-    """Report stale locks: a killed compilation leaves a lock that DeepSpeed's next one silently waits for."""
+def remove_stale_locks(report) -> None:
+    """Remove the lock that a killed compilation left, for which DeepSpeed's next one would wait without end.
+
+    A lock is stale when it is over five minutes old and no process of this machine works in its folder.
+    """
+    import psutil  # DeepSpeed needs it too
     from torch.utils.cpp_extension import get_default_build_root  # needs setuptools, as DeepSpeed does
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob("**/lock"):
-        minutes = (time.time() - lock.stat().st_mtime) / 60
-        if minutes > 2:
-            report(f"DeepSpeed waits for {lock}, {minutes:.0f} minutes old: delete it if nobody is compiling any more")
+    locks = [lock for lock in root.glob("**/lock") if time.time() - lock.stat().st_mtime > STALE]
+    if not locks:
+        return
+    busy = {process.info["cwd"] for process in psutil.process_iter(["cwd"])}
+    for lock in locks:
+        if str(lock.parent.resolve()) not in busy:
+            lock.unlink(missing_ok=True)
+            report(f"removed {lock}, which a killed compilation left")
 
 
 def check_machine(recipe: Recipe) -> None:
