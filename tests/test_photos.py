@@ -9,13 +9,18 @@ import torch
 from conftest import noise
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from data_tools.__main__ import main
 from data_tools.assets import image_nets
 from data_tools.assets.packages import SourceError
-from data_tools.importers.entities import clean, find_words, on_grid
+from data_tools.importers.entities import clean, find_words
 from train import contact_sheet
+from train.data.bad_samples import BadSamples
+from train.data.dataset import SampleDataset
 from train.experiments import nano_pictures
+from train.recipe import DataSettings
+from varytoy.data.boxes import format_box, on_grid
 from varytoy.data.samples import read_samples
 from varytoy.inference.reader import Reader
 from varytoy.models.config import TimmConfig, VaryConfig, read_preset
@@ -94,13 +99,21 @@ def test_the_words_have_an_order(photos):
     assert nouns == sorted(nouns) and len(set(nouns)) > 3
 
 
-def test_words_and_boxes_of_the_importer(photos):
+def test_words_of_the_importer(photos):
     assert clean("a dog , wet , runs .") == "A dog, wet, runs."
-    assert [on_grid(side, 64) for side in (0, 15, 16, 1000)] == [8, 8, 23, 992]
-    boxes = {value for sample in imported(photos, "--bins", "4") for box in sample.boxes for value in box.xyxy}
-    assert boxes <= {125, 375, 625, 875}
     (photos / "photos.jsonl").write_text('{"id": 3}')
     assert main(["entities", str(photos / "photos.jsonl"), str(photos / "none")]) == 2
+
+
+def test_boxes_on_a_grid_are_written_in_tokens_of_their_own(photos, tmp_path):
+    assert on_grid((0, 15, 16, 1000), 64) == (8, 8, 23, 992)
+    folder = imported(photos)[0].folder
+    settings = DataSettings(str(folder), tasks=["ground"], bins=4)
+    sample = SampleDataset([settings], 0, BadSamples()).samples[0]
+    assert set(sample.boxes[0].xyxy) <= {125, 375, 625, 875} and sample.answer == format_box(sample.boxes[0].xyxy)
+    assert main(["tokenizer", str(tmp_path / "pieces"), str(folder), "--bins", "4"]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "pieces")
+    assert len(tokenizer.encode(f"{sample.answer} {sample.answer}", add_special_tokens=False)) == 8
 
 
 def test_word_pieces_stand_behind_the_characters():
@@ -150,8 +163,8 @@ def test_the_model_for_pictures_learns_a_photograph(net, photos, source):
     shutil.copytree(source, photos / "out" / "data" / "sources")
     weights = photos / "out" / "data" / "sources" / "image_nets" / "tf_efficientnet_lite0"
     shutil.copytree(net[0] / "converted", weights)
-    words = [str(root), str(photos / "out"), "--suffix", ".png", "--text-count", "4"]
-    steps = ["first:train.max_steps=90", "second:train.max_steps=4", "third:train.max_steps=4"]
+    words = [str(root), str(photos / "out"), "--suffix", ".png", "--text-count", "4", "--scene-count", "4"]
+    steps = ["first:train.max_steps=90", "second:train.max_steps=4"]
     short = ["train.batch_size=4", "train.warmup=5", "train.save_steps=1000"]
     assert nano_pictures.main([*words, *short, *steps]) == 0
     assert nano_pictures.main([*words, *short]) == 0  # all is there

@@ -12,6 +12,7 @@ from torchvision.ops import generalized_box_iou
 from train.data.dataset import merge_turns
 from train.data.item import Item
 from train.data.mirror import is_mirrored, mirrored, with_mirrored
+from train.model import VaryForTraining, opt_shape
 from train.objectives.base import State
 from train.objectives.chunked_loss import chunked_cross_entropy
 from train.objectives.pointer import PointerObjective
@@ -140,6 +141,28 @@ def test_mirrored_samples_are_packed_apart(tmp_path):
     assert first.open_images()[0].tobytes() != second.open_images()[0].tobytes()
     letters = replace(samples[0], annotations=Annotations(letters="a", letter_positions=[1, 2]))
     assert with_mirrored([letters]) == [letters]
+
+
+def test_scaled_embeddings_stay_tied_and_come_back(tmp_path):
+    model = tiny_model(tiny_config(embedding_scale=5.0))
+    model.save_pretrained(tmp_path)
+    for each in (model, VaryForConditionalGeneration.from_pretrained(tmp_path)):
+        table = each.get_input_embeddings()
+        torch.testing.assert_close(table(torch.tensor([3])), 5 * table.weight[3:4])
+        assert each.get_output_embeddings().weight is table.weight or not each.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("decoder", ["qwen2", "opt"])
+def test_dropout_is_for_training_alone(decoder):
+    config = tiny_config()
+    if decoder == "opt":
+        config.text_config = opt_shape(config.text_config)
+    model = VaryForTraining(config)
+    model.add_dropout(0.5)
+    ids = torch.tensor([[7, 8, 9, 10]])
+    quiet = [model.eval()(ids).logits for _ in range(2)]
+    torch.testing.assert_close(*quiet)
+    assert (model.train()(ids).logits - quiet[0]).abs().max() > 1e-3
 
 
 def test_smoothing_is_torchs():

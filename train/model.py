@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig
 
 from train.data.dataset import SampleDataset
@@ -25,6 +26,8 @@ from varytoy.processing.processor import IGNORED, VaryProcessor
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders that scale or cap their logits, which the text loss does not support."""
 HEADS = "heads."
+_LAYER_OUTPUTS = ("self_attn.o_proj", "mlp.down_proj", "self_attn.out_proj", ".fc2")
+"""Last products of the layers' parts, in decoders of Qwen's and of OPT's kind."""
 
 
 class VaryForTraining(VaryForConditionalGeneration):
@@ -48,6 +51,17 @@ class VaryForTraining(VaryForConditionalGeneration):
             if head is not None:
                 self.heads[objective.name] = head
         self.objectives = (TextObjective(smoothing), *objectives)
+
+    def add_dropout(self, share: float) -> None:
+        """Drop a share of what each layer of the decoder and the connector adds, in training."""
+        if not share:
+            return
+        for name, module in self.language_model.named_modules():
+            if name.endswith(_LAYER_OUTPUTS):
+                module.register_forward_hook(lambda own, _, output: F.dropout(output, share, own.training))
+        for module in self.connector.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
 
     def train(self, mode: bool = True) -> "VaryForTraining":
         """Frozen parts stay in eval mode, so that their batch norm keeps its statistics."""
@@ -209,6 +223,7 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
     if recipe.features and not with_towers:
         model.vision_vocabulary = model.clip = None
     model.add_objectives(objectives_of(recipe, data), recipe.freeze, recipe.train.label_smoothing)
+    model.add_dropout(recipe.train.dropout)
     if recipe.train.weights != "fp32":
         keep_in(model, DTYPES[recipe.train.weights])
     return model

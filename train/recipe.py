@@ -66,6 +66,8 @@ class DataSettings:
     """Merge up to this many samples about one image into one conversation, which costs little more than one sample."""
     mirror: bool = False
     """Use each sample of a picture mirrored too: boxes and the words left and right exchange their sides."""
+    bins: Annotated[int, Ge(0)] = 0
+    """Write sides of boxes as the middles of so many bins, e.g. 64 for a decoder with a token for each; 0 for all."""
     isolated: bool = False
     """With ``turns``: the samples of a conversation share the image but do not see each other, as if each was asked
     first. For decoders with rotary positions."""
@@ -106,6 +108,8 @@ class TrainSettings:
     AdamW for the rest."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of each token's target that is spread over the whole vocabulary."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Of what each layer of the decoder and the connector adds."""
     betas: Annotated[list[_Beta], Len(2, 2)] = field(default_factory=lambda: [0.9, 0.999])
     precision: Dtype = "fp32"
     """fp32, bf16 or fp16 (autocast)."""

@@ -59,7 +59,6 @@ class Entities(Importer):
         parser.add_argument(
             "--presence", type=positive, help="ask for at most so many things that are there (default: all)"
         )
-        parser.add_argument("--bins", type=positive, default=0, help="write boxes on a grid of so many steps a side")
 
     def rows(self, options):
         photos = list(_read(options.file))
@@ -67,9 +66,6 @@ class Entities(Importer):
         for photo in photos:
             rng = generator(options.seed, "entities", photo["id"])
             paraphrase = None if options.evaluate else rng
-            if options.bins:
-                for entity in photo["entities"]:
-                    entity["boxes"] = [[on_grid(side, options.bins) for side in box] for box in entity["boxes"]]
             for number, row in enumerate(photo_rows(photo, words, rng, paraphrase, options)):
                 row["id"] = f"{photo['id']}-{number}"
                 row["images"] = [f"{photo['id']}{options.suffix}"]
@@ -84,11 +80,6 @@ def _read(file) -> Iterator[dict]:
                 yield {"id": str(photo["id"]), "captions": photo["captions"], "entities": photo["entities"]}
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise ValueError(f"{file} line {number}: no photograph with id, captions and entities") from error
-
-
-def on_grid(side: int, bins: int) -> int:
-    """The middle of a side's bin, 0-1000."""
-    return round((min(int(side * bins / SCALE), bins - 1) + 0.5) * SCALE / bins)
 
 
 def find_words(photos: Sequence[dict]) -> Words:

@@ -1,13 +1,18 @@
 """``tokenizer``: word pieces for a small model, from samples."""
 
+import itertools
 from pathlib import Path
 
 from data_tools.program import Program, register
+from varytoy.data.boxes import SCALE, format_box, on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.data.samples import read_samples
 from varytoy.models.config import VaryConfig, read_preset
 from varytoy.options import positive
 from varytoy.processing.tokenizer import word_piece_tokenizer
+
+_BOXES = 1000
+"""How often each side is written for the tokenizer: more often than its rarest pieces."""
 
 
 @register
@@ -20,6 +25,8 @@ class PieceTokenizer(Program):
         parser.add_argument("samples", type=Path, nargs="+", help="folders of samples")
         parser.add_argument("--size", type=positive, default=2560, help="length of the vocabulary")
 
+        parser.add_argument("--bins", type=positive, default=0, help="have a token for each side of boxes on this grid")
+
     def run(self, options):
         if options.out.exists():
             raise FileExistsError(f"{options.out} exists: name a new folder")
@@ -31,6 +38,9 @@ class PieceTokenizer(Program):
             for sample in read_samples(folder)
             for message in sample.messages
         )
+        sides = [on_grid([side] * 4, options.bins)[0] for side in range(SCALE)] if options.bins else []
+        boxes = [f"{format_box([side] * 4)}, {format_box([side] * 4)}" for side in sorted(set(sides))]
+        texts = itertools.chain(texts, boxes * _BOXES)
         tokenizer = word_piece_tokenizer(texts, chosen["characters"], base, options.size, chosen["places"])
         tokenizer.save_pretrained(options.out)
         print(f"{len(tokenizer)} tokens in {options.out}")

@@ -4,7 +4,7 @@ import itertools
 import random
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset, get_worker_info
 
@@ -12,6 +12,7 @@ from train.data.bad_samples import BadSamples, open_sample
 from train.data.mirror import MirroredSample, is_mirrored, with_mirrored
 from train.objectives.objects import is_complete
 from train.recipe import DataSettings
+from varytoy.data.boxes import Box, on_grid, rewrite
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
 from varytoy.data.samples import read_samples
 from varytoy.tasks import TASKS
@@ -32,13 +33,18 @@ class SampleDataset(Dataset):
         self.counts: list[int] = []
         self.spans: list[tuple[float, float]] = []
         parts: list[list[Sample]] = []
+        folders: dict[str, list[Sample]] = {}  # several sources may take from one
         for number, source in enumerate(sources):
+            if source.path not in folders:
+                folders[source.path] = list(read_samples(source.path, on_error=bad))
             samples = [
                 sample
-                for sample in read_samples(source.path, on_error=bad)
+                for sample in folders[source.path]
                 if (not source.tasks or sample.task in source.tasks)
                 and (not source.longest or len(sample.answer) <= source.longest)
             ]
+            if source.bins:
+                samples = [_on_grid(sample, source.bins) for sample in samples]
             if source.mirror:
                 samples = with_mirrored(samples)
             if source.turns > 1:
@@ -99,6 +105,16 @@ def _leave_interrupts_to_the_run() -> None:
     """In a worker process: Ctrl-C goes to all processes, and the run itself ends its workers."""
     if get_worker_info() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _on_grid(sample: Sample, bins: int) -> Sample:
+    messages = [
+        {**message, "content": rewrite(message["content"], lambda box: on_grid(box, bins))}
+        if isinstance(message["content"], str)
+        else message
+        for message in sample.messages
+    ]
+    return replace(sample, messages=messages, boxes=[Box(box.label, on_grid(box.xyxy, bins)) for box in sample.boxes])
 
 
 def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Sample]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageOps
 
-from varytoy.data.boxes import SCALE, Box, format_box, written_boxes
+from varytoy.data.boxes import SCALE, Box, rewrite
 from varytoy.data.sample import Sample
 
 _OTHER = {"left": "right", "right": "left"}
@@ -56,13 +56,7 @@ def _flip(xyxy: Sequence[int]) -> tuple[int, int, int, int]:
 
 
 def _text(text: str) -> str:
-    parts, end = [], 0
-    for box in written_boxes(text):
-        start, stop = box.sides[0][0] - 1, box.sides[3][1] + 1
-        sides = [int(text[slice(*side)]) for side in box.sides]
-        parts += [_words(text[end:start]), format_box(_flip(sides))]
-        end = stop
-    return "".join([*parts, _words(text[end:])])
+    return rewrite(text, _flip, _words)
 
 
 def _words(text: str) -> str:

@@ -22,18 +22,18 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
     data, runs = out / "data", out / "runs"
     sources, pieces, features = data / "sources", data / "pieces", data / "features"
     net = sources / "image_nets" / "tf_efficientnet_lite0"
-    shared = [f"data.0.path={data / 'train'}", f"data.1.path={data / 'text'}", f"features={features}"]
+    folders = ("train", "text", "scenes", "train", "train")  # as the recipes' data are ordered
+    paths = [f"data.{number}.path={data / folder}" for number, folder in enumerate(folders)]
+    shared = [*paths[:4], f"features={features}"]
     first = [
         "pictures.yaml",
         f"model.init=[{net}]",
         f"model.tokenizer={pieces}",
         *shared,
+        *paths[4:],
         *_own("first", options.overrides),
     ]
-    again = [f"data.{number}.path={data / 'train'}" for number in (2, 3)]
-    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", *again, *shared]
-    second += _own("second", options.overrides)
-    third = ["captions.yaml", f"model.init=[{runs / 'pictures-2'}]", *again, *shared, *_own("third", options.overrides)]
+    second = ["captions.yaml", f"model.init=[{runs / 'pictures'}]", *shared, *_own("second", options.overrides)]
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix]
@@ -44,27 +44,28 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         resume = ["--resume"] if any(run.glob("checkpoint-*")) else []
         return lambda: train(["run", str(RECIPES / recipe), f"output={run}", *words, *resume])
 
-    text = ["text-pictures", str(data / "text"), "--count", str(options.text_count), "--source", str(sources)]
+    def rendered(kind: str, folder: str, count: int) -> Callable[[], int]:
+        return lambda: data_tools([kind, str(data / folder), "--count", str(count), "--seed", "11", *source])
+
+    source = ["--source", str(sources)]
+    samples = [str(data / folder) for folder in ("train", "text", "scenes")]
     return [
         (net / "model.safetensors", lambda: data_tools(["fetch", str(sources)])),
-        (data / "train" / "samples.jsonl", photographs("train", "--bins", "64", "--presence", "2")),
+        (data / "train" / "samples.jsonl", photographs("train", "--presence", "2")),
         (data / "dev" / "samples.jsonl", photographs("dev", "--evaluate")),
-        (data / "text" / "samples.jsonl", lambda: data_tools(text)),
-        (
-            pieces / "tokenizer.json",
-            lambda: data_tools(["tokenizer", str(pieces), str(data / "train"), str(data / "text")]),
-        ),
+        (data / "text" / "samples.jsonl", rendered("text-pictures", "text", options.text_count)),
+        (data / "scenes" / "samples.jsonl", rendered("scenes", "scenes", options.scene_count)),
+        (pieces / "tokenizer.json", lambda: data_tools(["tokenizer", str(pieces), *samples, "--bins", "64"])),
         (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
         (runs / "pictures" / "model.safetensors", trained(*first)),
-        (runs / "pictures-2" / "model.safetensors", trained(*second)),
-        (runs / "captions" / "model.safetensors", trained(*third)),
+        (runs / "captions" / "model.safetensors", trained(*second)),
         (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "captions"), str(out / "model")])),
     ]
 
 
 def _own(stage: str, overrides: Sequence[str]) -> list[str]:
     """The overrides of all trainings, and those of ``stage``."""
-    of_all = [each for each in overrides if not each.startswith(("first:", "second:", "third:"))]
+    of_all = [each for each in overrides if not each.startswith(("first:", "second:"))]
     return of_all + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
 
 
@@ -76,10 +77,11 @@ def main(words: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for all trainings; for one of them with first:, second: or third: in front",
+        help="for all trainings; for one of them with first: or second: in front",
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")
+    parser.add_argument("--scene-count", type=positive, default=2400, help="rendered scenes")
     options = parser.parse_intermixed_args(words)
     for result, command in steps(options):
         if result.exists():

@@ -6,7 +6,7 @@ digits zero-padded, as the Vary-toy paper writes them (``[009, 552, 058, 737]``)
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,8 +49,27 @@ class Box:
         return cls(label, (x1, y1, x2, y2))
 
 
-def format_box(xyxy: Coordinates) -> str:
+def format_box(xyxy: Sequence[int]) -> str:
     return "[" + ", ".join(f"{value:03d}" for value in xyxy) + "]"
+
+
+def rewrite(
+    text: str, change: Callable[[Sequence[int]], Sequence[int]], words: Callable[[str], str] = lambda text: text
+) -> str:
+    """The text with each written box changed, and what stands between them changed by ``words``."""
+    parts, end = [], 0
+    for box in written_boxes(text):
+        start, stop = box.sides[0][0] - 1, box.sides[3][1] + 1
+        sides = [int(text[slice(*side)]) for side in box.sides]
+        parts += [words(text[end:start]), format_box(change(sides))]
+        end = stop
+    return "".join([*parts, words(text[end:])])
+
+
+def on_grid(xyxy: Sequence[int], bins: int) -> Coordinates:
+    """The box with each side in the middle of its bin, of ``bins`` from 0 to 1000."""
+    x1, y1, x2, y2 = (round((min(side * bins // SCALE, bins - 1) + 0.5) * SCALE / bins) for side in xyxy)
+    return x1, y1, x2, y2
 
 
 def format_boxes(boxes: Iterable[Box]) -> str:

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from varytoy.models.config import VaryConfig
 from varytoy.models.connectors import build_connector
+from varytoy.models.embedding import ScaledEmbedding
 from varytoy.models.pointer import Pointed, Pointer
 from varytoy.models.vision import VisionEncoder, build_encoder
 
@@ -54,6 +55,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.clip = build_encoder(config.clip_config) if config.clip_config is not None else None
         self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        if config.embedding_scale != 1:
+            self.set_input_embeddings(ScaledEmbedding(self.get_input_embeddings(), config.embedding_scale))
         self.pointer = Pointer(config.text_config.hidden_size, self.grid) if config.pointer else None
         self.pointed: Pointed | None = None
         self.post_init()

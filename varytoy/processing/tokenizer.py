@@ -69,25 +69,29 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
     return chat_tokenizer(backend)
 
 
+_WORDS = r" ?\[?[0-9]+[,\]]?| ?[^\W\d_]+| ?[^\w\s]+|\s|."
+"""What word pieces do not cross: sides of boxes with their brackets, words, marks."""
+
+
 def word_piece_tokenizer(
     texts: Iterable[str], characters: Iterable[str], base: int, size: int, places: int = 0
 ) -> PreTrainedTokenizerFast:
     """``character_tokenizer`` with word pieces behind its tokens, whose ids stay: byte pair encoding of ``texts``.
 
-    A piece may begin with the space before its word, and crosses no other space.
+    A piece is a word or part of one, a number of a box, or a mark; it may begin with the space before it.
 
     Args:
         base: tokens of the character tokenizer.
         size: length of the vocabulary.
     """
-    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, pre_tokenizers
     from tokenizers.models import BPE
     from tokenizers.trainers import BpeTrainer
 
     known = set(characters)
     characters = sorted(known)
     learned = Tokenizer(BPE())
-    split = pre_tokenizers.Split(" ", "merged_with_next")
+    split = pre_tokenizers.Split(Regex(_WORDS), "isolated")
     learned.pre_tokenizer = split
     trainer = BpeTrainer(vocab_size=len(characters) + size - base, initial_alphabet=characters, show_progress=False)
     learned.train_from_iterator(("".join(each for each in text if each in known) for text in texts), trainer)
