@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import json
+import math
 import shutil
 import threading
 from collections import Counter
@@ -105,6 +106,16 @@ def test_length_confidence_stream_and_cancel(model, processor):
     event = threading.Event()
     event.set()
     assert generate(model, processor, processor("hi"), max_new_tokens=50, cancel=event)[0].tokens == 1
+
+
+def test_beams_find_likelier_answers(model, processor, monkeypatch):
+    prompts = processor(["hi", "and a longer one"])
+    found = {}
+    for beams in (1, 4):
+        monkeypatch.setattr(model.generation_config, "num_beams", beams)
+        found[beams] = generate(model, processor, prompts, max_new_tokens=6, show=lambda texts: None)
+    sums = [[math.log(answer.confidence) * answer.tokens for answer in answers] for answers in found.values()]
+    assert all(better >= greedy - 1e-4 for greedy, better in zip(*sums, strict=True)) and sums[0] != sums[1]
 
 
 def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):

@@ -429,6 +429,15 @@ def test_export_halves_the_weights_and_still_loads(ten, tmp_path, capsys):
     assert len(read_all(tmp_path / "out", samples)) == 2
 
 
+def test_a_part_for_pictures_goes_along_with_what_was_trained_on_text(ten, tmp_path):
+    run(recipe(ten, tmp_path / "base", max_steps=1))
+    shutil.copytree(tmp_path / "base", tmp_path / "base" / "pictures")
+    run(recipe(ten, tmp_path / "run", init=(str(tmp_path / "base"),), max_steps=1))
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    reader = Reader.from_pretrained(str(tmp_path / "out"), "cpu")
+    assert reader.picture_engine is not reader.engine
+
+
 @pytest.mark.slow
 def test_compiled_parts_give_the_same_losses(ten, tmp_path):
     for name in ("plain", "compiled"):

@@ -9,6 +9,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from train import adapters
 from train.checkpointing import not_written, resume_point
+from train.data.dataset import view_of
 from train.machine import allow_old_cards, check_machine, distributed_defaults, remove_stale_locks, report_slow_bf16
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type, describe_optimizer
@@ -17,6 +18,7 @@ from train.recipe import Recipe, RecipeError
 from train.run import Run
 from train.run_folder import (
     alone,
+    carry_pictures,
     check_new,
     check_overwrite,
     clear,
@@ -122,6 +124,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
         trainer.save_model(str(output))
     except (OSError, SafetensorError) as error:
         raise not_written(error, output, "the finished model") from error
+    if is_first() and not any(view_of(sample) == "picture" for sample in data.samples):
+        carry_pictures(recipe.model.init, output)  # this run did not train on pictures
     if trainer.not_finite:
         report(f"{trainer.not_finite} batches skipped, whose loss was not finite")
     report(f"{run.bad.count} bad samples; the model is in {output}")

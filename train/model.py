@@ -8,18 +8,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from train.data.dataset import SampleDataset
 from train.data.packing import segment_mask
 from train.objectives import OBJECTIVES, Objective, State, TextObjective
 from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
-from train.run_folder import check_new, writing
+from train.run_folder import carry_pictures, check_new, writing
 from train.stage_weights import Towers, load_stage
 from varytoy.devices.precision import DTYPES, keep_in
 from varytoy.errors import first_line
 from varytoy.inference.reader import Reader
-from varytoy.models.config import VaryConfig
+from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing.processor import IGNORED, VaryProcessor
 
@@ -191,6 +192,7 @@ def build(
         messages.append(f"{len(loaded.taken)} tensors from {folder} ({len(loaded.left)} are not in it)")
         if loaded.misfits:
             messages[-1] += f" (other shapes, not taken: {', '.join(loaded.misfits)})"
+    model.generation_config = _decoding(settings)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor, ", then ".join(messages)
@@ -263,6 +265,14 @@ def processor_of(settings: ModelSettings) -> VaryProcessor:
         raise RecipeError(f"model: {error} (model.tokenizer=FOLDER)") from error
 
 
+def _decoding(settings: ModelSettings) -> GenerationConfig:
+    """How answers are decoded: as the preset says, else as the last checkpoint does."""
+    if settings.preset:
+        return GenerationConfig(**read_preset(settings.preset).get("generation", {}))
+    there = (Path(settings.init[-1]) / GENERATION_CONFIG_NAME).is_file()
+    return GenerationConfig.from_pretrained(settings.init[-1]) if there else GenerationConfig()
+
+
 def opt_shape(text):
     """An OPT decoder of the width, depth and vocabulary of another decoder's configuration."""
     return AutoConfig.for_model(
@@ -324,4 +334,5 @@ def export(run: str, out: Path) -> int:
     with writing(out):
         reader.engine.model.save_pretrained(out)
         reader.processor.save_pretrained(out)
+    carry_pictures([run], out)
     return (out / "model.safetensors").stat().st_size

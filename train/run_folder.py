@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,6 +21,7 @@ from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
+from varytoy.inference.reader import PICTURES
 
 try:
     import fcntl
@@ -176,6 +177,14 @@ def clear(output: Path, keep_base: bool) -> None:
         for path in _deleted(output):
             if not (keep_base and path.name == "base"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def carry_pictures(folders: Sequence[str], output: Path) -> None:
+    """Copy the part for pictures (``Reader.picture_engine``) of the last of ``folders`` that has one."""
+    parts = [Path(folder) / PICTURES for folder in folders if (Path(folder) / PICTURES / "config.json").is_file()]
+    if parts:
+        with writing(output):
+            shutil.copytree(parts[-1], output / PICTURES, dirs_exist_ok=True)
 
 
 def _deleted(output: Path) -> list[Path]:

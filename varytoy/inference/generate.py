@@ -1,4 +1,4 @@
-"""Decoding: greedy, batched, streamed, with a guard against endless repetition, a confidence and a stop reason."""
+"""Decoding: greedy or by beam search, batched, streamed, with a guard against loops, a confidence and a stop reason."""
 
 import functools
 import itertools
@@ -205,37 +205,49 @@ def generate(
     show: Callable[[list[str]], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> list[Answer]:
-    """Greedy answers to a batch from ``processor(…)``. Of the model's generation configuration only
-    ``no_repeat_ngram_size`` counts.
+    """Answers to a batch from ``processor(…)``: greedy, or by beam search where the model's generation configuration
+    has ``num_beams``. Besides that, its ``no_repeat_ngram_size`` and ``length_penalty`` count, and nothing else.
 
     Args:
-        show: called with the texts so far, of all rows up to the first that is not finished.
+        show: called with the texts so far, of all rows up to the first that is not finished; not in a beam search.
         cancel: set it from another thread to stop early.
     """
     tensors = {name: value.to(model.device) for name, value in inputs.items()}
     start = tensors["input_ids"].shape[1]
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
-    streamer = _Streamer(processor, show) if show else None
+    beams = getattr(model.generation_config, "num_beams", 1) or 1
+    if beams > 1:  # rows of the search are not rows of the batch; no n-gram comes twice, and answers are short
+        criteria = StoppingCriteriaList([Cancelled(cancel)] if cancel else [])
+    streamer = _Streamer(processor, show) if show and beams == 1 else None
     size = getattr(model.generation_config, "no_repeat_ngram_size", 0) or 0
     processors: list[LogitsProcessor] = [NoRepeats(size, start)] if size else []
     processors += [PointedBoxes(model, processor)] if model.config.pointer else []
-    generated = model.generate(
+    output = model.generate(
         **tensors,
         no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        num_beams=1,
+        num_beams=beams,
+        early_stopping=beams > 1,
+        return_dict_in_generate=True,
+        output_scores=beams > 1,
         eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
         logits_processor=[*processors, confidence],
         stopping_criteria=criteria,
         streamer=streamer,
-    )[:, start:].tolist()
-    best = torch.stack(confidence.best, 1).tolist()
+    )
+    generated = output.sequences[:, start:].tolist()
+    best = torch.stack(confidence.best, 1).tolist() if beams == 1 else _chosen(model, output)
     stopped = cancel is not None and cancel.is_set()
     rows = enumerate(generated)
     return [_finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in rows]
+
+
+def _chosen(model: VaryForConditionalGeneration, output) -> list[list[float]]:
+    """Log-probability of each token of the best beams."""
+    return model.compute_transition_scores(output.sequences, output.scores, output.beam_indices).tolist()
 
 
 def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Answer:

@@ -193,7 +193,7 @@ class VaryConfig(PretrainedConfig):
     @classmethod
     def preset(cls, name: str) -> "VaryConfig":
         """The named preset. Raises ValueError listing the available names."""
-        return cls(**{key: value for key, value in read_preset(name).items() if key != "processor"})
+        return cls(**{key: value for key, value in read_preset(name).items() if key not in _NOT_OF_THE_CONFIGURATION})
 
     @staticmethod
     def presets() -> list[str]:
@@ -201,8 +201,12 @@ class VaryConfig(PretrainedConfig):
         return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
 
 
+_NOT_OF_THE_CONFIGURATION = ("processor", "generation")
+
+
 def read_preset(name: str) -> dict:
-    """The JSON of a preset, by name or by the path of a ``.json`` file; ``processor`` is for VaryProcessor."""
+    """The JSON of a preset, by name or by the path of a ``.json`` file; ``processor`` is for VaryProcessor,
+    ``generation`` for transformers' GenerationConfig."""
     path = Path(name) if name.endswith(".json") else files("varytoy") / "models" / "presets" / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"no preset '{name}'; the presets are {', '.join(VaryConfig.presets())}")
