@@ -21,6 +21,7 @@ from test_documents import make_pdf
 from varytoy import cli, layout
 from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError
+from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import LoopGuard, generate, repeated_tail
 from varytoy.inference.reader import ModelError, Reader, join_pages
@@ -32,7 +33,7 @@ from varytoy.tasks import TASKS, Task
 
 @pytest.fixture
 def reader(model, processor) -> Reader:
-    return Reader(TransformersEngine(model, processor), "tiny")
+    return Reader(BatchingEngine(model, processor), "tiny")
 
 
 @pytest.fixture
@@ -387,8 +388,26 @@ def test_requests_of_several_views_and_lengths_keep_their_order(reader, monkeypa
     shown = []
     answers = reader.engine.generate(iter(requests), shown.append)
     assert [answer.text for answer in answers] == [answer.text for answer in alone]
-    assert all(answer.tokens <= 5 for answer in answers) and batches == [2, 1, 1]
+    assert all(answer.tokens <= 5 for answer in answers) and sum(batches) == 4
     assert shown[-1] == [answer.text for answer in answers]
+
+
+def test_rows_that_leave_and_join_change_no_answer(model, processor, reader, monkeypatch):
+    """Texts of all lengths in batches of three, beside transformers' ``generate`` one by one."""
+    ends = processor.tokenizer.eos_token_id
+    with_scores(monkeypatch, model, lambda scores: scores[..., ends].copy_(((50 * scores.sum(-1)).sin() - 0.8) * 1e4))
+    requests = [
+        Request([{"role": "user", "content": f"<image>\n{'word ' * (number % 4)}"}], [page(1 + number % 3)], "text", 30)
+        for number in range(8)
+    ]
+    reader.engine.batch_size = 3
+    expected = [TransformersEngine(model, processor, 1).generate([request])[0] for request in requests]
+    answers = reader.engine.generate(requests)
+    assert len({answer.tokens for answer in expected}) > 2, "rows of one length leave together"
+    assert [answer.text for answer in answers] == [answer.text for answer in expected]
+    for answer, other in zip(answers, expected, strict=True):
+        assert (answer.stop_reason, answer.tokens) == (other.stop_reason, other.tokens)
+        assert answer.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
 def test_a_cancelled_engine_takes_no_more_requests(reader):

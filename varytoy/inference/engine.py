@@ -62,6 +62,12 @@ class Engine(Protocol):
         ...
 
 
+def check_context(length: int, context: int) -> None:
+    """Raises ValueError for a prompt of ``length`` tokens that fills the model's context."""
+    if length >= context:
+        raise ValueError(f"the prompt has {length} tokens, the context is {context}: ask in fewer words")
+
+
 class TransformersEngine:
     """transformers' ``generate``, greedy, in batches of consecutive requests.
 
@@ -108,7 +114,6 @@ class TransformersEngine:
         messages, images = [request.messages for request in batch], [request.images for request in batch]
         inputs = self.processor(messages, images, batch[0].view, fit=False)
         length = inputs["input_ids"].shape[1]
-        if length >= self.context:
-            raise ValueError(f"the prompt has {length} tokens, the context is {self.context}: ask in fewer words")
+        check_context(length, self.context)
         limit = min(batch[0].max_new_tokens, self.context - length)
         return generate(self.model, self.processor, inputs, limit, show, cancel)

@@ -242,7 +242,7 @@ def generate(
     best = torch.stack(confidence.best, 1).tolist() if beams == 1 else _chosen(model, output)
     stopped = cancel is not None and cancel.is_set()
     rows = enumerate(generated)
-    return [_finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in rows]
+    return [finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in rows]
 
 
 def _chosen(model: VaryForConditionalGeneration, output) -> list[list[float]]:
@@ -250,7 +250,10 @@ def _chosen(model: VaryForConditionalGeneration, output) -> list[list[float]]:
     return model.compute_transition_scores(output.sequences, output.scores, output.beam_indices).tolist()
 
 
-def _finish(processor: VaryProcessor, ids: list[int], best: list[float], loop, stopped: bool) -> Answer:
+def finish(
+    processor: VaryProcessor, ids: list[int], best: list[float], loop: tuple[int, int] | None, stopped: bool
+) -> Answer:
+    """The answer of one row; ``best``: the tokens' log-probabilities, ``loop``: see ``LoopGuard.looping``."""
     end = processor.tokenizer.eos_token_id
     reason = "stopped" if stopped else "length"
     if end in ids:

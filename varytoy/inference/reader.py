@@ -16,6 +16,7 @@ from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
+from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.calibration import calibrated, read_calibration
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.layout.fitting import cut_long, fit_text
@@ -365,10 +366,11 @@ class Reader:
                 history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
 
 
-def _engine(folder: Path, precision: Precision) -> TransformersEngine:
+def _engine(folder: Path, precision: Precision) -> TransformersEngine | BatchingEngine:
     """Load a checkpoint for the chosen device and dtype."""
     model, processor = load_model(folder, DTYPES[precision.storage])
-    return TransformersEngine(place(model, precision), processor)
+    kind = BatchingEngine if BatchingEngine.supports(model) else TransformersEngine
+    return kind(place(model, precision), processor)
 
 
 def _calibration(folder: Path) -> Mapping[str, tuple[float, float]]:
