@@ -109,13 +109,12 @@ def test_length_confidence_stream_and_cancel(model, processor):
     assert generate(model, processor, processor("hi"), max_new_tokens=50, cancel=event)[0].tokens == 1
 
 
-def test_beams_find_likelier_answers(model, processor, monkeypatch):
-    prompts = processor(["hi", "and a longer one"])
-    found = {}
-    for beams in (1, 4):
-        monkeypatch.setattr(model.generation_config, "num_beams", beams)
-        found[beams] = generate(model, processor, prompts, max_new_tokens=6, show=lambda texts: None)
-    sums = [[math.log(answer.confidence) * answer.tokens for answer in answers] for answers in found.values()]
+def test_beams_find_likelier_captions(model, processor, monkeypatch):
+    monkeypatch.setattr(model.generation_config, "num_beams", 4)
+    engine = TransformersEngine(model, processor)
+    talk = [[{"role": "user", "content": text}] for text in ("hi", "and a longer one")]
+    found = [engine.generate([Request.of(TASKS[task], each, [], 6) for each in talk]) for task in ("vqa", "caption")]
+    sums = [[math.log(answer.confidence) * answer.tokens for answer in answers] for answers in found]
     assert all(better >= greedy - 1e-4 for greedy, better in zip(*sums, strict=True)) and sums[0] != sums[1]
 
 

@@ -144,7 +144,7 @@ def answer_all(
     answers: dict[int, Answer] = {}
     for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
         part = order[start : start + batch]
-        requests = [Request(questions[number], [views[number]], task.view, max_new_tokens) for number in part]
+        requests = [Request.of(task, questions[number], [views[number]], max_new_tokens) for number in part]
         answers |= zip(part, reader.engine_for(task.view).generate(requests), strict=True)
     return [answers[number] for number in range(len(views))]
 

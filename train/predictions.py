@@ -74,6 +74,6 @@ def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_token
 def _predict(engine: Engine, sample: Sample, image: Image.Image, max_new_tokens: int) -> tuple[dict, Image.Image]:
     first = next(index for index, message in enumerate(sample.messages) if message["role"] == "assistant")
     task = TASKS[sample.task]
-    text = engine.generate([Request(sample.messages[:first], [image], task.view, max_new_tokens)])[0].text
+    text = engine.generate([Request.of(task, sample.messages[:first], [image], max_new_tokens)])[0].text
     question, target = (sample.messages[index]["content"] for index in (first - 1, first))
     return {"question": question, "wanted": target, "said": text}, task.draw(image, task.parse(text, image.size))

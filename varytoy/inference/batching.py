@@ -49,7 +49,7 @@ class BatchingEngine:
 
     @staticmethod
     def supports(model: VaryForConditionalGeneration) -> bool:
-        """Whether the decoder has no sliding windows and the model needs nothing but the best token at each step."""
+        """Whether the decoder has no sliding windows, and answers are the best token at each step."""
         kinds = set(getattr(model.config.text_config, "layer_types", None) or ["full_attention"])
         settings = model.generation_config
         rules = [getattr(settings, name, None) or 0 for name in ("no_repeat_ngram_size", "num_beams")]
@@ -162,7 +162,7 @@ class _Rows:
 
     def texts(self) -> list[str]:
         """Of all requests up to the first that is not finished."""
-        texts = []
+        texts: list[str] = []
         for number in range(len(self.all)):
             row = self.all[number]
             text = self.processor.decode_text(row.ids)

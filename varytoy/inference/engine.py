@@ -13,6 +13,7 @@ from varytoy.inference.generate import generate
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
+from varytoy.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,20 @@ class Request:
         images: RGB, at the size that is passed to the model.
         view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
         max_new_tokens: the longest answer, in tokens.
+        search: search for a likelier answer with the model's ``num_beams``, if it names some.
     """
 
     messages: Sequence[Message]
     images: Sequence[Image.Image] = ()
     view: str = "text"
     max_new_tokens: int = 1024
+    search: bool = False
+
+    @classmethod
+    def of(
+        cls, task: Task, messages: Sequence[Message], images: Sequence[Image.Image], max_new_tokens: int
+    ) -> "Request":
+        return cls(messages, images, task.view, max_new_tokens, task.search)
 
 
 class Engine(Protocol):
@@ -69,7 +78,7 @@ def check_context(length: int, context: int) -> None:
 
 
 class TransformersEngine:
-    """transformers' ``generate``, greedy, in batches of consecutive requests.
+    """transformers' ``generate``, greedy or with beams, in batches of consecutive requests.
 
     Attributes:
         model: on its device.
@@ -101,7 +110,7 @@ class TransformersEngine:
         return answers
 
     def _batches(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
-        for _, group in itertools.groupby(requests, lambda request: (request.view, request.max_new_tokens)):
+        for _, group in itertools.groupby(requests, lambda each: (each.view, each.max_new_tokens, each.search)):
             while batch := list(itertools.islice(group, self.batch_size)):
                 yield batch
 
@@ -116,4 +125,5 @@ class TransformersEngine:
         length = inputs["input_ids"].shape[1]
         check_context(length, self.context)
         limit = min(batch[0].max_new_tokens, self.context - length)
-        return generate(self.model, self.processor, inputs, limit, show, cancel)
+        beams = (self.model.generation_config.num_beams or 1) if batch[0].search else 1
+        return generate(self.model, self.processor, inputs, limit, show, cancel, beams)

@@ -204,9 +204,10 @@ def generate(
     max_new_tokens: int = 1024,
     show: Callable[[list[str]], None] | None = None,
     cancel: threading.Event | None = None,
+    beams: int = 1,
 ) -> list[Answer]:
-    """Answers to a batch from ``processor(…)``: greedy, or by beam search where the model's generation configuration
-    has ``num_beams``. Besides that, its ``no_repeat_ngram_size`` and ``length_penalty`` count, and nothing else.
+    """Answers to a batch from ``processor(…)``: greedy, or by a search with several beams. Of the model's generation
+    configuration ``no_repeat_ngram_size`` and ``length_penalty`` count.
 
     Args:
         show: called with the texts so far, of all rows up to the first that is not finished; not in a beam search.
@@ -216,7 +217,6 @@ def generate(
     start = tensors["input_ids"].shape[1]
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
     criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
-    beams = getattr(model.generation_config, "num_beams", 1) or 1
     if beams > 1:  # rows of the search are not rows of the batch; no n-gram comes twice, and answers are short
         criteria = StoppingCriteriaList([Cancelled(cancel)] if cancel else [])
     streamer = _Streamer(processor, show) if show and beams == 1 else None

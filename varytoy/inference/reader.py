@@ -254,7 +254,7 @@ class Reader:
         task, show = options.task, options.show
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
-        request = Request(messages, [view], task.view, options.max_new_tokens)
+        request = Request.of(task, messages, [view], options.max_new_tokens)
         raw, *_ = self.engine_for(task.view).generate([request], live, options.cancel) or [
             Answer("", stop_reason="stopped")
         ]
@@ -316,7 +316,7 @@ class Reader:
             show(layout.join_blocks(texts, blocks[: len(texts)]))
 
         crops = (layout.crop_block(image, block, text_size) for block in blocks)
-        requests = (Request(messages, [crop], options.task.view, options.max_new_tokens) for crop in crops)
+        requests = (Request.of(options.task, messages, [crop], options.max_new_tokens) for crop in crops)
         rows = self.engine.generate(requests, live if show else None, options.cancel)
         answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
         read = [

@@ -39,7 +39,8 @@ class RowLayer(DynamicLayer):
 
     def keep(self, rows: Tensor, first: int) -> None:
         """Keep these rows, and their places from ``first`` on."""
-        self._fill(self.keys[rows, :, first:], self.values[rows, :, first:])
+        keys, values = (room[rows, :, first : self.get_seq_length()] for room in self._room)
+        self._fill(keys, values)
 
     def join(self, other: "RowLayer", length: int) -> None:
         """Add another's rows; both end at place ``length``, and what lies before the shorter's first is undefined."""

@@ -8,6 +8,7 @@ from varytoy.tasks.cider import CiderD, cider_d
 
 class Caption(Task):
     name = "caption"
+    search = True
     metric = "objects named"
     prompts = (
         "Describe the content of this image in a sentence.",
