@@ -101,7 +101,8 @@ def main(words: Sequence[str] | None = None) -> int:
     reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize)
     image = next(iter(open_pages(options.page))).image if options.page else page(options.paragraphs)
     requests = requests_of(reader, image)
-    model, processor = reader.engine.model, reader.engine.processor
+    engine: TransformersEngine | BatchingEngine = reader.engine  # type: ignore[assignment]  # as from_pretrained makes it
+    model, processor = engine.model, engine.processor
     engines: dict[str, Engine] = {
         "transformers' generate": TransformersEngine(model, processor, options.batch_size),
     }

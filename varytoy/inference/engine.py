@@ -50,7 +50,9 @@ class Engine(Protocol):
     """
 
     processor: VaryProcessor
-    context: int
+
+    @property
+    def context(self) -> int: ...
 
     def generate(
         self,
