@@ -33,7 +33,9 @@ ALLOWED = {
     "inference": "data layout tasks models processing devices checkpoints",
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
-    "cli": "__init__ options tasks devices checkpoints inference",
+    "serving": "errors extras data tasks layout processing inference",
+    "bench": "options data inference",
+    "cli": "__init__ options tasks devices checkpoints inference serving",
 }
 """Room of varytoy -> the rooms that it may import, which all stand above it."""
 

@@ -34,6 +34,18 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 
+    serve = programs.add_parser("serve", help="serve a model with OpenAI's API (needs the extra 'serve')")
+    serve.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
+    device_options(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for other machines")
+    serve.add_argument("--port", type=positive, default=8000)
+    serve.add_argument("--api-key", default=os.environ.get("VARYTOY_API_KEY", ""), help="default: $VARYTOY_API_KEY")
+    serve.add_argument("--together", type=positive, default=8, help="requests that are worked on at once")
+    serve.add_argument("--queue", type=positive, default=64, help="requests that may wait; more get the status 429")
+    serve.add_argument("--timeout", type=positive, default=600, help="seconds for one request")
+    serve.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to one image or block")
+    serve.set_defaults(run=_serve)
+
     doctor = programs.add_parser("doctor", help="check this machine and suggest fixes")
     doctor.add_argument("--no-build", action="store_true", help="do not compile DeepSpeed's extension (minutes, once)")
     doctor.set_defaults(run=_doctor)
@@ -62,6 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
     joined.add_argument("out", metavar="OUT", help="a new folder")
     joined.set_defaults(run=_import_vocabulary)
     return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from varytoy.serving.run import serve
+
+    return serve(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ class Answer:
             ``stopped`` (by the user) or ``error``.
         error: why a file or page could not be read; else empty.
         size: (width, height) of the image in pixels.
-        tokens: generated tokens.
+        tokens: generated tokens; ``prompt_tokens``: those of the prompts, with the images'.
         skipped: number of blocks left out: their letters are too small to read, or they are image texture.
         turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
         pages: the answers to each page of a document with several.
@@ -65,6 +65,7 @@ class Answer:
     error: str = ""
     size: tuple[int, int] | None = None
     tokens: int = 0
+    prompt_tokens: int = 0
     skipped: int = 0
     turned: int = 0
     pages: list["Answer"] = field(default_factory=list)

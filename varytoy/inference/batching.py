@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varytoy.data.answer import Answer
-from varytoy.inference.engine import Request, check_context
+from varytoy.inference.engine import Request, check_context, context_of
 from varytoy.inference.generate import finish, repeated_tail
 from varytoy.inference.rows import RunningBatch
 from varytoy.models.vary import VaryForConditionalGeneration
@@ -22,18 +22,91 @@ _EVERY = 8
 """Tokens between two looks for a loop."""
 _WINDOW = 4
 """Batches of requests that are taken together, to answer those of similar size together."""
-_PAUSE = 0.1
+PAUSE = 0.1
 """Seconds between two calls of ``show`` while no row ends."""
 
 
 @dataclass
-class _Row:
-    number: int
-    limit: int
+class Row:
+    """A request and its answer so far.
+
+    Attributes:
+        ids: the tokens, with ``best``, their log-probabilities.
+        limit: the most tokens.
+        loop: see ``LoopGuard.looping``.
+        ended: whether it gets no more tokens; ``stopped``: because it was cancelled.
+    """
+
+    request: Request
     ids: list[int] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
+    limit: int = 0
+    prompt_tokens: int = 0
     loop: tuple[int, int] | None = None
     ended: bool = False
+    stopped: bool = False
+
+    def answer(self, processor: VaryProcessor) -> Answer:
+        answer = finish(processor, self.ids, self.best, self.loop, self.stopped or not self.ended)
+        answer.prompt_tokens = self.prompt_tokens
+        return answer
+
+
+class RowDecoder:
+    """Decodes rows together. ``running``: those in the batch, some of which may have ended."""
+
+    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor):
+        self.model, self.processor = model, processor
+        self.batch = RunningBatch(model)
+        self.running: list[Row] = []
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Encode the prompts of rows, add them and take their first tokens.
+
+        Raises:
+            ValueError: a prompt fills the model's context, or is not valid; none of the rows is added.
+        """
+        requests = [row.request for row in rows]
+        inputs = self.processor(
+            [request.messages for request in requests],
+            [request.images for request in requests],
+            [request.view for request in requests],
+            fit=False,
+        )
+        lengths, context = inputs["attention_mask"].sum(-1).tolist(), context_of(self.model)
+        for length in lengths:
+            check_context(length, context)
+        for row, length in zip(rows, lengths, strict=True):
+            row.limit, row.prompt_tokens = min(row.request.max_new_tokens, context - length), length
+        scores = self.batch.join(inputs)
+        self.running += rows
+        self._take(rows, scores)
+
+    def step(self) -> None:
+        """Take the next token of each row."""
+        last = torch.tensor([row.ids[-1] for row in self.running], device=self.model.device)
+        self._take(self.running, self.batch.step(last))
+
+    def leave(self) -> None:
+        """Take the rows that ended out of the batch, once they are a fifth of it."""
+        places = [place for place, row in enumerate(self.running) if not row.ended]
+        if len(places) <= 0.8 * len(self.running):
+            self.running = [self.running[place] for place in places]
+            self.batch.keep(places)
+
+    def _take(self, rows: Sequence[Row], scores: Tensor) -> None:
+        """The best token of each row, by scores [B, V]."""
+        scores, end = scores.float(), self.processor.tokenizer.eos_token_id
+        values, tokens = scores.max(-1)
+        best = (values - scores.logsumexp(-1)).tolist()
+        for row, token, value in zip(rows, tokens.tolist(), best, strict=True):
+            if row.ended:
+                continue
+            row.ids.append(token)
+            row.best.append(value)
+            row.ended = token == end or len(row.ids) >= row.limit
+            if not row.ended and len(row.ids) % _EVERY == 0 and (period := repeated_tail(row.ids)):
+                row.loop, row.ended = (len(row.ids), period), True
 
 
 class BatchingEngine:
@@ -57,7 +130,7 @@ class BatchingEngine:
 
     @property
     def context(self) -> int:
-        return self.model.config.text_config.max_position_embeddings
+        return context_of(self.model)
 
     @torch.inference_mode()
     def generate(
@@ -68,25 +141,28 @@ class BatchingEngine:
     ) -> list[Answer]:
         """See ``Engine``. Without ``show``, requests of similar size are answered together, out of 48 at a time."""
         waiting = self._waiting(requests, 1 if show else _WINDOW * self.batch_size)
-        batch, rows = RunningBatch(self.model), _Rows(self.processor)
-        shown = 0.0
+        decoder, rows = RowDecoder(self.model, self.processor), dict[int, Row]()
+        shown, finished = 0.0, 0
         while not (cancel is not None and cancel.is_set()):
-            free = self.batch_size - len(rows.running)
+            free = self.batch_size - len(decoder.running)
             joining = list(itertools.islice(waiting, free)) if 3 * free >= self.batch_size else []
             for start in range(0, len(joining), _TOGETHER):
-                part = joining[start : start + _TOGETHER]
-                rows.add(part, *self._join(batch, part))
-            if not rows.running:
+                new = {number: Row(request) for number, request in joining[start : start + _TOGETHER]}
+                rows |= new
+                decoder.add(list(new.values()))
+            if not decoder.running:
                 break
             if not joining:
-                rows.take(batch.step(torch.tensor(rows.last, device=self.model.device)))
-            if show and (rows.news or time.monotonic() - shown >= _PAUSE):
-                show(rows.texts())
-                shown, rows.news = time.monotonic(), False
-            kept = rows.leave()
-            if kept is not None:
-                batch.keep(kept)
-        answers = rows.answers()
+                decoder.step()
+            ended = sum(row.ended for row in rows.values())
+            if show and (ended > finished or time.monotonic() - shown >= PAUSE):
+                show(texts([rows[number] for number in range(len(rows))], self.processor))
+                shown, finished = time.monotonic(), ended
+            decoder.leave()
+        answers = [
+            rows[number].answer(self.processor) if number in rows else Answer("", stop_reason="stopped")
+            for number in range(max(rows, default=-1) + 1)
+        ]
         if show:
             show([answer.text for answer in answers])
         return answers
@@ -96,85 +172,16 @@ class BatchingEngine:
         while together := list(itertools.islice(numbered, window)):
             yield from sorted(together, key=lambda pair: -_area(pair[1]))
 
-    def _join(self, batch: RunningBatch, joining: Sequence[tuple[int, Request]]) -> tuple[Tensor, list[int]]:
-        """The scores of the new rows' first tokens, and how many tokens each may have."""
-        requests = [request for _, request in joining]
-        inputs = self.processor(
-            [request.messages for request in requests],
-            [request.images for request in requests],
-            [request.view for request in requests],
-            fit=False,
-        )
-        lengths = inputs["attention_mask"].sum(-1).tolist()
-        for length in lengths:
-            check_context(length, self.context)
-        limits = [
-            min(each.max_new_tokens, self.context - length) for each, length in zip(requests, lengths, strict=True)
-        ]
-        return batch.join(inputs), limits
 
-
-class _Rows:
-    """The answers so far, of the rows of a batch and of those that left it."""
-
-    def __init__(self, processor: VaryProcessor):
-        self.processor, self.end = processor, processor.tokenizer.eos_token_id
-        self.running: list[_Row] = []
-        self.all: dict[int, _Row] = {}
-        self.news = False
-        """Whether a row has ended since this was set to False."""
-
-    @property
-    def last(self) -> list[int]:
-        return [row.ids[-1] for row in self.running]
-
-    def add(self, joining: Sequence[tuple[int, Request]], scores: Tensor, limits: Sequence[int]) -> None:
-        new = [_Row(number, limit) for (number, _), limit in zip(joining, limits, strict=True)]
-        self.all |= {row.number: row for row in new}
-        self.running += new
-        self._take(new, scores)
-
-    def take(self, scores: Tensor) -> None:
-        """The best token of each row [B, V]."""
-        self._take(self.running, scores)
-
-    def _take(self, rows: Sequence[_Row], scores: Tensor) -> None:
-        scores = scores.float()
-        values, tokens = scores.max(-1)
-        best = (values - scores.logsumexp(-1)).tolist()
-        for row, token, value in zip(rows, tokens.tolist(), best, strict=True):
-            if row.ended:
-                continue
-            row.ids.append(token)
-            row.best.append(value)
-            row.ended = token == self.end or len(row.ids) >= row.limit
-            if not row.ended and len(row.ids) % _EVERY == 0 and (period := repeated_tail(row.ids)):
-                row.loop, row.ended = (len(row.ids), period), True
-            self.news = self.news or row.ended
-
-    def leave(self) -> list[int] | None:
-        """Take the rows that ended out if they are a fifth of all: the places of those that stay, or None."""
-        places = [place for place, row in enumerate(self.running) if not row.ended]
-        if len(places) > 0.8 * len(self.running):
-            return None
-        self.running = [self.running[place] for place in places]
-        return places
-
-    def texts(self) -> list[str]:
-        """Of all requests up to the first that is not finished."""
-        texts: list[str] = []
-        for number in range(len(self.all)):
-            row = self.all[number]
-            text = self.processor.decode_text(row.ids)
-            if not row.ended:
-                return [*texts, text.rstrip("\ufffd")]
-            texts.append(text)
-        return texts
-
-    def answers(self) -> list[Answer]:
-        """In the order of the requests; of those that were cancelled, what there is."""
-        rows = [self.all.get(number) or _Row(number, 0) for number in range(max(self.all, default=-1) + 1)]
-        return [finish(self.processor, row.ids, row.best, row.loop, not row.ended) for row in rows]
+def texts(rows: Sequence[Row], processor: VaryProcessor) -> list[str]:
+    """Of all rows up to the first that has not ended."""
+    found: list[str] = []
+    for row in rows:
+        text = processor.decode_text(row.ids)
+        if not row.ended:
+            return [*found, text.rstrip("\ufffd")]
+        found.append(text)
+    return found
 
 
 def _area(request: Request) -> int:

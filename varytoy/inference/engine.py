@@ -73,6 +73,11 @@ class Engine(Protocol):
         ...
 
 
+def context_of(model: VaryForConditionalGeneration) -> int:
+    """Maximum number of tokens of a prompt and its answer together."""
+    return model.config.text_config.max_position_embeddings
+
+
 def check_context(length: int, context: int) -> None:
     """Raises ValueError for a prompt of ``length`` tokens that fills the model's context."""
     if length >= context:
@@ -92,7 +97,7 @@ class TransformersEngine:
 
     @property
     def context(self) -> int:
-        return self.model.config.text_config.max_position_embeddings
+        return context_of(self.model)
 
     def generate(
         self,
@@ -128,4 +133,7 @@ class TransformersEngine:
         check_context(length, self.context)
         limit = min(batch[0].max_new_tokens, self.context - length)
         beams = (self.model.generation_config.num_beams or 1) if batch[0].search else 1
-        return generate(self.model, self.processor, inputs, limit, show, cancel, beams)
+        answers = generate(self.model, self.processor, inputs, limit, show, cancel, beams)
+        for answer, count in zip(answers, inputs["attention_mask"].sum(-1).tolist(), strict=True):
+            answer.prompt_tokens = count
+        return answers

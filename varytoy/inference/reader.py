@@ -259,7 +259,7 @@ class Reader:
             Answer("", stop_reason="stopped")
         ]
         answer = task.parse(raw.text, size, options.argument)
-        said = {name: getattr(raw, name) for name in ("stop_reason", "confidence", "tokens", "image")}
+        said = {name: getattr(raw, name) for name in ("stop_reason", "confidence", "tokens", "prompt_tokens", "image")}
         return replace(answer, **said, size=size)
 
     def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
@@ -327,6 +327,7 @@ class Reader:
         answer.regions = [*read, *answer.objects]
         answer.stop_reason = _stop_reason(rows)
         answer.confidence, answer.tokens = _mean_confidence(rows), sum(row.tokens for row in rows)
+        answer.prompt_tokens = sum(row.prompt_tokens for row in rows)
         answer.size, answer.skipped = image.size, skipped
         return answer
 
@@ -406,6 +407,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         confidence=total / sum(lengths) if scored else None,
         stop_reason=_stop_reason(answers),
         tokens=sum(answer.tokens for answer in answers),
+        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
         pages=list(answers),

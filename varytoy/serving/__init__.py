@@ -1,0 +1,1 @@
+"""``varytoy serve``: an OpenAI-compatible server of one model."""

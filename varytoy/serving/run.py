@@ -1,0 +1,42 @@
+"""Start the server: ``varytoy serve``."""
+
+import argparse
+import sys
+
+from varytoy.extras import require
+from varytoy.inference.reader import Reader
+from varytoy.inference.shared import share
+
+
+def shared(reader: Reader) -> Reader:
+    """The reader with engines that take several threads."""
+    text = share(reader.engine)
+    pictures = text if reader.picture_engine is reader.engine else share(reader.picture_engine)
+    other = Reader(text, reader.name, lambda: pictures)
+    other.precision, other.calibration = reader.precision, reader.calibration
+    return other
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until interrupted.
+
+    Raises:
+        MissingExtra: the extra ``serve`` is not installed.
+        ModelError: the model cannot be loaded.
+    """
+    require("serve", "fastapi", "uvicorn", "prometheus_client", by="varytoy serve")
+    import uvicorn
+
+    from varytoy.serving.app import Settings, create_app
+
+    settings = Settings(
+        api_key=options.api_key,
+        together=options.together,
+        queue=options.queue,
+        timeout=options.timeout,
+        max_tokens=options.max_new_tokens,
+    )
+    reader = shared(Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize))
+    print(f"{reader.name} at http://{options.host}:{options.port}/v1", file=sys.stderr, flush=True)
+    uvicorn.run(create_app(reader, settings), host=options.host, port=options.port, log_level="warning")
+    return 0
