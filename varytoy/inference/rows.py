@@ -131,7 +131,7 @@ class RunningBatch:
         self.hidden, self.positions = hidden[:, first:], self.positions[index]
 
     def _bias(self) -> Tensor:
-        """Additive attention mask [B, 1, 1, T]."""
-        dtype = self.model.get_input_embeddings().weight.dtype
+        """Additive attention mask [B, 1, 1, T], in the dtype of the computation."""
+        dtype = self.cache.layers[0].keys.dtype
         bias = torch.zeros(self.hidden.shape, dtype=dtype, device=self.hidden.device)
         return bias.masked_fill_(self.hidden, torch.finfo(dtype).min)[:, None, None]
