@@ -165,7 +165,12 @@ def test_the_model_for_pictures_learns_a_photograph(net, photos, source):
     weights = photos / "out" / "data" / "sources" / "image_nets" / "tf_efficientnet_lite0"
     shutil.copytree(net[0] / "converted", weights)
     words = [str(root), str(photos / "out"), "--suffix", ".png", "--text-count", "4", "--scene-count", "4"]
-    steps = ["first:train.max_steps=110", "first:train.dropout=0", "second:train.max_steps=4"]
+    steps = [
+        "first:train.max_steps=110",
+        "first:train.dropout=0",
+        "second:train.max_steps=4",
+        "third:train.max_steps=4",
+    ]
     short = ["train.batch_size=4", "train.warmup=5", "train.save_steps=1000"]
     assert nano_pictures.main([*words, *short, *steps]) == 0
     assert nano_pictures.main([*words, *short]) == 0  # all is there

@@ -33,7 +33,9 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         *paths[4:],
         *_own("first", options.overrides),
     ]
-    second = ["captions.yaml", f"model.init=[{runs / 'pictures'}]", *shared, *_own("second", options.overrides)]
+    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", *shared, *paths[4:]]
+    second += _own("second", options.overrides)
+    third = ["captions.yaml", f"model.init=[{runs / 'pictures-2'}]", *shared, *_own("third", options.overrides)]
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix]
@@ -58,14 +60,15 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         (pieces / "tokenizer.json", lambda: data_tools(["tokenizer", str(pieces), *samples, "--bins", "64"])),
         (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
         (runs / "pictures" / "model.safetensors", trained(*first)),
-        (runs / "captions" / "model.safetensors", trained(*second)),
+        (runs / "pictures-2" / "model.safetensors", trained(*second)),
+        (runs / "captions" / "model.safetensors", trained(*third)),
         (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "captions"), str(out / "model")])),
     ]
 
 
 def _own(stage: str, overrides: Sequence[str]) -> list[str]:
     """The overrides of all trainings, and those of ``stage``."""
-    of_all = [each for each in overrides if not each.startswith(("first:", "second:"))]
+    of_all = [each for each in overrides if not each.startswith(("first:", "second:", "third:"))]
     return of_all + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
 
 
@@ -77,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for all trainings; for one of them with first: or second: in front",
+        help="for all trainings; for one of them with first:, second: or third: in front",
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")

@@ -142,7 +142,9 @@ class PointedBoxes(LogitsProcessor):
         return torch.isin(tokens, self._ids(side, tokens.device))
 
 
-_NUMBERS = {"first": (r"\[(\d{3}),", r" \[(\d{3}),"), "middle": (r" (\d{3}),",), "last": (r" (\d{3})\]",)}
+_NUMBERS = {"first": (r"\[(\d{3}),", r" \[(\d{3}),"), "middle": (r" (\d{3}),",)} | {
+    "last": (r" (\d{3})\]", r" (\d{3})\],", r" (\d{3})\];")
+}
 """Forms of the tokens that write the first number of a box, the two in its middle, and its last."""
 
 
