@@ -53,12 +53,13 @@ class Row:
 
 
 class RowDecoder:
-    """Decodes rows together. ``running``: those in the batch, some of which may have ended."""
+    """Decodes rows together. ``running``: those in the batch, some of which may have ended; ``ended``: how many did."""
 
     def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor):
         self.model, self.processor = model, processor
         self.batch = RunningBatch(model)
         self.running: list[Row] = []
+        self.ended = 0
 
     def add(self, rows: Sequence[Row]) -> None:
         """Encode the prompts of rows, add them and take their first tokens.
@@ -107,6 +108,7 @@ class RowDecoder:
             row.ended = token == end or len(row.ids) >= row.limit
             if not row.ended and len(row.ids) % _EVERY == 0 and (period := repeated_tail(row.ids)):
                 row.loop, row.ended = (len(row.ids), period), True
+            self.ended += row.ended
 
 
 class BatchingEngine:
@@ -142,7 +144,7 @@ class BatchingEngine:
         """See ``Engine``. Without ``show``, requests of similar size are answered together, out of 48 at a time."""
         waiting = self._waiting(requests, 1 if show else _WINDOW * self.batch_size)
         decoder, rows = RowDecoder(self.model, self.processor), dict[int, Row]()
-        shown, finished = 0.0, 0
+        shown, ended = 0.0, 0
         while not (cancel is not None and cancel.is_set()):
             free = self.batch_size - len(decoder.running)
             joining = list(itertools.islice(waiting, free)) if 3 * free >= self.batch_size else []
@@ -154,10 +156,9 @@ class BatchingEngine:
                 break
             if not joining:
                 decoder.step()
-            ended = sum(row.ended for row in rows.values())
-            if show and (ended > finished or time.monotonic() - shown >= PAUSE):
+            if show and (decoder.ended > ended or time.monotonic() - shown >= PAUSE):
                 show(texts([rows[number] for number in range(len(rows))], self.processor))
-                shown, finished = time.monotonic(), ended
+                shown, ended = time.monotonic(), decoder.ended
             decoder.leave()
         answers = [
             rows[number].answer(self.processor) if number in rows else Answer("", stop_reason="stopped")

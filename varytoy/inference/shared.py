@@ -100,7 +100,7 @@ class SharedEngine:
                 if self._closed:
                     self._fail(RuntimeError("the engine was closed"), list(self._calls))
                     return
-                decoder = self._decoder
+                decoder, ended = self._decoder, self._decoder.ended
                 joining = self._next(self.engine.batch_size - len(decoder.running))
             try:
                 for call, row in joining:
@@ -111,9 +111,8 @@ class SharedEngine:
                 self._decoder = self._new_decoder()
                 with self._change:
                     self._fail(error, [call for call in self._calls if any(not row.ended for row in call.rows)])
-            ended = any(row.ended for row in decoder.running)
             decoder.leave()
-            if ended:
+            if decoder.ended > ended:
                 with self._change:
                     self._change.notify_all()
 

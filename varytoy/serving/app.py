@@ -16,7 +16,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from varytoy.data.answer import Answer
-from varytoy.data.documents import DocumentError
 from varytoy.errors import first_line
 from varytoy.inference.reader import Reader
 from varytoy.serving.chat import ChatRequest, Question, RequestError, answer, content, read_question
@@ -78,16 +77,24 @@ class _Gate:
 
 @dataclass
 class _Job:
-    """A question in progress; ``text`` is the answer so far, ``cancel`` stops it."""
+    """A question in progress; ``text``: the answer so far, ``cancel`` stops it, ``status``: what the client gets."""
 
     question: Question
     most: int
     text: str = ""
+    status: int = 200
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def run(self, reader: Reader) -> Answer:
         show = self._show if len(self.question.images) == 1 and self.question.task not in ("detect", "ground") else None
         return answer(reader, self.question, max_new_tokens=self.most, show=show, cancel=self.cancel)
+
+    def outcome(self, work: asyncio.Future) -> tuple[int, int]:
+        """(status, generated tokens) of the finished work."""
+        error = work.exception()
+        if error is not None:
+            return 400 if isinstance(error, ValueError) else 500, 0
+        return self.status, work.result().tokens
 
     def _show(self, text: str) -> None:
         self.text = text
@@ -128,29 +135,28 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
         check_key(request)
         if (body.n or 1) != 1:
             raise HTTPException(400, "n: a request has one answer; send it again for more")
-        begun = gate.enter()
-        loop, status, found = asyncio.get_running_loop(), 500, Answer("")
+        begun, loop = gate.enter(), asyncio.get_running_loop()
         try:
             question = await loop.run_in_executor(pool, read_question, reader, body.messages, settings.max_bytes)
-            job = _Job(question, min(body.most or settings.max_tokens, settings.max_tokens))
-            work = loop.run_in_executor(pool, job.run, reader)
-            head = _head(body.model or reader.name)
-            if body.stream:
-                events = _events(work, job, body, head, settings.timeout)
-                begun, stream_begun = -1.0, begun  # the stream leaves the gate
-                return StreamingResponse(_leaving(events, gate, stream_begun), media_type="text/event-stream")
-            found = await _result(request, work, job, settings.timeout)
-            status = 200
-            return _completion(found, body, head)
-        except (RequestError, DocumentError, ValueError) as error:
-            status = 400
+        except Exception as error:
+            wrong = isinstance(error, ValueError)
+            gate.leave(begun, 400 if wrong else 500)
+            if not wrong:
+                raise
             raise HTTPException(400, first_line(error)) from error
+        job = _Job(question, min(body.most or settings.max_tokens, settings.max_tokens))
+        work = loop.run_in_executor(pool, job.run, reader)
+        work.add_done_callback(lambda done: gate.leave(begun, *job.outcome(done)))
+        head = _head(body.model or reader.name)
+        if body.stream:
+            return StreamingResponse(_events(work, job, body, head, settings.timeout), media_type="text/event-stream")
+        try:
+            return _completion(await _result(request, work, job, settings.timeout), body, head)
         except TimeoutError as error:
-            status = 504
+            job.status = 504
             raise HTTPException(504, f"no answer after {settings.timeout:.0f} s: send less in one request") from error
-        finally:
-            if begun >= 0:
-                gate.leave(begun, status, found.tokens)
+        except ValueError as error:
+            raise HTTPException(400, first_line(error)) from error
 
     return app
 
@@ -203,15 +209,6 @@ async def _events(work: asyncio.Future, job: _Job, body: ChatRequest, head: dict
     finally:
         job.cancel.set()
     yield "data: [DONE]\n\n"
-
-
-async def _leaving(events: AsyncIterator[str], gate: _Gate, begun: float) -> AsyncIterator[str]:
-    try:
-        async for each in events:
-            yield each
-    finally:
-        await events.aclose()  # type: ignore[attr-defined]  # cancels the answer when the client leaves
-        gate.leave(begun, 200)
 
 
 def _head(model: str) -> dict:
