@@ -21,7 +21,7 @@ from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
-from varytoy.inference.reader import PICTURES
+from varytoy.inference.reader import PICTURES, pictures_of
 
 try:
     import fcntl
@@ -181,7 +181,7 @@ def clear(output: Path, keep_base: bool) -> None:
 
 def carry_pictures(folders: Sequence[str], output: Path) -> None:
     """Copy the part for pictures (``Reader.picture_engine``) of the last of ``folders`` that has one."""
-    parts = [Path(folder) / PICTURES for folder in folders if (Path(folder) / PICTURES / "config.json").is_file()]
+    parts = [part for folder in folders if (part := pictures_of(Path(folder)))]
     if parts:
         with writing(output):
             shutil.copytree(parts[-1], output / PICTURES, dirs_exist_ok=True)

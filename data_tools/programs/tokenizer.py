@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 from data_tools.program import Program, register
-from varytoy.data.boxes import SCALE, format_box, on_grid
+from varytoy.data.boxes import SCALE, format_box, on_grid, text_on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.data.samples import read_samples
 from varytoy.models.config import VaryConfig, read_preset
@@ -24,8 +24,7 @@ class PieceTokenizer(Program):
         parser.add_argument("out", type=Path, help="folder for the tokenizer")
         parser.add_argument("samples", type=Path, nargs="+", help="folders of samples")
         parser.add_argument("--size", type=positive, default=2560, help="length of the vocabulary")
-
-        parser.add_argument("--bins", type=positive, default=0, help="have a token for each side of boxes on this grid")
+        parser.add_argument("--bins", type=positive, default=0, help="boxes on this grid, a token for each side")
 
     def run(self, options):
         if options.out.exists():
@@ -38,9 +37,10 @@ class PieceTokenizer(Program):
             for sample in read_samples(folder)
             for message in sample.messages
         )
-        sides = [on_grid([side] * 4, options.bins)[0] for side in range(SCALE)] if options.bins else []
-        boxes = [f"{format_box([side] * 4)}, {format_box([side] * 4)}" for side in sorted(set(sides))]
-        texts = itertools.chain(texts, boxes * _BOXES)
+        if options.bins:
+            squares = sorted({format_box(on_grid([side] * 4, options.bins)) for side in range(SCALE)})
+            boxes = [f"{square}, {square}" for square in squares]
+            texts = itertools.chain((text_on_grid(text, options.bins) for text in texts), boxes * _BOXES)
         tokenizer = word_piece_tokenizer(texts, chosen["characters"], base, options.size, chosen["places"])
         tokenizer.save_pretrained(options.out)
         print(f"{len(tokenizer)} tokens in {options.out}")

@@ -12,7 +12,7 @@ from train.data.bad_samples import BadSamples, open_sample
 from train.data.mirror import MirroredSample, is_mirrored, with_mirrored
 from train.objectives.objects import is_complete
 from train.recipe import DataSettings
-from varytoy.data.boxes import Box, on_grid, rewrite
+from varytoy.data.boxes import Box, on_grid, text_on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
 from varytoy.data.samples import read_samples
 from varytoy.tasks import TASKS
@@ -108,12 +108,7 @@ def _leave_interrupts_to_the_run() -> None:
 
 
 def _on_grid(sample: Sample, bins: int) -> Sample:
-    messages = [
-        {**message, "content": rewrite(message["content"], lambda box: on_grid(box, bins))}
-        if isinstance(message["content"], str)
-        else message
-        for message in sample.messages
-    ]
+    messages = [{**message, "content": text_on_grid(message["content"], bins)} for message in sample.messages]
     return replace(sample, messages=messages, boxes=[Box(box.label, on_grid(box.xyxy, bins)) for box in sample.boxes])
 
 

@@ -72,6 +72,11 @@ def on_grid(xyxy: Sequence[int], bins: int) -> Coordinates:
     return x1, y1, x2, y2
 
 
+def text_on_grid(text: str, bins: int) -> str:
+    """The text with each written box on the grid of ``on_grid``."""
+    return rewrite(text, lambda box: on_grid(box, bins))
+
+
 def format_boxes(boxes: Iterable[Box]) -> str:
     """Group by label in order of first appearance: ``Person: [..], [..]; Car: [..];``. ``parse_boxes`` reads the same
     boxes back.

@@ -10,25 +10,21 @@ import torch
 from torch import Tensor
 
 from varytoy.data.answer import Answer
-from varytoy.inference.engine import Request, check_context, context_of
-from varytoy.inference.generate import finish, repeated_tail
+from varytoy.inference.engine import ModelEngine, Request
+from varytoy.inference.generate import EVERY, PAUSE, finish, repeated_tail, texts_so_far
 from varytoy.inference.rows import RunningBatch
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
 _TOGETHER = 4
 """Prompts that are encoded together, padded to the longest: more were slower on a CPU, by a quarter for 12."""
-_EVERY = 8
-"""Tokens between two looks for a loop."""
 _WINDOW = 4
 """Batches of requests that are taken together, to answer those of similar size together."""
-PAUSE = 0.1
-"""Seconds between two calls of ``show`` while no row ends."""
 
 
 @dataclass
 class Row:
-    """A request and its answer so far.
+    """The answer to a request so far. The request is not kept: its images may be large.
 
     Attributes:
         ids: the tokens, with ``best``, their log-probabilities.
@@ -37,7 +33,6 @@ class Row:
         ended: whether it gets no more tokens; ``stopped``: because it was cancelled.
     """
 
-    request: Request
     ids: list[int] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
     limit: int = 0
@@ -55,37 +50,27 @@ class Row:
 class RowDecoder:
     """Decodes rows together. ``running``: those in the batch, some of which may have ended; ``ended``: how many did."""
 
-    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor):
-        self.model, self.processor = model, processor
-        self.batch = RunningBatch(model)
+    def __init__(self, engine: ModelEngine):
+        self.engine, self.batch = engine, RunningBatch(engine.model)
         self.running: list[Row] = []
         self.ended = 0
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Encode the prompts of rows, add them and take their first tokens.
+    def add(self, rows: Sequence[Row], requests: Sequence[Request]) -> None:
+        """Encode the requests of rows, add them and take their first tokens.
 
         Raises:
             ValueError: a prompt fills the model's context, or is not valid; none of the rows is added.
         """
-        requests = [row.request for row in rows]
-        inputs = self.processor(
-            [request.messages for request in requests],
-            [request.images for request in requests],
-            [request.view for request in requests],
-            fit=False,
-        )
-        lengths, context = inputs["attention_mask"].sum(-1).tolist(), context_of(self.model)
-        for length in lengths:
-            check_context(length, context)
-        for row, length in zip(rows, lengths, strict=True):
-            row.limit, row.prompt_tokens = min(row.request.max_new_tokens, context - length), length
+        inputs, lengths = self.engine.encode(requests)
+        for row, request, length in zip(rows, requests, lengths, strict=True):
+            row.limit, row.prompt_tokens = min(request.max_new_tokens, self.engine.context - length), length
         scores = self.batch.join(inputs)
         self.running += rows
         self._take(rows, scores)
 
     def step(self) -> None:
         """Take the next token of each row."""
-        last = torch.tensor([row.ids[-1] for row in self.running], device=self.model.device)
+        last = torch.tensor([row.ids[-1] for row in self.running], device=self.engine.model.device)
         self._take(self.running, self.batch.step(last))
 
     def leave(self) -> None:
@@ -97,7 +82,7 @@ class RowDecoder:
 
     def _take(self, rows: Sequence[Row], scores: Tensor) -> None:
         """The best token of each row, by scores [B, V]."""
-        scores, end = scores.float(), self.processor.tokenizer.eos_token_id
+        scores, end = scores.float(), self.engine.processor.tokenizer.eos_token_id
         values, tokens = scores.max(-1)
         best = (values - scores.logsumexp(-1)).tolist()
         for row, token, value in zip(rows, tokens.tolist(), best, strict=True):
@@ -106,21 +91,13 @@ class RowDecoder:
             row.ids.append(token)
             row.best.append(value)
             row.ended = token == end or len(row.ids) >= row.limit
-            if not row.ended and len(row.ids) % _EVERY == 0 and (period := repeated_tail(row.ids)):
+            if not row.ended and len(row.ids) % EVERY == 0 and (period := repeated_tail(row.ids)):
                 row.loop, row.ended = (len(row.ids), period), True
             self.ended += row.ended
 
 
-class BatchingEngine:
-    """Greedy answers, each row by itself: a row leaves the batch when it ends, and a waiting request takes its place.
-
-    Attributes:
-        model: on its device.
-        batch_size: requests that are answered together.
-    """
-
-    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, batch_size: int = 12):
-        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+class BatchingEngine(ModelEngine):
+    """Greedy answers, each row by itself: a row leaves the batch when it ends, and a waiting request joins."""
 
     @staticmethod
     def supports(model: VaryForConditionalGeneration) -> bool:
@@ -129,10 +106,6 @@ class BatchingEngine:
         settings = model.generation_config
         rules = [getattr(settings, name, None) or 0 for name in ("no_repeat_ngram_size", "num_beams")]
         return kinds == {"full_attention"} and not model.config.pointer and not rules[0] and rules[1] <= 1
-
-    @property
-    def context(self) -> int:
-        return context_of(self.model)
 
     @torch.inference_mode()
     def generate(
@@ -143,21 +116,22 @@ class BatchingEngine:
     ) -> list[Answer]:
         """See ``Engine``. Without ``show``, requests of similar size are answered together, out of 48 at a time."""
         waiting = self._waiting(requests, 1 if show else _WINDOW * self.batch_size)
-        decoder, rows = RowDecoder(self.model, self.processor), dict[int, Row]()
+        decoder, rows = RowDecoder(self), dict[int, Row]()
         shown, ended = 0.0, 0
         while not (cancel is not None and cancel.is_set()):
             free = self.batch_size - len(decoder.running)
             joining = list(itertools.islice(waiting, free)) if 3 * free >= self.batch_size else []
             for start in range(0, len(joining), _TOGETHER):
-                new = {number: Row(request) for number, request in joining[start : start + _TOGETHER]}
-                rows |= new
-                decoder.add(list(new.values()))
+                numbers, together = zip(*joining[start : start + _TOGETHER], strict=True)
+                new = [Row() for _ in numbers]
+                rows |= zip(numbers, new, strict=True)
+                decoder.add(new, together)
             if not decoder.running:
                 break
             if not joining:
                 decoder.step()
             if show and (decoder.ended > ended or time.monotonic() - shown >= PAUSE):
-                show(texts([rows[number] for number in range(len(rows))], self.processor))
+                show(texts((rows[number] for number in range(len(rows))), self.processor))
                 shown, ended = time.monotonic(), decoder.ended
             decoder.leave()
         answers = [
@@ -174,15 +148,9 @@ class BatchingEngine:
             yield from sorted(together, key=lambda pair: -_area(pair[1]))
 
 
-def texts(rows: Sequence[Row], processor: VaryProcessor) -> list[str]:
+def texts(rows: Iterable[Row], processor: VaryProcessor) -> list[str]:
     """Of all rows up to the first that has not ended."""
-    found: list[str] = []
-    for row in rows:
-        text = processor.decode_text(row.ids)
-        if not row.ended:
-            return [*found, text.rstrip("\ufffd")]
-        found.append(text)
-    return found
+    return texts_so_far(processor, ((row.ids, row.ended) for row in rows))
 
 
 def _area(request: Request) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from PIL import Image
+from transformers import BatchFeature
 
 from varytoy.data.answer import Answer
 from varytoy.inference.generate import generate
@@ -73,19 +74,8 @@ class Engine(Protocol):
         ...
 
 
-def context_of(model: VaryForConditionalGeneration) -> int:
-    """Maximum number of tokens of a prompt and its answer together."""
-    return model.config.text_config.max_position_embeddings
-
-
-def check_context(length: int, context: int) -> None:
-    """Raises ValueError for a prompt of ``length`` tokens that fills the model's context."""
-    if length >= context:
-        raise ValueError(f"the prompt has {length} tokens, the context is {context}: ask in fewer words")
-
-
-class TransformersEngine:
-    """transformers' ``generate``, greedy or with beams, in batches of consecutive requests.
+class ModelEngine:
+    """Base of the engines that hold the model.
 
     Attributes:
         model: on its device.
@@ -97,7 +87,24 @@ class TransformersEngine:
 
     @property
     def context(self) -> int:
-        return context_of(self.model)
+        return self.model.config.text_config.max_position_embeddings
+
+    def encode(self, requests: Sequence[Request]) -> tuple[BatchFeature, list[int]]:
+        """The model's input, and the tokens of each prompt. Raises ValueError for one that fills the context."""
+        inputs = self.processor(
+            [request.messages for request in requests],
+            [request.images for request in requests],
+            [request.view for request in requests],
+            fit=False,
+        )
+        lengths = inputs["attention_mask"].sum(-1).tolist()
+        if max(lengths) >= self.context:
+            raise ValueError(f"the prompt has {max(lengths)} tokens, the context is {self.context}: ask in fewer words")
+        return inputs, lengths
+
+
+class TransformersEngine(ModelEngine):
+    """transformers' ``generate``, greedy or with beams, in batches of consecutive requests."""
 
     def generate(
         self,
@@ -127,13 +134,10 @@ class TransformersEngine:
         show: Callable[[list[str]], None] | None,
         cancel: threading.Event | None,
     ) -> list[Answer]:
-        messages, images = [request.messages for request in batch], [request.images for request in batch]
-        inputs = self.processor(messages, images, batch[0].view, fit=False)
-        length = inputs["input_ids"].shape[1]
-        check_context(length, self.context)
-        limit = min(batch[0].max_new_tokens, self.context - length)
+        inputs, lengths = self.encode(batch)
+        limit = min(batch[0].max_new_tokens, self.context - max(lengths))
         beams = (self.model.generation_config.num_beams or 1) if batch[0].search else 1
         answers = generate(self.model, self.processor, inputs, limit, show, cancel, beams)
-        for answer, count in zip(answers, inputs["attention_mask"].sum(-1).tolist(), strict=True):
-            answer.prompt_tokens = count
+        for answer, length in zip(answers, lengths, strict=True):
+            answer.prompt_tokens = length
         return answers

@@ -5,7 +5,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from varytoy.processing.processor import VaryProcessor
 
 STRENGTH = 2.0
 """See ``PointedBoxes``."""
+EVERY = 8
+"""Tokens between two looks for a loop."""
+PAUSE = 0.1
+"""Seconds between two calls of a ``show`` while no row ends."""
 
 
 def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
@@ -51,7 +55,7 @@ class LoopGuard(StoppingCriteria):
     A finished row (with token ``end``) repeats only padding while the others go on; that is not a loop.
     """
 
-    def __init__(self, start: int, end: int, every: int = 8):
+    def __init__(self, start: int, end: int, every: int = EVERY):
         self.start, self.end, self.every = start, end, every
         self.looping: dict[int, tuple[int, int]] = {}
 
@@ -164,11 +168,22 @@ def _number_tokens(tokenizer) -> tuple[list[tuple[str, Tensor, Tensor]], Tensor]
     return kinds if {side for side, *_ in kinds} == set(_NUMBERS) else [], torch.tensor(partial, dtype=torch.long)
 
 
+def texts_so_far(processor: VaryProcessor, rows: Iterable[tuple[Sequence[int], bool]]) -> list[str]:
+    """Of rows (ids, whether it has ended), up to the first that has not."""
+    texts: list[str] = []
+    for ids, ended in rows:
+        text = processor.decode_text(ids)
+        if not ended:
+            return [*texts, text.rstrip("\ufffd")]
+        texts.append(text)
+    return texts
+
+
 class _Streamer(BaseStreamer):
     """Passes the texts so far to a callback, a few times a second: of all rows up to the first that is not finished, so
     that text is only ever appended. Incomplete UTF-8 is left out."""
 
-    def __init__(self, processor: VaryProcessor, show: Callable[[list[str]], None], pause: float = 0.1):
+    def __init__(self, processor: VaryProcessor, show: Callable[[list[str]], None], pause: float = PAUSE):
         self.processor, self.show, self.pause = processor, show, pause
         tokenizer = processor.tokenizer
         self.ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}  # a row stopped by a criterion ends in padding
@@ -188,14 +203,9 @@ class _Streamer(BaseStreamer):
         self.show(self._texts(whole=True))
 
     def _texts(self, whole: bool = False) -> list[str]:
-        texts: list[str] = []
-        for row in zip(*self.steps or [], strict=True):
-            ids = list(itertools.takewhile(lambda token: token not in self.ends, row))
-            text = self.processor.decode_text(ids)
-            if len(ids) == len(row) and not whole:
-                return [*texts, text.rstrip("\ufffd")]
-            texts.append(text)
-        return texts
+        rows = zip(*self.steps or [], strict=True)
+        answers = ((row, list(itertools.takewhile(lambda token: token not in self.ends, row))) for row in rows)
+        return texts_so_far(self.processor, ((ids, whole or len(ids) < len(row)) for row, ids in answers))
 
 
 @torch.inference_mode()
@@ -218,11 +228,10 @@ def generate(
     tensors = {name: value.to(model.device) for name, value in inputs.items()}
     start = tensors["input_ids"].shape[1]
     guard, confidence = LoopGuard(start, processor.tokenizer.eos_token_id), Confidence()
-    criteria = StoppingCriteriaList([guard] + ([Cancelled(cancel)] if cancel else []))
-    if beams > 1:  # rows of the search are not rows of the batch; no n-gram comes twice, and answers are short
-        criteria = StoppingCriteriaList([Cancelled(cancel)] if cancel else [])
+    guards = [guard] if beams == 1 else []  # rows of a search are not rows of the batch
+    criteria = StoppingCriteriaList(guards + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show and beams == 1 else None
-    size = getattr(model.generation_config, "no_repeat_ngram_size", 0) or 0
+    size = model.generation_config.no_repeat_ngram_size or 0
     processors: list[LogitsProcessor] = [NoRepeats(size, start)] if size else []
     processors += [PointedBoxes(model, processor)] if model.config.pointer else []
     output = model.generate(

@@ -105,7 +105,7 @@ class Reader:
                     raise ModelError("this installation lacks the embedded model; name another with --model")
                 precision = choose_precision(device, dtype, quantize, is_small(path))
                 engine = _engine(path, precision)
-                pictures = path / PICTURES if (path / PICTURES / "config.json").is_file() else None
+                pictures = pictures_of(path)
                 calibration = _calibration(path)
             open_pictures = (lambda: _engine(pictures, precision)) if pictures else None
             reader = cls(engine, "vary-nano" if name == "nano" else name, open_pictures)
@@ -365,6 +365,12 @@ class Reader:
             history = history[2:]
             if history:
                 history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
+
+
+def pictures_of(folder: Path) -> Path | None:
+    """A checkpoint's part for pictures, if it has one."""
+    part = folder / PICTURES
+    return part if (part / "config.json").is_file() else None
 
 
 def _engine(folder: Path, precision: Precision) -> TransformersEngine | BatchingEngine:

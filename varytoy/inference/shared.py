@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 import torch
 
 from varytoy.data.answer import Answer
-from varytoy.inference.batching import PAUSE, BatchingEngine, Row, RowDecoder, texts
+from varytoy.inference.batching import BatchingEngine, Row, RowDecoder, texts
 from varytoy.inference.engine import Engine, Request
+from varytoy.inference.generate import PAUSE
 
 
 @dataclass
 class _Call:
-    """One call of ``generate``: its rows in the order of the requests, of which ``waiting`` are not in the batch."""
+    """One call of ``generate``: its rows in the order of the requests; ``waiting``: those that are not in the batch."""
 
     rows: list[Row] = field(default_factory=list)
-    waiting: list[Row] = field(default_factory=list)
+    waiting: list[tuple[Row, Request]] = field(default_factory=list)
     error: Exception | None = None
 
 
@@ -52,9 +53,9 @@ class SharedEngine:
         try:
             while True:
                 ahead = self.engine.batch_size - sum(not row.ended for row in call.rows)
-                new = [Row(request) for request in itertools.islice(more, ahead)]  # prepares images: not under the lock
+                new = [(Row(), request) for request in itertools.islice(more, ahead)]  # may open images
                 with self._change:
-                    call.rows += new
+                    call.rows += [row for row, _ in new]
                     call.waiting += new
                     self._change.notify_all()
                     if call.error is not None:
@@ -103,35 +104,35 @@ class SharedEngine:
                 decoder, ended = self._decoder, self._decoder.ended
                 joining = self._next(self.engine.batch_size - len(decoder.running))
             try:
-                for call, row in joining:
-                    self._add(decoder, call, row)
+                for call, row, request in joining:
+                    self._add(decoder, call, row, request)
                 if decoder.running and not joining:
                     decoder.step()
+                decoder.leave()
             except Exception as error:  # out of memory, for instance: the batch is lost, the engine goes on
                 self._decoder = self._new_decoder()
                 with self._change:
                     self._fail(error, [call for call in self._calls if any(not row.ended for row in call.rows)])
-            decoder.leave()
             if decoder.ended > ended:
                 with self._change:
                     self._change.notify_all()
 
     def _new_decoder(self) -> RowDecoder:
-        return RowDecoder(self.engine.model, self.processor)
+        return RowDecoder(self.engine)
 
     def _has_work(self) -> bool:
         return self._closed or bool(self._decoder.running) or any(call.waiting for call in self._calls)
 
-    def _next(self, free: int) -> list[tuple[_Call, Row]]:
+    def _next(self, free: int) -> list[tuple[_Call, Row, Request]]:
         """Up to ``free`` waiting rows, one of each call in turn."""
-        found: list[tuple[_Call, Row]] = []
+        found: list[tuple[_Call, Row, Request]] = []
         while len(found) < free and (calls := [call for call in self._calls if call.waiting]):
-            found += [(call, call.waiting.pop(0)) for call in calls[: free - len(found)]]
+            found += [(call, *call.waiting.pop(0)) for call in calls[: free - len(found)]]
         return found
 
-    def _add(self, decoder: RowDecoder, call: _Call, row: Row) -> None:
+    def _add(self, decoder: RowDecoder, call: _Call, row: Row, request: Request) -> None:
         try:
-            decoder.add([row])
+            decoder.add([row], [request])
         except ValueError as error:  # of this request
             with self._change:
                 self._fail(error, [call])
