@@ -11,7 +11,7 @@ if not __package__:
 try:
     from demo.page import Demo
 except ModuleNotFoundError as error:
-    if error.name not in ("gradio", "markdown_it"):
+    if error.name != "gradio":
         raise
     from varytoy.extras import pip_line
 

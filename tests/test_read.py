@@ -102,7 +102,7 @@ def test_each_file_into_a_folder_and_nothing_is_replaced(read, tmp_path):
     assert code == 2 and "x.png.txt exists" in err and "--overwrite" in err
     assert read(tmp_path / "x.png", "--out", out, "--overwrite")[0] == 0
     assert read(tmp_path / "x.png", "--out", out, "--task", "markdown", "--json")[0] == 0
-    row = json.loads((out / "x.png.json").read_text())
+    row = json.loads((out / "x.png.jsonl").read_text())
     assert row["markdown"] == row["text"] and all(len(block["box"]) == 4 for block in row["blocks"])
 
 

@@ -17,7 +17,6 @@ from varytoy.data.answer import Answer
 from varytoy.inference.reader import Reader
 from varytoy.processing.processor import VaryProcessor
 from varytoy.serving.app import Settings, create_app
-from varytoy.serving.run import shared
 
 
 def line_of_text(text: str = "Reading is quick") -> Image.Image:
@@ -59,7 +58,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def nano():
-    with Running(shared(Reader.from_pretrained("nano", "cpu"))) as url:
+    with Running(Reader.from_pretrained("nano", "cpu").shared()) as url:
         yield url
 
 

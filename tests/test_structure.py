@@ -25,17 +25,18 @@ ALLOWED = {
     "layout": "",
     "data": "errors schema",
     "tasks": "data",
+    "outputs": "data",
     "models": "_torchvision",
     "processing": "errors data layout tasks models",
     "devices": "errors extras options _torchvision",
     "registration": "_torchvision models processing",
     "checkpoints": "errors extras devices models processing registration",
-    "inference": "data layout tasks models processing devices checkpoints",
+    "inference": "data outputs layout tasks models processing devices checkpoints",
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras data tasks layout processing inference",
     "bench": "options data inference",
-    "cli": "__init__ options tasks devices checkpoints inference serving",
+    "cli": "__init__ options tasks outputs devices checkpoints inference serving",
 }
 """Room of varytoy -> the rooms that it may import, which all stand above it."""
 

@@ -16,7 +16,7 @@ from varytoy.data.sample import SampleError
 from varytoy.extras import MissingExtra, require
 from varytoy.options import positive
 
-_SCORES = ("apted", "jiwer", "markdown_it", "pycocotools", "rapidfuzz")
+_SCORES = ("apted", "jiwer", "pycocotools", "rapidfuzz")
 _TRAINER = ("accelerate", "rapidfuzz", "tensorboard")
 
 

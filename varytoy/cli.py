@@ -5,8 +5,10 @@ import os
 import sys
 
 from varytoy import __version__
+from varytoy.inference.many import TOGETHER
 from varytoy.inference.read import complain, read_files
 from varytoy.options import DTYPE_NAMES, device_options, positive
+from varytoy.outputs import FORMATS
 from varytoy.tasks import TASKS
 
 _TASK = "what to do (default: ocr for a page of text, caption for a photograph, chat with --prompt)"
@@ -28,9 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
     device_options(read)
     read.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to one image or block")
-    read.add_argument("--json", action="store_true", help="one JSON object a page, each on a line")
-    read.add_argument("--out", metavar="FOLDER", help="write FOLDER/NAME.txt (.md, .json) for each file")
-    read.add_argument("--overwrite", action="store_true", help="with --out: replace existing files")
+    read.add_argument("--format", choices=list(FORMATS), default="", help="of the output (default: text)")
+    read.add_argument("--json", action="store_true", help="--format jsonl: one JSON object a page, each on a line")
+    read.add_argument("--out", metavar="FOLDER", help="write FOLDER/NAME.txt (.md, .jsonl, .pdf…) for each file")
+    kept = read.add_mutually_exclusive_group()
+    kept.add_argument("--overwrite", action="store_true", help="with --out: replace existing files")
+    kept.add_argument("--resume", action="store_true", help="with --out: leave out the files and pages that are there")
+    read.add_argument("--together", type=positive, default=TOGETHER, help="pages that are read at once")
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 

@@ -20,6 +20,7 @@ class Region:
         text: the text in it; empty for an object.
         polygon: corners (x, y) in pixels, if the region is not an axis-aligned rectangle; empty: use ``box``.
         score: confidence from 0 to 1; None where the model gives none.
+        parts: the lines of a block of text, the words of a line.
     """
 
     box: Coordinates
@@ -27,12 +28,30 @@ class Region:
     text: str = ""
     polygon: tuple[Point, ...] = ()
     score: float | None = None
+    parts: tuple["Region", ...] = ()
 
     def moved(self, move: Callable[[Point], Point]) -> "Region":
         """The region with ``move`` applied to its corners."""
         (x1, y1), (x2, y2) = move(self.box[:2]), move(self.box[2:])
         box = (round(min(x1, x2)), round(min(y1, y2)), round(max(x1, x2)), round(max(y1, y2)))
-        return replace(self, box=box, polygon=tuple(move(point) for point in self.polygon))
+        parts = tuple(part.moved(move) for part in self.parts)
+        return replace(self, box=box, polygon=tuple(move(point) for point in self.polygon), parts=parts)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a model's raw answer.
+
+    Attributes:
+        line: its line in the answer, from 0.
+        score: geometric mean of its tokens' probabilities.
+        place: (x, y) where it starts, in pixels of the image that the model got; None where the model does not tell.
+    """
+
+    text: str
+    line: int
+    score: float | None = None
+    place: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass
@@ -51,6 +70,8 @@ class Answer:
         error: why a file or page could not be read; else empty.
         size: (width, height) of the image in pixels.
         tokens: generated tokens; ``prompt_tokens``: those of the prompts, with the images'.
+        seconds: how long it took, with the analysis of the page; 0 from an ``Engine``.
+        words: of a raw answer of an ``Engine``.
         skipped: number of blocks left out: their letters are too small to read, or they are image texture.
         turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
         pages: the answers to each page of a document with several.
@@ -66,6 +87,8 @@ class Answer:
     size: tuple[int, int] | None = None
     tokens: int = 0
     prompt_tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
+    words: list[Word] = field(default_factory=list)
     skipped: int = 0
     turned: int = 0
     pages: list["Answer"] = field(default_factory=list)

@@ -12,7 +12,7 @@ from PIL import Image
 from varytoy.data.pictures import MAX_PIXELS, DocumentError, PasswordError, check_size, open_picture, to_rgb
 from varytoy.errors import first_line
 
-__all__ = ["DocumentError", "Page", "PasswordError", "Source", "open_pages", "to_rgb"]
+__all__ = ["PDF_LOCK", "DocumentError", "Page", "PasswordError", "Source", "open_pages", "open_pdf", "to_rgb"]
 
 PDF_PIXELS = 40_000_000
 """Larger pages are rendered at a lower resolution; A0 at 150 dpi has 35 million pixels."""
@@ -25,7 +25,8 @@ _IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b
 """First bytes of images, whose comments may contain a PDF header."""
 Source = str | Path | bytes | Image.Image
 
-_PDF_LOCK = threading.RLock()  # pdfium is not thread-safe, not even across documents
+PDF_LOCK = threading.RLock()
+"""Hold it in every call of pdfium, which is not thread-safe, not even across documents."""
 
 
 @dataclass
@@ -77,9 +78,21 @@ def open_pages(
     if isinstance(source, Image.Image):
         return _image_pages(source, "the picture", numbers)
     data, name = _bytes_of(source)
-    if b"%PDF" in data[:1024] and not data.startswith(_IMAGE_SIGNATURES):
+    if _is_pdf(data):
         return _pdf_pages(data, name, numbers, dpi, password)
     return _image_pages(open_picture(data, name), name, numbers)
+
+
+def open_pdf(source: Source, password: str | None = None):
+    """A pypdfium2 ``PdfDocument``; None for an image. Hold ``PDF_LOCK`` while you use it. Raises DocumentError."""
+    if isinstance(source, Image.Image):
+        return None
+    data, name = _bytes_of(source)
+    return _Pdf(data, name, password).release() if _is_pdf(data) else None
+
+
+def _is_pdf(data: bytes) -> bool:
+    return b"%PDF" in data[:1024] and not data.startswith(_IMAGE_SIGNATURES)
 
 
 def _bytes_of(source: str | Path | bytes) -> tuple[bytes, str]:
@@ -129,7 +142,13 @@ def _image_pages(image: Image.Image, name: str, requested: list[int] | None) -> 
     numbers = _numbers(requested, count, name)
     if count == 1:
         check_size(*image.size, name)
-    return (Page(number, count, lambda n=number: _frame(image, n, count, name)) for number in numbers)
+    lock = threading.Lock()
+
+    def frame(number: int) -> Image.Image:
+        with lock:
+            return _frame(image, number, count, name)
+
+    return (Page(number, count, lambda n=number: frame(n)) for number in numbers)
 
 
 def _frames(image: Image.Image) -> int:
@@ -158,7 +177,8 @@ def _frame(image: Image.Image, number: int, count: int, name: str) -> Image.Imag
             if getattr(image, "tell", lambda: 0)() != number - 1:
                 image.seek(number - 1)
             check_size(*image.size, page)
-            return to_rgb(image)
+            frame = to_rgb(image)
+            return frame.copy() if frame is image and count > 1 else frame  # the next frame takes the image's place
     except DocumentError:
         raise
     except Exception as error:  # pillow's decoders raise nearly anything on malformed data
@@ -176,7 +196,7 @@ class _Pdf:
 
         self.name = name
         self._error = pypdfium2.PdfiumError
-        with _PDF_LOCK:
+        with PDF_LOCK:
             try:
                 self._document = pypdfium2.PdfDocument(data, password)
                 self._document.init_forms()  # before any page, else the values of form fields are not drawn
@@ -190,10 +210,20 @@ class _Pdf:
         if self.count == 0:
             raise DocumentError(f"{name} is a PDF without pages.")
 
+    def __del__(self):  # else its finalizer closes it, without the lock
+        with PDF_LOCK:
+            if getattr(self, "_document", None) is not None:
+                self._document.close()
+
+    def release(self):
+        """The document, which is then the caller's to close."""
+        document, self._document = self._document, None
+        return document
+
     def render(self, number: int, dpi: float) -> Image.Image:
         """RGB, at most ``PDF_PIXELS``."""
         name = f"Page {number} of {self.name}"
-        with _PDF_LOCK:
+        with PDF_LOCK:
             try:
                 page = self._document[number - 1]
             except (self._error, IndexError):
@@ -216,7 +246,7 @@ class _Pdf:
 
     def text(self, number: int) -> str | None:
         """The text layer with "\\n" between lines; None if there is none or it cannot be read."""
-        with _PDF_LOCK:
+        with PDF_LOCK:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()

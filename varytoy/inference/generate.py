@@ -20,6 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from varytoy.data.answer import Answer
 from varytoy.data.boxes import SCALE
+from varytoy.inference.words import words_of
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
@@ -275,7 +276,8 @@ def finish(
     excluded = set(processor.tokenizer.all_special_ids) - {end}  # place tokens are not part of the answer
     chosen = [value for token, value in zip(ids, best, strict=False) if token not in excluded]
     confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
-    return Answer(processor.decode_text(ids), confidence=confidence, stop_reason=reason, tokens=len(ids))
+    words = words_of(processor, ids, best)
+    return Answer(processor.decode_text(ids), confidence=confidence, stop_reason=reason, tokens=len(ids), words=words)
 
 
 def _without_loop(ids: list[int], period: int) -> list[int]:

@@ -1,120 +1,91 @@
-"""``varytoy read``: find the input files, print or write the answers for each, and report errors per file."""
+"""``varytoy read``: print or write the answers for each file, and report errors per file."""
 
 import argparse
-import glob
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from typing import Protocol
 
-from varytoy.data.answer import Answer, Region
-from varytoy.data.documents import DocumentError, Page, PasswordError, open_pages
+from varytoy.data.answer import Answer
+from varytoy.inference.many import Input, PageAnswer, find_inputs, read_many
+from varytoy.inference.output import OutputFolder, record
+from varytoy.outputs import FORMATS
+from varytoy.outputs.records import Record, error_record
 from varytoy.tasks import TASKS
 
-SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm"}
-"""Suffixes of the files that are read in a folder."""
-STANDARD_INPUT = "-"
+
+class _Output(Protocol):
+    def begin(self, item: Input) -> set[int] | None: ...
+
+    def add(self, page: PageAnswer) -> None: ...
+
+    def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Input:
-    """``name``: as the user gave it; ``source``: what ``open_pages`` takes."""
+class _Rows:
+    """JSON lines to standard output, as soon as a page is read."""
 
-    name: str
-    source: str | bytes
+    def __init__(self, model: str):
+        self.model = model
 
+    def begin(self, item: Input) -> set[int]:
+        return set()
 
-def find_inputs(names: Sequence[str]) -> tuple[list[Input], list[tuple[str, str]]]:
-    """The inputs for ``names`` (files, folders, patterns, ``-``), and (name, error sentence) for those without any.
+    def add(self, page: PageAnswer) -> None:
+        print_row(record(self.model, page))
 
-    A folder gives the images and PDFs directly in it, sorted by name.
-    """
-    inputs, errors = [], []
-    for name in names:
-        path = Path(name)
-        try:
-            if name == STANDARD_INPUT:
-                inputs.append(Input("standard input", sys.stdin.buffer.read()))
-            elif path.is_dir():
-                files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-                inputs += [Input(str(file), str(file)) for file in files]
-                if not files:
-                    errors.append((name, f"{name} is a folder without pictures or PDFs."))
-            elif path.exists():
-                inputs.append(Input(name, name))
-            else:
-                matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []
-                files = [match for match in matches if Path(match).is_file()]
-                inputs += [Input(file, file) for file in files]
-                if not files:
-                    reason = ": it matches folders only, which are read if named." if matches else ": no such file."
-                    errors.append((name, f"{name}{reason}"))
-        except (OSError, ValueError) as error:  # a name with NUL, a folder without permission
-            errors.append((name, f"{name} cannot be read: {getattr(error, 'strerror', None) or error}."))
-    return inputs, errors
+    def close(self) -> None:
+        pass
 
 
-class Output:
-    """Answers to standard output, or each file's into a file of ``folder``; JSON rows or text."""
+class _Texts:
+    """Texts to standard output, as soon as a page is read; of several, each under its name."""
 
-    def __init__(self, options: argparse.Namespace, several: bool):
-        self.options, self.several, self.first = options, several, True
-        self.folder = Path(options.out) if options.out else None
-        self.written: set[Path] = set()
+    def __init__(self, several: bool):
+        self.several, self.first = several, True
 
-    @contextmanager
-    def open(self, item: Input) -> Iterator[TextIO]:
-        """Context: the stream for the answers to an input. A file appears once it is complete, and if a page was read.
+    def begin(self, item: Input) -> set[int]:
+        return set()
 
-        Raises:
-            ValueError: the file exists.
-        """
-        self.answered = False
-        if self.folder is None:
-            yield sys.stdout
+    def add(self, page: PageAnswer) -> None:
+        if page.answer is None or page.page is None:
             return
-        ending = "json" if self.options.json else "md" if self.options.task == "markdown" else "txt"
-        path = self.folder / f"{Path(item.name).name}.{ending}"
-        if path in self.written:
-            raise ValueError(f"{item.name}: another file of this name is written to {path}; read it by itself")
-        if path.exists() and not self.options.overwrite:
-            raise ValueError(f"{path} exists; give --overwrite to replace it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.part")
-        try:
-            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-                yield stream
-            if self.answered:
-                temporary.replace(path)
-                self.written.add(path)
-            elif self.options.json:  # the error rows
-                print(temporary.read_text(encoding="utf-8"), end="", flush=True)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def row(self, stream: TextIO, row: dict) -> None:
-        """One JSON line; in ASCII unless the stream is encoded in Unicode."""
-        ascii_only = not (stream.encoding or "").lower().startswith("utf")
-        print(json.dumps(row, ensure_ascii=ascii_only), file=stream, flush=True)
-
-    def text(self, stream: TextIO, item: Input, page: Page, text: str) -> None:
-        if self.folder is not None:
-            print(("\f" if page.number > 1 and not self.options.page else "") + text, file=stream, flush=True)
-            return
-        if self.several or page.page_count > 1:
-            number = f", page {page.number} of {page.page_count}" if page.page_count > 1 else ""
-            print(f"{'' if self.first else chr(10)}==> {item.name}{number} <==", file=stream)
+        number, count = page.page.number, page.page.page_count
+        if self.several or count > 1:
+            which = f", page {number} of {count}" if count > 1 else ""
+            print(f"{'' if self.first else chr(10)}==> {page.item.name}{which} <==")
             self.first = False
-        print(text, file=stream, flush=True)
+        print(page.answer.text, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _File:
+    """One file in a format of its own to standard output, when its last page is read."""
+
+    def __init__(self, options: argparse.Namespace, model: str):
+        self.options, self.model = options, model
+        self.pages: list[Record] = []
+        self.item: Input | None = None
+
+    def begin(self, item: Input) -> set[int]:
+        return set()
+
+    def add(self, page: PageAnswer) -> None:
+        self.item = page.item
+        self.pages.append(record(self.model, page))
+
+    def close(self) -> None:
+        if self.item is not None and any("error" not in page for page in self.pages):
+            write = FORMATS[self.options.format].write
+            sys.stdout.buffer.write(write(self.pages, self.item.source, self.options.password))
+            sys.stdout.buffer.flush()
 
 
 def read_files(options: argparse.Namespace) -> int:
     """Read every file; an error in one file or page does not stop the others. Returns the exit code."""
-    options.task = options.task or ("chat" if options.prompt else "")  # "": each page's own
+    _complete(options)
     try:
         TASKS[options.task or "ocr"].prompt(options.prompt)
     except ValueError as error:
@@ -123,16 +94,41 @@ def read_files(options: argparse.Namespace) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     inputs, errors = find_inputs(options.files)
-    output = Output(options, len(inputs) > 1)
     for name, sentence in errors:
-        _failed(output, name, sentence)
+        complain(sentence)
+        if options.format == "jsonl":
+            print_row(error_record(name, sentence))
     if not inputs:
         return 2
+    whole = options.format not in ("text", "markdown", "jsonl") and not options.out
+    if whole and len(inputs) > 1:
+        return complain(f"{options.format} of {len(inputs)} files: give --out FOLDER, or name one")
+    if whole and options.format == "pdf" and sys.stdout.isatty():
+        return complain("a PDF is not for a terminal: give --out FOLDER, or redirect it to a file")
     reader = _load(options)
     if reader is None:
         return 2
-    failures = [_read_input(reader, item, output, options) for item in inputs]
-    return 2 if errors or any(failures) else 0
+    failed = _read(reader, inputs, _output(options, reader.name, len(inputs) > 1), options)
+    return 2 if errors or failed else 0
+
+
+def _complete(options: argparse.Namespace) -> None:
+    """Fill in the format and the task that follow from other options."""
+    options.format = options.format or ("jsonl" if options.json else "")
+    options.task = options.task or ("chat" if options.prompt else "markdown" if options.format == "markdown" else "")
+    options.format = options.format or ("markdown" if options.task == "markdown" else "text")
+
+
+def _output(options: argparse.Namespace, model: str, several: bool) -> _Output:
+    if options.out:
+        names = ("task", "prompt", "max_new_tokens", "page", "dtype", "quantize")
+        settings = {name: getattr(options, name) for name in names} | {"model": model}
+        unread = _print_rows if options.format == "jsonl" else lambda records: None
+        flags = options.resume, options.overwrite
+        return OutputFolder(options.out, options.format, settings, *flags, options.password, unread)
+    if options.format == "jsonl":
+        return _Rows(model)
+    return _Texts(several) if options.format in ("text", "markdown") else _File(options, model)
 
 
 def _load(options: argparse.Namespace):
@@ -153,60 +149,52 @@ def _load(options: argparse.Namespace):
     return reader
 
 
-def _read_input(reader, item: Input, output: Output, options: argparse.Namespace) -> bool:
-    """Whether any of its pages failed."""
+def _read(reader, inputs: Sequence[Input], output: _Output, options: argparse.Namespace) -> bool:
+    """Whether any page failed."""
+    from tqdm import tqdm
+
+    pages = read_many(
+        reader,
+        inputs,
+        options.task,
+        options.prompt,
+        page=options.page,
+        password=options.password,
+        max_new_tokens=options.max_new_tokens,
+        together=options.together,
+        finished=output.begin,
+    )
     failed = False
-    try:
-        pages = open_pages(item.source, [options.page] if options.page is not None else None, 150, options.password)
-        with output.open(item) as stream:
-            for page in pages:
-                failed |= not _read_page(reader, item, page, output, stream)
-    except PasswordError as error:
-        return _failed(output, item.name, f"{error} Give it with --password.")
-    except BrokenPipeError:  # `| head`
-        raise
-    except (ValueError, OSError) as error:
-        return _failed(output, item.name, str(error))
+    with tqdm(unit="page", disable=None if options.out else True) as bar:
+        for page in pages:
+            for sentence in _remarks(page, options):
+                with tqdm.external_write_mode(sys.stderr):
+                    complain(sentence)
+            failed |= bool(page.error)
+            output.add(page)
+            if page.page is not None:
+                bar.set_postfix_str(f"{page.item.name}, page {page.page.number} of {page.page.page_count}")
+                page.page.forget()
+            bar.update()
+        output.close()
     return failed
 
 
-def _read_page(reader, item: Input, page: Page, output: Output, stream: TextIO) -> bool:
-    """Whether the page was read."""
-    options = output.options
-    try:
-        start = time.perf_counter()
-        task = options.task or reader.task_for(page.image)
-        answer = reader.ask(page.image, task, options.prompt, max_new_tokens=options.max_new_tokens)
-        seconds = time.perf_counter() - start
-    except (ValueError, RuntimeError, MemoryError) as error:
-        sentence = str(error) if isinstance(error, DocumentError) else f"{item.name}: {error}"
-        _failed(output, item.name, sentence, page.number, stream)
-        if output.folder is not None and not options.json:
-            output.text(stream, item, page, "")  # keeps the position of later pages
-        return False
-    output.answered = True
-    if options.json:
-        output.row(stream, row_of(reader.name, item.name, page, task, answer, seconds))
-    else:
-        output.text(stream, item, page, answer.text)
-        if task == "caption" and not options.task:
-            complain(f"{item.name} page {page.number}: taken for a photograph and described; --task ocr reads it")
-    for sentence in _remarks(answer):
-        complain(f"{item.name} page {page.number}: {sentence}")
-    page.forget()
-    return True
+def _remarks(page: PageAnswer, options: argparse.Namespace) -> Iterator[str]:
+    """What to say of a page."""
+    answer, name = page.answer, page.item.name
+    if page.page is None or answer is None:
+        yield page.error
+        return
+    where = f"{name} page {page.page.number}"
+    if page.task == "caption" and not options.task and options.format != "jsonl":
+        yield f"{where}: taken for a photograph and described; --task ocr reads it"
+    yield from (f"{where}: {sentence}" for sentence in _of_answer(answer))
+    if options.format == "pdf" and page.page.text:
+        yield f"{where}: it has text of its own already, which stays as it is"
 
 
-def _failed(output: Output, name: str, sentence: str, page: int | None = None, stream: TextIO | None = None) -> bool:
-    """Print an error, with --json also as a row. Returns True."""
-    complain(sentence)
-    if output.options.json:
-        number = {} if page is None else {"page": page}
-        output.row(stream or sys.stdout, {"file": name, **number, "error": sentence})
-    return True
-
-
-def _remarks(answer: Answer) -> Iterator[str]:
+def _of_answer(answer: Answer) -> Iterator[str]:
     if answer.turned:
         yield f"the text stands turned; it was read after a turn of {answer.turned} degrees"
     if answer.skipped:
@@ -217,31 +205,15 @@ def _remarks(answer: Answer) -> Iterator[str]:
         yield "the answer was cut; give a larger --max-new-tokens"
 
 
-def row_of(model: str, name: str, page: Page, task: str, answer: Answer, seconds: float) -> dict:
-    """The row that ``--json`` prints for a page. Boxes are xyxy in pixels of an image of ``width`` x ``height``."""
-    return {
-        "file": name,
-        "page": page.number,
-        "pages": page.page_count,
-        "width": page.image.width,
-        "height": page.image.height,
-        "task": task,
-        "text": answer.text,
-        **({} if answer.markdown is None else {"markdown": answer.markdown}),
-        "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],
-        "blocks": [_block_row(block) for block in answer.blocks],
-        **({"skipped": answer.skipped} if answer.skipped else {}),
-        **({"turned": answer.turned} if answer.turned else {}),
-        "stop_reason": answer.stop_reason,
-        "confidence": None if answer.confidence is None else round(answer.confidence, 4),
-        "seconds": round(seconds, 3),
-        "model": model,
-    }
+def _print_rows(records: Sequence[Record]) -> None:
+    for each in records:
+        print_row(each)
 
 
-def _block_row(block: Region) -> dict:
-    score = None if block.score is None else round(block.score, 4)
-    return {"text": block.text, "box": list(block.box), "confidence": score}
+def print_row(row: Record) -> None:
+    """One JSON line to standard output; in ASCII unless it is encoded in Unicode."""
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(row, ensure_ascii=ascii_only), flush=True)
 
 
 def complain(sentence: str) -> int:

@@ -1,10 +1,11 @@
 """Reader: the high-level interface. ``Reader.from_pretrained("nano").ocr(image)``."""
 
+import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_pre
 from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.calibration import calibrated, read_calibration
 from varytoy.inference.engine import Engine, Request, TransformersEngine
+from varytoy.inference.join import join_pages, mean_confidence, stop_reason
+from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
+from varytoy.inference.output import OutputFolder
+from varytoy.inference.shared import SharedEngine, share
+from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
 from varytoy.layout.orientation import turn_back
 from varytoy.layout.page import PageLayout
@@ -31,6 +37,8 @@ Sources = Source | Sequence[Source]
 PICTURES = "pictures"
 """Folder of a checkpoint for pictures inside that for text."""
 _CONFIDENT = 0.85
+_RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "image", "words")
+"""What an engine tells of an answer beside its text."""
 _LONGEST = 20
 """Longer side over shorter side, above which a model that resizes images to a square reads one in pieces."""
 
@@ -67,16 +75,39 @@ class Reader:
 
     def __init__(self, engine: Engine, name: str = "", open_pictures: Callable[[], Engine] | None = None):
         self.engine, self.name, self._open_pictures = engine, name, open_pictures
+        self._pictures: Engine | None = None
+        self._loading = threading.Lock()
 
     @property
     def processor(self) -> VaryProcessor:
         return self.engine.processor
 
-    @cached_property
+    @property
     def picture_engine(self) -> Engine:
         """The engine for pictures, which is loaded when the first is asked about; that for text if the checkpoint has
         no part of its own for them."""
-        return self._open_pictures() if self._open_pictures else self.engine
+        with self._loading:
+            if self._pictures is None:
+                self._pictures = self._open_pictures() if self._open_pictures else self.engine
+        return self._pictures
+
+    def shared(self, fair: bool = True) -> "Reader":
+        """A reader with the same models for several threads, whose requests join the same batches. ``fair``: each call
+        gets its turn; else the oldest goes first. ``close`` ends it."""
+        text = share(self.engine, fair)
+
+        def open_pictures() -> Engine:
+            return text if self.picture_engine is self.engine else share(self.picture_engine, fair)
+
+        other = Reader(text, self.name, open_pictures)
+        other.precision, other.calibration = self.precision, self.calibration
+        return other
+
+    def close(self) -> None:
+        """End the threads of a reader for several."""
+        for engine in (self.engine, self._pictures):
+            if isinstance(engine, SharedEngine):
+                engine.close()
 
     def engine_for(self, view: str) -> Engine:
         """The engine for requests with ``view``, ``"text"`` or ``"picture"``."""
@@ -132,6 +163,51 @@ class Reader:
     def vqa(self, source: Sources, question: str, **options) -> Answer | list[Answer]:
         return self.ask(source, "vqa", question, **options)
 
+    def read_many(
+        self,
+        sources: Iterable[Source],
+        task: str = "",
+        argument: str = "",
+        *,
+        out: str | Path | None = None,
+        output: str = "jsonl",
+        resume: bool = True,
+        password: str | None = None,
+        max_new_tokens: int = 1024,
+        together: int = TOGETHER,
+    ) -> Iterator[PageAnswer]:
+        """The answers to the pages of files, folders, patterns, images and bytes, in order. A file or page that fails
+        gives its ``error``. Pages are read ``together``: their blocks fill the model's batches.
+
+        Args:
+            task: empty: of a page of text ``ocr``, of a photograph ``caption``.
+            out: folder for a file ``NAME.SUFFIX`` of each document; finished pages are kept when it is interrupted.
+            output: format of the files (``varytoy.outputs.FORMATS``).
+            resume: leave out the files and pages that ``out`` has; else they are replaced.
+
+        Raises:
+            ValueError: a name without files, an unknown task or format; on the first step.
+        """
+        settings = {"task": task, "argument": argument, "max_new_tokens": max_new_tokens, "model": self.name}
+        folder = OutputFolder(out, output, settings, resume, not resume, password) if out is not None else None
+        get_task(task or "ocr").prompt(argument)
+        pages = read_many(
+            self,
+            inputs_of(sources),
+            task,
+            argument,
+            password=password,
+            max_new_tokens=max_new_tokens,
+            together=together,
+            finished=folder.begin if folder else lambda item: (),
+        )
+        for page in pages:
+            if folder:
+                folder.add(page)
+            yield page
+        if folder:
+            folder.close()
+
     def ask(
         self,
         source: Sources,
@@ -178,7 +254,9 @@ class Reader:
         return answers
 
     def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
+        start = time.perf_counter()
         answer = self._uncalibrated(source, options, password)
+        answer.seconds = time.perf_counter() - start
         scale = self.calibration.get(options.task.name)
         return answer if scale is None else _calibrated(answer, scale)
 
@@ -246,7 +324,13 @@ class Reader:
             return self._read_pieces(image, options)
         answer = self._one_pass(view, image.size, options)
         if task.view == "text" and answer.text:
-            answer.regions = [Region(box, text=answer.text, score=answer.confidence), *answer.objects]
+            region = Region(box, text=answer.text, score=answer.confidence)
+            if task.literal:
+                rows = [row for block in page.blocks for row in block.rows] if view is not image else []
+                scale = (box[2] - box[0]) / view.width
+                region = locate(region, answer.words, rows, page.ink, lambda x: box[0] + x * scale, self._step * scale)
+            answer.regions = [region, *answer.objects]
+        answer.words = []
         return answer
 
     def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
@@ -259,8 +343,7 @@ class Reader:
             Answer("", stop_reason="stopped")
         ]
         answer = task.parse(raw.text, size, options.argument)
-        said = {name: getattr(raw, name) for name in ("stop_reason", "confidence", "tokens", "prompt_tokens", "image")}
-        return replace(answer, **said, size=size)
+        return replace(answer, **{name: getattr(raw, name) for name in _RAW}, size=size)
 
     def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
         """Read an image too long for a model that resizes it to a square, piece by piece."""
@@ -319,14 +402,18 @@ class Reader:
         requests = (Request.of(options.task, messages, [crop], options.max_new_tokens) for crop in crops)
         rows = self.engine.generate(requests, live if show else None, options.cancel)
         answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
-        read = [
-            Region(block.box, text=row.text, score=row.confidence)
-            for row, block in zip(rows, blocks, strict=False)
-            if row.text.strip()
-        ]
+        read = []
+        for row, block in zip(rows, blocks, strict=False):
+            region = Region(block.box, text=row.text, score=row.confidence)
+            if options.task.literal:
+                step = self._step / block.scale_to(text_size)
+                to_page = functools.partial(block.page_x, text_size=text_size)
+                region = locate(region, row.words, block.rows, page.ink, to_page, step)
+            if row.text.strip():
+                read.append(region)
         answer.regions = [*read, *answer.objects]
-        answer.stop_reason = _stop_reason(rows)
-        answer.confidence, answer.tokens = _mean_confidence(rows), sum(row.tokens for row in rows)
+        answer.stop_reason = stop_reason(rows)
+        answer.confidence, answer.tokens = mean_confidence(rows), sum(row.tokens for row in rows)
         answer.prompt_tokens = sum(row.prompt_tokens for row in rows)
         answer.size, answer.skipped = image.size, skipped
         return answer
@@ -342,6 +429,11 @@ class Reader:
         """The image scaled to the text size that the model reads best; unchanged if no text is found."""
         image = to_rgb(image)
         return fit_text(PageLayout(image), self.processor.image_processor.text_size) if self._reads_blocks else image
+
+    @property
+    def _step(self) -> float:
+        """Pixels between two places that the model can tell, at its size."""
+        return float(self.processor.place_size[1])
 
     @property
     def _reads_blocks(self) -> bool:
@@ -392,42 +484,12 @@ def _calibrated(answer: Answer, scale: tuple[float, float]) -> Answer:
     """The answer with its confidences, and those of its parts, on a measured scale; an empty page keeps its own."""
     if answer.confidence is not None and answer.tokens:
         answer.confidence = calibrated(answer.confidence, scale)
-    answer.regions = [
-        region if region.score is None else replace(region, score=calibrated(region.score, scale))
-        for region in answer.regions
-    ]
+    answer.regions = [_calibrated_region(region, scale) for region in answer.regions]
     for page in answer.pages:
         _calibrated(page, scale)
     return answer
 
 
-def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
-    """Join the answers to the pages of a document into one."""
-    texts = [answer.text for answer in answers]
-    scored = [answer for answer in answers if answer.confidence is not None]
-    lengths = [max(len(answer.text), 1) for answer in scored]
-    total = sum(answer.confidence * length for answer, length in zip(scored, lengths, strict=True))
-    return Answer(
-        between.join(texts),
-        markup=between.join(texts) if any(answer.markup is not None for answer in answers) else None,
-        confidence=total / sum(lengths) if scored else None,
-        stop_reason=_stop_reason(answers),
-        tokens=sum(answer.tokens for answer in answers),
-        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
-        error=next((answer.error for answer in answers if answer.error), ""),
-        skipped=sum(answer.skipped for answer in answers),
-        pages=list(answers),
-    )
-
-
-def _stop_reason(answers: Sequence[Answer]) -> str:
-    """The stop reason of the first answer that did not end by itself; else ``end``."""
-    return next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
-
-
-def _mean_confidence(rows: Sequence[Answer]) -> float | None:
-    """Mean of several answers' confidences, weighted by their tokens; None if none has one."""
-    rows = [row for row in rows if row.confidence is not None]
-    if not rows:
-        return None
-    return sum(row.confidence * row.tokens for row in rows) / max(sum(row.tokens for row in rows), 1)
+def _calibrated_region(region: Region, scale: tuple[float, float]) -> Region:
+    score = None if region.score is None else calibrated(region.score, scale)
+    return replace(region, score=score, parts=tuple(_calibrated_region(part, scale) for part in region.parts))

@@ -25,10 +25,10 @@ class _Call:
 
 class SharedEngine:
     """An engine for many threads. The model runs on a thread of its own; requests of all calls join one batch, each
-    call in its turn: a long page does not keep a short question waiting."""
+    call in its turn: a long page does not keep a short question waiting. Not ``fair``: the oldest call first."""
 
-    def __init__(self, engine: BatchingEngine):
-        self.engine, self.processor = engine, engine.processor
+    def __init__(self, engine: BatchingEngine, fair: bool = True):
+        self.engine, self.processor, self.fair = engine, engine.processor, fair
         self._change = threading.Condition()
         self._calls: list[_Call] = []
         self._thread: threading.Thread | None = None
@@ -81,10 +81,12 @@ class SharedEngine:
         return answers
 
     def close(self) -> None:
-        """End the thread; calls that run end with an error."""
+        """End the thread, once its step is done; calls that run end with an error."""
         with self._change:
             self._closed = True
             self._change.notify_all()
+        if self._thread is not None:  # a thread that computes while Python ends aborts the process
+            self._thread.join()
 
     def _start(self) -> None:
         if self._closed:
@@ -124,10 +126,10 @@ class SharedEngine:
         return self._closed or bool(self._decoder.running) or any(call.waiting for call in self._calls)
 
     def _next(self, free: int) -> list[tuple[_Call, Row, Request]]:
-        """Up to ``free`` waiting rows, one of each call in turn."""
+        """Up to ``free`` waiting rows."""
         found: list[tuple[_Call, Row, Request]] = []
         while len(found) < free and (calls := [call for call in self._calls if call.waiting]):
-            found += [(call, *call.waiting.pop(0)) for call in calls[: free - len(found)]]
+            found += [(call, *call.waiting.pop(0)) for call in calls[: free - len(found) if self.fair else 1]]
         return found
 
     def _add(self, decoder: RowDecoder, call: _Call, row: Row, request: Request) -> None:
@@ -162,6 +164,6 @@ class LockedEngine:
             return self.engine.generate(requests, show, cancel)
 
 
-def share(engine: Engine) -> Engine:
+def share(engine: Engine, fair: bool = True) -> Engine:
     """The engine for many threads."""
-    return SharedEngine(engine) if isinstance(engine, BatchingEngine) else LockedEngine(engine)
+    return SharedEngine(engine, fair) if isinstance(engine, BatchingEngine) else LockedEngine(engine)

@@ -14,6 +14,8 @@ from varytoy.layout.ink import Analysis, Segment, segments_size, text_mask
 WIDEST_LINE, PIECE = 125, 65
 """In x-heights: longer lines are cut at word spaces into pieces of about ``PIECE``. Models that read blocks lose track
 in long lines; lines of ordinary pages have up to 110."""
+MARGIN = 6
+"""Pixels of paper around the crop of a block."""
 MAX_VISITS = 400_000  # most segments x gutters tried; the densest pages have 130,000
 
 
@@ -23,7 +25,8 @@ class Block:
 
     ``box``: xyxy in pixels of the page. ``text_size``: x-height in the same pixels, 0 for a picture. ``skew``: degrees
     by which the lines slope down to the right. ``paragraph_start``: false if the block continues a paragraph that was
-    split for its length. ``line_start``: false if it continues a line that was split for its length.
+    split for its length. ``line_start``: false if it continues a line that was split for its length. ``rows``: boxes of
+    the lines from top to bottom, xyxy.
     """
 
     box: tuple[int, int, int, int]
@@ -33,6 +36,19 @@ class Block:
     kind: str = "text"
     skew: float = 0.0
     line_start: bool = True
+    rows: tuple[tuple[int, int, int, int], ...] = ()
+
+    def scale_to(self, text_size: float) -> float:
+        """Factor that resizes it to the x-height ``text_size``; at most 4."""
+        return min(4.0, text_size / self.text_size) if self.text_size else 1.0
+
+    def page_x(self, x: float, text_size: float) -> float:
+        """From x in its crop (``crop_block``) to x on the page."""
+        return max(0, self.box[0] - self._padding) + (x - MARGIN) / self.scale_to(text_size)
+
+    @property
+    def _padding(self) -> int:
+        return 1 if self.text_size < 8 else 2
 
 
 Line = list[Segment]
@@ -227,14 +243,20 @@ def _pitch(lines: list[Line], unit: float) -> float:
 
 def _block(lines: list[Line], analysis: Analysis, start: bool, size: tuple[int, int]) -> Block:
     parts = [segment for line in lines for segment in line]
-    boxes = np.stack([s.box for s in parts])
-    low, high = boxes[:, :2].min(axis=0) / analysis.scale, boxes[:, 2:].max(axis=0) / analysis.scale
-    x0, y0 = (max(0, int(v)) for v in low)
-    x1, y1 = (min(limit, int(np.ceil(v))) for v, limit in zip(high, size, strict=True))
+    box = _extent(parts, analysis.scale, size)
     if parts[0].picture:
-        return Block((x0, y0, x1, y1), 0.0, 0, True, "picture")
+        return Block(box, 0.0, 0, True, "picture")
     skew = float(np.degrees(np.arctan(analysis.skew)))
-    return Block((x0, y0, x1, y1), segments_size(parts) / analysis.scale, len(lines), start, "text", skew)
+    rows = tuple(_extent(line, analysis.scale, size) for line in lines)
+    return Block(box, segments_size(parts) / analysis.scale, len(lines), start, "text", skew, rows=rows)
+
+
+def _extent(segments: Sequence[Segment], scale: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """xyxy in pixels of the page of ``size``."""
+    boxes = np.stack([segment.box for segment in segments])
+    x0, y0 = (max(0, int(v)) for v in boxes[:, :2].min(axis=0) / scale)
+    x1, y1 = (min(limit, int(np.ceil(v))) for v, limit in zip(boxes[:, 2:].max(axis=0) / scale, size, strict=True))
+    return x0, y0, x1, y1
 
 
 def cut(image: Image.Image, analysis: Analysis, max_lines: int, cancel: threading.Event | None = None) -> list[Block]:
@@ -275,7 +297,13 @@ def _pieces(image: Image.Image, line: Block) -> list[Block]:
         cuts = sorted({x0, x1, *(x0 + int(gaps[np.abs(gaps - target).argmin()]) for target in targets)})
     pairs = list(zip(cuts, cuts[1:], strict=False))
     return [
-        replace(line, box=(a, y0, b, y1), paragraph_start=line.paragraph_start and a == x0, line_start=a == x0)
+        replace(
+            line,
+            box=(a, y0, b, y1),
+            paragraph_start=line.paragraph_start and a == x0,
+            line_start=a == x0,
+            rows=((a, y0, b, y1),),
+        )
         for a, b in pairs
     ]
 
@@ -283,14 +311,14 @@ def _pieces(image: Image.Image, line: Block) -> list[Block]:
 # ---- cropping and joining -------------------------------------------------------------------------------------------
 
 
-def crop_block(image: Image.Image, block: Block, text_size: float = 8.0, margin: int = 6) -> Image.Image:
+def crop_block(image: Image.Image, block: Block, text_size: float = 8.0, margin: int = MARGIN) -> Image.Image:
     """The block, deskewed and scaled to the x-height ``text_size``, with a margin of ``margin`` pixels of paper.
 
     It is enlarged at most 4 times; a picture keeps its size.
     """
-    scale = min(4.0, text_size / block.text_size) if block.text_size else 1.0
+    scale = block.scale_to(text_size)
     x0, y0, x1, y1 = block.box
-    padding = 1 if block.text_size < 8 else 2
+    padding = block._padding
     box = (max(0, x0 - padding), max(0, y0 - padding), min(image.width, x1 + padding), min(image.height, y1 + padding))
     crop = image.crop(box).convert("RGB")
     pixels = np.asarray(crop)

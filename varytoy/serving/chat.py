@@ -3,7 +3,6 @@
 import base64
 import binascii
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,14 +14,13 @@ from pydantic import BaseModel
 from varytoy.data.answer import Answer
 from varytoy.data.documents import open_pages
 from varytoy.data.sample import IMAGE_PLACEHOLDER
-from varytoy.inference.reader import Reader, join_pages
+from varytoy.inference.join import join_pages
+from varytoy.inference.reader import Reader
 from varytoy.processing.messages import Message
 from varytoy.tasks import find_prompt
 
 MAX_IMAGES = 16
 """Images in one request."""
-_OPENING = threading.Lock()
-"""PDFium takes one thread at a time."""
 _MARKDOWN = re.compile(r"markdown|docling|html|latex|table", re.IGNORECASE)
 _FINISHED = {"end": "stop", "length": "length", "loop": "length", "stopped": "stop"}
 
@@ -151,5 +149,4 @@ def _image(given: Any, max_bytes: int) -> Image.Image:
         raw = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise RequestError(f"an image's data URI is not base64 ({error})") from error
-    with _OPENING:
-        return next(iter(open_pages(raw))).image
+    return next(iter(open_pages(raw))).image

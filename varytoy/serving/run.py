@@ -5,16 +5,6 @@ import sys
 
 from varytoy.extras import require
 from varytoy.inference.reader import Reader
-from varytoy.inference.shared import share
-
-
-def shared(reader: Reader) -> Reader:
-    """The reader with engines that take several threads."""
-    text = share(reader.engine)
-    pictures = text if reader.picture_engine is reader.engine else share(reader.picture_engine)
-    other = Reader(text, reader.name, lambda: pictures)
-    other.precision, other.calibration = reader.precision, reader.calibration
-    return other
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -36,7 +26,9 @@ def serve(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         max_tokens=options.max_new_tokens,
     )
-    reader = shared(Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize))
+    reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize).shared()
+    _ = reader.picture_engine  # loaded before the first request
     print(f"{reader.name} at http://{options.host}:{options.port}/v1", file=sys.stderr, flush=True)
     uvicorn.run(create_app(reader, settings), host=options.host, port=options.port, log_level="warning")
+    reader.close()
     return 0

@@ -20,6 +20,7 @@ class Task:
         name: identifier on the command line, in samples and in the demo.
         prompts: wordings of the prompt; the first is the default. ``{}`` is the argument, if the task takes one.
         view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
+        literal: whether answers are the text as it is printed, so that its words have places in the image.
         search: whether answers are sentences, for which a beam search pays.
         metric: name of the value that ``score`` returns.
         is_error: whether ``score`` is an error rate, of which less is better.
@@ -30,6 +31,7 @@ class Task:
     name: str
     prompts: Sequence[str]
     view: str = "picture"
+    literal: bool = False
     search: bool = False
     metric: str = "exact match"
     is_error: bool = False

@@ -7,6 +7,7 @@ from varytoy.tasks.base import Answer, Task
 class Ocr(Task):
     name = "ocr"
     view = "text"
+    literal = True
     metric, is_error = "character error rate", True
     prompts = (
         "Provide the OCR results of this image.",

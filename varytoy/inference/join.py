@@ -1,0 +1,36 @@
+"""Join the answers to blocks and pages."""
+
+from collections.abc import Sequence
+
+from varytoy.data.answer import Answer
+
+
+def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
+    """Join the answers to the pages of a document into one."""
+    texts = [answer.text for answer in answers]
+    scored = [(each.confidence, max(len(each.text), 1)) for each in answers if each.confidence is not None]
+    total = sum(confidence * length for confidence, length in scored)
+    return Answer(
+        between.join(texts),
+        markup=between.join(texts) if any(answer.markup is not None for answer in answers) else None,
+        confidence=total / sum(length for _, length in scored) if scored else None,
+        stop_reason=stop_reason(answers),
+        tokens=sum(answer.tokens for answer in answers),
+        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+        error=next((answer.error for answer in answers if answer.error), ""),
+        skipped=sum(answer.skipped for answer in answers),
+        pages=list(answers),
+    )
+
+
+def stop_reason(answers: Sequence[Answer]) -> str:
+    """The stop reason of the first answer that did not end by itself; else ``end``."""
+    return next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
+
+
+def mean_confidence(rows: Sequence[Answer]) -> float | None:
+    """Mean of several answers' confidences, weighted by their tokens; None if none has one."""
+    scored = [(row.confidence, row.tokens) for row in rows if row.confidence is not None]
+    if not scored:
+        return None
+    return sum(confidence * tokens for confidence, tokens in scored) / max(sum(tokens for _, tokens in scored), 1)

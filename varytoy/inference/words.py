@@ -1,0 +1,112 @@
+"""Words of an answer: their confidences from the tokens, their boxes from the page."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from varytoy.data.answer import Region, Word
+from varytoy.layout.ink import Ink
+from varytoy.layout.words import Box, word_boxes
+from varytoy.processing.processor import VaryProcessor
+
+_PLACE = re.compile(r"<([xy])_(\d+)>")
+Map = Callable[[float], float]
+"""From x in the image that the model got to x on the page."""
+
+
+def words_of(processor: VaryProcessor, ids: Sequence[int], best: Sequence[float]) -> list[Word]:
+    """The words of generated tokens; ``best``: the tokens' log-probabilities."""
+    characters: list[tuple[str, float, tuple]] = []
+    pending: list[int] = []
+    scores: list[float] = []
+    place: list[float | None] = [None, None]
+    special = dict(zip(processor.tokenizer.all_special_ids, processor.tokenizer.all_special_tokens, strict=True))
+    for token, score in zip(ids, best, strict=False):
+        if token in special:
+            mark = _PLACE.fullmatch(special[token])
+            if mark:
+                axis = "xy".index(mark[1])
+                place[axis] = (int(mark[2]) + 0.5) * processor.place_size[1 - axis]
+            continue
+        pending.append(token)
+        scores.append(score)
+        text = processor.decode_text(pending)
+        if text.endswith("\ufffd"):  # the first bytes of a character
+            continue
+        mean = sum(scores) / len(scores)
+        characters += [(character, mean, tuple(place)) for character in text]
+        if text:
+            place[0] = None  # it was the place of this word
+        pending, scores = [], []
+    return _words(characters)
+
+
+def _words(characters: Sequence[tuple[str, float, tuple]]) -> list[Word]:
+    text = "".join(character for character, *_ in characters)
+    words = []
+    for match in re.finditer(r"\S+", text):
+        parts = characters[slice(*match.span())]
+        score = math.exp(sum(value for _, value, _ in parts) / len(parts))
+        words.append(Word(match[0], text.count("\n", 0, match.start()), score, parts[0][2]))
+    return words
+
+
+def locate(region: Region, words: Sequence[Word], rows: Sequence[Box], ink: Ink, to_page: Map, step: float) -> Region:
+    """The region of a block of text with its lines and words as parts.
+
+    Args:
+        words: of the block.
+        rows: boxes of its lines on the page; none: the block is divided evenly.
+        to_page: see ``Map``; ``step``: pixels of the page between two places that the model can tell.
+    """
+    texts = _by_line(words)
+    if not texts:
+        return region
+    rows = rows or _even(region.box, len(texts))
+    if len(rows) != len(texts):
+        texts = _spread(words, rows)
+    lines = []
+    for row, line in zip(rows, texts, strict=True):
+        if not line:
+            continue
+        starts = [None if word.place[0] is None else to_page(word.place[0]) for word in line]
+        boxes = word_boxes(ink, row, [word.text for word in line], starts, step / 2)
+        parts = tuple(Region(box, text=word.text, score=word.score) for word, box in zip(line, boxes, strict=True))
+        lines.append(Region(row, text=" ".join(word.text for word in line), score=_mean(line), parts=parts))
+    return replace(region, parts=tuple(lines))
+
+
+def _by_line(words: Sequence[Word]) -> list[list[Word]]:
+    lines: dict[int, list[Word]] = {}
+    for word in words:
+        lines.setdefault(word.line, []).append(word)
+    return list(lines.values())
+
+
+def _even(box: Box, count: int) -> list[Box]:
+    """A block cut into lines of the same height."""
+    x0, y0, x1, y1 = box
+    edges = [round(y0 + (y1 - y0) * number / count) for number in range(count + 1)]
+    return [(x0, a, x1, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _spread(words: Sequence[Word], rows: Sequence[Box]) -> list[list[Word]]:
+    """Words of a text whose line breaks are not the page's, spread over the rows by their length."""
+    total = sum(len(word.text) + 1 for word in words)
+    width, ends = sum(x1 - x0 for x0, _, x1, _ in rows), list[float]()
+    for x0, _, x1, _ in rows:
+        ends.append((ends[-1] if ends else 0.0) + total * (x1 - x0) / max(width, 1))
+    lines: list[list[Word]] = [[] for _ in rows]
+    position = row = 0
+    for word in words:
+        while row < len(rows) - 1 and position + (len(word.text) + 1) / 2 > ends[row]:
+            row += 1
+        lines[row].append(word)
+        position += len(word.text) + 1
+    return lines
+
+
+def _mean(words: Sequence[Word]) -> float | None:
+    scored = [(word.score, len(word.text)) for word in words if word.score is not None]
+    return sum(score * length for score, length in scored) / sum(length for _, length in scored) if scored else None
