@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--api-key", default=os.environ.get("VARYTOY_API_KEY", ""), help="default: $VARYTOY_API_KEY")
     serve.add_argument("--together", type=positive, default=8, help="requests that are worked on at once")
     serve.add_argument("--queue", type=positive, default=64, help="requests that may wait; more get the status 429")
+    serve.add_argument("--allow-urls", action="store_true", help="also fetch images from the public web")
     serve.add_argument("--timeout", type=positive, default=600, help="seconds for one request")
     serve.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to one image or block")
     serve.set_defaults(run=_serve)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +19,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from varytoy.data.answer import Answer
 from varytoy.errors import first_line
 from varytoy.inference.reader import Reader
-from varytoy.serving.chat import ChatRequest, Question, RequestError, answer, content, read_question
+from varytoy.serving.chat import (
+    ChatRequest,
+    ImageLimits,
+    Question,
+    RequestError,
+    answer,
+    content,
+    front_matter,
+    read_document,
+    read_question,
+)
 
 _HELD = 200
 """Characters that a stream holds back: a page of a few words may be read again in another orientation."""
@@ -35,7 +46,9 @@ class Settings:
         together: requests that are worked on at once.
         queue: requests that may wait besides; more are refused with 429.
         timeout: seconds for one request.
-        max_bytes: of one image.
+        max_bytes: of one image or document.
+        max_pages: of one document.
+        allow_urls: whether images may be addresses of the public web, which the server then fetches.
         max_tokens: the longest answer to one image or block.
     """
 
@@ -44,6 +57,8 @@ class Settings:
     queue: int = 64
     timeout: float = 600.0
     max_bytes: int = 50 * 2**20
+    max_pages: int = 100
+    allow_urls: bool = False
     max_tokens: int = 1024
 
 
@@ -77,17 +92,19 @@ class _Gate:
 
 @dataclass
 class _Job:
-    """A question in progress; ``text``: the answer so far, ``cancel`` stops it, ``status``: what the client gets."""
+    """A request in progress; ``text``: the answer so far, ``cancel`` stops it, ``status``: what the client gets."""
 
-    question: Question
     most: int
     text: str = ""
     status: int = 200
     cancel: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, reader: Reader) -> Answer:
-        show = self._show if len(self.question.images) == 1 and self.question.task not in ("detect", "ground") else None
-        return answer(reader, self.question, max_new_tokens=self.most, show=show, cancel=self.cancel)
+    def ask(self, reader: Reader, question: Question) -> Answer:
+        show = self._show if len(question.images) == 1 and question.task not in ("detect", "ground") else None
+        return answer(reader, question, max_new_tokens=self.most, show=show, cancel=self.cancel)
+
+    def read(self, reader: Reader, data: bytes, max_pages: int) -> Answer:
+        return read_document(reader, data, max_pages, max_new_tokens=self.most, cancel=self.cancel)
 
     def outcome(self, work: asyncio.Future) -> tuple[int, int]:
         """(status, generated tokens) of the finished work."""
@@ -105,6 +122,7 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     app = FastAPI(title="varytoy")
     pool = ThreadPoolExecutor(settings.together, thread_name_prefix="varytoy-request")
+    limits = ImageLimits(settings.max_bytes, settings.allow_urls)
     gate, started = _Gate(settings.together + settings.queue), int(time.time())
     app.exception_handler(HTTPException)(_error)
     app.exception_handler(RequestValidationError)(_not_valid)
@@ -137,32 +155,58 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
             raise HTTPException(400, "n: a request has one answer; send it again for more")
         begun, loop = gate.enter(), asyncio.get_running_loop()
         try:
-            question = await loop.run_in_executor(pool, read_question, reader, body.messages, settings.max_bytes)
+            question = await loop.run_in_executor(pool, read_question, reader, body.messages, limits)
         except Exception as error:
             wrong = isinstance(error, ValueError)
             gate.leave(begun, 400 if wrong else 500)
             if not wrong:
                 raise
             raise HTTPException(400, first_line(error)) from error
-        job = _Job(question, min(body.most or settings.max_tokens, settings.max_tokens))
-        work = loop.run_in_executor(pool, job.run, reader)
+        job = _Job(min(body.most or settings.max_tokens, settings.max_tokens))
+        work = loop.run_in_executor(pool, job.ask, reader, question)
         work.add_done_callback(lambda done: gate.leave(begun, *job.outcome(done)))
-        head = _head(body.model or reader.name)
+        head, start = _head(body.model or reader.name), front_matter(question)
         if body.stream:
-            return StreamingResponse(_events(work, job, body, head, settings.timeout), media_type="text/event-stream")
+            events = _events(work, job, body, head, settings.timeout, start)
+            return StreamingResponse(events, media_type="text/event-stream")
+        return _completion(await _result(request, work, job, settings.timeout), body, head, start)
+
+    @app.put("/process")
+    @app.put("/v1/process")
+    async def process(request: Request) -> dict:
+        """Open WebUI's external document loader: the bytes of a file in, its text out."""
+        check_key(request)
+        begun, loop, job = gate.enter(), asyncio.get_running_loop(), _Job(settings.max_tokens)
         try:
-            return _completion(await _result(request, work, job, settings.timeout), body, head)
-        except TimeoutError as error:
-            job.status = 504
-            raise HTTPException(504, f"no answer after {settings.timeout:.0f} s: send less in one request") from error
-        except ValueError as error:
-            raise HTTPException(400, first_line(error)) from error
+            data = await _body(request, settings.max_bytes)
+        except BaseException as error:
+            gate.leave(begun, getattr(error, "status_code", 499))
+            raise
+        work = loop.run_in_executor(pool, job.read, reader, data, settings.max_pages)
+        work.add_done_callback(lambda done: gate.leave(begun, *job.outcome(done)))
+        found = await _result(request, work, job, settings.timeout)
+        if not found.text.strip():
+            raise HTTPException(422, found.error or "no text was found in the document")
+        name = unquote(request.headers.get("x-filename", ""))
+        metadata = {"source": name, "pages": max(len(found.pages), 1), "model": reader.name}
+        return {"page_content": found.text, "metadata": metadata}
 
     return app
 
 
+async def _body(request: Request, most: int) -> bytes:
+    """Raises HTTPException (413) for a larger one, before it is all received."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise HTTPException(413, f"the document is over {most / 2**20:.0f} MiB: send a smaller one")
+    return bytes(body)
+
+
 async def _result(request: Request, work: asyncio.Future, job: _Job, timeout: float) -> Answer:
-    """The answer; it is cancelled when the client leaves. Raises TimeoutError after ``timeout`` seconds."""
+    """The answer; it is cancelled when the client leaves. Raises HTTPException: 504 after ``timeout`` seconds, 400 for
+    a request that cannot be answered."""
     end = time.monotonic() + timeout
     try:
         while not work.done():
@@ -170,14 +214,19 @@ async def _result(request: Request, work: asyncio.Future, job: _Job, timeout: fl
             if not work.done() and await request.is_disconnected():
                 job.cancel.set()
             if not work.done() and time.monotonic() > end:
-                raise TimeoutError
+                job.status = 504
+                raise HTTPException(504, f"no answer after {timeout:.0f} s: send less in one request")
         return work.result()
+    except ValueError as error:
+        raise HTTPException(400, first_line(error)) from error
     finally:
         job.cancel.set()
 
 
-async def _events(work: asyncio.Future, job: _Job, body: ChatRequest, head: dict, timeout: float) -> AsyncIterator[str]:
-    """Server-sent events: the text as it grows, how it finished, and ``[DONE]``."""
+async def _events(
+    work: asyncio.Future, job: _Job, body: ChatRequest, head: dict, timeout: float, start: str
+) -> AsyncIterator[str]:
+    """Server-sent events: ``start``, the text as it grows, how it finished, and ``[DONE]``."""
 
     def event(delta: dict, reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
@@ -185,7 +234,7 @@ async def _events(work: asyncio.Future, job: _Job, body: ChatRequest, head: dict
 
     sent, end = "", time.monotonic() + timeout
     try:
-        yield event({"role": "assistant", "content": ""})
+        yield event({"role": "assistant", "content": start})
         while not work.done() and time.monotonic() < end:
             await asyncio.wait({work}, timeout=_POLL / 2)
             text = job.text
@@ -220,9 +269,9 @@ def _usage(found: Answer) -> dict:
     return {**counts, "total_tokens": sum(counts.values())}
 
 
-def _completion(found: Answer, body: ChatRequest, head: dict) -> dict:
+def _completion(found: Answer, body: ChatRequest, head: dict, start: str) -> dict:
     text, reason = content(found, body.stops)
-    message = {"role": "assistant", "content": text}
+    message = {"role": "assistant", "content": start + text}
     choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
     return {**head, "object": "chat.completion", "choices": [choice], "usage": _usage(found)}
 

@@ -17,6 +17,7 @@ from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.join import join_pages
 from varytoy.inference.reader import Reader
 from varytoy.processing.messages import Message
+from varytoy.serving.fetch import fetch
 from varytoy.tasks import find_prompt
 
 MAX_IMAGES = 16
@@ -58,9 +59,18 @@ class Question:
     task: str
     argument: str
     history: Sequence[Message]
+    front_matter: bool = False
 
 
-def read_question(reader: Reader, messages: Sequence[dict[str, Any]], max_bytes: int) -> Question:
+@dataclass(frozen=True)
+class ImageLimits:
+    """What a request may send: ``max_bytes`` an image; ``allow_urls``: also addresses of the public web."""
+
+    max_bytes: int
+    allow_urls: bool = False
+
+
+def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: ImageLimits) -> Question:
     """The last message names the task in one of its wordings. Else the picture decides: text is read, as markdown
     if the message speaks of a format; a photograph is described, or asked what the message asks.
 
@@ -68,7 +78,7 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], max_bytes:
         RequestError: messages or images are not valid.
         DocumentError: an image cannot be opened.
     """
-    turns, images = _turns(messages, max_bytes)
+    turns, images = _turns(messages, limits)
     if not turns or turns[-1]["role"] != "user":
         raise RequestError("messages must end with one of the role 'user'")
     if not images:
@@ -76,7 +86,23 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], max_bytes:
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
     task, argument = _task(reader, prompt, images[0])
     history = turns[:-1] if task in ("vqa", "chat") and len(images) == 1 else []
-    return Question(images, task, argument, history)
+    return Question(images, task, argument, history, "front matter" in prompt.lower())
+
+
+def read_document(reader: Reader, data: bytes, max_pages: int, **options) -> Answer:
+    """The text of a file: its pages are read, a photograph is described.
+
+    Raises:
+        DocumentError: it cannot be opened.
+        RequestError: it has too many pages.
+    """
+    pages = list(open_pages(data))
+    if len(pages) > max_pages:
+        raise RequestError(f"the document has {len(pages)} pages, and this server reads {max_pages} at once: split it")
+    task = reader.task_for(pages[0].image) if len(pages) == 1 else "ocr"
+    found = reader.ask(data, task, **options)
+    assert isinstance(found, Answer)
+    return found
 
 
 def answer(reader: Reader, question: Question, **options) -> Answer:
@@ -88,6 +114,15 @@ def answer(reader: Reader, question: Question, **options) -> Answer:
     if wrong:
         raise RequestError(wrong)
     return answers[0] if len(answers) == 1 else join_pages(answers)
+
+
+def front_matter(question: Question) -> str:
+    """The YAML that olmOCR's prompt asks for, with what is known: pages are read upright, whatever their rotation."""
+    if not question.front_matter:
+        return ""
+    wants = {"primary_language": "null", "is_rotation_valid": "True", "rotation_correction": "0"}
+    wants |= {"is_table": "False", "is_diagram": str(question.task == "caption")}
+    return "".join(["---\n", *(f"{key}: {value}\n" for key, value in wants.items()), "---\n"])
 
 
 def content(answer: Answer, stops: Sequence[str] = ()) -> tuple[str, str]:
@@ -112,7 +147,7 @@ def _task(reader: Reader, prompt: str, image: Image.Image) -> tuple[str, str]:
     return ("vqa", prompt) if prompt.endswith("?") else (likely, "")
 
 
-def _turns(messages: Sequence[dict[str, Any]], max_bytes: int) -> tuple[list[Message], list[Image.Image]]:
+def _turns(messages: Sequence[dict[str, Any]], limits: ImageLimits) -> tuple[list[Message], list[Image.Image]]:
     turns: list[Message] = []
     images: list[Image.Image] = []
     for message in messages:
@@ -125,7 +160,7 @@ def _turns(messages: Sequence[dict[str, Any]], max_bytes: int) -> tuple[list[Mes
             if kind == "text" and isinstance(part.get("text"), str):
                 texts.append(part["text"].replace(IMAGE_PLACEHOLDER, "image"))
             elif kind == "image_url":
-                images.append(_image(part["image_url"] if "image_url" in part else None, max_bytes))
+                images.append(_image(part["image_url"] if "image_url" in part else None, limits))
                 texts.append(IMAGE_PLACEHOLDER)
             else:
                 raise RequestError(f"a part of the type {str(kind)[:40]!r}: send text and image_url")
@@ -136,15 +171,17 @@ def _turns(messages: Sequence[dict[str, Any]], max_bytes: int) -> tuple[list[Mes
     return turns, images
 
 
-def _image(given: Any, max_bytes: int) -> Image.Image:
+def _image(given: Any, limits: ImageLimits) -> Image.Image:
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str):
         raise RequestError("image_url has no url: send {'url': 'data:image/png;base64,…'}")
+    if limits.allow_urls and not url.startswith("data:"):
+        return next(iter(open_pages(fetch(url, limits.max_bytes)))).image
     head, comma, data = url.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64") and comma):
         raise RequestError("images are sent as data URIs (data:image/png;base64,…); this server fetches none")
-    if len(data) * 3 // 4 > max_bytes:
-        raise RequestError(f"an image is over {max_bytes / 2**20:.0f} MiB: send a smaller one")
+    if len(data) * 3 // 4 > limits.max_bytes:
+        raise RequestError(f"an image is over {limits.max_bytes / 2**20:.0f} MiB: send a smaller one")
     try:
         raw = base64.b64decode(data, validate=True)
     except binascii.Error as error:

@@ -24,6 +24,7 @@ def serve(options: argparse.Namespace) -> int:
         together=options.together,
         queue=options.queue,
         timeout=options.timeout,
+        allow_urls=options.allow_urls,
         max_tokens=options.max_new_tokens,
     )
     reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize).shared()
