@@ -69,7 +69,8 @@ def requests_of(reader: Reader, image: Image.Image) -> list[Request]:
 
 
 def compare(engines: dict[str, Engine], requests: Sequence[Request], repeats: int) -> list[str]:
-    """A markdown table of seconds, tokens a second and the ratio to the first engine."""
+    """A markdown table of seconds, tokens a second, passes of the decoder, the share of drafted tokens that it agreed
+    with, and the ratio to the first engine."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     answers: dict[str, list[Answer]] = {}
     for _ in range(repeats):
@@ -78,12 +79,27 @@ def compare(engines: dict[str, Engine], requests: Sequence[Request], repeats: in
             answers[name] = engine.generate(requests)
             seconds[name].append(time.perf_counter() - start)
     first, *_ = engines
-    rows = ["| engine | seconds | tokens a second | times as fast | same text |", "|---|---|---|---|---|"]
+    names = ("engine", "seconds", "tokens a second", "passes", "agreed", "times as fast", "same text")
+    rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for name, times in seconds.items():
         median, tokens = statistics.median(times), sum(answer.tokens for answer in answers[name])
         ratio = statistics.median(a / b for a, b in zip(seconds[first], times, strict=True))
         same = all(a.text == b.text for a, b in zip(answers[first], answers[name], strict=True))
-        rows.append(f"| {name} | {median:.2f} | {tokens / median:.0f} | {ratio:.2f} | {'yes' if same else 'no'} |")
+        engine = engines[name]
+        passes = f"{engine.passes // repeats}" if isinstance(engine, BatchingEngine) else ""
+        agreed = (
+            f"{engine.agreed / engine.drafted:.2f}" if isinstance(engine, BatchingEngine) and engine.drafted else ""
+        )
+        cells = (
+            name,
+            f"{median:.2f}",
+            f"{tokens / median:.0f}",
+            passes,
+            agreed,
+            f"{ratio:.2f}",
+            "yes" if same else "no",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
@@ -108,6 +124,10 @@ def main(words: Sequence[str] | None = None) -> int:
     }
     if BatchingEngine.supports(model):
         engines["varytoy"] = BatchingEngine(model, processor, options.batch_size)
+        if model.letters is not None:
+            plain = BatchingEngine(model, processor, options.batch_size)
+            plain.drafts = False
+            engines = {**engines, "varytoy": plain, "varytoy with drafts": engines["varytoy"]}
     print(f"{options.model}: {len(requests)} blocks, {options.batch_size} together, {next(model.parameters()).dtype}")
     print(f"{machine(model.device)}, {options.threads} threads, torch {torch.__version__}\n")
     print("\n".join(compare(engines, requests, options.repeats)))

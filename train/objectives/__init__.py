@@ -1,6 +1,7 @@
 """What a run minimises. A new objective is a file with a class that registers itself (base.py), imported here."""
 
 from train.objectives.base import OBJECTIVES, Objective, Settings, State
+from train.objectives.drafts import Drafts
 from train.objectives.guided_attention import GuidedAttention
 from train.objectives.letters import Letters
 from train.objectives.objects import Objects
@@ -9,6 +10,7 @@ from train.objectives.self_critical import SelfCritical
 from train.objectives.text import TextObjective
 
 __all__ = [
+    "Drafts",
     "OBJECTIVES",
     "GuidedAttention",
     "Letters",

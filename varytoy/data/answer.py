@@ -70,6 +70,7 @@ class Answer:
         error: why a file or page could not be read; else empty.
         size: (width, height) of the image in pixels.
         tokens: generated tokens; ``prompt_tokens``: those of the prompts, with the images'.
+        loops: repetitions that were left out; the answer goes on after them.
         seconds: how long it took, with the analysis of the page; 0 from an ``Engine``.
         words: of a raw answer of an ``Engine``.
         skipped: number of blocks left out: their letters are too small to read, or they are image texture.
@@ -87,6 +88,7 @@ class Answer:
     size: tuple[int, int] | None = None
     tokens: int = 0
     prompt_tokens: int = 0
+    loops: int = 0
     seconds: float = field(default=0.0, compare=False)
     words: list[Word] = field(default_factory=list)
     skipped: int = 0

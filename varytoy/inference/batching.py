@@ -10,14 +10,23 @@ import torch
 from torch import Tensor
 
 from varytoy.data.answer import Answer
+from varytoy.inference.drafts import draft, go_on, place_tokens, space_tokens
 from varytoy.inference.engine import ModelEngine, Request
-from varytoy.inference.generate import EVERY, PAUSE, finish, repeated_tail, texts_so_far
+from varytoy.inference.generate import EVERY, PAUSE, finish, repeated_tail, texts_so_far, without_loop
 from varytoy.inference.rows import RunningBatch
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
 _TOGETHER = 4
 """Prompts that are encoded together, padded to the longest: more were slower on a CPU, by a quarter for 12."""
+DRAFTED = 12
+"""The most tokens of a draft that are checked in one pass."""
+COST = 0.15
+"""What another token a row adds to the time of a pass, which is 1 for one token: from 0.1 to 0.25 on a CPU."""
+_FORGET, _FIRST = 0.9, (4.0, 5.0)
+"""Of the tokens of a draft that a row agreed with, and of those tried: what each pass leaves of them, and the first."""
+_RETRIES = 2
+"""Loops of one answer that are taken back; after the next one it ends."""
 _WINDOW = 4
 """Batches of requests that are taken together, to answer those of similar size together."""
 
@@ -31,6 +40,9 @@ class Row:
         limit: the most tokens.
         loop: see ``LoopGuard.looping``.
         ended: whether it gets no more tokens; ``stopped``: because it was cancelled.
+        draft: tokens that the answer may have, of which those from ``at`` on are next.
+        agreed: how many of the last ones the decoder agreed with, of how many ``tried``.
+        loops: repetitions that were taken back; ``banned``: the token that would begin the last one again.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -40,19 +52,30 @@ class Row:
     loop: tuple[int, int] | None = None
     ended: bool = False
     stopped: bool = False
+    draft: list[int] = field(default_factory=list)
+    at: int = 0
+    agreed: float = _FIRST[0]
+    tried: float = _FIRST[1]
+    loops: int = 0
+    banned: int | None = None
+
+    def next_drafted(self, most: int) -> list[int]:
+        """The tokens of the draft that are checked next."""
+        return [] if self.ended or self.banned is not None else self.draft[self.at : self.at + most]
 
     def answer(self, processor: VaryProcessor) -> Answer:
         answer = finish(processor, self.ids, self.best, self.loop, self.stopped or not self.ended)
-        answer.prompt_tokens = self.prompt_tokens
+        answer.prompt_tokens, answer.loops = self.prompt_tokens, self.loops
         return answer
 
 
 class RowDecoder:
     """Decodes rows together. ``running``: those in the batch, some of which may have ended; ``ended``: how many did."""
 
-    def __init__(self, engine: ModelEngine):
+    def __init__(self, engine: "BatchingEngine"):
         self.engine, self.batch = engine, RunningBatch(engine.model)
         self.running: list[Row] = []
+        self.places, self.spaces = place_tokens(engine.processor), space_tokens(engine.processor)
         self.ended = 0
 
     def add(self, rows: Sequence[Row], requests: Sequence[Request]) -> None:
@@ -64,14 +87,42 @@ class RowDecoder:
         inputs, lengths = self.engine.encode(requests)
         for row, request, length in zip(rows, requests, lengths, strict=True):
             row.limit, row.prompt_tokens = min(request.max_new_tokens, self.engine.context - length), length
-        scores = self.batch.join(inputs)
+        scores, features = self.batch.join(inputs)
         self.running += rows
-        self._take(rows, scores)
+        for row, best in zip(rows, _best(scores[:, None]), strict=True):
+            self._take(row, best)
+        if self.engine.drafts and self.engine.model.letters is not None and features is not None:
+            tokens = features["vocabulary"]
+            sizes = inputs.get("image_sizes")
+            stride = torch.tensor(self.engine.processor.image_processor.stride)
+            grids = [tokens.shape[1:3]] * len(tokens) if sizes is None else (sizes // stride).tolist()
+            self._draft(rows, requests, tokens, grids)
 
     def step(self) -> None:
-        """Take the next token of each row."""
-        last = torch.tensor([row.ids[-1] for row in self.running], device=self.engine.model.device)
-        self._take(self.running, self.batch.step(last))
+        """Take the next tokens of each row: one, and as many of its draft as the decoder agrees with."""
+        most = self._worth()
+        drafts = [row.next_drafted(most) for row in self.running]
+        count = 1 + max(map(len, drafts))
+        tokens = [
+            [row.ids[-1], *part, *[0] * (count - 1 - len(part))] for row, part in zip(self.running, drafts, strict=True)
+        ]
+        scores = self.batch.step(torch.tensor(tokens, device=self.engine.model.device))
+        for place, row in enumerate(self.running):
+            if row.banned is not None:
+                scores[place, 0, row.banned] = -torch.inf
+                row.banned = None
+        kept = []
+        for row, part, best in zip(self.running, drafts, _best(scores), strict=True):
+            agreed = next((k for k, token in enumerate(part) if token != best[k][0]), len(part))
+            kept.append(agreed + 1)
+            if not row.ended:
+                self._take(row, best[: agreed + 1])
+                self._go_on(row, agreed, len(part))
+        self.batch.accept(torch.tensor(kept, device=self.engine.model.device), count)
+        self.engine.passes += 1
+        for place, row in enumerate(self.running):
+            if row.banned is not None:
+                self.batch.take_back(place, row.prompt_tokens + len(row.ids) - 1)
 
     def leave(self) -> None:
         """Take the rows that ended out of the batch, once they are a fifth of it."""
@@ -80,24 +131,80 @@ class RowDecoder:
             self.running = [self.running[place] for place in places]
             self.batch.keep(places)
 
-    def _take(self, rows: Sequence[Row], scores: Tensor) -> None:
-        """The best token of each row, by scores [B, V]."""
-        scores, end = scores.float(), self.engine.processor.tokenizer.eos_token_id
-        values, tokens = scores.max(-1)
-        best = (values - scores.logsumexp(-1)).tolist()
-        for row, token, value in zip(rows, tokens.tolist(), best, strict=True):
-            if row.ended:
-                continue
+    def _take(self, row: Row, best: Sequence[tuple[int, float]]) -> None:
+        """Add tokens, with their log-probabilities, until the row ends."""
+        end = self.engine.processor.tokenizer.eos_token_id
+        for token, value in best:
             row.ids.append(token)
             row.best.append(value)
             row.ended = token == end or len(row.ids) >= row.limit
             if not row.ended and len(row.ids) % EVERY == 0 and (period := repeated_tail(row.ids)):
+                if row.loops < _RETRIES:
+                    self._take_back(row, period)
+                    return
                 row.loop, row.ended = (len(row.ids), period), True
-            self.ended += row.ended
+            if row.ended:
+                self.ended += 1
+                return
+
+    def _take_back(self, row: Row, period: int) -> None:
+        """Go back to the first copy of a repeated tail, to go on with another token than the one that repeats it."""
+        kept = len(without_loop(row.ids, period))
+        row.banned, row.loops = row.ids[kept], row.loops + 1
+        del row.ids[kept:], row.best[kept:]
+
+    def _draft(self, rows: Sequence[Row], requests: Sequence[Request], features: Tensor, sizes: Sequence) -> None:
+        """Draft the answers to requests for the text of one image; features [I, h, w, D], ``sizes`` of their grids."""
+        image = 0
+        for row, request in zip(rows, requests, strict=True):
+            if request.view == "text" and len(request.images) == 1 and not row.ended:
+                height, width = sizes[image]
+                row.draft = draft(self.engine.processor, self.engine.model.letters, features[image, :height, :width])
+                row.at = go_on(row.draft, 0, row.ids, self.places, self.spaces)
+            image += len(request.images)
+
+    def _worth(self) -> int:
+        """How many tokens of the drafts to check in the next pass, for the most tokens in its time."""
+        chances = [row.agreed / row.tried if row.at < len(row.draft) else 0.0 for row in self.running if not row.ended]
+        best, worth = 0, float(len(chances))
+        expected, reached = worth, [1.0] * len(chances)
+        for count in range(1, DRAFTED + 1):
+            reached = [before * chance for before, chance in zip(reached, chances, strict=True)]
+            expected += sum(reached)
+            if expected / (1 + COST * count) > worth:
+                best, worth = count, expected / (1 + COST * count)
+        return best
+
+    def _go_on(self, row: Row, agreed: int, drafted: int) -> None:
+        """Move on in the draft after a step."""
+        self.engine.drafted, self.engine.agreed = self.engine.drafted + drafted, self.engine.agreed + agreed
+        at = row.at + agreed
+        if not drafted and at < len(row.draft):  # not checked, but known all the same
+            agreed, drafted = int(row.draft[at] == row.ids[-1]), 1
+        if drafted:
+            row.agreed = _FORGET * row.agreed + agreed
+            row.tried = _FORGET * row.tried + min(agreed + 1, drafted)
+        row.at = go_on(row.draft, at, row.ids, self.places, self.spaces)
+
+
+def _best(scores: Tensor) -> list[list[tuple[int, float]]]:
+    """The best token of each position and its log-probability, by scores [B, K, V]."""
+    scores = scores.float()
+    values, tokens = scores.max(-1)
+    logs = values - scores.logsumexp(-1)
+    return [list(zip(*row, strict=True)) for row in zip(tokens.tolist(), logs.tolist(), strict=True)]
 
 
 class BatchingEngine(ModelEngine):
-    """Greedy answers, each row by itself: a row leaves the batch when it ends, and a waiting request joins."""
+    """Greedy answers, each row by itself: a row leaves the batch when it ends, and a waiting request joins.
+
+    Attributes:
+        drafts: whether the model's head for letters, if it has one, drafts answers.
+        passes: of the decoder so far; ``drafted``: tokens of drafts in them, ``agreed``: those that it agreed with.
+    """
+
+    drafts = True
+    passes = drafted = agreed = 0
 
     @staticmethod
     def supports(model: VaryForConditionalGeneration) -> bool:

@@ -272,7 +272,7 @@ def finish(
         ids, reason = ids[: ids.index(end) + 1], "end"
     if loop is not None:
         length, period = loop
-        ids, reason = _without_loop(ids[:length], period), "loop"
+        ids, reason = without_loop(ids[:length], period), "loop"
     excluded = set(processor.tokenizer.all_special_ids) - {end}  # place tokens are not part of the answer
     chosen = [value for token, value in zip(ids, best, strict=False) if token not in excluded]
     confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
@@ -280,9 +280,9 @@ def finish(
     return Answer(processor.decode_text(ids), confidence=confidence, stop_reason=reason, tokens=len(ids), words=words)
 
 
-def _without_loop(ids: list[int], period: int) -> list[int]:
-    """Keep one copy of the repeated tail."""
-    stop = len(ids)
-    while stop - 2 * period >= 0 and ids[stop - period : stop] == ids[stop - 2 * period : stop - period]:
-        stop -= period
-    return ids[:stop]
+def without_loop(ids: list[int], period: int) -> list[int]:
+    """Keep the first copy of the repeated tail, from where it begins to repeat."""
+    start = len(ids) - period
+    while start > 0 and ids[start - 1] == ids[start - 1 + period]:
+        start -= 1
+    return ids[: start + period]

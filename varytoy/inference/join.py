@@ -17,6 +17,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         stop_reason=stop_reason(answers),
         tokens=sum(answer.tokens for answer in answers),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+        loops=sum(answer.loops for answer in answers),
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
         pages=list(answers),

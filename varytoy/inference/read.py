@@ -199,6 +199,8 @@ def _of_answer(answer: Answer) -> Iterator[str]:
         yield f"the text stands turned; it was read after a turn of {answer.turned} degrees"
     if answer.skipped:
         yield f"{answer.skipped} blocks have letters too small to read, or are a picture's texture; they were left out"
+    if answer.loops:
+        yield f"the model repeated itself {answer.loops} times; the repetitions were left out, and it went on"
     if answer.stop_reason == "loop":
         yield "the model began to repeat itself and was stopped"
     elif answer.stop_reason == "length":

@@ -37,7 +37,7 @@ Sources = Source | Sequence[Source]
 PICTURES = "pictures"
 """Folder of a checkpoint for pictures inside that for text."""
 _CONFIDENT = 0.85
-_RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "image", "words")
+_RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words")
 """What an engine tells of an answer beside its text."""
 _LONGEST = 20
 """Longer side over shorter side, above which a model that resizes images to a square reads one in pieces."""
@@ -414,7 +414,7 @@ class Reader:
         answer.regions = [*read, *answer.objects]
         answer.stop_reason = stop_reason(rows)
         answer.confidence, answer.tokens = mean_confidence(rows), sum(row.tokens for row in rows)
-        answer.prompt_tokens = sum(row.prompt_tokens for row in rows)
+        answer.prompt_tokens, answer.loops = sum(row.prompt_tokens for row in rows), sum(row.loops for row in rows)
         answer.size, answer.skipped = image.size, skipped
         return answer
 

@@ -82,8 +82,9 @@ class RunningBatch:
         """[B, T], True where a row has nothing, because it is shorter than others."""
         self.positions = torch.zeros(0, dtype=torch.long)
 
-    def join(self, inputs: BatchFeature) -> Tensor:
-        """Add prompts, padded left, behind the rows that are there. Returns the scores [N, V] of their first tokens."""
+    def join(self, inputs: BatchFeature) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Add prompts, padded left, behind the rows that are there. Returns the scores [N, V] of their first tokens,
+        and their images' features."""
         tensors = {name: value.to(self.model.device) for name, value in inputs.items()}
         mask = tensors["attention_mask"]
         cache = RowCache()
@@ -103,20 +104,31 @@ class RunningBatch:
                 layer.join(other, length)
             padded = [F.pad(each, (length - each.shape[1], 0), value=True) for each in (self.hidden, hidden)]
             self.hidden, self.positions = torch.cat(padded), torch.cat([self.positions, positions])
-        return output.logits[:, -1]
+        return output.logits[:, -1], output.image_features
 
     def step(self, tokens: Tensor) -> Tensor:
-        """The next token of each row [B] -> the scores [B, V] of the one after."""
-        self.hidden = F.pad(self.hidden, (0, 1), value=False)
+        """The next tokens of each row [B, K] -> the scores [B, K, V] of those after each. Call ``accept`` next."""
+        count = tokens.shape[1]
+        self.hidden = F.pad(self.hidden, (0, count), value=False)
         output = self.model(
-            tokens[:, None],
-            attention_mask=self._bias(),
-            position_ids=self.positions[:, None],
+            tokens,
+            attention_mask=self._bias(count),
+            position_ids=self.positions[:, None] + torch.arange(count, device=tokens.device),
             use_cache=True,
             **{CACHE: self.cache},
         )
-        self.positions = self.positions + 1
-        return output.logits[:, -1]
+        return output.logits
+
+    def accept(self, counts: Tensor, of: int) -> None:
+        """Keep the first tokens of each row, counts [B], ``of`` the last step's."""
+        self.hidden[:, -of:] = torch.arange(of, device=counts.device) >= counts[:, None]
+        self.positions = self.positions + counts
+
+    def take_back(self, row: int, length: int) -> None:
+        """Forget the last tokens of a row, so that ``length`` are left, its prompt's included."""
+        places = (~self.hidden[row]).nonzero().flatten()
+        self.hidden[row, places[length:]] = True
+        self.positions[row] = length
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; places that are empty in all of them go, too."""
@@ -130,8 +142,12 @@ class RunningBatch:
             layer.keep(index, first)
         self.hidden, self.positions = hidden[:, first:], self.positions[index]
 
-    def _bias(self) -> Tensor:
-        """Additive attention mask [B, 1, 1, T], in the dtype of the computation."""
+    def _bias(self, count: int) -> Tensor:
+        """Additive attention mask [B, 1, K, T] of the last ``count`` tokens, in the dtype of the computation."""
         dtype = self.cache.layers[0].keys.dtype
-        bias = torch.zeros(self.hidden.shape, dtype=dtype, device=self.hidden.device)
-        return bias.masked_fill_(self.hidden, torch.finfo(dtype).min)[:, None, None]
+        hidden = self.hidden[:, None].expand(-1, count, -1)
+        if count > 1:
+            later = torch.ones(count, count, dtype=torch.bool, device=hidden.device).triu(1)
+            hidden = hidden | F.pad(later, (hidden.shape[-1] - count, 0), value=False)
+        bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+        return bias.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]

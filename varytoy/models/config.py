@@ -160,6 +160,8 @@ class VaryConfig(PretrainedConfig):
         image_token_id: the id of ``<imgpad>``, the placeholder of each image token.
         pointer: whether a pointer finds the boxes that the decoder writes (varytoy.models.pointer); for images of one
             size.
+        letters: characters that a head on the vision vocabulary reads, to draft answers (varytoy.models.letters); none:
+            no head.
         embedding_scale: factor of the token embeddings (varytoy.models.embedding).
     """
 
@@ -177,6 +179,7 @@ class VaryConfig(PretrainedConfig):
     clip_projection_size: int = 0
     image_token_id: int = 151859
     pointer: bool = False
+    letters: str = ""
     embedding_scale: float = 1.0
     tie_word_embeddings: bool = False
 

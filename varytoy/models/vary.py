@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from varytoy.models.config import VaryConfig
 from varytoy.models.connectors import build_connector
 from varytoy.models.embedding import ScaledEmbedding
+from varytoy.models.letters import LetterHead
 from varytoy.models.pointer import Pointed, Pointer
 from varytoy.models.vision import VisionEncoder, build_encoder
 
@@ -59,6 +60,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.set_input_embeddings(ScaledEmbedding(self.get_input_embeddings(), config.embedding_scale))
         self.pointer = Pointer(config.text_config.hidden_size, self.grid) if config.pointer else None
         self.pointed: Pointed | None = None
+        self.letters = LetterHead(config.vocabulary_config.output_size, config.letters) if config.letters else None
         self.post_init()
 
     @property

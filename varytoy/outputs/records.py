@@ -24,6 +24,7 @@ def record_of(model: str, name: str, page: Page, task: str, answer: Answer) -> R
         "blocks": [_block(block) for block in answer.blocks],
         **({"skipped": answer.skipped} if answer.skipped else {}),
         **({"turned": answer.turned} if answer.turned else {}),
+        **({"loops": answer.loops} if answer.loops else {}),
         "stop_reason": answer.stop_reason,
         "confidence": _rounded(answer.confidence),
         "tokens": answer.tokens,

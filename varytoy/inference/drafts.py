@@ -1,0 +1,139 @@
+"""Drafts of answers: the decoder checks many tokens of a draft in one pass, and writes on where it disagrees.
+
+The answer is that of the decoder alone: a draft's token is taken only where the decoder would have written it.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from varytoy.models.letters import FRAMES, LetterHead
+from varytoy.processing.processor import VaryProcessor
+
+_NEAR = 0.25
+"""Letters of one line differ less in height, in rows of tokens."""
+_SURE = 0.9
+"""Score from which a letter stands, though another stands in the next frame."""
+_AHEAD, _BACK, _GRAM = 24, 8, 3
+"""Tokens of a draft, ahead and back, among which the place is looked for where the decoder goes on, and by how many."""
+
+
+def read_letters(head: LetterHead, features: Tensor) -> list[list[tuple[str, bool, float, float]]]:
+    """Lines from top to bottom of letters from left to right: (character, whether it begins a word, x, y), x and y in
+    tokens. Features [h, w, D] of one image, without padding."""
+    reading = head(features[None])
+    scores, best = reading.symbols[0].float().softmax(-1).max(-1)
+    scores = scores * (best > 0)
+    weaker = _weaker(scores, best)
+    rows, columns = ((best > 0) & ~weaker).nonzero(as_tuple=True)
+    heights = rows + reading.heights[0, rows, columns].float()
+    found = zip(
+        heights.tolist(),
+        columns.tolist(),
+        best[rows, columns].tolist(),
+        (reading.begins[0, rows, columns] > 0).tolist(),
+        scores[rows, columns].tolist(),
+        strict=True,
+    )
+    lines: list[list[tuple[float, int, int, bool, float]]] = []
+    for letter in sorted(found):
+        if not lines or letter[0] - lines[-1][-1][0] >= _NEAR:
+            lines.append([])
+        lines[-1].append(letter)
+    return [_letters(line, head.characters) for line in lines]
+
+
+def _weaker(scores: Tensor, best: Tensor) -> Tensor:
+    """Frames [h, w] beside one with a higher score, and the same character or in doubt: a letter is seen in up to
+    three."""
+    weaker = (scores < _SURE) & (scores < F.max_pool1d(scores[:, None], 3, 1, 1)[:, 0])
+    weaker[:, 1:] |= (best[:, 1:] == best[:, :-1]) & (scores[:, 1:] < scores[:, :-1])
+    weaker[:, :-1] |= (best[:, :-1] == best[:, 1:]) & (scores[:, :-1] <= scores[:, 1:])
+    return weaker
+
+
+def _letters(line: list[tuple[float, int, int, bool, float]], characters: str) -> list[tuple[str, bool, float, float]]:
+    """The letters of a line; of two in neighbouring frames, which two rows of tokens saw, the surer."""
+    kept: list[tuple[float, int, int, bool, float]] = []
+    for letter in sorted(line, key=lambda each: each[1]):
+        if kept and (letter[1] == kept[-1][1] or (letter[1] - kept[-1][1] == 1 and letter[2] == kept[-1][2])):
+            kept[-1] = max(kept[-1], letter, key=lambda each: each[4])
+        else:
+            kept.append(letter)
+    middle = sorted(letter[0] for letter in kept)[len(kept) // 2]
+    return [(characters[symbol - 1], begins, (x + 0.5) / FRAMES, middle) for _, x, symbol, begins, _ in kept]
+
+
+def draft(processor: VaryProcessor, head: LetterHead, features: Tensor) -> list[int]:
+    """The tokens of an answer that is an image's text, from its features [h, w, D]; with place tokens, if the model
+    has them."""
+    down, across = processor.image_processor.stride
+    pieces: list[str] = []
+    for number, line in enumerate(read_letters(head, features)):
+        for position, (character, begins, x, y) in enumerate(line):
+            if position == 0 or begins:
+                pieces += ["\n"] if number and position == 0 else [" "] if position else []
+                if processor.places:
+                    pieces += [processor.place("y", y * down)] if position == 0 else []
+                    pieces.append(processor.place("x", x * across))
+            pieces.append(character)
+    tokens = _vocabulary(processor.tokenizer)
+    unknown = processor.tokenizer.unk_token_id
+    ids = [tokens.get(str(piece), unknown) for piece in pieces]
+    return [-1 if token is None else token for token in ids] + [processor.tokenizer.eos_token_id]
+
+
+def place_tokens(processor: VaryProcessor) -> frozenset[int]:
+    """The ids of the place tokens."""
+    vocabulary = _vocabulary(processor.tokenizer)
+    names = (f"<{axis}_{number}>" for axis in "xy" for number in range(processor.places))
+    return frozenset(vocabulary[name] for name in names if name in vocabulary)
+
+
+def space_tokens(processor: VaryProcessor) -> frozenset[int]:
+    """The ids of a space and of a line break."""
+    vocabulary = _vocabulary(processor.tokenizer)
+    return frozenset(vocabulary[name] for name in (" ", "\n") if name in vocabulary)
+
+
+@lru_cache(4)
+def _vocabulary(tokenizer) -> dict[str, int]:
+    return tokenizer.get_vocab()
+
+
+def go_on(
+    draft: Sequence[int], at: int, written: Sequence[int], places: frozenset[int], spaces: frozenset[int] = frozenset()
+) -> int:
+    """Where a draft goes on after the decoder wrote ``written``, whose last token the draft may have at ``at``.
+
+    Args:
+        places: ids of the place tokens, which tell where the decoder is.
+        spaces: ids of white space.
+    """
+    token = written[-1]
+    if at < len(draft) and draft[at] == token:
+        return at + 1
+    if token in places:
+        ahead = draft[at : at + _AHEAD]
+        if token in ahead:
+            return at + list(ahead).index(token) + 1
+        return at + (at < len(draft) and draft[at] in places)
+    follows = draft[at] if at < len(draft) else None
+    if token in spaces:  # the draft has no word ending here, or another kind of space
+        return at + (follows in spaces)
+    if follows in spaces:  # it has, and the decoder has not
+        rest = next((k for k in range(at, min(at + 4, len(draft))) if draft[k] == token), None)
+        if rest is not None:
+            return rest + 1
+    tail = list(written[-_GRAM:])
+    if len(tail) == _GRAM:
+        for start in range(max(at - _BACK, 0), min(at + _AHEAD, len(draft)) - _GRAM + 1):
+            if list(draft[start : start + _GRAM]) == tail:
+                return start + _GRAM
+    if at + 1 < len(draft) and draft[at + 1] == token:
+        return at + 2  # the draft has one too many
+    if 0 < at <= len(draft) and draft[at - 1] == token:
+        return at  # it lacked one, before this
+    return at if at < len(draft) and draft[at] in places else at + 1
