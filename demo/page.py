@@ -16,11 +16,16 @@ from demo.line import MAX_TOKENS, Line, Waiting, stream
 from demo.measured import Measured
 from demo.pictures import Example, thumbnail
 from demo.session import Session, Turn, asked, open_page, sentence, takes_words
-from varytoy.data.documents import DocumentError
+from varytoy.data.documents import DocumentError, open_pages
 from varytoy.errors import first_line
+from varytoy.outputs import FORMATS
+from varytoy.outputs.records import record_of
 from varytoy.tasks import TASKS, Answer
 
 WORKERS = 80
+_FORMATS = ("html", "hocr", "alto", "pdf")
+_LARGEST = 3 * 2**20
+"""Bytes of a file to save; it stands in the page."""
 # The examples are below the image and the answer.
 UPWARDS = "() => { window.scrollTo({ top: 0, behavior: 'smooth' }); }"
 
@@ -268,19 +273,21 @@ class Demo:
             changes[self.prompt] = ""
         return changes
 
-    def _files(self, session: Session, turn: Turn, seconds: float, experimental: bool) -> dict[str, str]:
+    def _files(self, session: Session, turn: Turn, seconds: float, experimental: bool) -> dict[str, str | bytes]:
         """File name -> contents for saving. The confidence of an experimental answer would mislead and is left out."""
         answer = turn.answer
         stem = Path(session.name).stem + (f"-page-{session.page}" if session.page_count > 1 else "")
-        row = {
-            "file": session.name, "page": session.page, "task": turn.task, "prompt": turn.asked, "text": answer.text,
-            "boxes": [{"label": label, "box": list(box)} for label, box in answer.boxes],
-            "stop_reason": answer.stop_reason, "seconds": round(seconds, 3), "model": self.name,
-            "confidence": None if experimental or answer.confidence is None else round(answer.confidence, 4),
-            "experimental": experimental,
-        }  # fmt: skip
-        files = {f"{stem}.txt": answer.text, f"{stem}.json": json.dumps(row, ensure_ascii=False, indent=2)}
-        return {f"{stem}.md": answer.markdown, **files} if answer.markdown else files
+        page = next(iter(open_pages(session.data, pages=[session.page])))
+        record = record_of(self.name, session.name, page, turn.task, answer)
+        record |= {"prompt": turn.asked, "experimental": experimental, "seconds": round(seconds, 3)}
+        record |= {"confidence": None} if experimental else {}
+        files: dict[str, str | bytes] = {f"{stem}.md": answer.markdown} if answer.markdown else {}
+        files |= {f"{stem}.txt": answer.text, f"{stem}.json": json.dumps(record, ensure_ascii=False, indent=2)}
+        for kind in (FORMATS[name] for name in _FORMATS if answer.blocks):
+            contents = kind.write([record], session.data, None)
+            if len(contents) <= _LARGEST:
+                files[f"{stem}.{kind.suffix}"] = contents
+        return files
 
     def _failed(self, session: Session, error: Exception) -> dict:
         """Show the error, and clear the previous answer, which would be taken for the new one."""

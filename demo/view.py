@@ -117,17 +117,21 @@ def finished(model: str, answer: Answer, seconds: float, experimental: bool = Fa
     return f'<p class="vt-status">{reason}{escape(" · ".join(parts))}</p>'
 
 
-def downloads(files: dict[str, str]) -> str:
+def downloads(files: dict[str, str | bytes]) -> str:
     """Links that save the answer. The contents are in the page, so that the server keeps nothing for them.
 
-    ``files``: name -> text.
+    ``files``: name -> contents.
     """
     links = [
         f'<a download="{escape(name)}" href="data:application/octet-stream;base64,'
-        f'{base64.b64encode(text.encode("utf-8", "replace")).decode()}">{escape(Path(name).suffix)}</a>'
-        for name, text in files.items()
+        f'{base64.b64encode(_bytes(contents)).decode()}">{escape(Path(name).suffix)}</a>'
+        for name, contents in files.items()
     ]
     return f'<p class="vt-save">Save as {" ".join(links)}</p>'
+
+
+def _bytes(contents: str | bytes) -> bytes:
+    return contents.encode("utf-8", "replace") if isinstance(contents, str) else contents
 
 
 def live(text: str) -> str:

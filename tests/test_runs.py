@@ -48,10 +48,9 @@ def by_step(folder: Path) -> dict[int, float]:
             "train.clip_norm=0",
             "train.loss_scale=0",
         ),
-        ("train.deepspeed=train/recipes/deepspeed/zero2.json", "train.optimizer=adamw_bnb_8bit"),
         ("train.deepspeed=train/recipes/deepspeed/zero3.json",),
     ],
-    ids=["plain", "in-backward", "zero2", "zero3"],
+    ids=["plain", "in-backward", "zero3"],
 )
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(ten, tmp_path, way):
     """Killed without warning at some step, perhaps while a checkpoint is written; weights and losses are bit-equal."""

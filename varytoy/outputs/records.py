@@ -11,12 +11,13 @@ Record = dict[str, Any]
 
 def record_of(model: str, name: str, page: Page, task: str, answer: Answer) -> Record:
     """The record of a page. Boxes are xyxy in pixels of an image of ``width`` x ``height``."""
+    width, height = answer.size or page.image.size
     return {
         "file": name,
         "page": page.number,
         "pages": page.page_count,
-        "width": page.image.width,
-        "height": page.image.height,
+        "width": width,
+        "height": height,
         "task": task,
         "text": answer.text,
         **({} if answer.markdown is None else {"markdown": answer.markdown}),
