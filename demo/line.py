@@ -85,7 +85,7 @@ async def stream(
             yield Waiting(ahead)
             await asyncio.sleep(HEARTBEAT)
         if cancel.is_set():
-            yield Answer("", stop_reason="stopped")
+            yield Answer("", stop_reason="cancelled")
             return
         threading.Thread(target=work, daemon=True).start()
         started = True
@@ -107,7 +107,7 @@ async def _listen(updates: queue.SimpleQueue, cancel: threading.Event) -> AsyncI
         now = time.monotonic()
         stopped = stopped or (now if cancel.is_set() else None)
         if update is None and stopped and now - stopped > GRACE:
-            update = Answer(text.strip(), stop_reason="stopped")
+            update = Answer(text.strip(), stop_reason="cancelled")
         if update is not None or now - last_yield > HEARTBEAT:
             yield update
             last_yield = now

@@ -21,7 +21,7 @@ LABELS = {
     "chat": "Chat",
 }
 STOPS = {
-    "stopped": "stopped by you",
+    "cancelled": "stopped by you",
     "loop": "stopped: it repeated itself",
     "length": f"cut at {MAX_TOKENS} tokens",
 }
@@ -145,7 +145,7 @@ def answer(result: Answer) -> str:
         return _box_list(result)
     if result.markdown is not None and result.markdown:
         return f'<div class="vt-markdown">{render_markdown(result.markdown)}</div>'
-    if not result.text and result.stop_reason == "stopped":
+    if not result.text and result.stop_reason == "cancelled":
         return placeholder()
     if not result.text:
         return '<p class="vt-empty">The answer is empty.</p>'

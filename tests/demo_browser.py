@@ -59,7 +59,7 @@ class Stub:
             said += f" word{number}"
             show(said)
             if cancel.wait(0.12):
-                return Answer(said, stop_reason="stopped")
+                return Answer(said, stop_reason="cancelled")
         return Answer(said, confidence=0.5)
 
 

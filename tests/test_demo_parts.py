@@ -83,7 +83,7 @@ def talk(image, show, cancel) -> Answer:
     """A reader's answer that ends when it is told to."""
     while not cancel.wait(0.02):
         show("some text")
-    return Answer("some text", stop_reason="stopped")
+    return Answer("some text", stop_reason="cancelled")
 
 
 def blank() -> Image.Image:
@@ -100,7 +100,7 @@ def test_line():
             pass
         assert await anext(second) == Waiting(1) and await anext(third) == Waiting(2)
         cancels[1].set()
-        assert (await anext(second)).stop_reason == "stopped"
+        assert (await anext(second)).stop_reason == "cancelled"
         await second.aclose()
         assert await anext(third) == Waiting(1)
         await first.aclose()
@@ -109,7 +109,7 @@ def test_line():
             pass
         assert found in (None, "some text")
         cancels[2].set()
-        assert [found async for found in third][-1] == Answer("some text", stop_reason="stopped")
+        assert [found async for found in third][-1] == Answer("some text", stop_reason="cancelled")
 
     asyncio.run(asyncio.wait_for(scene(), 20))
 
@@ -144,7 +144,7 @@ def test_model_that_does_not_stop(monkeypatch):
         while await anext(first) != "so far":
             pass
         cancel.set()
-        assert [found async for found in first][-1] == Answer("so far", stop_reason="stopped")
+        assert [found async for found in first][-1] == Answer("so far", stop_reason="cancelled")
         assert await anext(second) == Waiting(1)
         free.set()
         await second.aclose()

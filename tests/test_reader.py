@@ -427,7 +427,7 @@ def test_an_engine_without_confidence_and_one_that_stops_at_once(processor):
     engine = FakeEngine(processor, lambda request: Answer("x"))
     assert Reader(engine).ocr(two_columns()).confidence is None and Reader(engine).ocr(page(2)).text == "x"
     engine.generate = lambda *rest: []
-    assert Reader(engine).ocr(page(2)).stop_reason == Reader(engine).caption(page(2)).stop_reason == "stopped"
+    assert Reader(engine).ocr(page(2)).stop_reason == Reader(engine).caption(page(2)).stop_reason == "cancelled"
 
 
 class Spotting(Task):

@@ -61,7 +61,7 @@ def test_one_that_leaves_or_fails_hurts_nobody(shared, monkeypatch):
         kept = pool.submit(shared.generate, asks("kept", 2))
         left = pool.submit(shared.generate, asks("left", 2, 500), lambda texts: cancel.set(), cancel)
         wrong = pool.submit(shared.generate, asks("much " * 2000))
-        assert {answer.stop_reason for answer in left.result(30)} == {"stopped"}
+        assert {answer.stop_reason for answer in left.result(30)} == {"cancelled"}
         assert all(answer.tokens for answer in kept.result(30))
         with pytest.raises(ValueError, match="context"):
             wrong.result(30)

@@ -62,11 +62,11 @@ def test_stopped_is_stopped(processor):
     def stopped(request) -> Answer:
         cancel.set()
         text, sure = said.pop(0)
-        return Answer(text, stop_reason="stopped", confidence=sure, tokens=3)
+        return Answer(text, stop_reason="cancelled", confidence=sure, tokens=3)
 
     reader = Reader(FakeEngine(processor, stopped))
     assert reader.ocr(page("3190", lines=1), cancel=cancel).text == "Hello wor"
-    assert [answer.stop_reason for answer in reader.ocr([page(), page()], cancel=cancel)] == ["stopped", "stopped"]
+    assert [answer.stop_reason for answer in reader.ocr([page(), page()], cancel=cancel)] == ["cancelled", "cancelled"]
 
 
 def test_turning_back_is_exact():

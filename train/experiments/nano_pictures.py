@@ -24,18 +24,10 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
     net = sources / "image_nets" / "tf_efficientnet_lite0"
     folders = ("train", "text", "scenes", "train", "train")  # as the recipes' data are ordered
     paths = [f"data.{number}.path={data / folder}" for number, folder in enumerate(folders)]
-    shared = [*paths[:4], f"features={features}"]
-    first = [
-        "pictures.yaml",
-        f"model.init=[{net}]",
-        f"model.tokenizer={pieces}",
-        *shared,
-        *paths[4:],
-        *_own("first", options.overrides),
-    ]
-    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", *shared, *paths[4:]]
-    second += _own("second", options.overrides)
-    third = ["captions.yaml", f"model.init=[{runs / 'pictures-2'}]", *shared, *_own("third", options.overrides)]
+    shared = [*paths, f"features={features}"]
+    first = ["pictures.yaml", f"model.init=[{net}]", f"model.tokenizer={pieces}", *shared]
+    first += _own("first", options.overrides)
+    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", *shared, *_own("second", options.overrides)]
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix]
@@ -61,14 +53,13 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
         (runs / "pictures" / "model.safetensors", trained(*first)),
         (runs / "pictures-2" / "model.safetensors", trained(*second)),
-        (runs / "captions" / "model.safetensors", trained(*third)),
-        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "captions"), str(out / "model")])),
+        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "pictures-2"), str(out / "model")])),
     ]
 
 
 def _own(stage: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides of all trainings, and those of ``stage``."""
-    of_all = [each for each in overrides if not each.startswith(("first:", "second:", "third:"))]
+    """The overrides of both trainings, and those of ``stage``."""
+    of_all = [each for each in overrides if not each.startswith(("first:", "second:"))]
     return of_all + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
 
 
@@ -80,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for all trainings; for one of them with first:, second: or third: in front",
+        help="for both trainings; for one of them with first: or second: in front",
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")

@@ -66,7 +66,7 @@ class Answer:
         confidence: 0 to 1; None if the model was not run. From an ``Engine`` the geometric mean of the chosen tokens'
             probabilities, from a ``Reader`` on the checkpoint's scale (varytoy.inference.calibration).
         stop_reason: ``end`` (the model finished), ``length``, ``loop`` (it repeated itself and was stopped),
-            ``stopped`` (by the user) or ``error``.
+            ``cancelled`` or ``error``.
         error: why a file or page could not be read; else empty.
         size: (width, height) of the image in pixels.
         tokens: generated tokens; ``prompt_tokens``: those of the prompts, with the images'.

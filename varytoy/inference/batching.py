@@ -242,7 +242,7 @@ class BatchingEngine(ModelEngine):
                 shown, ended = time.monotonic(), decoder.ended
             decoder.leave()
         answers = [
-            rows[number].answer(self.processor) if number in rows else Answer("", stop_reason="stopped")
+            rows[number].answer(self.processor) if number in rows else Answer("", stop_reason="cancelled")
             for number in range(max(rows, default=-1) + 1)
         ]
         if show:

@@ -267,7 +267,7 @@ def finish(
 ) -> Answer:
     """The answer of one row; ``best``: the tokens' log-probabilities, ``loop``: see ``LoopGuard.looping``."""
     end = processor.tokenizer.eos_token_id
-    reason = "stopped" if stopped else "length"
+    reason = "cancelled" if stopped else "length"
     if end in ids:
         ids, reason = ids[: ids.index(end) + 1], "end"
     if loop is not None:

@@ -248,7 +248,7 @@ class Reader:
         answers = []
         for source in sources:
             if options.cancelled:
-                answers.append(Answer("", stop_reason="stopped"))
+                answers.append(Answer("", stop_reason="cancelled"))
             else:
                 answers.append(self._ask_or_error(lambda source=source: self._document(source, options, password)))
         return answers
@@ -340,7 +340,7 @@ class Reader:
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
         request = Request.of(task, messages, [view], options.max_new_tokens)
         raw, *_ = self.engine_for(task.view).generate([request], live, options.cancel) or [
-            Answer("", stop_reason="stopped")
+            Answer("", stop_reason="cancelled")
         ]
         answer = task.parse(raw.text, size, options.argument)
         return replace(answer, **{name: getattr(raw, name) for name in _RAW}, size=size)

@@ -23,7 +23,7 @@ from varytoy.tasks import find_prompt
 MAX_IMAGES = 16
 """Images in one request."""
 _MARKDOWN = re.compile(r"markdown|docling|html|latex|table", re.IGNORECASE)
-_FINISHED = {"end": "stop", "length": "length", "loop": "length", "stopped": "stop"}
+_FINISHED = {"end": "stop", "length": "length", "loop": "length", "cancelled": "stop"}
 
 
 class RequestError(ValueError):
