@@ -83,3 +83,12 @@ def test_a_closed_engine_says_so(plain):
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.generate(asks("hi"))
+
+
+def test_callers_do_not_wake_each_other_without_end(shared, monkeypatch):
+    """They once did, and took three times the model's own time."""
+    plain, woken = shared._change.notify_all, []
+    monkeypatch.setattr(shared._change, "notify_all", lambda: (woken.append(1), plain()))
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda number: shared.generate(asks("word", 2, 10 + number)), range(6)))
+    assert sum(map(len, answers)) == 12 and len(woken) < 5 * 12

@@ -57,7 +57,8 @@ class SharedEngine:
                 with self._change:
                     call.rows += [row for row, _ in new]
                     call.waiting += new
-                    self._change.notify_all()
+                    if new:  # else callers would wake each other without end
+                        self._change.notify_all()
                     if call.error is not None:
                         raise call.error
                     if cancel is not None and cancel.is_set():
