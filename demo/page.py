@@ -16,7 +16,7 @@ from demo.line import MAX_TOKENS, Line, Waiting, stream
 from demo.measured import Measured
 from demo.pictures import Example, thumbnail
 from demo.session import Session, Turn, asked, open_page, sentence, takes_words
-from varytoy.data.documents import DocumentError, open_pages
+from varytoy.data.documents import DocumentError, Page
 from varytoy.errors import first_line
 from varytoy.outputs import FORMATS
 from varytoy.outputs.records import record_of
@@ -277,7 +277,7 @@ class Demo:
         """File name -> contents for saving. The confidence of an experimental answer would mislead and is left out."""
         answer = turn.answer
         stem = Path(session.name).stem + (f"-page-{session.page}" if session.page_count > 1 else "")
-        page = next(iter(open_pages(session.data, pages=[session.page])))
+        page = Page(session.page, session.page_count, functools.partial(open_page, session.data, session.page))
         record = record_of(self.name, session.name, page, turn.task, answer)
         record |= {"prompt": turn.asked, "experimental": experimental, "seconds": round(seconds, 3)}
         record |= {"confidence": None} if experimental else {}

@@ -86,20 +86,12 @@ def compare(engines: dict[str, Engine], requests: Sequence[Request], repeats: in
         ratio = statistics.median(a / b for a, b in zip(seconds[first], times, strict=True))
         same = all(a.text == b.text for a, b in zip(answers[first], answers[name], strict=True))
         engine = engines[name]
-        passes = f"{engine.passes // repeats}" if isinstance(engine, BatchingEngine) else ""
-        agreed = (
-            f"{engine.agreed / engine.drafted:.2f}" if isinstance(engine, BatchingEngine) and engine.drafted else ""
-        )
-        cells = (
-            name,
-            f"{median:.2f}",
-            f"{tokens / median:.0f}",
-            passes,
-            agreed,
-            f"{ratio:.2f}",
-            "yes" if same else "no",
-        )
-        rows.append(f"| {' | '.join(cells)} |")
+        passes = agreed = ""
+        if isinstance(engine, BatchingEngine):
+            passes = f"{engine.passes // repeats}"
+            agreed = f"{engine.agreed / engine.drafted:.2f}" if engine.drafted else ""
+        speed = f"{median:.2f} | {tokens / median:.0f}"
+        rows.append(f"| {name} | {speed} | {passes} | {agreed} | {ratio:.2f} | {'yes' if same else 'no'} |")
     return rows
 
 

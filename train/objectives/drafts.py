@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from train.objectives import base
 from train.objectives.balanced import balanced_loss
+from train.objectives.letters import fill_symbols
 from varytoy.models.letters import FRAMES
 from varytoy.processing.processor import IGNORED
 
@@ -41,13 +42,8 @@ class Drafts(base.Objective):
             points, starts = sample.annotations.points, _word_starts(sample.answer, sample.annotations.letters or "")
             if not points or starts is None:
                 continue
-            symbols[image, : plan.grid.rows, : plan.grid.columns * FRAMES] = 0
-            cells = [plan.cell(x / plan.size[0], y / plan.size[1], across=FRAMES) for x, y in points]
-            for row, column in cells:
-                symbols[image, row, max(column - 1, 0) : column + 2] = IGNORED
-            letters = zip(sample.annotations.letters, cells, points, starts, strict=True)
-            for letter, (row, column), (_, y), start in letters:
-                symbols[image, row, column] = numbers.get(letter, IGNORED)
+            cells = fill_symbols(symbols[image], sample, plan, FRAMES, numbers)
+            for (row, column), (_, y), start in zip(cells, points, starts, strict=True):
                 begins[image, row, column] = int(start)
                 heights[image, row, column] = y / plan.size[1] * plan.scaled[1] / down - row
         return {"drafts.symbols": symbols, "drafts.begins": begins, "drafts.heights": heights}

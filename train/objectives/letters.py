@@ -4,7 +4,7 @@ A line of text runs over a whole row of tokens, so the rows joined in reading or
 learns to write each line in one of the rows that it covers and blanks in the others. Single lines come first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -75,13 +75,7 @@ class Letters(base.Objective):
             points = sample.annotations.points
             if not points and sample.answer:
                 continue
-            grid = target[: plan.grid.rows, : plan.grid.columns * frames]
-            grid.fill_(0)
-            cells = [plan.cell(x / plan.size[0], y / plan.size[1], across=frames) for x, y in points]
-            for row, column in cells:
-                grid[row, max(column - 1, 0) : column + 2] = IGNORED
-            for letter, (row, column) in zip(sample.annotations.letters, cells, strict=True):
-                grid[row, column] = self.symbols.get(letter, IGNORED)
+            fill_symbols(target, sample, plan, frames, self.symbols)
         return targets
 
     def _symbols(self, sample: Sample) -> list[int]:
@@ -113,3 +107,18 @@ class Letters(base.Objective):
         frame_lengths = torch.tensor([scores.shape[0] for scores in frames])
         losses = F.ctc_loss(padded, symbols, frame_lengths, lengths[has_target], reduction="none", zero_infinity=True)
         return losses.sum() / lengths.sum()
+
+
+def fill_symbols(
+    target: Tensor, sample: Sample, plan: ImagePlan, frames: int, symbols: Mapping[str, int]
+) -> list[tuple[int, int]]:
+    """Fill the target [h, w * frames] of an image: the symbol of each letter at its centre, -100 beside it, else 0.
+    Returns the letters' frames (row, column)."""
+    grid = target[: plan.grid.rows, : plan.grid.columns * frames]
+    grid.fill_(0)
+    cells = [plan.cell(x / plan.size[0], y / plan.size[1], across=frames) for x, y in sample.annotations.points]
+    for row, column in cells:
+        grid[row, max(column - 1, 0) : column + 2] = IGNORED
+    for letter, (row, column) in zip(sample.annotations.letters, cells, strict=True):
+        grid[row, column] = symbols.get(letter, IGNORED)
+    return cells

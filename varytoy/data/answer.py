@@ -45,13 +45,13 @@ class Word:
     Attributes:
         line: its line in the answer, from 0.
         score: geometric mean of its tokens' probabilities.
-        place: (x, y) where it starts, in pixels of the image that the model got; None where the model does not tell.
+        x: where it starts, in pixels of the image that the model got; None where the model does not tell.
     """
 
     text: str
     line: int
     score: float | None = None
-    place: tuple[float | None, float | None] = (None, None)
+    x: float | None = None
 
 
 @dataclass

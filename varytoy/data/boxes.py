@@ -66,6 +66,13 @@ def rewrite(
     return "".join([*parts, words(text[end:])])
 
 
+def even_rows(xyxy: Coordinates, count: int) -> list[Coordinates]:
+    """The box cut into ``count`` rows of the same height."""
+    x1, y1, x2, y2 = xyxy
+    edges = [round(y1 + (y2 - y1) * number / count) for number in range(count + 1)]
+    return [(x1, top, x2, bottom) for top, bottom in zip(edges, edges[1:], strict=False)]
+
+
 def on_grid(xyxy: Sequence[int], bins: int) -> Coordinates:
     """The box with each side in the middle of its bin, of ``bins`` from 0 to 1000."""
     x1, y1, x2, y2 = (round((min(side * bins // SCALE, bins - 1) + 0.5) * SCALE / bins) for side in xyxy)

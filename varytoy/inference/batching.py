@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varytoy.data.answer import Answer
-from varytoy.inference.drafts import draft, go_on, place_tokens, space_tokens
+from varytoy.inference.drafts import draft, go_on, space_tokens
 from varytoy.inference.engine import ModelEngine, Request
 from varytoy.inference.generate import EVERY, PAUSE, finish, repeated_tail, texts_so_far, without_loop
 from varytoy.inference.rows import RunningBatch
@@ -75,7 +75,7 @@ class RowDecoder:
     def __init__(self, engine: "BatchingEngine"):
         self.engine, self.batch = engine, RunningBatch(engine.model)
         self.running: list[Row] = []
-        self.places, self.spaces = place_tokens(engine.processor), space_tokens(engine.processor)
+        self.places, self.spaces = frozenset(engine.processor.place_tokens), space_tokens(engine.processor)
         self.ended = 0
 
     def add(self, rows: Sequence[Row], requests: Sequence[Request]) -> None:

@@ -80,16 +80,7 @@ def draft(processor: VaryProcessor, head: LetterHead, features: Tensor) -> list[
                     pieces.append(processor.place("x", x * across))
             pieces.append(character)
     tokens = _vocabulary(processor.tokenizer)
-    unknown = processor.tokenizer.unk_token_id
-    ids = [tokens.get(str(piece), unknown) for piece in pieces]
-    return [-1 if token is None else token for token in ids] + [processor.tokenizer.eos_token_id]
-
-
-def place_tokens(processor: VaryProcessor) -> frozenset[int]:
-    """The ids of the place tokens."""
-    vocabulary = _vocabulary(processor.tokenizer)
-    names = (f"<{axis}_{number}>" for axis in "xy" for number in range(processor.places))
-    return frozenset(vocabulary[name] for name in names if name in vocabulary)
+    return [tokens[str(piece)] for piece in pieces if str(piece) in tokens] + [processor.tokenizer.eos_token_id]
 
 
 def space_tokens(processor: VaryProcessor) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """Join the answers to blocks and pages."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from varytoy.data.answer import Answer
 
@@ -14,19 +15,20 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         between.join(texts),
         markup=between.join(texts) if any(answer.markup is not None for answer in answers) else None,
         confidence=total / sum(length for _, length in scored) if scored else None,
-        stop_reason=stop_reason(answers),
-        tokens=sum(answer.tokens for answer in answers),
-        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
-        loops=sum(answer.loops for answer in answers),
+        **totals(answers),
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
         pages=list(answers),
     )
 
 
-def stop_reason(answers: Sequence[Answer]) -> str:
-    """The stop reason of the first answer that did not end by itself; else ``end``."""
-    return next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
+def totals(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Fields of an answer that is made of several: their sums, and the stop reason of the first that did not end by
+    itself; else ``end``."""
+    names = ("tokens", "prompt_tokens", "loops")
+    sums: dict[str, Any] = {name: sum(getattr(answer, name) for answer in answers) for name in names}
+    reason = next((answer.stop_reason for answer in answers if answer.stop_reason != "end"), "end")
+    return sums | {"stop_reason": reason}
 
 
 def mean_confidence(rows: Sequence[Answer]) -> float | None:

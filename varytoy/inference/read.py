@@ -22,30 +22,31 @@ class _Output(Protocol):
     def close(self) -> None: ...
 
 
-class _Rows:
-    """JSON lines to standard output, as soon as a page is read."""
-
-    def __init__(self, model: str):
-        self.model = model
+class _Printed:
+    """Base of the outputs to standard output."""
 
     def begin(self, item: Input) -> set[int]:
         return set()
-
-    def add(self, page: PageAnswer) -> None:
-        print_row(record(self.model, page))
 
     def close(self) -> None:
         pass
 
 
-class _Texts:
+class _Rows(_Printed):
+    """JSON lines to standard output, as soon as a page is read."""
+
+    def __init__(self, model: str):
+        self.model = model
+
+    def add(self, page: PageAnswer) -> None:
+        print_row(record(self.model, page))
+
+
+class _Texts(_Printed):
     """Texts to standard output, as soon as a page is read; of several, each under its name."""
 
     def __init__(self, several: bool):
         self.several, self.first = several, True
-
-    def begin(self, item: Input) -> set[int]:
-        return set()
 
     def add(self, page: PageAnswer) -> None:
         if page.answer is None or page.page is None:
@@ -57,20 +58,14 @@ class _Texts:
             self.first = False
         print(page.answer.text, flush=True)
 
-    def close(self) -> None:
-        pass
 
-
-class _File:
+class _File(_Printed):
     """One file in a format of its own to standard output, when its last page is read."""
 
     def __init__(self, options: argparse.Namespace, model: str):
         self.options, self.model = options, model
         self.pages: list[Record] = []
         self.item: Input | None = None
-
-    def begin(self, item: Input) -> set[int]:
-        return set()
 
     def add(self, page: PageAnswer) -> None:
         self.item = page.item

@@ -20,7 +20,7 @@ from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_pre
 from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.calibration import calibrated, read_calibration
 from varytoy.inference.engine import Engine, Request, TransformersEngine
-from varytoy.inference.join import join_pages, mean_confidence, stop_reason
+from varytoy.inference.join import join_pages, mean_confidence, totals
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.shared import SharedEngine, share
@@ -412,11 +412,8 @@ class Reader:
             if row.text.strip():
                 read.append(region)
         answer.regions = [*read, *answer.objects]
-        answer.stop_reason = stop_reason(rows)
-        answer.confidence, answer.tokens = mean_confidence(rows), sum(row.tokens for row in rows)
-        answer.prompt_tokens, answer.loops = sum(row.prompt_tokens for row in rows), sum(row.loops for row in rows)
-        answer.size, answer.skipped = image.size, skipped
-        return answer
+        said = {"confidence": mean_confidence(rows), "size": image.size, "skipped": skipped}
+        return replace(answer, **totals(rows), **said)
 
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""

@@ -6,28 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from varytoy.data.answer import Region, Word
+from varytoy.data.boxes import even_rows
 from varytoy.layout.ink import Ink
 from varytoy.layout.words import Box, word_boxes
 from varytoy.processing.processor import VaryProcessor
 
-_PLACE = re.compile(r"<([xy])_(\d+)>")
 Map = Callable[[float], float]
 """From x in the image that the model got to x on the page."""
 
 
 def words_of(processor: VaryProcessor, ids: Sequence[int], best: Sequence[float]) -> list[Word]:
     """The words of generated tokens; ``best``: the tokens' log-probabilities."""
-    characters: list[tuple[str, float, tuple]] = []
+    characters: list[tuple[str, float, float | None]] = []
     pending: list[int] = []
     scores: list[float] = []
-    place: list[float | None] = [None, None]
-    special = dict(zip(processor.tokenizer.all_special_ids, processor.tokenizer.all_special_tokens, strict=True))
+    x: float | None = None
+    places = processor.place_tokens
     for token, score in zip(ids, best, strict=False):
-        if token in special:
-            mark = _PLACE.fullmatch(special[token])
-            if mark:
-                axis = "xy".index(mark[1])
-                place[axis] = (int(mark[2]) + 0.5) * processor.place_size[1 - axis]
+        if token in places:
+            axis, middle = places[token]
+            x = middle if axis == "x" else x
             continue
         pending.append(token)
         scores.append(score)
@@ -35,14 +33,14 @@ def words_of(processor: VaryProcessor, ids: Sequence[int], best: Sequence[float]
         if text.endswith("\ufffd"):  # the first bytes of a character
             continue
         mean = sum(scores) / len(scores)
-        characters += [(character, mean, tuple(place)) for character in text]
+        characters += [(character, mean, x) for character in text]
         if text:
-            place[0] = None  # it was the place of this word
+            x = None  # it was the place of this word
         pending, scores = [], []
     return _words(characters)
 
 
-def _words(characters: Sequence[tuple[str, float, tuple]]) -> list[Word]:
+def _words(characters: Sequence[tuple[str, float, float | None]]) -> list[Word]:
     text = "".join(character for character, *_ in characters)
     words = []
     for match in re.finditer(r"\S+", text):
@@ -63,14 +61,14 @@ def locate(region: Region, words: Sequence[Word], rows: Sequence[Box], ink: Ink,
     texts = _by_line(words)
     if not texts:
         return region
-    rows = rows or _even(region.box, len(texts))
+    rows = rows or even_rows(region.box, len(texts))
     if len(rows) != len(texts):
         texts = _spread(words, rows)
     lines = []
     for row, line in zip(rows, texts, strict=True):
         if not line:
             continue
-        starts = [None if word.place[0] is None else to_page(word.place[0]) for word in line]
+        starts = [None if word.x is None else to_page(word.x) for word in line]
         boxes = word_boxes(ink, row, [word.text for word in line], starts, step / 2)
         parts = tuple(Region(box, text=word.text, score=word.score) for word, box in zip(line, boxes, strict=True))
         lines.append(Region(row, text=" ".join(word.text for word in line), score=_mean(line), parts=parts))
@@ -82,13 +80,6 @@ def _by_line(words: Sequence[Word]) -> list[list[Word]]:
     for word in words:
         lines.setdefault(word.line, []).append(word)
     return list(lines.values())
-
-
-def _even(box: Box, count: int) -> list[Box]:
-    """A block cut into lines of the same height."""
-    x0, y0, x1, y1 = box
-    edges = [round(y0 + (y1 - y0) * number / count) for number in range(count + 1)]
-    return [(x0, a, x1, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def _spread(words: Sequence[Word], rows: Sequence[Box]) -> list[list[Word]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from varytoy.data.answer import Answer, Region
+from varytoy.data.boxes import even_rows
 from varytoy.data.documents import Page
 
 Record = dict[str, Any]
@@ -47,10 +48,8 @@ def lines_of(block: Record) -> Iterator[Record]:
         yield from block["lines"]
         return
     texts = [text for text in block["text"].splitlines() if text.strip()]
-    x0, y0, x1, y1 = block["box"]
-    for number, text in enumerate(texts):
-        top, bottom = (round(y0 + (y1 - y0) * (number + step) / len(texts)) for step in (0, 1))
-        word = {"text": text.strip(), "box": [x0, top, x1, bottom], "confidence": block["confidence"]}
+    for text, row in zip(texts, even_rows(block["box"], len(texts)) if texts else [], strict=True):
+        word = {"text": text.strip(), "box": list(row), "confidence": block["confidence"]}
         yield {**word, "words": [word]}
 
 

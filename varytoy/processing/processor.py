@@ -233,6 +233,16 @@ class VaryProcessor(ProcessorMixin):
         number = int(pixels / self.place_size["yx".index(axis)])
         return Special(f"<{axis}_{min(max(number, 0), self.places - 1)}>")
 
+    @property
+    def place_tokens(self) -> dict[int, tuple[str, float]]:
+        """Ids of the tokens that ``place`` gives -> the axis, and the middle of the position in pixels."""
+        places = [
+            (axis, (number + 0.5) * size)
+            for axis, size in zip("yx", self.place_size, strict=True)
+            for number in range(self.places)
+        ]
+        return {self.tokenizer.convert_tokens_to_ids(str(self.place(*place))): place for place in places}
+
     def decode_text(self, ids: Sequence[int]) -> str:
         """Generated ids -> text, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

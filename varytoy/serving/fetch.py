@@ -32,9 +32,9 @@ def fetch(url: str, max_bytes: int) -> bytes:
             raise FetchError("an image's address must begin with http://, https:// or data:")
         try:
             body, moved = _get(parts, max_bytes, end)
+        except FetchError:
+            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, FetchError):
-                raise
             raise FetchError(f"{parts.hostname} cannot be reached: {error}") from error
         if not moved:
             return body
