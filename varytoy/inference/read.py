@@ -214,5 +214,5 @@ def print_row(row: Record) -> None:
 
 
 def complain(sentence: str) -> int:
-    print(f"varytoy: {sentence}", file=sys.stderr)
+    sys.stderr.write(f"varytoy: {sentence}\n")  # at once, so that an interruption cannot part a line from its end
     return 2
