@@ -6,7 +6,7 @@ import pytest
 from conftest import tiny_config, tiny_model
 from test_shared_engine import asks
 
-from varytoy import bench
+from varytoy.bench import pages
 from varytoy.inference import batching
 from varytoy.inference.batching import BatchingEngine, Row, RowDecoder
 from varytoy.inference.drafts import go_on
@@ -81,7 +81,7 @@ def test_the_draft_goes_on_where_the_decoder_does():
 
 def test_the_embedded_model_drafts_pages(monkeypatch):
     reader = Reader.from_pretrained("nano", "cpu")
-    requests = bench.requests_of(reader, bench.page(4, seed=3))
+    requests = pages.requests_of(reader, pages.page(4, seed=3))
     drafted = reader.engine.generate(requests)
     passes = reader.engine.passes
     assert reader.engine.agreed > 0.4 * reader.engine.drafted

@@ -12,9 +12,11 @@ from varytoy.inference.engine import Request
 from varytoy.processing.processor import VaryProcessor
 
 
-@pytest.fixture
-def engine() -> BatchingEngine:
-    return BatchingEngine(tiny_model(tiny_config()), VaryProcessor.preset("nano"), 4)
+@pytest.fixture(params=[False, True], ids=["growing", "slots"])
+def engine(request) -> BatchingEngine:
+    engine = BatchingEngine(tiny_model(tiny_config()), VaryProcessor.preset("nano"), 4)
+    engine.slots = request.param
+    return engine
 
 
 def follow(monkeypatch, engine: BatchingEngine, rules: dict[str, str]) -> None:

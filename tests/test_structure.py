@@ -35,7 +35,7 @@ ALLOWED = {
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras data tasks layout processing inference",
-    "bench": "options data inference",
+    "bench": "options data models processing devices checkpoints inference",
     "cli": "__init__ options tasks outputs devices checkpoints inference serving",
 }
 """Room of varytoy -> the rooms that it may import, which all stand above it."""

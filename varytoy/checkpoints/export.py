@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GotOcr2Config, PretrainedConfig
+from transformers import AutoModelForCausalLM, GotOcr2Config, GotOcr2ForConditionalGeneration, PretrainedConfig
 
 from varytoy.checkpoints.infer_config import vocabulary_config
 from varytoy.checkpoints.maps import Family, WeightsError, families, renamed
@@ -13,6 +13,8 @@ from varytoy.checkpoints.native import read_ours, read_processor
 from varytoy.checkpoints.settings import named
 from varytoy.checkpoints.source import Source, new_folder, write_shards
 from varytoy.extras import require
+from varytoy.models.config import VaryConfig
+from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
 
@@ -24,6 +26,29 @@ def export_got(model: str | Path, out: str | Path) -> None:
         WeightsError: the model has a part that the stock class does not support.
     """
     source, config = read_ours(model)
+    stock = _got_config(config, str(model))
+    processor = read_processor(model, config)
+    with new_folder(out) as out:
+        _write(source, families()["got-transformers"], source.tensors, out, stock)
+        _got_processor(processor, config.vocabulary_config.image_size).save_pretrained(out)
+
+
+def as_got(model: VaryForConditionalGeneration) -> GotOcr2ForConditionalGeneration:
+    """A copy of one of our models without CLIP branch as the class of transformers, on its device and in its dtype.
+
+    Raises:
+        WeightsError: the model has a part that the stock class does not support.
+    """
+    tensors = {name: each for name, each in model.state_dict().items() if "lm_head" not in name}
+    steps, _ = families()["got-transformers"].inverse(tensors)
+    config = _got_config(model.config, "the model")
+    copy = GotOcr2ForConditionalGeneration.from_pretrained(
+        None, config=config, state_dict=dict(renamed(steps, tensors.__getitem__)), dtype=model.dtype
+    )
+    return copy.to(model.device).eval()
+
+
+def _got_config(config: VaryConfig, name: str) -> GotOcr2Config:
     vision, text = config.vocabulary_config, config.text_config
     sizes = (2 * vision.neck_size, text.hidden_size)
     for reason, unsupported in {
@@ -36,8 +61,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
         != sizes,
     }.items():
         if unsupported:
-            raise WeightsError(f"{model} cannot be transformers' GOT-OCR2: it {reason}")
-    processor = read_processor(model, config)
+            raise WeightsError(f"{name} cannot be transformers' GOT-OCR2: it {reason}")
     stock = GotOcr2Config(
         vision_config={
             "hidden_size": vision.hidden_size,
@@ -57,9 +81,7 @@ def export_got(model: str | Path, out: str | Path) -> None:
         tie_word_embeddings=config.tie_word_embeddings,
     )
     stock.architectures = ["GotOcr2ForConditionalGeneration"]
-    with new_folder(out) as out:
-        _write(source, families()["got-transformers"], source.tensors, out, stock)
-        _got_processor(processor, vision.image_size).save_pretrained(out)
+    return stock
 
 
 def _got_processor(processor: VaryProcessor, side: int):
@@ -184,8 +206,6 @@ def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]
         MissingExtra: the onnx packages are not installed.
         WeightsError: ``out`` cannot be written.
     """
-    from varytoy.models.vary import VaryForConditionalGeneration
-
     require("onnx", "onnx", "onnxscript", by="the export to ONNX")
     _, config = read_ours(model)
     whole = VaryForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from varytoy.extras import installed, pip_line
 from varytoy.options import DTYPE_NAMES, QUANTIZED
 
 DTYPES = dict(zip(DTYPE_NAMES, (torch.float32, torch.float16, torch.bfloat16), strict=True))
+M = TypeVar("M", bound=nn.Module)
 _ROWS = 16384  # rows of a weight that are upcast at a time
 
 
@@ -119,7 +120,7 @@ def _quantize_or_not(quantize: str, kind: str, capability: tuple[int, int] | Non
     return quantize, f"the decoder in {quantize}"
 
 
-def place(model: nn.Module, precision: Precision) -> nn.Module:
+def place(model: M, precision: Precision) -> M:
     """Cast, quantize and move a model to its device, in place. Only ``model.language_model`` is quantized.
 
     Raises:

@@ -14,6 +14,7 @@ from varytoy.inference.drafts import draft, go_on, space_tokens
 from varytoy.inference.engine import ModelEngine, Request
 from varytoy.inference.generate import EVERY, PAUSE, finish, repeated_tail, texts_so_far, without_loop
 from varytoy.inference.rows import RunningBatch
+from varytoy.inference.slots import SlotBatch
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
@@ -73,7 +74,7 @@ class RowDecoder:
     """Decodes rows together. ``running``: those in the batch, some of which may have ended; ``ended``: how many did."""
 
     def __init__(self, engine: "BatchingEngine"):
-        self.engine, self.batch = engine, RunningBatch(engine.model)
+        self.engine, self.batch = engine, engine.batch()
         self.running: list[Row] = []
         self.places, self.spaces = frozenset(engine.processor.place_tokens), space_tokens(engine.processor)
         self.ended = 0
@@ -106,7 +107,7 @@ class RowDecoder:
         tokens = [
             [row.ids[-1], *part, *[0] * (count - 1 - len(part))] for row, part in zip(self.running, drafts, strict=True)
         ]
-        scores = self.batch.step(torch.tensor(tokens, device=self.engine.model.device))
+        scores = self.batch.step(torch.tensor(tokens))
         for place, row in enumerate(self.running):
             if row.banned is not None:
                 scores[place, 0, row.banned] = -torch.inf
@@ -114,11 +115,11 @@ class RowDecoder:
         kept = []
         for row, part, best in zip(self.running, drafts, _best(scores), strict=True):
             agreed = next((k for k, token in enumerate(part) if token != best[k][0]), len(part))
-            kept.append(agreed + 1)
+            kept.append(0 if row.ended else agreed + 1)
             if not row.ended:
                 self._take(row, best[: agreed + 1])
                 self._go_on(row, agreed, len(part))
-        self.batch.accept(torch.tensor(kept, device=self.engine.model.device), count)
+        self.batch.accept(kept, count)
         self.engine.passes += 1
         for place, row in enumerate(self.running):
             if row.banned is not None:
@@ -138,7 +139,7 @@ class RowDecoder:
             row.ids.append(token)
             row.best.append(value)
             row.ended = token == end or len(row.ids) >= row.limit
-            if not row.ended and len(row.ids) % EVERY == 0 and (period := repeated_tail(row.ids)):
+            if self.engine.guard and not row.ended and len(row.ids) % EVERY == 0 and (period := repeated_tail(row.ids)):
                 if row.loops < _RETRIES:
                     self._take_back(row, period)
                     return
@@ -199,12 +200,31 @@ class BatchingEngine(ModelEngine):
     """Greedy answers, each row by itself: a row leaves the batch when it ends, and a waiting request joins.
 
     Attributes:
+        slots: whether rows have slots of a cache of fixed size, with captured steps: on a GPU.
         drafts: whether the model's head for letters, if it has one, drafts answers.
+        guard: whether loops are taken back, and end an answer.
         passes: of the decoder so far; ``drafted``: tokens of drafts in them, ``agreed``: those that it agreed with.
     """
 
-    drafts = True
+    drafts = guard = True
     passes = drafted = agreed = 0
+
+    def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, batch_size: int = 12):
+        super().__init__(model, processor, batch_size)
+        self.slots = model.device.type == "cuda"
+        self._idle: list[SlotBatch] = []
+
+    def batch(self) -> RunningBatch | SlotBatch:
+        """An empty batch of rows."""
+        if not self.slots:
+            return RunningBatch(self.model)
+        return self._idle.pop() if self._idle else SlotBatch(self.model, self.batch_size)
+
+    def give_back(self, batch: RunningBatch | SlotBatch) -> None:
+        """Keep a batch, with what was captured for it, for the next call."""
+        batch.keep([])
+        if isinstance(batch, SlotBatch):
+            self._idle.append(batch)
 
     @staticmethod
     def supports(model: VaryForConditionalGeneration) -> bool:
@@ -241,6 +261,7 @@ class BatchingEngine(ModelEngine):
                 show(texts((rows[number] for number in range(len(rows))), self.processor))
                 shown, ended = time.monotonic(), decoder.ended
             decoder.leave()
+        self.give_back(decoder.batch)
         answers = [
             rows[number].answer(self.processor) if number in rows else Answer("", stop_reason="cancelled")
             for number in range(max(rows, default=-1) + 1)

@@ -19,6 +19,7 @@ from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.calibration import calibrated, read_calibration
+from varytoy.inference.decoder_step import merge_projections
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.inference.join import join_pages, mean_confidence, totals
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
@@ -466,7 +467,9 @@ def _engine(folder: Path, precision: Precision) -> TransformersEngine | Batching
     """Load a checkpoint for the chosen device and dtype."""
     model, processor = load_model(folder, DTYPES[precision.storage])
     kind = BatchingEngine if BatchingEngine.supports(model) else TransformersEngine
-    return kind(place(model, precision), processor)
+    model = place(model, precision)
+    merge_projections(model)
+    return kind(model, processor)
 
 
 def _calibration(folder: Path) -> Mapping[str, tuple[float, float]]:

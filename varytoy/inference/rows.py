@@ -4,6 +4,7 @@ transformers' dynamic cache is copied at every step, and its ``generate`` comput
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from transformers import BatchFeature, Cache
 from transformers.cache_utils import DynamicLayer
 
+from varytoy.inference.decoder_step import decoder_step
 from varytoy.models.vary import CACHE, VaryForConditionalGeneration
 
 ROOM = 256
@@ -20,6 +22,8 @@ ROOM = 256
 class RowLayer(DynamicLayer):
     """Keys and values [B, H, T, D] of one layer: the first T places of larger tensors."""
 
+    keys: Tensor
+    values: Tensor
     _room: tuple[Tensor, ...] = ()
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -69,6 +73,25 @@ def _right(states: Tensor, length: int) -> Tensor:
     return F.pad(states, (0, 0, length - states.shape[-2], 0))
 
 
+class Prompts(NamedTuple):
+    """``scores`` [N, V] of the first tokens of the answers, the images' ``features``, the ``cache`` and the attention
+    ``mask`` [N, T]."""
+
+    scores: Tensor
+    features: dict[str, Tensor] | None
+    cache: RowCache
+    mask: Tensor
+
+
+def encode_prompts(model: VaryForConditionalGeneration, inputs: BatchFeature) -> Prompts:
+    """Run the model on prompts, padded left."""
+    tensors = {name: value.to(model.device) for name, value in inputs.items()}
+    mask, cache = tensors["attention_mask"], RowCache()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    output = model(**tensors, position_ids=positions, use_cache=True, logits_to_keep=1, **{CACHE: cache})
+    return Prompts(output.logits[:, -1], output.image_features, cache, mask)
+
+
 class RunningBatch:
     """Rows in different places of their answers, which end at the same place of one cache.
 
@@ -76,7 +99,7 @@ class RunningBatch:
     """
 
     def __init__(self, model: VaryForConditionalGeneration):
-        self.model = model
+        self.model, self._step = model, decoder_step(model)
         self.cache: RowCache | None = None
         self.hidden = torch.zeros(0, 0, dtype=torch.bool)
         """[B, T], True where a row has nothing, because it is shorter than others."""
@@ -85,16 +108,7 @@ class RunningBatch:
     def join(self, inputs: BatchFeature) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Add prompts, padded left, behind the rows that are there. Returns the scores [N, V] of their first tokens,
         and their images' features."""
-        tensors = {name: value.to(self.model.device) for name, value in inputs.items()}
-        mask = tensors["attention_mask"]
-        cache = RowCache()
-        output = self.model(
-            **tensors,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            use_cache=True,
-            logits_to_keep=1,
-            **{CACHE: cache},
-        )
+        scores, features, cache, mask = encode_prompts(self.model, inputs)
         hidden, positions = mask == 0, mask.sum(-1)
         if self.cache is None:
             self.cache, self.hidden, self.positions = cache, hidden, positions
@@ -104,25 +118,20 @@ class RunningBatch:
                 layer.join(other, length)
             padded = [F.pad(each, (length - each.shape[1], 0), value=True) for each in (self.hidden, hidden)]
             self.hidden, self.positions = torch.cat(padded), torch.cat([self.positions, positions])
-        return output.logits[:, -1], output.image_features
+        return scores, features
 
     def step(self, tokens: Tensor) -> Tensor:
         """The next tokens of each row [B, K] -> the scores [B, K, V] of those after each. Call ``accept`` next."""
-        count = tokens.shape[1]
+        tokens, count = tokens.to(self.model.device), tokens.shape[1]
         self.hidden = F.pad(self.hidden, (0, count), value=False)
-        output = self.model(
-            tokens,
-            attention_mask=self._bias(count),
-            position_ids=self.positions[:, None] + torch.arange(count, device=tokens.device),
-            use_cache=True,
-            **{CACHE: self.cache},
-        )
-        return output.logits
+        positions = self.positions[:, None] + torch.arange(count, device=tokens.device)
+        return self._step(tokens, self._bias(count), positions, self.cache)
 
-    def accept(self, counts: Tensor, of: int) -> None:
-        """Keep the first tokens of each row, counts [B], ``of`` the last step's."""
-        self.hidden[:, -of:] = torch.arange(of, device=counts.device) >= counts[:, None]
-        self.positions = self.positions + counts
+    def accept(self, counts: Sequence[int], of: int) -> None:
+        """Keep the first tokens of each row, so many ``of`` the last step's."""
+        kept = torch.tensor(counts, device=self.positions.device)
+        self.hidden[:, -of:] = torch.arange(of, device=kept.device) >= kept[:, None]
+        self.positions = self.positions + kept
 
     def take_back(self, row: int, length: int) -> None:
         """Forget the last tokens of a row, so that ``length`` are left, its prompt's included."""

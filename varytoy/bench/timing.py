@@ -1,0 +1,41 @@
+"""Times of alternating runs, and the machine they were taken on."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+STOCK = "transformers' generate"
+
+
+def timed(runs: Mapping[str, Callable], repeats: int) -> tuple[dict[str, list[float]], dict]:
+    """Seconds of each run by name, taken in turns, and its last result."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    results = {}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            results[name] = run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, results
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times as fast, the median of neighbouring runs."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def machine(device: torch.device) -> str:
+    """The name of the GPU or CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # another system or processor
+        return platform.processor() or platform.machine()
