@@ -25,6 +25,7 @@ from varytoy.data import documents
 from varytoy.data.documents import DocumentError, open_pages
 from varytoy.data.sample import SampleError, image_size, open_image
 from varytoy.processing import messages
+from varytoy.processing.images import VaryImageProcessor
 
 SECONDS = 5
 MEGABYTES = 400
@@ -180,8 +181,9 @@ def test_a_real_bomb_of_twenty_kilobytes_is_refused(path, wrap):
 def test_documents_of_too_many_pages_are_refused(make, monkeypatch):
     monkeypatch.setattr(documents, "MAX_PAGES", 20)
     assert len(list(open_pages(make(20)))) == 20
-    with pytest.raises(DocumentError, match=r"^the file has over 20 pages; split it first\.$"):
+    with pytest.raises(DocumentError, match=r"^the file has over 20 pages; split it first, or name the pages\.$"):
         open_pages(make(21))
+    assert next(open_pages(make(21), [20])).image.size[0] > 0
 
 
 def test_a_picture_that_there_is_no_memory_for_is_refused_with_a_reason():
@@ -216,6 +218,7 @@ def test_a_pdf_page_of_any_size_is_drawn_small_or_refused(path, box, extra):
 # ---- other sources --------------------------------------------------------------------------------------------------
 
 WORDS = st.text(st.characters(exclude_categories=()), max_size=30)
+PLANS = VaryImageProcessor(mode="fit")
 ARRAYS = st.tuples(st.lists(st.integers(0, 5), max_size=4), st.sampled_from((np.uint8, bool, float))).map(
     lambda given: np.zeros(*given)
 )
@@ -236,9 +239,16 @@ ARRAYS = st.tuples(st.lists(st.integers(0, 5), max_size=4), st.sampled_from((np.
 @example("http://127.0.0.1:1/a b")
 @example("http://a:b/")
 @example(np.zeros((), np.uint8))
+@example(np.zeros((0, 5, 3), np.uint8))
 def test_any_source_of_an_image_is_an_image_or_a_value_error(source):
     with mock.patch.object(socket, "getaddrinfo", side_effect=OSError("no network")):
         try:
-            assert isinstance(messages.open_image(source), Image.Image)
+            image = messages.open_image(source)
         except ValueError as error:
             assert str(error).startswith("image: ") and "\n" not in str(error)
+            return
+    for view in ("text", "picture"):
+        try:
+            assert PLANS.plan(image.size, view).tokens > 0
+        except ValueError as error:
+            assert str(error).startswith("an image has no pixels") and min(image.size) == 0

@@ -18,7 +18,7 @@ PDF_PIXELS = 40_000_000
 """Larger pages are rendered at a lower resolution; A0 at 150 dpi has 35 million pixels."""
 MAX_BYTES = 2**30
 MAX_PAGES = 10_000
-"""Of a document. A small file can claim a million, and a TIFF's are found one after another."""
+"""Of a document, unless they are named. A small file can claim a million; a TIFF's are found one after another."""
 SMALL_PAGE = 300
 """Pages whose longer side has fewer points (cards, labels, or pages with /UserUnit, which pdfium ignores) are rendered
 as large as an A4 page."""
@@ -126,9 +126,9 @@ def _bytes_of(source: str | Path | bytes) -> tuple[bytes, str]:
 
 def _numbers(numbers: list[int] | None, count: int, name: str) -> list[int]:
     """The checked page numbers; all pages for None."""
-    if count > MAX_PAGES:
-        raise DocumentError(f"{name} has over {MAX_PAGES} pages; split it first.")
     if numbers is None:
+        if count > MAX_PAGES:
+            raise DocumentError(f"{name} has over {MAX_PAGES} pages; split it first, or name the pages.")
         return list(range(1, count + 1))
     for number in numbers:
         if isinstance(number, bool) or not hasattr(number, "__index__") or not 1 <= number <= count:
