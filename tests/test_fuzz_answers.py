@@ -255,7 +255,7 @@ MARKUP = ("text", "markdown", "jsonl", "html", "hocr", "alto")
 PLACES = ("ocr", "markdown", "detect", "ground", "caption", "vqa")
 
 
-@settings(max_examples=150, **FUZZ)
+@settings(max_examples=100, **FUZZ)
 @given(text=TEXTS, task=st.sampled_from(PLACES), turned=st.sampled_from((0, 90, 180)))
 @example("&#12;", "markdown", 0)
 @example("*" * 3000 + "a" + "*" * 3000, "markdown", 0)
@@ -295,7 +295,7 @@ def write_long(text: str) -> None:
     write({**record, "markdown": text}, ("text", "jsonl", "html"))
 
 
-@settings(max_examples=16, **FUZZ)
+@settings(max_examples=6, **FUZZ)
 @given(
     before=st.sampled_from(("", "[", "(1", "<ref>", "a: ")),
     piece=st.sampled_from(PIECES),
