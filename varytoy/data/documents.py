@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from varytoy.data.pictures import MAX_PIXELS, DocumentError, PasswordError, check_size, open_picture, to_rgb
+from varytoy.data.pictures import DocumentError, PasswordError, check_size, open_picture, to_rgb
 from varytoy.errors import first_line
 
 __all__ = ["PDF_LOCK", "DocumentError", "Page", "PasswordError", "Source", "open_pages", "open_pdf", "to_rgb"]
@@ -17,6 +17,8 @@ __all__ = ["PDF_LOCK", "DocumentError", "Page", "PasswordError", "Source", "open
 PDF_PIXELS = 40_000_000
 """Larger pages are rendered at a lower resolution; A0 at 150 dpi has 35 million pixels."""
 MAX_BYTES = 2**30
+MAX_PAGES = 10_000
+"""Of a document, unless they are named. A small file can claim a million; a TIFF's are found one after another."""
 SMALL_PAGE = 300
 """Pages whose longer side has fewer points (cards, labels, or pages with /UserUnit, which pdfium ignores) are rendered
 as large as an A4 page."""
@@ -125,6 +127,8 @@ def _bytes_of(source: str | Path | bytes) -> tuple[bytes, str]:
 def _numbers(numbers: list[int] | None, count: int, name: str) -> list[int]:
     """The checked page numbers; all pages for None."""
     if numbers is None:
+        if count > MAX_PAGES:
+            raise DocumentError(f"{name} has over {MAX_PAGES} pages; split it first, or name the pages.")
         return list(range(1, count + 1))
     for number in numbers:
         if isinstance(number, bool) or not hasattr(number, "__index__") or not 1 <= number <= count:
@@ -152,12 +156,13 @@ def _image_pages(image: Image.Image, name: str, requested: list[int] | None) -> 
 
 
 def _frames(image: Image.Image) -> int:
-    """Number of frames of a TIFF; if their chain is broken, the last one counted is the broken one."""
+    """Number of frames of a TIFF, counted to one over ``MAX_PAGES``; if their chain is broken, the last one counted is
+    the broken one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         number = 0
         try:
-            for number in range(MAX_PIXELS):
+            for number in range(MAX_PAGES + 2):
                 image.seek(number)
         except EOFError:
             pass

@@ -5,6 +5,8 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
+from varytoy.errors import first_line
+
 MAX_PIXELS = 80_000_000
 FORMATS = (
     *("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000"),
@@ -65,7 +67,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
             f"{name} is {other}." if other else f"{name} is not an image or PDF that can be opened."
         ) from None
     except Exception as error:  # pillow's readers raise nearly anything on malformed headers
-        raise DocumentError(f"{name} is a broken image: {error}.") from None
+        raise DocumentError(f"{name} is a broken image: {first_line(error)}.") from None
 
 
 def _other_format(data: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy.data.boxes import Box
-from varytoy.data.pictures import FORMATS, to_rgb
+from varytoy.data.pictures import FORMATS, check_size, to_rgb
 from varytoy.errors import first_line
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -136,7 +136,12 @@ class Sample:
 
 def open_image(path: Path) -> Image.Image:
     """An image as RGB: upright, on white. Raises SampleError when it cannot be read."""
-    return _read_image(path, to_rgb)
+
+    def read(image: Image.Image) -> Image.Image:
+        check_size(*image.size, "it")
+        return to_rgb(image)
+
+    return _read_image(path, read)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -154,5 +159,5 @@ def _read_image(path: Path, read: Callable):
             with Image.open(path, formats=FORMATS) as image:
                 return read(image)
     except Exception as error:  # Pillow's readers raise nearly anything on malformed data
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error).rstrip(".")
         raise SampleError(f"cannot read the image {path}: {reason}; replace it or leave the sample out") from error

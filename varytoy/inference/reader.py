@@ -21,6 +21,7 @@ from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.calibration import calibrated, read_calibration
 from varytoy.inference.decoder_step import merge_projections
 from varytoy.inference.engine import Engine, Request, TransformersEngine
+from varytoy.inference.history import fit_history
 from varytoy.inference.join import join_pages, mean_confidence, totals
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
@@ -445,16 +446,7 @@ class Reader:
         if not history:
             return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
         engine = self.engine_for(task.view)
-        plans = [engine.processor.image_processor.plan(view.size, task.view)]
-        history = list(history)
-        while True:
-            messages = [*history, {"role": "user", "content": prompt if history else f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
-            length = len(engine.processor.encode(messages, plans, False)[0])
-            if not history or length + min(max_new_tokens, 256) <= engine.context:
-                return messages
-            history = history[2:]
-            if history:
-                history[0] = {**history[0], "content": f"{IMAGE_PLACEHOLDER}\n{history[0]['content']}"}
+        return fit_history(engine, history, prompt, view.size, task, max_new_tokens)
 
 
 def pictures_of(folder: Path) -> Path | None:

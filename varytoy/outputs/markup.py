@@ -15,6 +15,8 @@ from varytoy.outputs.records import Record, lines_of
 
 _ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DEEPEST = 100
+"""Elements in each other; markdown that is nested deeper, such as a run of a thousand asterisks, is shown as it is."""
 _STYLE = (
     "body{max-width:48rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 sans-serif}"
     "article+article{border-top:1px solid;margin-top:2rem}"
@@ -57,7 +59,14 @@ def _rendered(markdown: str) -> Element:
     from markdown_it import MarkdownIt
 
     written = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table").render(_clean(markdown))
-    return ElementTree.fromstring(f"<div>{written}</div>")
+    root = ElementTree.fromstring(f"<div>{_clean(written)}</div>")  # again: &#12; became a form feed
+    depth, row = 0, [root]
+    while row and depth <= _DEEPEST:
+        depth, row = depth + 1, [child for each in row for child in each]
+    if row:
+        root = Element("div")
+        SubElement(root, "pre").text = _clean(markdown)
+    return root
 
 
 def _table(page: Element, boxes: Sequence[Record]) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -112,8 +113,8 @@ def _load_font(document, records: Sequence[Record]):
 
 
 def _encodable(text: str) -> str:
-    """PDFium writes no characters outside the basic plane."""
-    return "".join(character if ord(character) < 0x10000 else "\ufffd" for character in text)
+    """PDFium writes no characters outside the basic plane, and UTF-16 no halves of them."""
+    return re.sub("[\ud800-\udfff\U00010000-\U0010ffff]", "\ufffd", text)
 
 
 def _font(characters: Sequence[str]) -> bytes:

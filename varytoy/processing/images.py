@@ -85,7 +85,9 @@ class VaryImageProcessor(BaseImageProcessor):
         return fit_text(page, self.text_size, page.one_pass(self.text_size, self.max_pixels))
 
     def plan(self, size: tuple[int, int], view: str) -> ImagePlan:
-        """The plan for an image of ``size`` (width, height) pixels."""
+        """The plan for an image of ``size`` (width, height) pixels. Raises ValueError for one without pixels."""
+        if min(size) < 1:
+            raise ValueError(f"an image has no pixels ({size[0]} x {size[1]}): leave it out")
         return ImagePlan.whole(size, view, self._scaled_size(size, view), self.stride, self.latents)
 
     def _scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:

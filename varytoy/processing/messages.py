@@ -6,6 +6,7 @@ image under ``image``, ``url``, ``path`` or ``base64``, or with none of these if
 
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def open_image(source: object, where: str = "image") -> Image.Image:
                     f"a document of {page.page_count} pages, and one image is needed: give the pages one by one"
                 )
             return page.image
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, IndexError, OSError, HTTPException) as error:
         raise ValueError(f"{where}: {first_line(error)}") from error
     raise ValueError(f"{where}: an image, a path or an array of bytes is needed, not {type(source).__name__}")
 

@@ -1,5 +1,6 @@
 """VaryProcessor: images and conversations -> tensors; labels are created together with the tokens."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,7 @@ from varytoy.processing.tokenizer import add_image_tokens, character_tokenizer
 from varytoy.tasks import find_prompt
 
 IGNORED = -100
+_HALF = re.compile("[\ud800-\udfff]")
 _OPEN, _CLOSED, _CONTINUED = "open", "closed", "continued"
 """How a conversation ends: with an opened turn of the assistant, with its last message, or within that."""
 
@@ -267,6 +269,9 @@ class VaryProcessor(ProcessorMixin):
 
     def _plain(self, text: str) -> list[int]:
         """Ids of message text: special tokens in it are plain characters."""
+        half = _HALF.search(text)
+        if half:
+            raise ValueError(f"the text holds {half[0]!r}, which is half a character: write the whole, or leave it out")
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) if text else []
 
     def _special(self, token: str) -> list[int]:

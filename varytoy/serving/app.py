@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from varytoy.data.answer import Answer
 from varytoy.errors import first_line
 from varytoy.inference.reader import Reader
 from varytoy.serving.chat import (
+    MAX_IMAGES,
     ChatRequest,
     ImageLimits,
     Question,
@@ -35,6 +37,10 @@ _HELD = 200
 """Characters that a stream holds back: a page of a few words may be read again in another orientation."""
 _POLL = 0.2
 """Seconds between two looks whether the client is still there."""
+_TEXT = 2**20
+"""Bytes of a chat request besides its images."""
+_CHAT = {"requestBody": {"content": {"application/json": {"schema": ChatRequest.model_json_schema()}}}}
+"""For the API's description: the body is read here, so that its size is limited and JSON has one parser."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +130,9 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
     pool = ThreadPoolExecutor(settings.together, thread_name_prefix="varytoy-request")
     limits = ImageLimits(settings.max_bytes, settings.allow_urls)
     gate, started = _Gate(settings.together + settings.queue), int(time.time())
-    app.exception_handler(HTTPException)(_error)
-    app.exception_handler(RequestValidationError)(_not_valid)
+    app.exception_handler(AnyHTTPException)(_error)
+    app.exception_handler(ValidationError)(_not_valid)
+    app.exception_handler(Exception)(_failed)
 
     def check_key(request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -147,10 +154,12 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
         row = {"id": reader.name, "object": "model", "created": started, "owned_by": "varytoy"}
         return {"object": "list", "data": [row]}
 
-    @app.post("/v1/chat/completions", response_model=None)
-    @app.post("/chat/completions", response_model=None)
-    async def complete(request: Request, body: ChatRequest) -> dict | StreamingResponse:
+    @app.post("/v1/chat/completions", response_model=None, openapi_extra=_CHAT)
+    @app.post("/chat/completions", response_model=None, openapi_extra=_CHAT)
+    async def complete(request: Request) -> dict | StreamingResponse:
         check_key(request)
+        most = MAX_IMAGES * settings.max_bytes * 4 // 3 + _TEXT  # base64 makes four bytes of three
+        body = ChatRequest.model_validate_json(await _body(request, most, "request"))
         if (body.n or 1) != 1:
             raise HTTPException(400, "n: a request has one answer; send it again for more")
         begun, loop = gate.enter(), asyncio.get_running_loop()
@@ -178,7 +187,7 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
         check_key(request)
         begun, loop, job = gate.enter(), asyncio.get_running_loop(), _Job(settings.max_tokens)
         try:
-            data = await _body(request, settings.max_bytes)
+            data = await _body(request, settings.max_bytes, "document")
         except BaseException as error:
             gate.leave(begun, getattr(error, "status_code", 499))
             raise
@@ -194,13 +203,13 @@ def create_app(reader: Reader, settings: Settings | None = None) -> FastAPI:
     return app
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int, what: str) -> bytes:
     """Raises HTTPException (413) for a larger one, before it is all received."""
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > most:
-            raise HTTPException(413, f"the document is over {most / 2**20:.0f} MiB: send a smaller one")
+            raise HTTPException(413, f"the {what} is over {most / 2**20:.0f} MiB: send a smaller one")
     return bytes(body)
 
 
@@ -277,14 +286,19 @@ def _completion(found: Answer, body: ChatRequest, head: dict, start: str) -> dic
 
 
 async def _error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, AnyHTTPException)
     kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
     body = {"error": {"message": error.detail, "type": kind, "param": None, "code": None}}
     return JSONResponse(body, error.status_code, error.headers)
 
 
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"][1:])) or "the body"
+    assert isinstance(error, ValidationError)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the body"
     return await _error(request, HTTPException(400, f"{place}: {first['msg']}"))
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    """A fault of the server; its log has the traceback."""
+    return await _error(request, HTTPException(500, first_line(error)))

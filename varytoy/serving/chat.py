@@ -1,7 +1,6 @@
 """Chat completions of OpenAI's API as questions to a ``Reader``."""
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
         raise RequestError("messages hold no image: send one as image_url with a data URI")
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
     task, argument = _task(reader, prompt, images[0])
-    history = turns[:-1] if task in ("vqa", "chat") and len(images) == 1 else []
+    history = _history(turns[:-1]) if task in ("vqa", "chat") and len(images) == 1 else []
     return Question(images, task, argument, history, "front matter" in prompt.lower())
 
 
@@ -96,10 +95,11 @@ def read_document(reader: Reader, data: bytes, max_pages: int, **options) -> Ans
         DocumentError: it cannot be opened.
         RequestError: it has too many pages.
     """
-    pages = list(open_pages(data))
-    if len(pages) > max_pages:
-        raise RequestError(f"the document has {len(pages)} pages, and this server reads {max_pages} at once: split it")
-    task = reader.task_for(pages[0].image) if len(pages) == 1 else "ocr"
+    page = next(open_pages(data))
+    if page.page_count > max_pages:
+        count = page.page_count
+        raise RequestError(f"the document has {count} pages, and this server reads {max_pages} at once: split it")
+    task = reader.task_for(page.image) if page.page_count == 1 else "ocr"
     found = reader.ask(data, task, **options)
     assert isinstance(found, Answer)
     return found
@@ -147,6 +147,16 @@ def _task(reader: Reader, prompt: str, image: Image.Image) -> tuple[str, str]:
     return ("vqa", prompt) if prompt.endswith("?") else (likely, "")
 
 
+def _history(turns: Sequence[Message]) -> list[Message]:
+    """Earlier turns as ``Reader.ask`` takes them: from the first of the user on, which holds the image."""
+    texts = [{**turn, "content": turn["content"].replace(IMAGE_PLACEHOLDER, "").strip()} for turn in turns]
+    while texts and texts[0]["role"] != "user":
+        del texts[0]
+    if texts:
+        texts[0]["content"] = f"{IMAGE_PLACEHOLDER}\n{texts[0]['content']}"
+    return texts
+
+
 def _turns(messages: Sequence[dict[str, Any]], limits: ImageLimits) -> tuple[list[Message], list[Image.Image]]:
     turns: list[Message] = []
     images: list[Image.Image] = []
@@ -154,6 +164,8 @@ def _turns(messages: Sequence[dict[str, Any]], limits: ImageLimits) -> tuple[lis
         role, parts = message.get("role"), message.get("content")
         if role not in ("system", "developer", "user", "assistant"):
             raise RequestError(f"a message has the role {str(role)[:40]!r}: use system, user or assistant")
+        if parts is not None and not isinstance(parts, (str, list)):
+            raise RequestError("a message's content is a text or a list of parts of the types text and image_url")
         texts = []
         for part in [{"type": "text", "text": parts}] if isinstance(parts, str) else parts or []:
             kind = part.get("type") if isinstance(part, dict) else None
@@ -184,6 +196,6 @@ def _image(given: Any, limits: ImageLimits) -> Image.Image:
         raise RequestError(f"an image is over {limits.max_bytes / 2**20:.0f} MiB: send a smaller one")
     try:
         raw = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # of the alphabet, or of characters that are not ASCII
         raise RequestError(f"an image's data URI is not base64 ({error})") from error
     return next(iter(open_pages(raw))).image

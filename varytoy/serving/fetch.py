@@ -27,18 +27,18 @@ def fetch(url: str, max_bytes: int) -> bytes:
     """
     end = time.monotonic() + _SECONDS
     for _ in range(_REDIRECTS + 1):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise FetchError("an image's address must begin with http://, https:// or data:")
         try:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise FetchError("an image's address must begin with http://, https:// or data:")
             body, moved = _get(parts, max_bytes, end)
+            if not moved:
+                return body
+            url = urljoin(url, moved)
         except FetchError:
             raise
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FetchError(f"{parts.hostname} cannot be reached: {error}") from error
-        if not moved:
-            return body
-        url = urljoin(url, moved)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # also where it is no valid address
+            raise FetchError(f"{url[:100]} cannot be reached: {error}") from error
     raise FetchError(f"{url[:100]} redirects more than {_REDIRECTS} times")
 
 

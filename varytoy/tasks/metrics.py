@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from varytoy.data.boxes import Box
 
+_DEEPEST = 50
+"""Elements of markdown in each other; a run of a thousand asterisks is nested deeper."""
 _PLAIN = str.maketrans("\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u2212", "''\"\"------")
 
 
@@ -189,7 +191,9 @@ def _markdown_tree(text: str) -> _Node:
 
     def walk(tokens):
         for token in tokens:
-            if token.nesting == 1:
+            if token.nesting == 1 and len(stack) > _DEEPEST:
+                stack.append(stack[-1])  # what is nested deeper is of the one above
+            elif token.nesting == 1:
                 stack[-1].children.append(_Node(token.tag or token.type))
                 stack.append(stack[-1].children[-1])
             elif token.nesting == -1:
