@@ -28,7 +28,7 @@ from varytoy.processing.processor import VaryProcessor
 from varytoy.serving.chat import content
 from varytoy.tasks import TASKS, find_prompt
 
-SECONDS = 3
+SECONDS = 10
 LONG = 20_000
 FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 
