@@ -6,7 +6,6 @@ import pytest
 
 from varytoy.bench.__main__ import main
 
-
 GOT = {
     "vocabulary_config": {
         **{"image_size": 128, "hidden_size": 64, "num_layers": 2, "num_heads": 2, "global_layers": [1]},

@@ -20,6 +20,7 @@ from train.objectives.self_critical import SelfCritical
 from train.optim.muon import Muon, orthogonalise
 from varytoy.data.boxes import Box
 from varytoy.data.sample import Annotations, Sample
+from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import PointedBoxes
 from varytoy.models.pointer import Pointed, Pointer, coverage, generalised_iou
 from varytoy.models.vary import VaryForConditionalGeneration
@@ -279,3 +280,24 @@ def test_equal_images_are_encoded_once(model, processor, pictures, monkeypatch):
     assert seen == [3, 1, 1, 1, 1]
     for name, features in together.items():
         torch.testing.assert_close(features, torch.cat([each[name] for each in alone]), atol=1e-5, rtol=1e-4)
+
+
+def test_a_second_question_does_not_encode_the_picture_again(model, processor, pictures, monkeypatch):
+    """Until weights may have changed: training forgets."""
+    engine = TransformersEngine(model, processor)
+    seen: list[int] = []
+    encode = model.vision_vocabulary.forward
+    monkeypatch.setattr(model.vision_vocabulary, "forward", lambda *all: seen.append(len(all[0])) or encode(*all))
+
+    def ask(image, words: str) -> str:
+        (answer,) = engine.generate([Request([{"role": "user", "content": f"<image>{words}"}], [image], "picture", 4)])
+        return answer.text
+
+    first, second = pictures[0].resize((64, 64)), noise(64, 64, 5)
+    expected = [ask(image, words) for words in ("Is it?", "Was it?") for image in (first, second)]
+    assert seen == [1, 1]
+    model.eval()
+    assert [ask(image, words) for image in (first, second) for words in ("Is it?", "Was it?")] == [
+        expected[n] for n in (0, 2, 1, 3)
+    ]
+    assert seen == [1, 1, 1, 1]

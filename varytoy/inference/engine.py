@@ -16,6 +16,9 @@ from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks.base import Task
 
+_RECENT = 4
+"""Images whose features are kept for the next question about them."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -84,6 +87,7 @@ class ModelEngine:
 
     def __init__(self, model: VaryForConditionalGeneration, processor: VaryProcessor, batch_size: int = 12):
         self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+        self.model.remember_images(_RECENT)
 
     @property
     def context(self) -> int:
