@@ -5,10 +5,11 @@ import functools
 import pytest
 import torch
 from conftest import tiny_config, tiny_model
+from PIL import Image
 from test_shared_engine import asks
 
 from varytoy.inference.batching import BatchingEngine, Row, RowDecoder
-from varytoy.inference.engine import Request
+from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.processing.processor import VaryProcessor
 
 
@@ -63,6 +64,43 @@ def test_a_loop_leaves_its_neighbours_alone(monkeypatch, engine):
     requests = [Request([{"role": "user", "content": "x" * number}], (), "text", 400) for number in range(1, 9)]
     found = engine.generate(requests)
     assert {(each.text, each.loops) for each in found} == {("abcde", 1)}
+
+
+@pytest.mark.parametrize("kind", [BatchingEngine, TransformersEngine])
+def test_an_n_gram_comes_once_in_a_window(monkeypatch, engine, kind):
+    settings = engine.model.generation_config
+    follow(monkeypatch, engine, {each: "abcd"[place + 1 :] + "abcd"[: place + 1] for place, each in enumerate("abcd")})
+    other = kind(engine.model, engine.processor)
+    if kind is BatchingEngine:
+        other.slots = engine.slots
+    other.guard = False
+    told = {}
+    rules = {"whole": (3, 0, []), "window": (3, 5, []), "allowed": (3, 0, ["a"])}
+    for name, rule in rules.items():
+        names = ("no_repeat_ngram_size", "no_repeat_window", "no_repeat_allowed")
+        for key, value in zip(names, rule, strict=True):
+            monkeypatch.setattr(settings, key, value, raising=False)
+        (found,) = other.generate(asks("hi", 1, 24))
+        told[name] = found.text
+        size, window, allowed = rule
+        for at in range(size, len(found.text) + 1):
+            gram, before = found.text[at - size : at], found.text[max(0, at - 1 - (window or at)) : at - 1]
+            assert gram not in before or gram[-1] in allowed, (name, at, found.text)
+    assert (
+        told["whole"].startswith("abcdabda") and told["allowed"].startswith("abcdabd") and len(set(told.values())) == 3
+    )
+
+
+def test_an_answer_is_no_longer_than_its_picture_can_be(monkeypatch, engine):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    follow(monkeypatch, engine, dict(zip(letters, letters[1:] + "a", strict=True)))
+    engine.guard, engine.processor.image_processor.clip_size = False, 32
+    requests = [
+        Request([{"role": "user", "content": "<image>Read."}], [Image.new("RGB", size)], "text", 900)
+        for size in ((32, 16), (320, 32))
+    ]
+    small, large = engine.generate(requests)
+    assert (small.tokens, small.stop_reason) == (64 + 32, "length") and large.tokens == 64 + 640
 
 
 def test_what_was_taken_back_is_forgotten(engine):

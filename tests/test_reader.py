@@ -23,8 +23,9 @@ from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError
 from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.engine import Request, TransformersEngine
-from varytoy.inference.generate import LoopGuard, generate, repeated_tail
+from varytoy.inference.generate import LoopGuard, generate
 from varytoy.inference.join import join_pages
+from varytoy.inference.loops import repeated_tail
 from varytoy.inference.reader import ModelError, Reader
 from varytoy.layout import PageLayout
 from varytoy.processing.images import VaryImageProcessor

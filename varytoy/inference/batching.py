@@ -1,6 +1,7 @@
 """BatchingEngine: greedy decoding with continuous batching."""
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,8 @@ from torch import Tensor
 from varytoy.data.answer import Answer
 from varytoy.inference.drafts import draft, go_on, space_tokens
 from varytoy.inference.engine import ModelEngine, Request
-from varytoy.inference.generate import EVERY, PAUSE, finish, repeated_tail, texts_so_far, without_loop
+from varytoy.inference.generate import PAUSE, finish, texts_so_far
+from varytoy.inference.loops import EVERY, Once, repeated_tail, without_loop
 from varytoy.inference.rows import RunningBatch
 from varytoy.inference.slots import SlotBatch
 from varytoy.models.vary import VaryForConditionalGeneration
@@ -28,6 +30,8 @@ _FORGET, _FIRST = 0.9, (4.0, 5.0)
 """Of the tokens of a draft that a row agreed with, and of those tried: what each pass leaves of them, and the first."""
 _RETRIES = 2
 """Loops of one answer that are taken back; after the next one it ends."""
+_FREE = 64
+"""Tokens that an answer about the smallest image may have."""
 _WINDOW = 4
 """Batches of requests that are taken together, to answer those of similar size together."""
 
@@ -43,7 +47,8 @@ class Row:
         ended: whether it gets no more tokens; ``stopped``: because it was cancelled.
         draft: tokens that the answer may have, of which those from ``at`` on are next.
         agreed: how many of the last ones the decoder agreed with, of how many ``tried``.
-        loops: repetitions that were taken back; ``banned``: the token that would begin the last one again.
+        loops: repetitions that were taken back.
+        banned: tokens that must not come next, because they would begin a repetition.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -58,11 +63,11 @@ class Row:
     agreed: float = _FIRST[0]
     tried: float = _FIRST[1]
     loops: int = 0
-    banned: int | None = None
+    banned: set[int] = field(default_factory=set)
 
     def next_drafted(self, most: int) -> list[int]:
         """The tokens of the draft that are checked next."""
-        return [] if self.ended or self.banned is not None else self.draft[self.at : self.at + most]
+        return [] if self.ended or self.banned else self.draft[self.at : self.at + most]
 
     def answer(self, processor: VaryProcessor) -> Answer:
         answer = finish(processor, self.ids, self.best, self.loop, self.stopped or not self.ended)
@@ -76,6 +81,7 @@ class RowDecoder:
     def __init__(self, engine: "BatchingEngine"):
         self.engine, self.batch = engine, engine.batch()
         self.running: list[Row] = []
+        self.once = Once.of(engine.model.generation_config, engine.processor.tokenizer)
         self.places, self.spaces = frozenset(engine.processor.place_tokens), space_tokens(engine.processor)
         self.ended = 0
 
@@ -87,7 +93,8 @@ class RowDecoder:
         """
         inputs, lengths = self.engine.encode(requests)
         for row, request, length in zip(rows, requests, lengths, strict=True):
-            row.limit, row.prompt_tokens = min(request.max_new_tokens, self.engine.context - length), length
+            row.limit = int(min(request.max_new_tokens, self.engine.context - length, _most_tokens(request)))
+            row.prompt_tokens = length
         scores, features = self.batch.join(inputs)
         self.running += rows
         for row, best in zip(rows, _best(scores[:, None]), strict=True):
@@ -109,9 +116,7 @@ class RowDecoder:
         ]
         scores = self.batch.step(torch.tensor(tokens))
         for place, row in enumerate(self.running):
-            if row.banned is not None:
-                scores[place, 0, row.banned] = -torch.inf
-                row.banned = None
+            scores[place, 0, list(row.banned)] = -torch.inf
         kept = []
         for row, part, best in zip(self.running, drafts, _best(scores), strict=True):
             agreed = next((k for k, token in enumerate(part) if token != best[k][0]), len(part))
@@ -122,7 +127,7 @@ class RowDecoder:
         self.batch.accept(kept, count)
         self.engine.passes += 1
         for place, row in enumerate(self.running):
-            if row.banned is not None:
+            if row.banned:
                 self.batch.take_back(place, row.prompt_tokens + len(row.ids) - 1)
 
     def leave(self) -> None:
@@ -136,6 +141,10 @@ class RowDecoder:
         """Add tokens, with their log-probabilities, until the row ends."""
         end = self.engine.processor.tokenizer.eos_token_id
         for token, value in best:
+            if self.once is not None and token != end and token in (banned := self.once.banned(row.ids)):
+                row.banned |= banned - {end}
+                return
+            row.banned = set()
             row.ids.append(token)
             row.best.append(value)
             row.ended = token == end or len(row.ids) >= row.limit
@@ -151,7 +160,7 @@ class RowDecoder:
     def _take_back(self, row: Row, period: int) -> None:
         """Go back to the first copy of a repeated tail, to go on with another token than the one that repeats it."""
         kept = len(without_loop(row.ids, period))
-        row.banned, row.loops = row.ids[kept], row.loops + 1
+        row.banned, row.loops = {row.ids[kept]}, row.loops + 1
         del row.ids[kept:], row.best[kept:]
 
     def _draft(self, rows: Sequence[Row], requests: Sequence[Request], features: Tensor, sizes: Sequence) -> None:
@@ -228,11 +237,10 @@ class BatchingEngine(ModelEngine):
 
     @staticmethod
     def supports(model: VaryForConditionalGeneration) -> bool:
-        """Whether the decoder has no sliding windows, and answers are the best token at each step."""
+        """Whether the decoder has no sliding windows and no pointer, and its answers are not searched for."""
         kinds = set(getattr(model.config.text_config, "layer_types", None) or ["full_attention"])
-        settings = model.generation_config
-        rules = [getattr(settings, name, None) or 0 for name in ("no_repeat_ngram_size", "num_beams")]
-        return kinds == {"full_attention"} and not model.config.pointer and not rules[0] and rules[1] <= 1
+        beams = model.generation_config.num_beams or 1
+        return kinds == {"full_attention"} and not model.config.pointer and beams == 1
 
     @torch.inference_mode()
     def generate(
@@ -274,6 +282,14 @@ class BatchingEngine(ModelEngine):
         numbered = enumerate(requests)
         while together := list(itertools.islice(numbered, window)):
             yield from sorted(together, key=lambda pair: -_area(pair[1]))
+
+
+def _most_tokens(request: Request) -> float:
+    """More tokens than what a request shows can have letters: one for each 16 pixels of a text, which is a quarter of
+    the smallest letter that is read with the space around it. A runaway answer about a small block ends early."""
+    if request.view != "text" or not request.images:
+        return math.inf
+    return _FREE + sum(image.width * image.height // 16 for image in request.images)
 
 
 def texts(rows: Iterable[Row], processor: VaryProcessor) -> list[str]:

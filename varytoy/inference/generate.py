@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import (
     BatchFeature,
     LogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -20,34 +19,15 @@ from transformers.generation.streamers import BaseStreamer
 
 from varytoy.data.answer import Answer
 from varytoy.data.boxes import SCALE
+from varytoy.inference.loops import EVERY, NoRepeats, Once, repeated_tail, without_loop
 from varytoy.inference.words import words_of
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
 STRENGTH = 2.0
 """See ``PointedBoxes``."""
-EVERY = 8
-"""Tokens between two looks for a loop."""
 PAUSE = 0.1
 """Seconds between two calls of a ``show`` while no row ends."""
-
-
-def repeated_tail(ids: Sequence[int], longest: int = 120, least: int = 60, leaders: int = 200, times: int = 4) -> int:
-    """Period of the repetition at the end of ``ids``, or 0.
-
-    A tail counts if a period of up to ``longest`` tokens occurs at least ``times`` times and covers at least ``least``
-    tokens, or ``leaders`` for a period of up to 3, as in the ``.....`` of a table of contents and the ``_ _ _`` of a
-    form.
-    """
-    for period in range(1, min(longest, len(ids) // times) + 1):
-        if _repeats(ids, period, max(least, period * times)):
-            return period if period > 3 or _repeats(ids, period, leaders) else 0
-    return 0
-
-
-def _repeats(ids: Sequence[int], period: int, length: int) -> bool:
-    """Whether the last ``length`` of ``ids`` have that period."""
-    return length <= len(ids) and all(ids[-step] == ids[-step - period] for step in range(1, length - period + 1))
 
 
 class LoopGuard(StoppingCriteria):
@@ -91,16 +71,6 @@ class Confidence(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.best.append(scores.amax(-1).float() - torch.logsumexp(scores.float(), -1))
         return scores
-
-
-class NoRepeats(LogitsProcessor):
-    """An n-gram occurs once in an answer; unlike transformers' ``no_repeat_ngram_size``, the prompt does not count."""
-
-    def __init__(self, size: int, start: int):
-        self.start, self.inner = start, NoRepeatNGramLogitsProcessor(size)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return self.inner(input_ids[:, self.start :], scores)
 
 
 class PointedBoxes(LogitsProcessor):
@@ -220,7 +190,7 @@ def generate(
     beams: int = 1,
 ) -> list[Answer]:
     """Answers to a batch from ``processor(…)``: greedy, or by a search with several beams. Of the model's generation
-    configuration ``no_repeat_ngram_size`` and ``length_penalty`` count.
+    configuration the settings of ``Once`` and ``length_penalty`` count.
 
     Args:
         show: called with the texts so far, of all rows up to the first that is not finished; not in a beam search.
@@ -232,8 +202,8 @@ def generate(
     guards = [guard] if beams == 1 else []  # rows of a search are not rows of the batch
     criteria = StoppingCriteriaList(guards + ([Cancelled(cancel)] if cancel else []))
     streamer = _Streamer(processor, show) if show and beams == 1 else None
-    size = model.generation_config.no_repeat_ngram_size or 0
-    processors: list[LogitsProcessor] = [NoRepeats(size, start)] if size else []
+    once = Once.of(model.generation_config, processor.tokenizer)
+    processors: list[LogitsProcessor] = [NoRepeats(once, start)] if once else []
     processors += [PointedBoxes(model, processor)] if model.config.pointer else []
     output = model.generate(
         **tensors,
@@ -278,11 +248,3 @@ def finish(
     confidence = float(torch.tensor(chosen).mean().exp()) if chosen else 0.0
     words = words_of(processor, ids, best)
     return Answer(processor.decode_text(ids), confidence=confidence, stop_reason=reason, tokens=len(ids), words=words)
-
-
-def without_loop(ids: list[int], period: int) -> list[int]:
-    """Keep the first copy of the repeated tail, from where it begins to repeat."""
-    start = len(ids) - period
-    while start > 0 and ids[start - 1] == ids[start - 1 + period]:
-        start -= 1
-    return ids[: start + period]
