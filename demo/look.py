@@ -104,6 +104,10 @@ html { scrollbar-gutter: stable; }
   align-items: baseline; }
 .vt-save a { margin: 0 !important; padding: 0 !important; font-size: inherit;
   color: var(--primary-600); text-decoration: underline; } .dark .vt-save a { color: var(--primary-400); }
+.vt-markdown td.vt-bad { color: #93180f; } .dark .vt-markdown td.vt-bad { color: #ffb4ab; }
+#blocks { max-height: 68vh; overflow: hidden auto !important; }
+#blocks td { vertical-align: top; }
+#documents { margin-top: 4px; background: var(--background-fill-primary); }
 .vt-error { margin: 0; padding: 9px 12px; overflow-wrap: anywhere; color: #93180f;
   border-radius: var(--radius-md); font-size: 14.5px;
   background: #fdecea; border: 1px solid #f3c4bf; }

@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 
 from demo import look, view
+from demo.documents import Documents
 from demo.line import MAX_TOKENS, Line, Waiting, stream
 from demo.measured import Measured
 from demo.pictures import Example, thumbnail
@@ -31,7 +32,7 @@ UPWARDS = "() => { window.scrollTo({ top: 0, behavior: 'smooth' }); }"
 
 
 class Demo:
-    """The page. ``reader`` needs ``ask`` and ``name``; ``tasks`` are those that the model was trained on."""
+    """The page. ``reader`` needs ``ask``, ``read_many`` and ``name``; ``tasks``: those that it was trained on."""
 
     def __init__(
         self, reader, offered: list[Example], measured: Measured | None = None, tasks: Sequence[str] = tuple(TASKS)
@@ -50,7 +51,9 @@ class Demo:
                 with gr.Column(scale=6, min_width=320, elem_classes="vt-side"):
                     self._answer_side()
             self._examples()
+            self.documents = Documents(reader, self.line)
             self._connect()
+            self.documents.connect()
         self.page.preprocess_data = _in_a_sentence(self.page.preprocess_data)
 
     def _picture_side(self) -> None:
@@ -80,9 +83,11 @@ class Demo:
                 self.stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
         with gr.Column(elem_id="answers"):
             with gr.Tabs():
-                with gr.Tab("Answer"):
+                with gr.Tab("Answer") as self.answer_tab:
                     self.answer = gr.HTML(view.placeholder(), elem_id="answer", autoscroll=True)
-                with gr.Tab("Source"):
+                with gr.Tab("Blocks") as self.blocks_tab:
+                    self.blocks = gr.HTML(view.blocks([]), elem_id="blocks")
+                with gr.Tab("Source") as self.source_tab:
                     self.source = gr.Textbox(
                         elem_id="source", show_label=True, lines=8, max_lines=24, buttons=["copy"],
                         interactive=False, label="Source",
@@ -110,7 +115,17 @@ class Demo:
         """Connect the events. Answers wait in ``self.line``; everything else is done at once."""
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         left = [self.file, self.notice, self.picture, self.pager, self.number]
-        right = [self.answer, self.source, self.status, self.turns, self.forget, self.run, self.stop, self.prompt]
+        right = [
+            self.answer,
+            self.blocks,
+            self.source,
+            self.status,
+            self.turns,
+            self.forget,
+            self.run,
+            self.stop,
+            self.prompt,
+        ]
         everything = [*left, *right, self.task]
         answering = {
             "fn": self.on_run, "inputs": [self.session, self.task, self.prompt], "outputs": [*right, self.picture],
@@ -125,6 +140,9 @@ class Demo:
         self.forget.click(self.on_forget, self.session, [self.turns, self.forget], queue=False, **quiet)
         self.task.change(self.on_task, self.task, [self.prompt, self.warning], queue=False, **quiet)
         self.task.input(self.on_choice, self.session, None, queue=False, **quiet)
+        self.blocks_tab.select(self.on_blocks, self.session, self.picture, **quiet)
+        for tab in (self.answer_tab, self.source_tab):
+            tab.select(self.on_no_blocks, self.session, self.picture, **quiet)
         for button, example in zip(self.buttons, self.offered, strict=True):
             chosen = button.click(functools.partial(self.on_example, example), self.session, everything, js=UPWARDS,
                                   **quiet)  # fmt: skip
@@ -163,6 +181,19 @@ class Demo:
             self.warning: gr.update(visible=bool(warning), value=view.warning(warning)),
         }
 
+    def on_blocks(self, session: Session) -> dict:
+        """Draw the blocks of the last answer on the picture, with their numbers in the list."""
+        session.outlined = True
+        blocks = session.turns[-1].answer.blocks if session.turns else []
+        if session.view is None or not blocks:
+            return {self.picture: gr.skip()}
+        session.marked = True
+        return {self.picture: self._saved(session.outlines(blocks))}
+
+    def on_no_blocks(self, session: Session) -> dict:
+        outlined, session.outlined = session.outlined, False
+        return (self._unmarked(session) if outlined else {}) or {self.picture: gr.skip()}
+
     def on_forget(self, session: Session) -> dict:
         session.turns = []
         return {self.turns: "", self.forget: gr.update(visible=False)}
@@ -188,6 +219,7 @@ class Demo:
             self.pager: gr.update(visible=session.page_count > 1),
             self.number: gr.update(choices=pages, value=session.page),
             self.answer: view.placeholder(),
+            self.blocks: view.blocks([]),
             self.source: "",
             self.status: "",
             self.turns: "",
@@ -216,8 +248,8 @@ class Demo:
         cancel = session.begin()
         rows = [(turn.task, turn.asked, turn.answer.text) for turn in session.turns]
         yield {self.turns: view.turns(rows), self.forget: gr.update(visible=bool(rows)), self.answer: view.live(""),
-               self.source: "", self.status: view.working(0), **await asyncio.to_thread(self._unmarked, session),
-               **self._buttons(running=True)}  # fmt: skip
+               self.blocks: view.blocks([]), self.source: "", self.status: view.working(0),
+               **await asyncio.to_thread(self._unmarked, session), **self._buttons(running=True)}  # fmt: skip
         try:
             async with aclosing(self._answering(session, cancel, turn)) as changes:
                 async for change in changes:
@@ -249,7 +281,7 @@ class Demo:
                         return
                     if update.text:
                         session.turns.append(turn)
-                    session.marked = bool(update.boxes)
+                    session.marked = self.picture in changes
                     yield changes
                 elif update is None:
                     yield {self.status: view.working(seconds)}
@@ -263,12 +295,15 @@ class Demo:
             status += view.downloads(self._files(session, turn, seconds, experimental))
         changes = {
             self.answer: view.answer(answer),
+            self.blocks: view.blocks(answer.blocks),
             self.source: answer.text,
             self.status: status,
             **self._buttons(running=False),
         }
         if answer.boxes:
             changes[self.picture] = self._saved(session.drawn(turn))
+        elif answer.blocks and session.outlined:
+            changes[self.picture] = self._saved(session.outlines(answer.blocks))
         if turn.task in ("chat", "vqa"):
             changes[self.prompt] = ""
         return changes
@@ -292,7 +327,7 @@ class Demo:
     def _failed(self, session: Session, error: Exception) -> dict:
         """Show the error, and clear the previous answer, which would be taken for the new one."""
         return {self.status: view.notice(sentence(error)), self.answer: view.placeholder(), self.source: "",
-                **self._unmarked(session), **self._buttons(running=False)}  # fmt: skip
+                self.blocks: view.blocks([]), **self._unmarked(session), **self._buttons(running=False)}  # fmt: skip
 
     def _unmarked(self, session: Session) -> dict:
         """The image without boxes, if the last answer's boxes are drawn on it."""

@@ -3,12 +3,14 @@
 import logging
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from demo.view import label, named
+from demo.view import BLUE, label, named
+from varytoy.data.answer import Region
 from varytoy.data.documents import DocumentError, Page, open_pages
 from varytoy.errors import first_line
 from varytoy.layout import is_text
@@ -38,6 +40,7 @@ class Session:
     size: (width, height) of the page in pixels.
     cancel: event that stops the current answer, or None.
     marked: whether an answer's boxes are drawn on the shown image.
+    outlined: whether the visitor looks at the blocks of text, which are drawn then.
     chosen: whether the visitor has chosen a task.
     """
 
@@ -50,6 +53,7 @@ class Session:
     turns: list[Turn] = field(default_factory=list)
     cancel: threading.Event | None = None
     marked: bool = False
+    outlined: bool = False
     chosen: bool = False
 
     @property
@@ -106,6 +110,22 @@ class Session:
         across, down = (view / full for view, full in zip(self.view.size, self.size, strict=True))
         regions = [region.moved(lambda point: (point[0] * across, point[1] * down)) for region in turn.answer.regions]
         return get_task(turn.task).draw(self.view, Answer(turn.answer.text, regions))
+
+    def outlines(self, blocks: Sequence[Region]) -> Image.Image:
+        """The view with blocks of text on it and their numbers, from 1."""
+        assert self.view is not None
+        across, down = (view / full for view, full in zip(self.view.size, self.size, strict=True))
+        image = self.view.copy()
+        pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=max(12, image.height // 45))
+        for number, block in enumerate(blocks, 1):
+            corners = block.polygon or ((block.box[0], block.box[1]), (block.box[2], block.box[1]),
+                                        (block.box[2], block.box[3]), (block.box[0], block.box[3]))  # fmt: skip
+            points = [(x * across, y * down) for x, y in corners]
+            pen.polygon(points, outline=BLUE, width=2)
+            corner = (max(points[0][0], 2 * font.size), points[0][1] + font.size)  # beside the first line
+            pen.rectangle(pen.textbbox(corner, str(number), font, anchor="rb"), BLUE, BLUE, 3)
+            pen.text(corner, str(number), "white", font, anchor="rb")
+        return image
 
     def begin(self) -> threading.Event:
         """Start a new answer; a running one is stopped."""

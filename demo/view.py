@@ -1,7 +1,9 @@
 """HTML of the demo. Text from a model or a user goes through ``escape`` or ``render_markdown``."""
 
 import base64
+import json
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -9,8 +11,11 @@ from markdown_it import MarkdownIt
 
 from demo.line import MAX_TOKENS
 from demo.paragraphs import between, continued, flow
+from varytoy.data.answer import Region
+from varytoy.inference.many import PageAnswer
 from varytoy.tasks import TASKS, Answer
 
+BLUE = "#2563eb"
 LABELS = {
     "ocr": "Read text",
     "markdown": "Markdown",
@@ -99,6 +104,31 @@ def working(seconds: float) -> str:
     return f'<p class="vt-status"><i class="vt-dot"></i>Reading… {seconds:.0f} s</p>'
 
 
+def working_on(what: str) -> str:
+    """Status while documents are read."""
+    return f'<p class="vt-status" role="status"><i class="vt-dot"></i>Read: {escape(what)}</p>'
+
+
+def stopped() -> str:
+    return '<p class="vt-status"><span class="vt-stop" role="status">Stopped by you.</span></p>'
+
+
+def pages(read: Sequence[PageAnswer]) -> str:
+    """A table of pages that were read: file, page, confidence and how the text begins."""
+    rows = []
+    for page in read:
+        answer, name = page.answer, escape(Path(page.item.name).name)
+        if answer is None or page.page is None:
+            error = page.error.replace(page.item.name, Path(page.item.name).name)
+            rows.append(f'<tr><td>{name}</td><td></td><td></td><td class="vt-bad">{escape(error)}</td></tr>')
+            continue
+        sure = f"{answer.confidence:.0%}" if answer.confidence is not None and answer.text else ""
+        begins = " ".join(answer.text.split())[:90] or "(empty)"
+        rows.append(f"<tr><td>{name}</td><td>{page.page.number}</td><td>{sure}</td><td>{escape(begins)}</td></tr>")
+    head = "<tr><th>file</th><th>page</th><th>confidence</th><th>begins</th></tr>"
+    return f'<div class="vt-markdown"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
 def waiting(place: int) -> str:
     """Status while others are answered."""
     status = f"Waiting: the model answers one visitor at a time, and you are number {place} in the queue."
@@ -152,6 +182,19 @@ def answer(result: Answer) -> str:
     return f'<div class="vt-text">{escape(flow(result.text))}</div>'
 
 
+def blocks(found: Sequence[Region]) -> str:
+    """A list of blocks of text, with the numbers that the picture shows, and how sure each is."""
+    if not found:
+        return '<p class="vt-empty">The blocks of a page appear here, and on the picture.</p>'
+    rows = "".join(
+        f"<tr><td>{number}</td><td>{'' if block.score is None else f'{block.score:.0%}'}</td>"
+        f'<td class="vt-text">{escape(block.text)}</td></tr>'
+        for number, block in enumerate(found, 1)
+    )
+    head = "<tr><th></th><th>confidence</th><th>text</th></tr>"
+    return f'<div class="vt-markdown"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+
+
 def placeholder() -> str:
     return '<p class="vt-empty">The answer appears here.</p>'
 
@@ -165,7 +208,10 @@ def turns(entries: list[tuple[str, str, str]]) -> str:
         f'<div class="vt-text">{escape(reply)}</div></details>'
         for task, question, reply in reversed(entries)
     ]
-    return f'<section class="vt-turns"><h2>Earlier on this picture</h2>{"".join(rows)}</section>'
+    names = ("task", "asked", "answer")
+    saved = json.dumps([dict(zip(names, entry, strict=True)) for entry in entries], ensure_ascii=False, indent=2)
+    save = downloads({"turns.json": saved})
+    return f'<section class="vt-turns"><h2>Earlier on this picture</h2>{"".join(rows)}{save}</section>'
 
 
 def _sentence(text: str) -> str:

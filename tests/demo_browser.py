@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from varytoy.inference.many import inputs_of, read_many
+from varytoy.inference.output import OutputFolder
 from varytoy.tasks import Answer, Region
 
 ATTACK = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
@@ -53,14 +55,26 @@ class Stub:
             raise RuntimeError("no memory left\nat line 3")
         return Answer(f"heard {argument} {ATTACK}", stop_reason="length" if argument == "long" else "end")
 
+    def task_for(self, image):
+        return "ocr"
+
+    def read_many(self, sources, out, output, max_new_tokens):
+        folder = OutputFolder(out, output, {"model": self.name})
+        for page in read_many(self, inputs_of(sources), together=1, finished=folder.begin):
+            folder.add(page)
+            yield page
+        folder.close()
+
     def _slowly(self, image, show, cancel):
         said = f"width {image.width}"
         for number in range(400 if image.width == 333 else 6):
             said += f" word{number}"
-            show(said)
+            if show:
+                show(said)
             if cancel.wait(0.12):
                 return Answer(said, stop_reason="cancelled")
-        return Answer(said, confidence=0.5)
+        words = [Region((20, 20 + 30 * n, 200, 44 + 30 * n), text=f"block {n}", score=0.9) for n in range(2)]
+        return Answer(said, words, confidence=0.5)
 
 
 def visit(browser, address, width: int = 1280, height: int = 900, scheme: str = "light"):

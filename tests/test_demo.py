@@ -5,7 +5,9 @@ import random
 import re
 import shutil
 import time
+import zipfile
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from conftest import photograph
@@ -216,6 +218,10 @@ def test_turns(page, stub):
     assert history[0]["content"] == "<image>\none" and history[1]["content"].startswith("heard one")
     assert "one" in page.inner_text("#turns") and "Cut at" not in page.inner_text("#status p")
     run(page, "chat", "long")
+    with page.expect_download() as found:
+        page.click("#turns a")
+    told = json.loads(Path(found.value.path()).read_text(encoding="utf-8"))
+    assert [(turn["task"], turn["asked"]) for turn in told] == [("chat", "one"), ("chat", "two")]
     assert f"Cut at {MAX_TOKENS} tokens." in page.inner_text("#status p")
     upload(page, saved(written("other")))
     page.wait_for_function("!document.querySelector('#turns').innerText")
@@ -288,6 +294,60 @@ def test_pages(page, stub):
     wait_picture(page, before)
     run(page, "ocr")
     assert abs(stub.asked[-1][0][0] - sizes[2]) <= 2
+
+
+def test_blocks_are_listed_and_outlined(page):
+    """While the list is looked at, the picture shows its numbers; the next answer is outlined at once."""
+    upload(page, saved(Image.new("RGB", (400, 300), "white")))
+    run(page, "ocr")
+    assert (picture(page) == 255).all()
+    for before in ("Answer", "Source"):
+        clean = picture_source(page)
+        page.get_by_role("tab", name="Blocks").click()
+        wait_picture(page, clean)
+        found = picture(page)
+        assert (found[18:23, 100] < 250).any() and (found[50:54, 100] < 250).any() and (found[200:] == 255).all()
+        assert page.inner_text("#blocks tbody tr >> nth=1").split() == ["2", "90%", "block", "1"]
+        outlined = picture_source(page)
+        page.get_by_role("tab", name=before).click()
+        wait_picture(page, outlined)
+        assert (picture(page) == 255).all()
+    page.get_by_role("tab", name="Blocks").click()
+    page.click("#run")
+    page.wait_for_selector("#blocks .vt-empty")
+    page.wait_for_selector("#blocks td")
+    assert (picture(page)[18:23, 100] < 250).any()
+
+
+def test_whole_documents(page):
+    """All pages of several files are read; what cannot be opened says so, and the rest is saved together."""
+    pages = [Image.new("RGB", (400, 300), "white")] * 2
+    document = saved(pages[0], "PDF", save_all=True, append_images=pages[1:])
+    broken = {"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"}
+    page.get_by_text("Read whole documents").click()
+    page.click("#read")
+    page.wait_for_selector("#many-status .vt-error")
+    assert page.inner_text("#many-status") == "Choose pictures or PDFs first."
+    page.set_input_files("#many input[type=file]", [document, saved(pages[0]), broken])
+    page.wait_for_selector("#many tr >> nth=2")
+    page.click("#read")
+    page.wait_for_selector("#many-status [role=status]")
+    assert re.search(r"file \d of 3, page \d of \d", page.inner_text("#many-status"))
+    page.wait_for_selector("#many-saved a")
+    rows = page.inner_text("#many-table tbody").splitlines()
+    assert [row.split()[:3] for row in rows[:3]] == [
+        ["file.pdf", "1", "50%"], ["file.pdf", "2", "50%"], ["file.png", "1", "50%"]
+    ]  # fmt: skip
+    assert "broken.png is not an image or PDF that can be opened" in rows[3] and "/" not in page.inner_text(
+        "#many-table"
+    )
+    with page.expect_download() as found:
+        page.click("#many-saved a")
+    with zipfile.ZipFile(found.value.path()) as saved_files:
+        assert sorted(saved_files.namelist()) == ["file.pdf.txt", "file.png.txt"]
+    page.click("#read")
+    page.click("#read-stop")
+    page.wait_for_selector("#many-status .vt-stop")
 
 
 def test_errors_are_sentences(page):
