@@ -118,10 +118,10 @@ class Documents:
         shutil.rmtree(folder / "files", ignore_errors=True)
         if len(whole) > 1:
             whole = [Path(shutil.make_archive(str(folder / "read"), "zip", folder / "read"))]
-        status = view.stopped() if answer.stop_reason == "cancelled" else ""
+        stopped = answer.stop_reason == "cancelled"
         return {
-            self.status: status,
-            self.table: answer.text,
+            self.status: view.stopped() if stopped else "",
+            self.table: answer.text[max(0, answer.text.find("<")) :],  # a page that is given up has its progress first
             self.saved: gr.update(value=str(whole[0]) if whole else None, visible=bool(whole)),
             **self._buttons(),
         }
