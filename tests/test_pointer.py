@@ -9,6 +9,7 @@ from conftest import noise, tiny_config, tiny_model
 from PIL import Image, ImageOps
 from torchvision.ops import generalized_box_iou
 
+from train.baselines import branches_off
 from train.data.dataset import merge_turns
 from train.data.item import Item
 from train.data.mirror import is_mirrored, mirrored, with_mirrored
@@ -301,3 +302,6 @@ def test_a_second_question_does_not_encode_the_picture_again(model, processor, p
         expected[n] for n in (0, 2, 1, 3)
     ]
     assert seen == [1, 1, 1, 1]
+    with branches_off(model):
+        ask(second, "Is it?")
+    assert ask(second, "Is it?") == expected[1] and seen == [1] * 6

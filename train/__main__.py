@@ -1,6 +1,7 @@
 """``python -m train run RECIPE.yaml [--overlay NAME] [key=value …] [--resume]`` and the other training programs."""
 
 import argparse
+import functools
 import math
 import os
 import sys
@@ -14,7 +15,7 @@ from varytoy.checkpoints.maps import WeightsError
 from varytoy.data.documents import DocumentError
 from varytoy.data.sample import SampleError
 from varytoy.extras import MissingExtra, require
-from varytoy.options import positive
+from varytoy.options import device_options, positive
 
 _SCORES = ("apted", "jiwer", "pycocotools", "rapidfuzz")
 _TRAINER = ("accelerate", "rapidfuzz", "tensorboard")
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     table = programs.add_parser("evaluate", help="print a model's table, on freshly rendered samples")
     table.add_argument("--model", default="nano", help="nano, a folder or a hub id")
+    device_options(table)
     table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
     table.add_argument("--count", type=positive, default=200, help="images of each kind")
     table.add_argument("--seed", type=int, default=1001)
@@ -167,22 +169,24 @@ def _load(options) -> Recipe:
 
 def _evaluate(options) -> None:
     from train.evaluate import compare_samples, evaluate, score_samples, write_table
+    from varytoy.inference.reader import Reader
 
+    load = functools.partial(Reader.from_pretrained, options.model, options.device, options.dtype, options.quantize)
     if options.baselines:
         from train.baselines import markdown
 
         if not options.samples:
             raise SampleError("--baselines compares scores on --samples: name their folder too")
-        table = compare_samples(options.model, options.samples, options.baselines, options.max_new_tokens)
+        table = compare_samples(load, options.samples, options.baselines, options.max_new_tokens)
         print(markdown(table))
         if options.write:
             write_table(table, options.write)
         return
     if options.samples:
-        table = score_samples(options.model, options.samples, options.max_new_tokens, options.worst)
+        table = score_samples(load, options.samples, options.max_new_tokens, options.worst)
     else:
         picture_source = None if options.text_only else options.source
-        table = evaluate(options.model, options.source, picture_source, options.count, options.seed, options.blocks)
+        table = evaluate(load, options.source, picture_source, options.count, options.seed, options.blocks)
     for name, value in table.items():
         print(f"{name:<40} {value:.4f}")
     if options.write:

@@ -116,11 +116,13 @@ def branches_off(model: VaryForConditionalGeneration) -> Iterator[None]:
         branch.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
         for branch in model.encoders.values()
     ]
+    model.forget_images()
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+        model.forget_images()
 
 
 def rows(

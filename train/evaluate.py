@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -160,21 +160,29 @@ def read_blocks(reader: Reader, pairs: Sequence[tuple[Path, str]]) -> float:
 
 
 def evaluate(
-    model: str, text_source: Path, picture_source: Path | None, count: int, seed: int, blocks: Path | None = None
+    open_reader: Callable[[], Reader],
+    text_source: Path,
+    picture_source: Path | None,
+    count: int,
+    seed: int,
+    blocks: Path | None = None,
 ) -> dict[str, float]:
-    """All scores of a model. ``blocks``: also score this folder of block images with their texts."""
+    """All scores of a model. ``open_reader`` loads it, after the other inputs were checked. ``blocks``: also score this
+    folder of block images with their texts."""
     pairs = with_texts(blocks, "*.png") if blocks is not None else []  # errors in them are raised first
     for path, _ in pairs:
         image_size(path)
     torch.manual_seed(seed)
-    reader = Reader.from_pretrained(model)
+    reader = open_reader()
     scores = Evaluator(reader, text_source, picture_source, count, seed).table()
     if blocks is not None:
         scores["print/blocks edit distance"] = read_blocks(reader, pairs)
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def score_samples(model: str, folder: Path, max_new_tokens: int = 1024, worst: Path | None = None) -> dict[str, float]:
+def score_samples(
+    open_reader: Callable[[], Reader], folder: Path, max_new_tokens: int = 1024, worst: Path | None = None
+) -> dict[str, float]:
     """Scores on a user's own samples: the metric of each of their tasks. Of a conversation the last answer is scored.
     Samples that cannot be answered or scored are reported, counted and skipped. ``worst``: a folder for contact sheets
     ``TASK.png`` of the 20 worst answers of each task.
@@ -182,7 +190,7 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024, worst: P
     Raises:
         SampleError: no sample is left.
     """
-    reader = Reader.from_pretrained(model)
+    reader = open_reader()
     bad = BadSamples()
     groups: dict[str, list[Sample]] = {}
     for sample in _scorable(folder, bad):
@@ -211,14 +219,16 @@ def score_samples(model: str, folder: Path, max_new_tokens: int = 1024, worst: P
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def compare_samples(model: str, folder: Path, training: Path, max_new_tokens: int = 1024) -> dict[str, dict]:
+def compare_samples(
+    open_reader: Callable[[], Reader], folder: Path, training: Path, max_new_tokens: int = 1024
+) -> dict[str, dict]:
     """Scores on samples about pictures, by kind, beside those of baselines (train.baselines) that learn from the
     samples of ``training``.
 
     Raises:
         SampleError: no sample is left.
     """
-    reader = Reader.from_pretrained(model)
+    reader = open_reader()
     bad = BadSamples()
     samples = list(_scorable(folder, bad))
     if not samples:

@@ -13,6 +13,7 @@ from data_tools.__main__ import main as data_tools
 from train.__main__ import main as train
 from varytoy.options import positive
 
+STAGES = ("first", "second", "third")
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "nano"
 
 
@@ -24,10 +25,12 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
     net = sources / "image_nets" / "tf_efficientnet_lite0"
     folders = ("train", "text", "scenes", "train", "train")  # as the recipes' data are ordered
     paths = [f"data.{number}.path={data / folder}" for number, folder in enumerate(folders)]
-    shared = [*paths, f"features={features}"]
-    first = ["pictures.yaml", f"model.init=[{net}]", f"model.tokenizer={pieces}", *shared]
-    first += _own("first", options.overrides)
-    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", *shared, *_own("second", options.overrides)]
+    cached = f"features={features}"
+    first = ["pictures.yaml", f"model.init=[{net}]", f"model.tokenizer={pieces}", cached]
+    second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", cached]
+    third = ["pictures-3.yaml", f"model.init=[{runs / 'pictures-2'}]"]
+    for stage, words in zip(STAGES, (first, second, third), strict=True):
+        words += [*paths, *_own(stage, options.overrides)]
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix]
@@ -53,13 +56,14 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
         (runs / "pictures" / "model.safetensors", trained(*first)),
         (runs / "pictures-2" / "model.safetensors", trained(*second)),
-        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "pictures-2"), str(out / "model")])),
+        (runs / "pictures-3" / "model.safetensors", trained(*third)),
+        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "pictures-3"), str(out / "model")])),
     ]
 
 
 def _own(stage: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides of both trainings, and those of ``stage``."""
-    of_all = [each for each in overrides if not each.startswith(("first:", "second:"))]
+    """The overrides of all trainings, and those of ``stage``."""
+    of_all = [each for each in overrides if not each.startswith(tuple(f"{name}:" for name in STAGES))]
     return of_all + [each.removeprefix(f"{stage}:") for each in overrides if each.startswith(f"{stage}:")]
 
 
@@ -71,7 +75,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for both trainings; for one of them with first: or second: in front",
+        help="for all trainings; for one of them with first:, second: or third: in front",
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")

@@ -117,12 +117,15 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return features
 
     def remember_images(self, count: int) -> None:
-        """Keep the features of the last images that were encoded alone, for more questions about them. Until training:
-        ``train()`` and ``eval()`` forget them."""
+        """Keep the features of the last images that were encoded alone, for more questions about them. ``train()`` and
+        ``eval()`` forget them; call ``forget_images`` after other changes of the branches."""
         self._recent = deque(maxlen=count)
 
-    def train(self, mode: bool = True) -> "VaryForConditionalGeneration":
+    def forget_images(self) -> None:
         self._recent.clear()
+
+    def train(self, mode: bool = True) -> "VaryForConditionalGeneration":
+        self.forget_images()
         return super().train(mode)
 
     def _remembered(self, inputs: Sequence[Tensor | None]) -> dict[str, Tensor] | None:
