@@ -20,7 +20,7 @@ from varytoy.inference.slots import SlotBatch
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
-_TOGETHER = 4
+PROMPTS = 4
 """Prompts that are encoded together, padded to the longest: more were slower on a CPU, by a quarter for 12."""
 DRAFTED = 12
 """The most tokens of a draft that are checked in one pass."""
@@ -256,8 +256,8 @@ class BatchingEngine(ModelEngine):
         while not (cancel is not None and cancel.is_set()):
             free = self.batch_size - len(decoder.running)
             joining = list(itertools.islice(waiting, free)) if 3 * free >= self.batch_size else []
-            for start in range(0, len(joining), _TOGETHER):
-                numbers, together = zip(*joining[start : start + _TOGETHER], strict=True)
+            for start in range(0, len(joining), PROMPTS):
+                numbers, together = zip(*joining[start : start + PROMPTS], strict=True)
                 new = [Row() for _ in numbers]
                 rows |= zip(numbers, new, strict=True)
                 decoder.add(new, together)

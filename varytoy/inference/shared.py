@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from varytoy.data.answer import Answer
-from varytoy.inference.batching import BatchingEngine, Row, RowDecoder, texts
+from varytoy.inference.batching import PROMPTS, BatchingEngine, Row, RowDecoder, texts
 from varytoy.inference.engine import Engine, Request
 from varytoy.inference.generate import PAUSE
 
@@ -107,8 +107,8 @@ class SharedEngine:
                 decoder, ended = self._decoder, self._decoder.ended
                 joining = self._next(self.engine.batch_size - len(decoder.running))
             try:
-                for call, row, request in joining:
-                    self._add(decoder, call, row, request)
+                for start in range(0, len(joining), PROMPTS):
+                    self._add(decoder, joining[start : start + PROMPTS])
                 if decoder.running and not joining:
                     decoder.step()
                 decoder.leave()
@@ -133,12 +133,16 @@ class SharedEngine:
             found += [(call, *call.waiting.pop(0)) for call in calls[: free - len(found) if self.fair else 1]]
         return found
 
-    def _add(self, decoder: RowDecoder, call: _Call, row: Row, request: Request) -> None:
+    def _add(self, decoder: RowDecoder, joining: list[tuple[_Call, Row, Request]]) -> None:
         try:
-            decoder.add([row], [request])
-        except ValueError as error:  # of this request
+            decoder.add([row for _, row, _ in joining], [request for _, _, request in joining])
+        except ValueError as error:  # of one of them
+            if len(joining) > 1:
+                for each in joining:
+                    self._add(decoder, [each])
+                return
             with self._change:
-                self._fail(error, [call])
+                self._fail(error, [joining[0][0]])
 
     def _fail(self, error: Exception, calls: list[_Call]) -> None:
         for call in calls:
