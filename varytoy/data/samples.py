@@ -15,6 +15,7 @@ used). LLaVA's ``conversations`` is converted on reading.
 """
 
 import errno
+import functools
 import json
 import math
 import os
@@ -213,7 +214,8 @@ def _paths(names: object, key: str, folder: Path, where: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise SampleError(f"{where}: '{key}' must be a list of paths")
     for name in names:
-        _check_inside(name, folder, where)
+        if fault := _fault(name, folder):
+            raise SampleError(f"{where}: {fault}")
     return names
 
 
@@ -236,20 +238,21 @@ def _messages(messages: object, where: str) -> list[dict[str, str]]:
     return messages
 
 
-def _check_inside(name: str, folder: Path, where: str) -> None:
+@functools.lru_cache(8)  # samples about one image follow each other
+def _fault(name: str, folder: Path) -> str:
+    """What is wrong with the path of an image; empty if nothing is, or if there is no such file, which is reported when
+    the image is opened."""
     try:
         base, path = folder.resolve(), folder / name
         if Path(name).is_absolute() or not path.resolve().is_relative_to(base):
-            raise SampleError(f"{where}: the image path {name!r} leaves the sample folder; keep images inside it")
+            return f"the image path {name!r} leaves the sample folder; keep images inside it"
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise SampleError(f"{where}: the image path {name!r} does not lead to a file; give the path of an image")
-    except SampleError:
-        raise
+            return f"the image path {name!r} does not lead to a file; give the path of an image"
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: pathlib, for a symlink loop
-        if getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR):
-            return  # reported when the image is opened
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise SampleError(f"{where}: the image path {name[:80]!r} cannot be used ({reason}); give another") from error
+        if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
+            reason = getattr(error, "strerror", None) or first_line(error)
+            return f"the image path {name[:80]!r} cannot be used ({reason}); give another"
+    return ""
 
 
 def _box(entry: Any, where: str) -> Box:
