@@ -1,16 +1,24 @@
 """Drafts: whatever they hold, the answer is the decoder's own; a good one saves passes."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import tiny_config, tiny_model
+from PIL import Image
 from test_shared_engine import asks
 
+from train.data.item import Item
+from train.objectives import OBJECTIVES
+from train.objectives.base import State
 from varytoy.bench import pages
+from varytoy.data.sample import Annotations, Sample
 from varytoy.inference import batching
 from varytoy.inference.batching import BatchingEngine, Row, RowDecoder
-from varytoy.inference.drafts import go_on
+from varytoy.inference.drafts import draft, go_on, read_letters
 from varytoy.inference.reader import Reader
+from varytoy.models.letters import LetterHead
 from varytoy.processing.processor import VaryProcessor
 
 PLACES = frozenset(range(90, 100))
@@ -88,3 +96,42 @@ def test_the_embedded_model_drafts_pages(monkeypatch):
     reader.engine.drafts, reader.engine.passes = False, 0
     assert [answer.text for answer in reader.engine.generate(requests)] == [answer.text for answer in drafted]
     assert passes < 0.5 * reader.engine.passes and batching.DRAFTED > 1
+
+
+def test_the_head_learns_what_it_drafts():
+    """Two lines of letters with their places, over features that tell each cell from the others."""
+    letters, step = "ab cd\nefg", 24
+    processor = VaryProcessor.preset("nano")
+    points = [
+        (20 + step * x, 8 + 24 * y)
+        for y, line in enumerate(letters.split("\n"))
+        for x, c in enumerate(line)
+        if c != " "
+    ]
+    annotations = Annotations("abcdefg", [side for point in points for side in point])
+    turns = [{"role": "user", "content": "<image>\nRead."}, {"role": "assistant", "content": letters}]
+    sample = Sample(turns, ["a.png"], task="ocr", annotations=annotations)
+    image = Image.new("RGB", (160, 48), "white")
+    plan = processor.image_processor.plan(image.size, "text")
+    torch.manual_seed(0)
+    model = SimpleNamespace(letters=LetterHead(64, "abcdefgh"), config=SimpleNamespace(letters="abcdefgh"))
+    objective = OBJECTIVES["drafts"](OBJECTIVES["drafts"].Settings(weight=1.0))
+    objective.setup(model, ())
+    item = Item(sample, [image], [plan], turns)
+    targets = objective.targets([item], {"pixel_values": torch.zeros(1, 3, plan.scaled[1], plan.scaled[0])}, processor)
+    assert int((targets["drafts.symbols"] > 0).sum()) == 7 and int((targets["drafts.begins"] == 1).sum()) == 3
+    features = torch.randn(1, plan.grid.rows, plan.grid.columns, 64)
+    state = State(torch.empty(0), {"vocabulary": features}, targets=targets)
+    optimizer = torch.optim.Adam(model.letters.parameters(), 0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective.losses(model, None, state)["drafts"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        lines = read_letters(model.letters, features[0])
+        written = processor.decode_text(draft(processor, model.letters, features[0]))
+    assert ["".join(each[0] for each in line) for line in lines] == ["abcd", "efg"] and written == letters
+    scale = plan.scaled[0] / plan.size[0]
+    across = processor.image_processor.stride[1]
+    found = [x * across / scale for line in lines for _, _, x, _ in line]
+    assert all(abs(x - point[0]) <= 4 for x, point in zip(found, points, strict=True))
