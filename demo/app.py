@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 
 from demo.measured import measured  # noqa: E402
 from demo.pictures import examples  # noqa: E402
+from varytoy.data.documents import Limits, isolate_pdfs  # noqa: E402
 from varytoy.inference.reader import ModelError, Reader  # noqa: E402
 from varytoy.options import device_options  # noqa: E402
 from varytoy.tasks import TASKS  # noqa: E402
@@ -46,6 +47,7 @@ def main(words: list[str] | None = None) -> int:
     except ModelError as error:
         print(error, file=sys.stderr)
         return 2
+    isolate_pdfs(Limits())
     with tempfile.TemporaryDirectory() as folder:
         tasks = [task for task in TASKS if task in (reader.processor.prompts or TASKS)]
         demo = Demo(reader, examples(Path(folder)), measured(chosen.model), tasks)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from varytoy.data import documents
+from varytoy.data import documents, pdfium
 from varytoy.data.documents import DocumentError, open_pages
 from varytoy.data.pictures import PasswordError
 
@@ -194,7 +194,7 @@ def test_pdf_pages_come_in_the_wanted_order_and_without_text_layer_as_none():
 
 
 def test_huge_pdf_page_is_rendered_smaller(monkeypatch):
-    monkeypatch.setattr(documents, "PDF_PIXELS", 250_000)
+    monkeypatch.setattr(pdfium, "PDF_PIXELS", 250_000)
     image = only(make_pdf("x", box=(14_400, 14_400)), dpi=300).image
     assert 200_000 < image.width * image.height <= 250_000
 

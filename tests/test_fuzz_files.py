@@ -21,7 +21,7 @@ from mutations import mutated_bytes
 from PIL import Image
 from test_documents import encoded, make_pdf, png_header
 
-from varytoy.data import documents
+from varytoy.data import documents, pdfium
 from varytoy.data.documents import DocumentError, open_pages
 from varytoy.data.sample import SampleError, image_size, open_image
 from varytoy.processing import messages
@@ -211,7 +211,7 @@ SIDES = st.floats(-1e9, 1e9) | st.sampled_from((0.0, 1e-30, 1.0, 14400.0, 1e38, 
 )
 @example((1e9, 1e9), b"")
 def test_a_pdf_page_of_any_size_is_drawn_small_or_refused(path, box, extra):
-    with mock.patch.object(documents, "PDF_PIXELS", 10**6):
+    with mock.patch.object(pdfium, "PDF_PIXELS", 10**6):
         sentences(make_pdf("a", box=box, page=extra), path)
 
 

@@ -9,26 +9,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from varytoy.data.pdfium import IsolatedPdf, Limits, Pdf, PdfError
 from varytoy.data.pictures import DocumentError, PasswordError, check_size, open_picture, to_rgb
 from varytoy.errors import first_line
 
-__all__ = ["PDF_LOCK", "DocumentError", "Page", "PasswordError", "Source", "open_pages", "open_pdf", "to_rgb"]
+__all__ = [
+    "DocumentError", "Limits", "Page", "PasswordError", "Source", "isolate_pdfs", "open_pages", "open_pdf", "to_rgb",
+]  # fmt: skip
 
-PDF_PIXELS = 40_000_000
-"""Larger pages are rendered at a lower resolution; A0 at 150 dpi has 35 million pixels."""
 MAX_BYTES = 2**30
 MAX_PAGES = 10_000
 """Of a document, unless they are named. A small file can claim a million; a TIFF's are found one after another."""
-SMALL_PAGE = 300
-"""Pages whose longer side has fewer points (cards, labels, or pages with /UserUnit, which pdfium ignores) are rendered
-as large as an A4 page."""
-A4_LENGTH = 842
 _IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")
 """First bytes of images, whose comments may contain a PDF header."""
 Source = str | Path | bytes | Image.Image
 
-PDF_LOCK = threading.RLock()
-"""Hold it in every call of pdfium, which is not thread-safe, not even across documents."""
+_limits: Limits | None = None
 
 
 @dataclass
@@ -71,7 +67,7 @@ def open_pages(
     """The pages of an image, a multi-frame TIFF or a PDF, given as a path, the file's bytes or a PIL image.
 
     ``pages``: 1-based numbers in the desired order, None for all. ``dpi``: resolution of PDF pages, lower where a page
-    would exceed ``PDF_PIXELS``, higher where it is smaller than ``SMALL_PAGE``. ``password``: of a protected PDF.
+    would exceed ``pdfium.PDF_PIXELS``, higher where it is small. ``password``: of a protected PDF.
     Raises DocumentError for problems of the whole file; a problem of one page is raised by its ``image``.
     """
     numbers = None if pages is None else list(pages)
@@ -86,11 +82,14 @@ def open_pages(
 
 
 def open_pdf(source: Source, password: str | None = None):
-    """A pypdfium2 ``PdfDocument``; None for an image. Hold ``PDF_LOCK`` while you use it. Raises DocumentError."""
+    """A pypdfium2 ``PdfDocument``; None for an image. Hold ``pdfium.PDF_LOCK`` in all calls. Raises DocumentError."""
     if isinstance(source, Image.Image):
         return None
     data, name = _bytes_of(source)
-    return _Pdf(data, name, password).release() if _is_pdf(data) else None
+    try:
+        return Pdf(data, name, password).release() if _is_pdf(data) else None
+    except PdfError as error:
+        raise (PasswordError if error.protected else DocumentError)(error.sentence) from None
 
 
 def _is_pdf(data: bytes) -> bool:
@@ -193,80 +192,22 @@ def _frame(image: Image.Image, number: int, count: int, name: str) -> Image.Imag
 # ---- PDFs -----------------------------------------------------------------------------------------------------------
 
 
-class _Pdf:
-    """An open PDF; every call into pdfium holds the lock."""
-
-    def __init__(self, data: bytes, name: str, password: str | None):
-        import pypdfium2
-
-        self.name = name
-        self._error = pypdfium2.PdfiumError
-        with PDF_LOCK:
-            try:
-                self._document = pypdfium2.PdfDocument(data, password)
-                self._document.init_forms()  # before any page, else the values of form fields are not drawn
-                self.count = len(self._document)
-            except pypdfium2.PdfiumError as error:
-                if "password" in str(error).lower():
-                    if password:
-                        raise PasswordError(f"{name}: the password is wrong.") from None
-                    raise PasswordError(f"{name} is protected by a password, which is needed to read it.") from None
-                raise DocumentError(f"{name} is a broken PDF and cannot be opened.") from None
-        if self.count == 0:
-            raise DocumentError(f"{name} is a PDF without pages.")
-
-    def __del__(self):  # else its finalizer closes it, without the lock
-        with PDF_LOCK:
-            if getattr(self, "_document", None) is not None:
-                self._document.close()
-
-    def release(self):
-        """The document, which is then the caller's to close."""
-        document, self._document = self._document, None
-        return document
-
-    def render(self, number: int, dpi: float) -> Image.Image:
-        """RGB, at most ``PDF_PIXELS``."""
-        name = f"Page {number} of {self.name}"
-        with PDF_LOCK:
-            try:
-                page = self._document[number - 1]
-            except (self._error, IndexError):
-                raise DocumentError(f"{name} is broken and cannot be shown.") from None
-            try:
-                width, height = page.get_size()  # points of 1/72 inch
-                if not width * height > 0:
-                    raise DocumentError(f"{name} has no size ({width:.1f} x {height:.1f} points).")
-                longer, shorter = max(width, height), min(width, height)
-                scale = dpi / 72 * (A4_LENGTH / longer if longer < SMALL_PAGE else 1)
-                scale = min(scale, (PDF_PIXELS / (width * height)) ** 0.5 * 0.999)
-                scale = min(scale, 30_000 / longer)  # pdfium's bitmaps are limited to about this
-                if scale * shorter < 1:
-                    raise DocumentError(f"{name} is {width:.0f} x {height:.0f} points, too narrow to be shown.")
-                return page.render(scale=scale).to_pil().convert("RGB")
-            except (self._error, MemoryError, RuntimeError):
-                raise DocumentError(f"{name} is broken and cannot be shown.") from None
-            finally:
-                page.close()
-
-    def text(self, number: int) -> str | None:
-        """The text layer with "\\n" between lines; None if there is none or it cannot be read."""
-        with PDF_LOCK:
-            try:
-                page = self._document[number - 1]
-                layer = page.get_textpage()
-                text = layer.get_text_bounded()
-                layer.close()
-                page.close()
-            except (self._error, IndexError):
-                return None
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-        return text if text.strip() else None
+def isolate_pdfs(limits: Limits | None) -> None:
+    """From now on open each PDF in a process of its own, with limits, because a small file can take minutes and all
+    memory. For programs that read files of others; it takes a fifth of a second a document. None: no longer."""
+    global _limits
+    _limits = limits
 
 
 def _pdf_pages(data: bytes, name: str, requested: list[int] | None, dpi: float, password: str | None) -> Iterator[Page]:
-    document = _Pdf(data, name, password)
+    def told(read: Callable, *words):
+        try:
+            return read(*words)
+        except PdfError as error:
+            raise (PasswordError if error.protected else DocumentError)(error.sentence) from None
+
+    document = told(Pdf, data, name, password) if _limits is None else told(IsolatedPdf, data, name, password, _limits)
     return (
-        Page(number, document.count, lambda n=number: document.render(n, dpi), lambda n=number: document.text(n))
+        Page(number, document.count, lambda n=number: told(document.render, n, dpi), lambda n=number: document.text(n))
         for number in _numbers(requested, document.count, name)
     )

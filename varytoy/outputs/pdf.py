@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from varytoy.data.documents import PDF_LOCK, Source, open_pages, open_pdf
+from varytoy.data.documents import Source, open_pages, open_pdf
+from varytoy.data.pdfium import PDF_LOCK
 from varytoy.outputs.records import Record, lines_of
 
 _DPI, _QUALITY = 150, 90

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from varytoy.data.documents import Limits, isolate_pdfs
 from varytoy.extras import require
 from varytoy.inference.reader import Reader
 
@@ -27,6 +28,7 @@ def serve(options: argparse.Namespace) -> int:
         allow_urls=options.allow_urls,
         max_tokens=options.max_new_tokens,
     )
+    isolate_pdfs(Limits())
     reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize).shared()
     _ = reader.picture_engine  # loaded before the first request
     print(f"{reader.name} at http://{options.host}:{options.port}/v1", file=sys.stderr, flush=True)

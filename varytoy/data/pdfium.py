@@ -1,0 +1,230 @@
+"""PDFs by pdfium: in this process, or each in a process of its own, with limits on time and memory.
+
+This file is also the program of such a process. It imports nothing of ours, so that it starts in a fifth of a second.
+"""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+PDF_PIXELS = 40_000_000
+"""Larger pages are rendered at a lower resolution; A0 at 150 dpi has 35 million pixels."""
+SMALL_PAGE = 300
+"""Pages whose longer side has fewer points (cards, labels, or pages with /UserUnit, which pdfium ignores) are rendered
+as large as an A4 page."""
+A4_LENGTH = 842
+
+PDF_LOCK = threading.RLock()
+"""Hold it in every call of pdfium, which is not thread-safe, not even across documents."""
+
+
+class PdfError(Exception):
+    """A sentence for the user; ``protected``: a password is missing or wrong."""
+
+    def __init__(self, sentence: str, protected: bool = False):
+        super().__init__(sentence, protected)
+        self.sentence, self.protected = sentence, protected
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``seconds`` to open a document or to show a page; bytes of ``memory`` of the process."""
+
+    seconds: float = 30.0
+    memory: int = 3 * 2**30
+
+
+class Pdf:
+    """An open PDF of ``count`` pages; every call into pdfium holds the lock. Its methods raise PdfError."""
+
+    def __init__(self, data: bytes, name: str, password: str | None):
+        import pypdfium2
+
+        self.name = name
+        self._error = pypdfium2.PdfiumError
+        with PDF_LOCK:
+            try:
+                self._document = pypdfium2.PdfDocument(data, password)
+                self._document.init_forms()  # before any page, else the values of form fields are not drawn
+                self.count = len(self._document)
+            except pypdfium2.PdfiumError as error:
+                if "password" in str(error).lower():
+                    if password:
+                        raise PdfError(f"{name}: the password is wrong.", True) from None
+                    raise PdfError(f"{name} is protected by a password, which is needed to read it.", True) from None
+                raise PdfError(f"{name} is a broken PDF and cannot be opened.") from None
+        if self.count == 0:
+            raise PdfError(f"{name} is a PDF without pages.")
+
+    def __del__(self):  # else its finalizer closes it, without the lock
+        with PDF_LOCK:
+            if getattr(self, "_document", None) is not None:
+                self._document.close()
+
+    def release(self):
+        """The document, which is then the caller's to close."""
+        document, self._document = self._document, None
+        return document
+
+    def render(self, number: int, dpi: float) -> Image.Image:
+        """RGB, at most ``PDF_PIXELS``."""
+        name = f"Page {number} of {self.name}"
+        with PDF_LOCK:
+            try:
+                page = self._document[number - 1]
+            except (self._error, IndexError):
+                raise PdfError(f"{name} is broken and cannot be shown.") from None
+            try:
+                width, height = page.get_size()  # points of 1/72 inch
+                if not width * height > 0:
+                    raise PdfError(f"{name} has no size ({width:.1f} x {height:.1f} points).")
+                longer, shorter = max(width, height), min(width, height)
+                scale = dpi / 72 * (A4_LENGTH / longer if longer < SMALL_PAGE else 1)
+                scale = min(scale, (PDF_PIXELS / (width * height)) ** 0.5 * 0.999)
+                scale = min(scale, 30_000 / longer)  # pdfium's bitmaps are limited to about this
+                if scale * shorter < 1:
+                    raise PdfError(f"{name} is {width:.0f} x {height:.0f} points, too narrow to be shown.")
+                return page.render(scale=scale).to_pil().convert("RGB")
+            except (self._error, MemoryError, RuntimeError):
+                raise PdfError(f"{name} is broken and cannot be shown.") from None
+            finally:
+                page.close()
+
+    def text(self, number: int) -> str | None:
+        """The text layer with "\\n" between lines; None if there is none or it cannot be read."""
+        with PDF_LOCK:
+            try:
+                page = self._document[number - 1]
+                layer = page.get_textpage()
+                text = layer.get_text_bounded()
+                layer.close()
+                page.close()
+            except (self._error, IndexError):
+                return None
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return text if text.strip() else None
+
+
+class IsolatedPdf:
+    """A PDF in a process of its own, with the methods of ``Pdf``. What takes too long or too much memory ends that
+    process and is a PdfError; the next page gets a new one."""
+
+    def __init__(self, data: bytes, name: str, password: str | None, limits: Limits):
+        self.name, self.limits = name, limits
+        self._document = (data, name, password)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self.count = self._ask(name, "count")
+
+    def __del__(self):
+        self._end()
+
+    def render(self, number: int, dpi: float) -> Image.Image:
+        size, pixels = self._ask(f"Page {number} of {self.name}", "render", number, dpi)
+        return Image.frombytes("RGB", size, pixels)
+
+    def text(self, number: int) -> str | None:
+        try:
+            return self._ask(f"Page {number} of {self.name}", "text", number)
+        except PdfError:
+            return None
+
+    def _ask(self, what: str, *words: Any) -> Any:
+        """The process's answer. Raises what it raises, and PdfError, with ``what`` in it, where it is ended."""
+        with self._lock:
+            answer: list[Any] = []
+            work = threading.Thread(target=lambda: answer.append(self._exchange(words)), daemon=True)
+            work.start()
+            work.join(self.limits.seconds)
+            late = work.is_alive()
+            if late or answer[0] is None:
+                self._end()
+                work.join()
+                reason = f"more than {self.limits.seconds:.0f} s" if late else "too much memory"
+                raise PdfError(f"{what} takes {reason} to be shown; send it as a picture.")
+        found, *error = answer[0]
+        if error:
+            raise PdfError(*error)
+        return found
+
+    def _exchange(self, words: tuple) -> Any:
+        """A tuple of the answer, and of a PdfError's arguments if there is one; None where the process has ended."""
+        try:
+            if self._process is None:
+                program = [sys.executable, os.path.abspath(__file__), str(self.limits.memory)]
+                self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                assert self._process.stdin is not None
+                _send(self._process.stdin, self._document)
+            assert self._process.stdin is not None and self._process.stdout is not None
+            _send(self._process.stdin, words)
+            return _receive(self._process.stdout)
+        except (OSError, ValueError, EOFError):  # it has ended, or was
+            return None
+
+    def _end(self) -> None:
+        process, self._process = getattr(self, "_process", None), None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                try:
+                    stream.close()
+                except OSError:  # what was not yet written cannot be
+                    pass
+
+
+def _send(stream: BinaryIO, message: object) -> None:
+    data = pickle.dumps(message)
+    stream.write(struct.pack("<Q", len(data)) + data)
+    stream.flush()
+
+
+def _receive(stream: BinaryIO) -> Any:
+    """Raises EOFError where the stream has ended."""
+    head = stream.read(8)
+    if len(head) < 8:
+        raise EOFError
+    data = stream.read(*struct.unpack("<Q", head))
+    return pickle.loads(data)  # from our own process
+
+
+def _serve(memory: int) -> None:
+    """Answer requests on standard input until it ends: first (data, name, password), then (method, arguments...)."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    except (ImportError, OSError, ValueError):  # Windows, or a lower limit that is there
+        pass
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print
+    document, fault = None, None
+    try:
+        document = Pdf(*_receive(requests))
+    except PdfError as error:
+        fault = error
+    while True:
+        try:
+            method, *words = _receive(requests)
+        except EOFError:
+            return
+        try:
+            if document is None:
+                raise fault or EOFError
+            found = document.count if method == "count" else getattr(document, method)(*words)
+            if method == "render":
+                found = (found.size, found.tobytes())
+            _send(answers, (found,))
+        except PdfError as error:
+            _send(answers, (None, error.sentence, error.protected))
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))
