@@ -12,7 +12,8 @@ from PIL import Image
 from test_documents import make_pdf
 from test_read import picture, program
 
-from varytoy import bench, cli
+from varytoy import cli
+from varytoy.bench import pages as drawn
 from varytoy.inference.reader import Reader
 from varytoy.outputs import FORMATS
 
@@ -29,7 +30,7 @@ def reader():
 def written(reader, tmp_path_factory):
     """A page, and the same turned, in each format; format -> (bytes of the one, of the other)."""
     folder = tmp_path_factory.mktemp("written")
-    page = bench.page(4, seed=3)
+    page = drawn.page(4, seed=3)
     page.save(folder / "page.png", dpi=(100, 100))
     page.rotate(90, expand=True).save(folder / "turned.png")
     names = [folder / "page.png", folder / "turned.png"]
@@ -45,7 +46,7 @@ def written(reader, tmp_path_factory):
 
 def test_words_stand_where_they_are_printed(written):
     """One word a run of ink between word spaces: drawn black on white, so its box holds ink and its edges touch it."""
-    page = bench.page(4, seed=3).convert("L")
+    page = drawn.page(4, seed=3).convert("L")
     record = json.loads(written["jsonl"][0])
     words = [word for block in record["blocks"] for line in block["lines"] for word in line["words"]]
     assert " ".join(word["text"] for word in words) == re.sub(r"\s+", " ", record["text"])
@@ -95,7 +96,7 @@ def test_a_searchable_pdf_has_each_word_in_its_place(written, number):
         height = page.get_height()
         assert word["text"] in text.get_text_bounded(x0 - 1, height - y1 - 1, x1 + 1, height - y0 + 1)
     shown = page.render(scale=1 / scale).to_pil().convert("L")
-    image = bench.page(4, seed=3).convert("L").rotate(90 * number, expand=True)
+    image = drawn.page(4, seed=3).convert("L").rotate(90 * number, expand=True)
     difference = sum(abs(a - b) for a, b in zip(shown.resize(image.size).getdata(), image.getdata(), strict=True))
     assert difference < 8 * image.width * image.height  # the page as it was: the text is invisible
 
@@ -103,7 +104,7 @@ def test_a_searchable_pdf_has_each_word_in_its_place(written, number):
 def test_a_pdf_keeps_its_pages_and_the_text_it_has(reader, tmp_path, capsys):
     """One page with text, one scanned, turned by the PDF; the scan gets the text."""
     scan = tmp_path / "scan.pdf"
-    bench.page(2, seed=5).rotate(90, expand=True).save(scan, resolution=100)
+    drawn.page(2, seed=5).rotate(90, expand=True).save(scan, resolution=100)
     document = pypdfium2.PdfDocument(make_pdf("Printed words"))
     document.import_pages(pypdfium2.PdfDocument(scan.read_bytes()))
     document[1].set_rotation(90)
@@ -113,7 +114,7 @@ def test_a_pdf_keeps_its_pages_and_the_text_it_has(reader, tmp_path, capsys):
     assert "page 1: it has text of its own" in capsys.readouterr().err
     first, second = pypdfium2.PdfDocument((out / "both.pdf.pdf").read_bytes())
     assert first.get_textpage().get_text_bounded() == "Printed words"
-    expected = reader.ocr(bench.page(2, seed=5)).text.split()
+    expected = reader.ocr(drawn.page(2, seed=5)).text.split()
     words = second.get_textpage().get_text_bounded().split()
     assert len(set(words) & set(expected)) > 0.9 * len(set(expected))
     assert cli.main(["read", str(tmp_path / "both.pdf"), "--page", "2", "--format", "pdf", "--out", str(out)]) == 2
@@ -157,7 +158,7 @@ def test_many_sources_of_any_kind_are_answered_in_order(reader, tmp_path):
         picture(tmp_path / f"in/{name}.png", text)
     (tmp_path / "two.pdf").write_bytes(make_pdf("third words", "fourth words"))
     (tmp_path / "bad.png").write_bytes(b"not an image")
-    image = bench.page(2, seed=5)
+    image = drawn.page(2, seed=5)
     sources = [tmp_path / "in", str(tmp_path / "two.pdf"), tmp_path / "bad.png", image]
     pages = list(reader.read_many(sources, "ocr", out=tmp_path / "out", output="hocr"))
     assert [page.item.name.rpartition("/")[2] for page in pages] == [
@@ -179,12 +180,12 @@ def test_many_sources_of_any_kind_are_answered_in_order(reader, tmp_path):
 def test_photographs_among_pages_are_described(reader, tmp_path):
     from conftest import photograph
 
-    pages = list(reader.read_many([photograph(), bench.page(1)]))
+    pages = list(reader.read_many([photograph(), drawn.page(1)]))
     assert [page.task for page in pages] == ["caption", "ocr"]
 
 
 def test_what_a_killed_program_has_read_is_kept(tmp_path, capsys):
-    pages = [bench.page(2, seed=number) for number in range(6)]
+    pages = [drawn.page(2, seed=number) for number in range(6)]
     pages[0].save(tmp_path / "six.pdf", save_all=True, append_images=pages[1:], resolution=100)
     words = ["read", tmp_path / "six.pdf", "--out", tmp_path / "out", "--json", "--together", 2]
     journal = tmp_path / "out/six.pdf.jsonl.part"

@@ -3,8 +3,8 @@
 This file is also the program of such a process. It imports nothing of ours, so that it starts in a fifth of a second.
 """
 
+import json
 import os
-import pickle
 import struct
 import subprocess
 import sys
@@ -118,28 +118,28 @@ class IsolatedPdf:
 
     def __init__(self, data: bytes, name: str, password: str | None, limits: Limits):
         self.name, self.limits = name, limits
-        self._document = (data, name, password)
+        self._data, self._password = data, password
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
-        self.count = self._ask(name, "count")
+        self.count = self._ask(name, "count")[0]
 
     def __del__(self):
         self._end()
 
     def render(self, number: int, dpi: float) -> Image.Image:
         size, pixels = self._ask(f"Page {number} of {self.name}", "render", number, dpi)
-        return Image.frombytes("RGB", size, pixels)
+        return Image.frombytes("RGB", tuple(size), pixels)
 
     def text(self, number: int) -> str | None:
         try:
-            return self._ask(f"Page {number} of {self.name}", "text", number)
+            return self._ask(f"Page {number} of {self.name}", "text", number)[0]
         except PdfError:
             return None
 
-    def _ask(self, what: str, *words: Any) -> Any:
+    def _ask(self, what: str, *words: Any) -> tuple[Any, bytes]:
         """The process's answer. Raises what it raises, and PdfError, with ``what`` in it, where it is ended."""
         with self._lock:
-            answer: list[Any] = []
+            answer: list[tuple[list, bytes] | None] = []
             work = threading.Thread(target=lambda: answer.append(self._exchange(words)), daemon=True)
             work.start()
             work.join(self.limits.seconds)
@@ -149,21 +149,21 @@ class IsolatedPdf:
                 work.join()
                 reason = f"more than {self.limits.seconds:.0f} s" if late else "too much memory"
                 raise PdfError(f"{what} takes {reason} to be shown; send it as a picture.")
-        found, *error = answer[0]
+        (found, *error), data = answer[0]
         if error:
             raise PdfError(*error)
-        return found
+        return found, data
 
-    def _exchange(self, words: tuple) -> Any:
-        """A tuple of the answer, and of a PdfError's arguments if there is one; None where the process has ended."""
+    def _exchange(self, words: tuple) -> tuple[list, bytes] | None:
+        """The answer and a PdfError's arguments if there is one, and data; None where the process has ended."""
         try:
             if self._process is None:
                 program = [sys.executable, os.path.abspath(__file__), str(self.limits.memory)]
                 self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 assert self._process.stdin is not None
-                _send(self._process.stdin, self._document)
+                _send(self._process.stdin, [self.name, self._password], self._data)
             assert self._process.stdin is not None and self._process.stdout is not None
-            _send(self._process.stdin, words)
+            _send(self._process.stdin, list(words))
             return _receive(self._process.stdout)
         except (OSError, ValueError, EOFError):  # it has ended, or was
             return None
@@ -180,23 +180,23 @@ class IsolatedPdf:
                     pass
 
 
-def _send(stream: BinaryIO, message: object) -> None:
-    data = pickle.dumps(message)
-    stream.write(struct.pack("<Q", len(data)) + data)
+def _send(stream: BinaryIO, head: list, data: bytes = b"") -> None:
+    written = json.dumps(head).encode()
+    stream.write(struct.pack("<QQ", len(written), len(data)) + written + data)
     stream.flush()
 
 
-def _receive(stream: BinaryIO) -> Any:
+def _receive(stream: BinaryIO) -> tuple[list, bytes]:
     """Raises EOFError where the stream has ended."""
-    head = stream.read(8)
-    if len(head) < 8:
+    sizes = stream.read(16)
+    if len(sizes) < 16:
         raise EOFError
-    data = stream.read(*struct.unpack("<Q", head))
-    return pickle.loads(data)  # from our own process
+    head, data = (stream.read(size) for size in struct.unpack("<QQ", sizes))
+    return json.loads(head), data
 
 
 def _serve(memory: int) -> None:
-    """Answer requests on standard input until it ends: first (data, name, password), then (method, arguments...)."""
+    """Answer requests on standard input until it ends: first [name, password] and the file, then [method, ...]."""
     try:
         import resource
 
@@ -205,25 +205,27 @@ def _serve(memory: int) -> None:
         pass
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print
-    document, fault = None, None
+    document, fault = None, PdfError("")
+    (name, password), data = _receive(requests)
     try:
-        document = Pdf(*_receive(requests))
+        document = Pdf(data, name, password)
     except PdfError as error:
         fault = error
     while True:
         try:
-            method, *words = _receive(requests)
+            (method, *words), _ = _receive(requests)
         except EOFError:
             return
         try:
             if document is None:
-                raise fault or EOFError
-            found = document.count if method == "count" else getattr(document, method)(*words)
+                raise fault
             if method == "render":
-                found = (found.size, found.tobytes())
-            _send(answers, (found,))
+                image = document.render(*words)
+                _send(answers, [image.size], image.tobytes())
+            else:
+                _send(answers, [document.count if method == "count" else document.text(*words)])
         except PdfError as error:
-            _send(answers, (None, error.sentence, error.protected))
+            _send(answers, [None, error.sentence, error.protected])
 
 
 if __name__ == "__main__":
