@@ -18,8 +18,8 @@ from varytoy.inference.decoder_step import decoder_step
 from varytoy.inference.rows import RowLayer, encode_prompts
 from varytoy.models.vary import VaryForConditionalGeneration
 
-_SHORTEST = 512
-"""Places of a new cache; when an answer needs more, twice as many."""
+_STEP = 512
+"""Places that a cache grows by: few sizes, so that few graphs are captured, and little memory that is not used."""
 
 
 class SlotLayer(DynamicLayer):
@@ -64,7 +64,7 @@ class SlotBatch:
         scores, features, cache, mask = encode_prompts(self.model, inputs)
         lengths = mask.sum(-1).tolist()
         layers: list[RowLayer] = cache.layers  # type: ignore[assignment]
-        self._make_room(layers, max(lengths) + 1)
+        self._make_room(layers, len(self.lengths) + len(lengths), max(lengths) + 1)
         for (keys, values), layer in zip(self._room, layers, strict=True):
             for row, length in enumerate(lengths):
                 slot = len(self.lengths) + row
@@ -78,7 +78,7 @@ class SlotBatch:
         padded = tokens.new_zeros(self._bucket(rows), _drafted(count))
         padded[:rows, :count] = tokens
         lengths = torch.tensor(self.lengths + [0] * (len(padded) - rows))
-        width = self._make_room((), max(self.lengths) + padded.shape[1])
+        width = self._make_room((), rows, max(self.lengths) + padded.shape[1])
         return self._scores(padded, lengths, width)[:rows, :count]
 
     def accept(self, counts: Sequence[int], of: int) -> None:
@@ -100,17 +100,18 @@ class SlotBatch:
         """Rows that are computed for so many: few numbers, so that few graphs are captured."""
         return min(1 << (rows - 1).bit_length(), self.slots)
 
-    def _make_room(self, layers: Sequence[RowLayer], places: int) -> int:
-        """Let the cache have so many places. Returns how many of them a step looks at."""
-        width = max(_SHORTEST, 1 << (places - 1).bit_length())
+    def _make_room(self, layers: Sequence[RowLayer], rows: int, places: int) -> int:
+        """Let the cache have so many rows and places. Returns how many places a step looks at."""
+        rows, width = self._bucket(rows), -(-places // _STEP) * _STEP
         if not self._room:
             for layer in layers:
-                shape = (self.slots, layer.keys.shape[1], width)
+                shape = (rows, layer.keys.shape[1], width)
                 self._room.append(tuple(each.new_zeros(*shape, each.shape[3]) for each in (layer.keys, layer.values)))
-        elif self._room[0][0].shape[2] < width:
+        have = self._room[0][0].shape
+        more = (0, 0, 0, max(width - have[2], 0), 0, 0, 0, max(rows - have[0], 0))
+        if any(more):
             self._graphs.clear()  # they write to the tensors that are replaced
-            for number, pair in enumerate(self._room):
-                self._room[number] = tuple(F.pad(each, (0, 0, 0, width - each.shape[2])) for each in pair)
+            self._room = [tuple(F.pad(each, more) for each in pair) for pair in self._room]
         return width
 
     def _scores(self, tokens: Tensor, lengths: Tensor, width: int) -> Tensor:
