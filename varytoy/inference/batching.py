@@ -116,7 +116,8 @@ class RowDecoder:
         ]
         scores = self.batch.step(torch.tensor(tokens))
         for place, row in enumerate(self.running):
-            scores[place, 0, list(row.banned)] = -torch.inf
+            if row.banned:
+                scores[place, 0, list(row.banned)] = -torch.inf
         kept = []
         for row, part, best in zip(self.running, drafts, _best(scores), strict=True):
             agreed = next((k for k, token in enumerate(part) if token != best[k][0]), len(part))

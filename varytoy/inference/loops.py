@@ -78,5 +78,6 @@ class NoRepeats(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores = scores.clone()
         for row, ids in enumerate(input_ids[:, self.start :].tolist()):
-            scores[row, list(self.once.banned(ids))] = -torch.inf
+            if banned := self.once.banned(ids):
+                scores[row, list(banned)] = -torch.inf
         return scores
