@@ -4,6 +4,11 @@ import copy
 import json
 import random
 
+from hypothesis import HealthCheck
+
+FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+"""Settings of all tests by hypothesis."""
+
 ODD = [
     *(None, True, False, -1, 0, 1, 2, 3, 7, 255, 10**5, 10**9, 10**30, -(10**12), 0.5, 1e-300, 1e308, -0.0),
     *(

@@ -6,6 +6,7 @@ import random
 import re
 import threading
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,6 +16,18 @@ from PIL.PngImagePlugin import PngInfo
 from varytoy.data import documents, pdfium
 from varytoy.data.documents import DocumentError, open_pages
 from varytoy.data.pictures import PasswordError
+
+
+def pdf_of(objects: Sequence[bytes], trailer: bytes = b"") -> bytes:
+    """A PDF of these objects, from number 1; the first is the catalogue."""
+    data, offsets = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    end = b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF" % (size, trailer, len(data))
+    return data + b"xref\n0 %d\n0000000000 65535 f \n" % size + table + end
 
 
 def make_pdf(*texts: str, box: tuple = (300, 200), trailer: bytes = b"", page: bytes = b"", more=(), catalog=b""):
@@ -33,14 +46,7 @@ def make_pdf(*texts: str, box: tuple = (300, 200), trailer: bytes = b"", page: b
         )
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawing), drawing))
     objects += more
-    data, offsets = b"%PDF-1.4\n", []
-    for number, content in enumerate(objects, 1):
-        offsets.append(len(data))
-        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
-    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    size = len(objects) + 1
-    data_end = b"trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF" % (size, trailer, len(data))
-    return data + b"xref\n0 %d\n0000000000 65535 f \n" % size + table + data_end
+    return pdf_of(objects, trailer)
 
 
 def encoded(picture: Image.Image, kind: str, **options) -> bytes:

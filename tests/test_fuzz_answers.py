@@ -13,8 +13,9 @@ from xml.etree import ElementTree
 import pypdfium2
 import pytest
 from conftest import FakeEngine, noise
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from mutations import FUZZ
 from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.data.answer import Answer, Region, Word
@@ -30,7 +31,6 @@ from varytoy.tasks import TASKS, find_prompt
 
 SECONDS = 10
 LONG = 20_000
-FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 # ---- strategies -----------------------------------------------------------------------------------------------------
 

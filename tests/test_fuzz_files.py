@@ -15,9 +15,9 @@ from unittest import mock
 import numpy as np
 import pytest
 from conftest import noise
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mutations import mutated_bytes
+from mutations import FUZZ, mutated_bytes
 from PIL import Image
 from test_documents import encoded, make_pdf, png_header
 
@@ -29,7 +29,6 @@ from varytoy.processing.images import VaryImageProcessor
 
 SECONDS = 5
 MEGABYTES = 400
-FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
 @contextlib.contextmanager

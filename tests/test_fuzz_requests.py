@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 from conftest import noise, tiny_config, tiny_model
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mutations import ODD
+from mutations import FUZZ, ODD
 from starlette.testclient import TestClient
 from test_documents import encoded, make_pdf
 
@@ -25,7 +25,6 @@ from varytoy.serving.fetch import FetchError, fetch
 
 SECONDS = 5
 JSON = {"Content-Type": "application/json"}
-FUZZ = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
 @functools.cache

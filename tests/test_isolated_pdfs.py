@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from test_documents import make_pdf
+from test_documents import make_pdf, pdf_of
 
 from varytoy.data.documents import DocumentError, Limits, PasswordError, isolate_pdfs, open_pages
 
@@ -15,19 +15,6 @@ def isolated():
     isolate_pdfs(None)
 
 
-def objects(*bodies: bytes) -> bytes:
-    """A PDF of these objects, from number 1; the first is the catalogue."""
-    data, places = b"%PDF-1.4\n", []
-    for number, body in enumerate(bodies, 1):
-        places.append(len(data))
-        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    size = len(bodies) + 1
-    return data + b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (
-        size, table, size, len(data)
-    )  # fmt: skip
-
-
 def bomb(levels: int) -> bytes:
     """Two pages: forms that each draw the next one twice, and an empty one."""
     forms = [
@@ -37,7 +24,7 @@ def bomb(levels: int) -> bytes:
     ]
     last = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Length 20>>\nstream\n0 0 m 9 9 l 5 5 l  S\nendstream"
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 400 500]%s>>"
-    return objects(
+    objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R 4 0 R]/Count 2>>",
         page % b"/Contents 5 0 R/Resources<</XObject<</F 6 0 R>>>>",
@@ -45,7 +32,8 @@ def bomb(levels: int) -> bytes:
         b"<</Length 5>>\nstream\n/F Do\nendstream",
         *forms,
         last,
-    )
+    ]
+    return pdf_of(objects)
 
 
 def test_pages_are_the_same(isolated):
