@@ -7,14 +7,13 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
 from demo import view
 from demo.line import MAX_TOKENS, Line, Waiting, stream
-from demo.session import sentence
+from demo.session import Job, sentence
 from varytoy.inference.many import PageAnswer
 from varytoy.tasks import Answer
 
@@ -24,17 +23,6 @@ CHOICES = {
     "Text": "text", "Markdown": "markdown", "Searchable PDF": "pdf", "HTML": "html", "hOCR": "hocr",
     "ALTO": "alto", "JSON lines": "jsonl",
 }  # fmt: skip
-
-
-@dataclass
-class Job:
-    """What a visitor has running; ``cancel`` stops it."""
-
-    cancel: threading.Event | None = None
-
-    def stop(self) -> None:
-        if self.cancel is not None:
-            self.cancel.set()
 
 
 class Documents:
@@ -58,18 +46,15 @@ class Documents:
             self.table = gr.HTML(elem_id="many-table")
             self.saved = gr.File(label="Read", elem_id="many-saved", visible=False, interactive=False)
 
-    def connect(self) -> None:
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    def connect(self, **quiet: str) -> None:
+        """Connect the events, with Gradio's options ``quiet``."""
         changed = [self.status, self.table, self.saved, self.run, self.stop]
-        self.run.click(
-            self.on_read, [self.job, self.files, self.output], changed, concurrency_limit=None, **quiet
-        )  # fmt: skip
+        self.run.click(self.on_read, [self.job, self.files, self.output], changed, concurrency_limit=None, **quiet)
         self.stop.click(lambda job: job.stop(), self.job, None, queue=False, **quiet)
 
     async def on_read(self, job: Job, paths: list[str] | None, output: str) -> AsyncIterator[dict]:
         """Read the files and show what was read so far, page by page."""
-        job.stop()
-        job.cancel = cancel = threading.Event()
+        cancel = job.begin()
         folder = Path(self.saved.GRADIO_CACHE) / secrets.token_hex(16)
         try:
             if not paths:
@@ -86,8 +71,8 @@ class Documents:
                     if isinstance(update, Waiting):
                         yield {self.status: view.waiting(update.place)}
                     elif isinstance(update, str):
-                        yield {self.status: view.working_on(update.partition("\n")[0]),
-                               self.table: update.partition("\n")[2]}  # fmt: skip
+                        progress, _, table = update.partition("\n")
+                        yield {self.status: view.working_on(progress), self.table: table}
                     elif isinstance(update, Answer):
                         yield await asyncio.to_thread(self._finished, update, folder)
         except Exception as error:  # a file or the model may raise anything: the visitor gets a sentence

@@ -53,7 +53,6 @@ class Demo:
             self._examples()
             self.documents = Documents(reader, self.line)
             self._connect()
-            self.documents.connect()
         self.page.preprocess_data = _in_a_sentence(self.page.preprocess_data)
 
     def _picture_side(self) -> None:
@@ -116,16 +115,9 @@ class Demo:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         left = [self.file, self.notice, self.picture, self.pager, self.number]
         right = [
-            self.answer,
-            self.blocks,
-            self.source,
-            self.status,
-            self.turns,
-            self.forget,
-            self.run,
-            self.stop,
-            self.prompt,
-        ]
+            self.answer, self.blocks, self.source, self.status,
+            self.turns, self.forget, self.run, self.stop, self.prompt,
+        ]  # fmt: skip
         everything = [*left, *right, self.task]
         answering = {
             "fn": self.on_run, "inputs": [self.session, self.task, self.prompt], "outputs": [*right, self.picture],
@@ -147,6 +139,7 @@ class Demo:
             chosen = button.click(functools.partial(self.on_example, example), self.session, everything, js=UPWARDS,
                                   **quiet)  # fmt: skip
             chosen.then(**answering)
+        self.documents.connect(**quiet)
 
     def on_file(self, session: Session, path: str | None) -> dict:
         """Show a file, with the task that suits it unless the visitor has chosen one."""

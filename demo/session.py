@@ -32,13 +32,29 @@ class Turn:
 
 
 @dataclass
-class Session:
+class Job:
+    """What a visitor has running; ``cancel``: event that stops it, or None."""
+
+    cancel: threading.Event | None = None
+
+    def begin(self) -> threading.Event:
+        """Start a new answer; a running one is stopped."""
+        self.stop()
+        self.cancel = threading.Event()
+        return self.cancel
+
+    def stop(self) -> None:
+        if self.cancel is not None:
+            self.cancel.set()
+
+
+@dataclass
+class Session(Job):
     """Attributes:
     name, data: of the file. Its pages are opened again when needed, so that a visitor needs no more memory than the
         file; the upload itself is deleted after a while.
     view: the page, at most ``SHOWN_SIDE`` pixels a side; None if there is none.
     size: (width, height) of the page in pixels.
-    cancel: event that stops the current answer, or None.
     marked: whether an answer's boxes are drawn on the shown image.
     outlined: whether the visitor looks at the blocks of text, which are drawn then.
     chosen: whether the visitor has chosen a task.
@@ -51,7 +67,6 @@ class Session:
     view: Image.Image | None = None
     size: tuple[int, int] = (0, 0)
     turns: list[Turn] = field(default_factory=list)
-    cancel: threading.Event | None = None
     marked: bool = False
     outlined: bool = False
     chosen: bool = False
@@ -105,37 +120,28 @@ class Session:
             image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         self.turns, self.cancel, self.marked = [], None, False
 
+    def _in_view(self, regions: Sequence[Region]) -> list[Region]:
+        assert self.view is not None
+        across, down = (view / full for view, full in zip(self.view.size, self.size, strict=True))
+        return [region.moved(lambda point: (point[0] * across, point[1] * down)) for region in regions]
+
     def drawn(self, turn: Turn) -> Image.Image:
         """The view with the answer's boxes on it."""
-        across, down = (view / full for view, full in zip(self.view.size, self.size, strict=True))
-        regions = [region.moved(lambda point: (point[0] * across, point[1] * down)) for region in turn.answer.regions]
-        return get_task(turn.task).draw(self.view, Answer(turn.answer.text, regions))
+        return get_task(turn.task).draw(self.view, Answer(turn.answer.text, self._in_view(turn.answer.regions)))
 
     def outlines(self, blocks: Sequence[Region]) -> Image.Image:
         """The view with blocks of text on it and their numbers, from 1."""
         assert self.view is not None
-        across, down = (view / full for view, full in zip(self.view.size, self.size, strict=True))
         image = self.view.copy()
         pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=max(12, image.height // 45))
-        for number, block in enumerate(blocks, 1):
-            corners = block.polygon or ((block.box[0], block.box[1]), (block.box[2], block.box[1]),
-                                        (block.box[2], block.box[3]), (block.box[0], block.box[3]))  # fmt: skip
-            points = [(x * across, y * down) for x, y in corners]
+        for number, block in enumerate(self._in_view(blocks), 1):
+            x1, y1, x2, y2 = block.box
+            points = block.polygon or ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
             pen.polygon(points, outline=BLUE, width=2)
             corner = (max(points[0][0], 2 * font.size), points[0][1] + font.size)  # beside the first line
             pen.rectangle(pen.textbbox(corner, str(number), font, anchor="rb"), BLUE, BLUE, 3)
             pen.text(corner, str(number), "white", font, anchor="rb")
         return image
-
-    def begin(self) -> threading.Event:
-        """Start a new answer; a running one is stopped."""
-        self.stop()
-        self.cancel = threading.Event()
-        return self.cancel
-
-    def stop(self) -> None:
-        if self.cancel is not None:
-            self.cancel.set()
 
     def messages(self, task: str) -> list[dict[str, str]]:
         """The last turns as messages, for the conversational tasks.

@@ -125,8 +125,7 @@ def pages(read: Sequence[PageAnswer]) -> str:
         sure = f"{answer.confidence:.0%}" if answer.confidence is not None and answer.text else ""
         begins = " ".join(answer.text.split())[:90] or "(empty)"
         rows.append(f"<tr><td>{name}</td><td>{page.page.number}</td><td>{sure}</td><td>{escape(begins)}</td></tr>")
-    head = "<tr><th>file</th><th>page</th><th>confidence</th><th>begins</th></tr>"
-    return f'<div class="vt-markdown"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return _table(("file", "page", "confidence", "begins"), "".join(rows))
 
 
 def waiting(place: int) -> str:
@@ -191,8 +190,7 @@ def blocks(found: Sequence[Region]) -> str:
         f'<td class="vt-text">{escape(block.text)}</td></tr>'
         for number, block in enumerate(found, 1)
     )
-    head = "<tr><th></th><th>confidence</th><th>text</th></tr>"
-    return f'<div class="vt-markdown"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    return _table(("", "confidence", "text"), rows)
 
 
 def placeholder() -> str:
@@ -224,5 +222,10 @@ def _box_list(result: Answer) -> str:
         for name, box in result.boxes
     )
     note = '<p class="vt-status">in pixels of the picture</p>'
-    head = "<tr><th>object</th><th>left</th><th>top</th><th>right</th><th>bottom</th></tr>"
-    return f'<div class="vt-markdown"><table><thead>{head}</thead><tbody>{rows}</tbody></table>{note}</div>'
+    return _table(("object", "left", "top", "right", "bottom"), rows, note)
+
+
+def _table(names: Sequence[str], rows: str, note: str = "") -> str:
+    """``rows`` and ``note`` are HTML."""
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f'<div class="vt-markdown"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}</div>'
