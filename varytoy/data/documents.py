@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -22,6 +23,7 @@ MAX_PAGES = 10_000
 """Of a document, unless they are named. A small file can claim a million; a TIFF's are found one after another."""
 _IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")
 """First bytes of images, whose comments may contain a PDF header."""
+T = TypeVar("T")
 Source = str | Path | bytes | Image.Image
 
 _limits: Limits | None = None
@@ -86,10 +88,7 @@ def open_pdf(source: Source, password: str | None = None):
     if isinstance(source, Image.Image):
         return None
     data, name = _bytes_of(source)
-    try:
-        return Pdf(data, name, password).release() if _is_pdf(data) else None
-    except PdfError as error:
-        raise (PasswordError if error.protected else DocumentError)(error.sentence) from None
+    return _told(Pdf, data, name, password).release() if _is_pdf(data) else None
 
 
 def _is_pdf(data: bytes) -> bool:
@@ -199,15 +198,21 @@ def isolate_pdfs(limits: Limits | None) -> None:
     _limits = limits
 
 
-def _pdf_pages(data: bytes, name: str, requested: list[int] | None, dpi: float, password: str | None) -> Iterator[Page]:
-    def told(read: Callable, *words):
-        try:
-            return read(*words)
-        except PdfError as error:
-            raise (PasswordError if error.protected else DocumentError)(error.sentence) from None
+def _told(read: Callable[..., T], *words) -> T:
+    """What ``read`` returns; its PdfError is a DocumentError."""
+    try:
+        return read(*words)
+    except PdfError as error:
+        raise (PasswordError if error.protected else DocumentError)(error.sentence) from None
 
-    document = told(Pdf, data, name, password) if _limits is None else told(IsolatedPdf, data, name, password, _limits)
+
+def _pdf_pages(data: bytes, name: str, requested: list[int] | None, dpi: float, password: str | None) -> Iterator[Page]:
+    document: Pdf | IsolatedPdf
+    if _limits is None:
+        document = _told(Pdf, data, name, password)
+    else:
+        document = _told(IsolatedPdf, data, name, password, _limits)
     return (
-        Page(number, document.count, lambda n=number: told(document.render, n, dpi), lambda n=number: document.text(n))
+        Page(number, document.count, lambda n=number: _told(document.render, n, dpi), lambda n=number: document.text(n))
         for number in _numbers(requested, document.count, name)
     )

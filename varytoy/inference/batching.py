@@ -232,8 +232,8 @@ class BatchingEngine(ModelEngine):
 
     def give_back(self, batch: RunningBatch | SlotBatch) -> None:
         """Keep a batch, with what was captured for it, for the next call."""
-        batch.keep([])
         if isinstance(batch, SlotBatch):
+            batch.keep([])
             self._idle.append(batch)
 
     @staticmethod

@@ -460,7 +460,8 @@ def _engine(folder: Path, precision: Precision) -> TransformersEngine | Batching
     model, processor = load_model(folder, DTYPES[precision.storage])
     kind = BatchingEngine if BatchingEngine.supports(model) else TransformersEngine
     model = place(model, precision)
-    merge_projections(model)
+    if kind is BatchingEngine:  # transformers' generate does not use it
+        merge_projections(model)
     return kind(model, processor)
 
 

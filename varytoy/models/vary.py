@@ -131,13 +131,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _remembered(self, inputs: Sequence[Tensor | None]) -> dict[str, Tensor] | None:
         if self.training or torch.is_grad_enabled():
             return None
-        for others, features in self._recent:
-            if all(
-                a is b is None or a is not None and b is not None and _equal(a, b)
-                for a, b in zip(inputs, others, strict=True)
-            ):
-                return features
-        return None
+        return next((features for others, features in self._recent if all(map(_equal, inputs, others))), None)
 
     def connect(self, features: dict[str, Tensor], image_sizes: Tensor | None = None) -> Tensor:
         """Features of ``encode_images`` -> language-model embeddings [N, D] in reading order, without padding."""
@@ -246,7 +240,9 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             super()._init_weights(module)
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
+def _equal(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
     return first.shape == second.shape and torch.equal(first, second)
 
 

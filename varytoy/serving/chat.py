@@ -148,13 +148,8 @@ def _task(reader: Reader, prompt: str, image: Image.Image) -> tuple[str, str]:
 
 
 def _history(turns: Sequence[Message]) -> list[Message]:
-    """Earlier turns as ``Reader.ask`` takes them: from the first of the user on, which holds the image."""
-    texts = [{**turn, "content": turn["content"].replace(IMAGE_PLACEHOLDER, "").strip()} for turn in turns]
-    while texts and texts[0]["role"] != "user":
-        del texts[0]
-    if texts:
-        texts[0]["content"] = f"{IMAGE_PLACEHOLDER}\n{texts[0]['content']}"
-    return texts
+    """Earlier turns, whichever held the image: ``Reader.ask`` puts it into the first that it keeps."""
+    return [{**turn, "content": turn["content"].replace(IMAGE_PLACEHOLDER, "").strip()} for turn in turns]
 
 
 def _turns(messages: Sequence[dict[str, Any]], limits: ImageLimits) -> tuple[list[Message], list[Image.Image]]:
