@@ -1,22 +1,27 @@
 """Drafts: whatever they hold, the answer is the decoder's own; a good one saves passes."""
 
 import random
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_config, tiny_model
 from PIL import Image
+from test_documents import make_pdf
 from test_shared_engine import asks
 
 from train.data.item import Item
 from train.objectives import OBJECTIVES
 from train.objectives.base import State
 from varytoy.bench import pages
+from varytoy.data.documents import DocumentError, open_pages
 from varytoy.data.sample import Annotations, Sample
-from varytoy.inference import batching
+from varytoy.inference import batching, known_words
 from varytoy.inference.batching import BatchingEngine, Row, RowDecoder
-from varytoy.inference.drafts import draft, go_on, read_letters
+from varytoy.inference.drafts import Lookup, draft, go_on, read_letters
+from varytoy.inference.many import Input, read_many
 from varytoy.inference.reader import Reader
 from varytoy.models.letters import LetterHead
 from varytoy.processing.processor import VaryProcessor
@@ -36,6 +41,7 @@ def spoiled(ids: list[int], share: float, rng: random.Random) -> list[int]:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_any_draft_gives_the_answer_of_the_decoder_alone(monkeypatch, share):
     engine = BatchingEngine(tiny_model(tiny_config()), VaryProcessor.preset("nano"), 3)
+    engine.drafts = False
     requests = [request for number in range(5) for request in asks("word " * number, 1, 20 + 9 * number)]
     expected = engine.generate(requests)
     rng = random.Random(1)
@@ -96,6 +102,62 @@ def test_the_embedded_model_drafts_pages(monkeypatch):
     reader.engine.drafts, reader.engine.passes = False, 0
     assert [answer.text for answer in reader.engine.generate(requests)] == [answer.text for answer in drafted]
     assert passes < 0.5 * reader.engine.passes and batching.DRAFTED > 1
+
+
+def test_what_was_written_before_is_looked_up():
+    prompt = [50, 1, 2, 3, 4, 5, 6]
+    lookup = Lookup(prompt)
+    assert lookup.follow([9, 1]) == []
+    assert lookup.follow([9, 1, 2, 3]) == [4, 5, 6, 9, 1, 2, 3]
+    assert lookup.follow([9, 1, 7]) == []  # it was taken back, and went on in another way
+    assert lookup.follow([9, 1, 7, 8, 9, 1, 7]) == [8, 9, 1, 7]
+    engine = BatchingEngine(tiny_model(tiny_config()), VaryProcessor.preset("nano"), 3)
+    requests = asks("one two one two one two ", 5, 60)
+    found, passes = [answer.text for answer in engine.generate(requests)], engine.passes
+    assert engine.agreed > 0
+    engine.drafts, engine.passes = False, 0
+    assert [answer.text for answer in engine.generate(requests)] == found and passes < engine.passes
+
+
+LINES = "The quick brown) Tj 0 -30 Td (foxes jump over) Tj 0 -30 Td (seven lazy dogs"
+
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_words_of_a_pdf_stand_where_they_are_printed(turn):
+    page = next(iter(open_pages(make_pdf(LINES, page=b"/Rotate %d" % turn))))
+    words = page.words()
+    assert sorted(word.text for word in words) == sorted("The quick brown foxes jump over seven lazy dogs".split())
+    assert turn or [(word.text, word.line) for word in words[::4]] == [("The", 0), ("jump", 1), ("dogs", 2)]
+    dark = np.asarray(page.image.convert("L")) < 128
+    for word in words:
+        x1, y1, x2, y2 = (round(side) for side in word.box)
+        dark[y1 - 2 : y2 + 2, x1 - 2 : x2 + 2] = False
+        assert x1 <= word.first <= x2
+    assert not dark.any()
+
+
+@pytest.mark.parametrize("drafts", ["pdf", "tesseract"])
+def test_a_page_is_drafted_from_words_that_are_known(drafts):
+    if drafts == "tesseract" and not shutil.which("tesseract"):
+        pytest.skip("Tesseract is not installed")
+    reader = Reader.from_pretrained("nano", "cpu")
+    reader.engine.drafts = False
+    data = make_pdf(LINES)
+    plain, passes = reader.ocr(data), reader.engine.passes
+    reader.engine.drafts, reader.engine.passes = True, 0
+    (page,) = read_many(reader, [Input("a.pdf", data)], "ocr", together=1, drafts=drafts)
+    assert plain.text.startswith("The quick") and page.answer.text == plain.text
+    assert reader.engine.passes < passes / 3
+    assert known_words.lines_in(next(iter(open_pages(data))).words(), (0, 0, 1, 1), lambda x, y: (x, y)) == []
+
+
+def test_drafts_that_cannot_be_had_are_an_error(monkeypatch):
+    reader = Reader.from_pretrained("nano", "cpu")
+    with pytest.raises(ValueError, match="no drafts 'scan'; there are model, pdf, tesseract"):
+        reader.ocr(make_pdf(LINES), drafts="scan")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DocumentError, match="install the package tesseract-ocr"):
+        reader.ocr(make_pdf(LINES), drafts="tesseract")
 
 
 def test_the_head_learns_what_it_drafts():

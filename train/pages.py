@@ -1,17 +1,13 @@
 """Whole pages: compare the model with Tesseract on a folder of ``NAME.pdf`` with ``NAME.txt``."""
 
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from varytoy.data.documents import open_pages
 from varytoy.data.sample import SampleError
+from varytoy.inference.known_words import tesseract
 from varytoy.inference.reader import Reader
 from varytoy.tasks import metrics
 
@@ -22,17 +18,6 @@ class PageScore:
     ours: float
     seconds: float
     tesseract: float | None
-
-
-def tesseract(image: Image.Image) -> str:
-    """Tesseract's text of a page."""
-    with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        image.save(file.name)
-        command = ["tesseract", file.name, "stdout", "--dpi", "150"]
-        process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode:
-        raise OSError(f"tesseract failed: {' '.join(process.stderr.split())[-200:]}")
-    return process.stdout
 
 
 def with_texts(folder: Path, pattern: str) -> list[tuple[Path, str]]:
@@ -70,8 +55,6 @@ def score_pages(reader: Reader, files: Sequence[tuple[Path, str]], dpi: int = 15
 def report(model: str, folder: Path, limit: int | None = None) -> None:
     """Print a line for each page and the means."""
     files = with_texts(folder, "*.pdf")[:limit]
-    if not shutil.which("tesseract"):
-        raise FileNotFoundError("tesseract is not installed: install the package tesseract-ocr")
     scores = []
     print(f"{'page':<24} {'vary':>6} {'Tesseract':>9} {'s':>6}")
     for score in score_pages(Reader.from_pretrained(model), files):

@@ -5,6 +5,7 @@ import os
 import sys
 
 from varytoy import __version__
+from varytoy.inference.known_words import SOURCES
 from varytoy.inference.many import TOGETHER
 from varytoy.inference.read import complain, read_files
 from varytoy.options import DTYPE_NAMES, device_options, positive
@@ -12,6 +13,7 @@ from varytoy.outputs import FORMATS
 from varytoy.tasks import TASKS
 
 _TASK = "what to do (default: ocr for a page of text, caption for a photograph, chat with --prompt)"
+_DRAFTS = "where drafts of text come from, which the model checks: itself, a PDF's text layer, Tesseract"
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: alone, as stock transformers; onnx: vision"
 
 
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     kept.add_argument("--overwrite", action="store_true", help="with --out: replace existing files")
     kept.add_argument("--resume", action="store_true", help="with --out: leave out the files and pages that are there")
     read.add_argument("--together", type=positive, default=TOGETHER, help="pages that are read at once")
+    read.add_argument("--drafts", choices=SOURCES, default="model", help=_DRAFTS)
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 

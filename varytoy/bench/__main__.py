@@ -45,8 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if options.shape:
             table = shapes.compare(model, options.shape, size, options.new_tokens, options.repeats)
         else:
-            image = next(iter(open_pages(options.page))).image if options.page else pages.page(options.paragraphs)
-            table = pages.compare(reader, image, size, options.repeats)
+            page = next(iter(open_pages(options.page or pages.page(options.paragraphs))))
+            table = pages.compare(reader, page, size, options.repeats)
         print("\n".join(table), flush=True)
     return 0
 

@@ -9,10 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.bench.timing import STOCK, ratio, timed
 from varytoy.data.answer import Answer
+from varytoy.data.documents import Page
 from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.inference.reader import Reader
 
+_TEXT_LAYER = "varytoy with the PDF's text"
 _WORDS = "the a of reading page small model line letters image each long table word paper print new and in".split()
 
 
@@ -41,26 +43,28 @@ class _Recorder:
         return []
 
 
-def requests_of(reader: Reader, image: Image.Image) -> list[Request]:
+def requests_of(reader: Reader, page: Image.Image | Page, drafts: str = "model") -> list[Request]:
     recorder = _Recorder(reader.engine)
-    Reader(recorder).read_page(image)
+    Reader(recorder).ocr(page, drafts=drafts)
     return recorder.requests
 
 
-def compare(reader: Reader, image: Image.Image, batch_size: int, repeats: int) -> list[str]:
+def compare(reader: Reader, page: Page, batch_size: int, repeats: int) -> list[str]:
     """A markdown table of seconds, tokens a second, passes of the decoder, the share of drafted tokens that it agreed
-    with, and the ratio to the first engine."""
-    requests = requests_of(reader, image)
+    with, and the ratio to the first engine. Drafts are the model's own, and of the PDF's text layer if it has one."""
+    requests = requests_of(reader, page)
     engine: TransformersEngine | BatchingEngine = reader.engine  # type: ignore[assignment]  # as from_pretrained makes it
     model, processor = engine.model, engine.processor
     engines: dict[str, Engine] = {STOCK: TransformersEngine(model, processor, batch_size)}
     if BatchingEngine.supports(model):
         plain = BatchingEngine(model, processor, batch_size)
+        plain.drafts = False
         engines["varytoy"] = plain
-        if model.letters is not None:
-            plain.drafts = False
-            engines["varytoy with drafts"] = BatchingEngine(model, processor, batch_size)
+        engines["varytoy with drafts"] = BatchingEngine(model, processor, batch_size)
     runs = {name: functools.partial(each.generate, requests) for name, each in engines.items()}
+    if len(engines) > 1 and page.words():
+        engines[_TEXT_LAYER] = BatchingEngine(model, processor, batch_size)
+        runs[_TEXT_LAYER] = functools.partial(engines[_TEXT_LAYER].generate, requests_of(reader, page, "pdf"))
     if model.device.type == "cuda":
         timed(runs, 2)  # the second captures graphs
     passes = {name: each.passes for name, each in engines.items() if isinstance(each, BatchingEngine)}

@@ -83,7 +83,7 @@ def compare(model: VaryForConditionalGeneration, shape: str, batch: int, tokens:
     after it, pages a second, the share of the memory's bandwidth that a step of one row takes, and the ratio to the
     first engine. ``batch`` pages together, an answer of ``tokens`` to each."""
     engine = BatchingEngine(model, processor_of(shape, model.config.text_config.vocab_size), batch)
-    engine.guard = False  # random weights repeat themselves
+    engine.guard = engine.drafts = False  # random weights repeat themselves
     engines: dict[str, Callable[[Sequence[Request]], Sequence]] = {}
     if all(type(each) is nn.Linear for each in decoder_linears(model.language_model).values()):
         with suppress(WeightsError):  # it has a branch that the class lacks

@@ -3,7 +3,7 @@
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,8 @@ from varytoy.data.pictures import DocumentError, PasswordError, check_size, open
 from varytoy.errors import first_line
 
 __all__ = [
-    "DocumentError", "Limits", "Page", "PasswordError", "Source", "isolate_pdfs", "open_pages", "open_pdf", "to_rgb",
+    "DocumentError", "Limits", "Page", "PageWord", "PasswordError", "Source", "isolate_pdfs", "open_pages", "open_pdf",
+    "to_rgb",
 ]  # fmt: skip
 
 MAX_BYTES = 2**30
@@ -24,9 +25,19 @@ MAX_PAGES = 10_000
 _IMAGE_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")
 """First bytes of images, whose comments may contain a PDF header."""
 T = TypeVar("T")
-Source = str | Path | bytes | Image.Image
 
 _limits: Limits | None = None
+
+
+@dataclass(frozen=True)
+class PageWord:
+    """A word that is known of a page, in pixels of its image. ``box``: xyxy; ``line``: its line, from 0; ``first``: x
+    of the middle of its first letter."""
+
+    text: str
+    box: tuple[float, float, float, float]
+    line: int
+    first: float
 
 
 @dataclass
@@ -37,6 +48,7 @@ class Page:
     page_count: int
     _open: Callable[[], Image.Image] = field(repr=False)
     _read_text: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    _read_words: Callable[[], Sequence[tuple]] = field(default=tuple, repr=False)
     _image: Image.Image | None = field(default=None, repr=False)
     _text: str | None = field(default=None, repr=False)
 
@@ -62,11 +74,23 @@ class Page:
             self._text = self._read_text()
         return self._text
 
+    def words(self) -> list[PageWord]:
+        """The words of the PDF's text layer, in its order; none if there is none. Read anew at each call."""
+        words = []
+        width, height = self.image.size
+        for text, x1, y1, x2, y2, line, first in self._read_words():
+            words.append(PageWord(text, (x1 * width, y1 * height, x2 * width, y2 * height), line, first * width))
+        return words
+
+
+Source = str | Path | bytes | Image.Image | Page
+
 
 def open_pages(
     source: Source, pages: Iterable[int] | None = None, dpi: float = 150, password: str | None = None
 ) -> Iterator[Page]:
-    """The pages of an image, a multi-frame TIFF or a PDF, given as a path, the file's bytes or a PIL image.
+    """The pages of an image, a multi-frame TIFF or a PDF, given as a path, the file's bytes or a PIL image; or a page
+    that is open already.
 
     ``pages``: 1-based numbers in the desired order, None for all. ``dpi``: resolution of PDF pages, lower where a page
     would exceed ``pdfium.PDF_PIXELS``, higher where it is small. ``password``: of a protected PDF.
@@ -75,6 +99,8 @@ def open_pages(
     numbers = None if pages is None else list(pages)
     if not dpi > 0:
         raise DocumentError(f"dpi is {dpi}; it must be more than 0.")
+    if isinstance(source, Page):
+        return iter([source])
     if isinstance(source, Image.Image):
         return _image_pages(source, "the picture", numbers)
     data, name = _bytes_of(source)
@@ -85,7 +111,7 @@ def open_pages(
 
 def open_pdf(source: Source, password: str | None = None):
     """A pypdfium2 ``PdfDocument``; None for an image. Hold ``pdfium.PDF_LOCK`` in all calls. Raises DocumentError."""
-    if isinstance(source, Image.Image):
+    if isinstance(source, (Image.Image, Page)):
         return None
     data, name = _bytes_of(source)
     return _told(Pdf, data, name, password).release() if _is_pdf(data) else None
@@ -213,6 +239,12 @@ def _pdf_pages(data: bytes, name: str, requested: list[int] | None, dpi: float, 
     else:
         document = _told(IsolatedPdf, data, name, password, _limits)
     return (
-        Page(number, document.count, lambda n=number: _told(document.render, n, dpi), lambda n=number: document.text(n))
+        Page(
+            number,
+            document.count,
+            lambda n=number: _told(document.render, n, dpi),
+            lambda n=number: document.text(n),
+            lambda n=number: document.words(n),
+        )
         for number in _numbers(requested, document.count, name)
     )

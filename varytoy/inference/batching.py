@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 
 from varytoy.data.answer import Answer
-from varytoy.inference.drafts import draft, go_on, space_tokens
+from varytoy.inference.drafts import Lookup, draft, draft_words, go_on, space_tokens
 from varytoy.inference.engine import ModelEngine, Request
 from varytoy.inference.generate import PAUSE, finish, texts_so_far
 from varytoy.inference.loops import EVERY, Once, repeated_tail, without_loop
@@ -46,6 +47,7 @@ class Row:
         loop: see ``LoopGuard.looping``.
         ended: whether it gets no more tokens; ``stopped``: because it was cancelled.
         draft: tokens that the answer may have, of which those from ``at`` on are next.
+        lookup: what drafts an answer without a ``draft``.
         agreed: how many of the last ones the decoder agreed with, of how many ``tried``.
         loops: repetitions that were taken back.
         banned: tokens that must not come next, because they would begin a repetition.
@@ -60,6 +62,7 @@ class Row:
     stopped: bool = False
     draft: list[int] = field(default_factory=list)
     at: int = 0
+    lookup: Lookup | None = None
     agreed: float = _FIRST[0]
     tried: float = _FIRST[1]
     loops: int = 0
@@ -99,12 +102,12 @@ class RowDecoder:
         self.running += rows
         for row, best in zip(rows, _best(scores[:, None]), strict=True):
             self._take(row, best)
-        if self.engine.drafts and self.engine.model.letters is not None and features is not None:
-            tokens = features["vocabulary"]
-            sizes = inputs.get("image_sizes")
-            stride = torch.tensor(self.engine.processor.image_processor.stride)
-            grids = [tokens.shape[1:3]] * len(tokens) if sizes is None else (sizes // stride).tolist()
-            self._draft(rows, requests, tokens, grids)
+        if self.engine.drafts:
+            self._draft(rows, requests, self._readings(inputs, features))
+            for row, ids, mask in zip(rows, inputs["input_ids"], inputs["attention_mask"], strict=True):
+                if not row.draft:
+                    row.lookup = Lookup(ids[mask.bool()].tolist())
+                    row.draft = row.lookup.follow(row.ids)
 
     def step(self) -> None:
         """Take the next tokens of each row: one, and as many of its draft as the decoder agrees with."""
@@ -164,14 +167,27 @@ class RowDecoder:
         row.banned, row.loops = {row.ids[kept]}, row.loops + 1
         del row.ids[kept:], row.best[kept:]
 
-    def _draft(self, rows: Sequence[Row], requests: Sequence[Request], features: Tensor, sizes: Sequence) -> None:
-        """Draft the answers to requests for the text of one image; features [I, h, w, D], ``sizes`` of their grids."""
-        image = 0
+    def _readings(self, inputs: BatchFeature, features: dict[str, Tensor] | None) -> list[Tensor]:
+        """The features [h, w, D] of each image that the head for letters can read."""
+        if features is None or self.engine.model.letters is None:
+            return []
+        tokens, sizes = features["vocabulary"], inputs.get("image_sizes")
+        if sizes is None:
+            return list(tokens)
+        grids = (sizes // torch.tensor(self.engine.processor.image_processor.stride)).tolist()
+        return [image[:height, :width] for image, (height, width) in zip(tokens, grids, strict=True)]
+
+    def _draft(self, rows: Sequence[Row], requests: Sequence[Request], features: Sequence[Tensor]) -> None:
+        """Draft the answers to requests for the text of one image, from its known words or else its features."""
+        processor, image = self.engine.processor, 0
         for row, request in zip(rows, requests, strict=True):
-            if request.view == "text" and len(request.images) == 1 and not row.ended:
-                height, width = sizes[image]
-                row.draft = draft(self.engine.processor, self.engine.model.letters, features[image, :height, :width])
-                row.at = go_on(row.draft, 0, row.ids, self.places, self.spaces)
+            if row.ended or request.view != "text" or len(request.images) != 1:
+                pass
+            elif request.known:
+                row.draft = draft_words(processor, request.known)
+            elif features:
+                row.draft = draft(processor, self.engine.model.letters, features[image])
+            row.at = go_on(row.draft, 0, row.ids, self.places, self.spaces)
             image += len(request.images)
 
     def _worth(self) -> int:
@@ -196,6 +212,8 @@ class RowDecoder:
             row.agreed = _FORGET * row.agreed + agreed
             row.tried = _FORGET * row.tried + min(agreed + 1, drafted)
         row.at = go_on(row.draft, at, row.ids, self.places, self.spaces)
+        if row.lookup is not None and not row.ended and (agreed < drafted or row.at >= len(row.draft)):
+            row.draft, row.at = row.lookup.follow(row.ids), 0
 
 
 def _best(scores: Tensor) -> list[list[tuple[int, float]]]:
@@ -211,7 +229,8 @@ class BatchingEngine(ModelEngine):
 
     Attributes:
         slots: whether rows have slots of a cache of fixed size, with captured steps: on a GPU.
-        drafts: whether the model's head for letters, if it has one, drafts answers.
+        drafts: whether answers are drafted: from a request's known words, by the model's head for letters, or else from
+            what the prompt and the answer hold (prompt lookup).
         guard: whether loops are taken back, and end an answer.
         passes: of the decoder so far; ``drafted``: tokens of drafts in them, ``agreed``: those that it agreed with.
     """

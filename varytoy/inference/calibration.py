@@ -6,7 +6,10 @@ A checkpoint's ``calibration.json`` has, for each task, the two numbers of Platt
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from varytoy.data.answer import Answer, Region
 
 FILE = "calibration.json"
 _EDGE = 1e-6
@@ -86,3 +89,18 @@ def read_calibration(folder: Path) -> Mapping[str, tuple[float, float]]:
     if not all(math.isfinite(number) for scale in scales.values() for number in scale):
         raise ValueError(f"{file} has a number that is not finite: delete it")
     return scales
+
+
+def calibrated_answer(answer: Answer, scale: tuple[float, float]) -> Answer:
+    """The answer with its confidences, and those of its parts, on a measured scale; an empty page keeps its own."""
+    if answer.confidence is not None and answer.tokens:
+        answer.confidence = calibrated(answer.confidence, scale)
+    answer.regions = [_calibrated_region(region, scale) for region in answer.regions]
+    for page in answer.pages:
+        calibrated_answer(page, scale)
+    return answer
+
+
+def _calibrated_region(region: Region, scale: tuple[float, float]) -> Region:
+    score = None if region.score is None else calibrated(region.score, scale)
+    return replace(region, score=score, parts=tuple(_calibrated_region(part, scale) for part in region.parts))

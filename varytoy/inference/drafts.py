@@ -1,16 +1,29 @@
 """Drafts of answers: the decoder checks many tokens of a draft in one pass, and writes on where it disagrees.
 
-The answer is that of the decoder alone: a draft's token is taken only where the decoder would have written it.
+The answer is that of the decoder alone: a draft's token is taken only where the decoder would have written it. Drafts
+come from a head for letters, from words that are known (varytoy.inference.known_words), and from what was written
+before (prompt lookup).
 """
 
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from varytoy.models.letters import FRAMES, LetterHead
 from varytoy.processing.processor import VaryProcessor
+
+
+class PlacedWord(NamedTuple):
+    """A word of an image, and where it starts, in pixels: its left side, the middle of its line."""
+
+    text: str
+    x: float
+    y: float
+
 
 _NEAR = 0.25
 """Letters of one line differ less in height, in rows of tokens."""
@@ -81,6 +94,51 @@ def draft(processor: VaryProcessor, head: LetterHead, features: Tensor) -> list[
             pieces.append(character)
     tokens = _vocabulary(processor.tokenizer)
     return [tokens[str(piece)] for piece in pieces if str(piece) in tokens] + [processor.tokenizer.eos_token_id]
+
+
+def draft_words(processor: VaryProcessor, lines: Sequence[Sequence[PlacedWord]]) -> list[int]:
+    """As ``draft``, of words that are known."""
+    tokenizer = processor.tokenizer
+    lines = [line for line in lines if line]
+    if not processor.places:
+        text = "\n".join(" ".join(word.text for word in line) for line in lines)
+        ids = tokenizer.encode(unicodedata.normalize("NFKC", text), add_special_tokens=False)
+        return [*ids, tokenizer.eos_token_id]
+    tokens, ids = _vocabulary(tokenizer), []
+    for number, line in enumerate(lines):
+        for position, word in enumerate(line):
+            if number or position:
+                ids.append(tokens.get(" " if position else "\n"))
+            ids += [tokens.get(str(processor.place("y", line[0].y)))] if position == 0 else []
+            ids.append(tokens.get(str(processor.place("x", word.x))))
+            ids += tokenizer.encode(unicodedata.normalize("NFKC", word.text), add_special_tokens=False)
+    unknown = {None, tokenizer.unk_token_id}
+    return [token for token in ids if token not in unknown] + [tokenizer.eos_token_id]
+
+
+class Lookup:
+    """Prompt lookup: the tokens that followed the last ones where these stood before, in the prompt or the answer."""
+
+    def __init__(self, prompt: Sequence[int]):
+        self.ids, self.prompt = list(prompt), len(prompt)
+        self._after: dict[tuple[int, ...], int] = {}
+        self._note(_GRAM, len(self.ids))
+
+    def follow(self, written: Sequence[int]) -> list[int]:
+        """What may follow an answer; nothing where its last tokens are new. The answer may have been shortened."""
+        at = len(self.ids) - self.prompt
+        while at and (at > len(written) or self.ids[-1] != written[at - 1]):
+            self.ids.pop()
+            at -= 1
+        before = len(self.ids)
+        self.ids += written[at:]
+        self._note(max(before, _GRAM), len(self.ids))
+        found = self._after.get(tuple(self.ids[-_GRAM:]))
+        return [] if found is None or found >= len(self.ids) else self.ids[found : found + _AHEAD]
+
+    def _note(self, start: int, stop: int) -> None:
+        for place in range(start, stop):
+            self._after[tuple(self.ids[place - _GRAM : place])] = place
 
 
 def space_tokens(processor: VaryProcessor) -> frozenset[int]:

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import BatchFeature
 
 from varytoy.data.answer import Answer
+from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.generate import generate
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.messages import Message
@@ -30,6 +31,7 @@ class Request:
         view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
         max_new_tokens: the longest answer, in tokens.
         search: search for a likelier answer with the model's ``num_beams``, if it names some.
+        known: lines of words that the image is known to have, from which the answer is drafted, not taken.
     """
 
     messages: Sequence[Message]
@@ -37,12 +39,18 @@ class Request:
     view: str = "text"
     max_new_tokens: int = 1024
     search: bool = False
+    known: Sequence[Sequence[PlacedWord]] = ()
 
     @classmethod
     def of(
-        cls, task: Task, messages: Sequence[Message], images: Sequence[Image.Image], max_new_tokens: int
+        cls,
+        task: Task,
+        messages: Sequence[Message],
+        images: Sequence[Image.Image],
+        max_new_tokens: int,
+        known: Sequence[Sequence[PlacedWord]] = (),
     ) -> "Request":
-        return cls(messages, images, task.view, max_new_tokens, task.search)
+        return cls(messages, images, task.view, max_new_tokens, task.search, known)
 
 
 class Engine(Protocol):

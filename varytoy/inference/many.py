@@ -104,6 +104,7 @@ def read_many(
     password: str | None = None,
     max_new_tokens: int = 1024,
     together: int = TOGETHER,
+    drafts: str = "model",
     finished: Callable[[Input], Collection[int] | None] = lambda item: (),
 ) -> Iterator[PageAnswer]:
     """The answers to the pages of files, in order; a file or page that fails gives its error.
@@ -124,8 +125,8 @@ def read_many(
             return answer
         try:
             answer.task = task or shared.task_for(answer.page.image)
-            options = {"max_new_tokens": max_new_tokens, "cancel": cancel}
-            found = shared.ask(answer.page.image, answer.task, argument, **options)
+            options = {"max_new_tokens": max_new_tokens, "cancel": cancel, "drafts": drafts}
+            found = shared.ask(answer.page, answer.task, argument, **options)
             assert isinstance(found, Answer)
             answer.answer = found
         except DocumentError as error:

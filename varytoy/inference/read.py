@@ -157,6 +157,7 @@ def _read(reader, inputs: Sequence[Input], output: _Output, options: argparse.Na
         password=options.password,
         max_new_tokens=options.max_new_tokens,
         together=options.together,
+        drafts=options.drafts,
         finished=output.begin,
     )
     failed = False

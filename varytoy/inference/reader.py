@@ -14,15 +14,17 @@ from PIL import Image
 from varytoy import layout
 from varytoy.checkpoints.loading import ModelError, find, is_small, load_model
 from varytoy.data.answer import Answer, Region
-from varytoy.data.documents import DocumentError, Source, open_pages, to_rgb
+from varytoy.data.documents import DocumentError, Page, PageWord, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
 from varytoy.inference.batching import BatchingEngine
-from varytoy.inference.calibration import calibrated, read_calibration
+from varytoy.inference.calibration import calibrated_answer, read_calibration
 from varytoy.inference.decoder_step import merge_projections
+from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.inference.history import fit_history
 from varytoy.inference.join import join_pages, mean_confidence, totals
+from varytoy.inference.known_words import SOURCES, lines_in, tesseract_words
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.shared import SharedEngine, share
@@ -56,6 +58,8 @@ class _Options:
     max_new_tokens: int
     show: Show | None
     cancel: threading.Event | None
+    drafts: str = "model"
+    words: Sequence[PageWord] = ()
 
     @property
     def cancelled(self) -> bool:
@@ -177,6 +181,7 @@ class Reader:
         password: str | None = None,
         max_new_tokens: int = 1024,
         together: int = TOGETHER,
+        drafts: str = "model",
     ) -> Iterator[PageAnswer]:
         """The answers to the pages of files, folders, patterns, images and bytes, in order. A file or page that fails
         gives its ``error``. Pages are read ``together``: their blocks fill the model's batches.
@@ -201,6 +206,7 @@ class Reader:
             password=password,
             max_new_tokens=max_new_tokens,
             together=together,
+            drafts=drafts,
             finished=folder.begin if folder else lambda item: (),
         )
         for page in pages:
@@ -220,6 +226,7 @@ class Reader:
         show: Show | None = None,
         cancel: threading.Event | None = None,
         password: str | None = None,
+        drafts: str = "model",
     ) -> Answer | list[Answer]:
         """Run one task on an image or a document. Text that does not fit in one pass is read block by block.
 
@@ -232,16 +239,20 @@ class Reader:
             show: called with the text so far.
             cancel: set from another thread to stop.
             password: of a protected PDF.
+            drafts: where drafts of text come from, which the model checks: its own head for letters (``model``), a
+                ``pdf``'s text layer, or ``tesseract``. They change how long it takes, not the answer.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
-                long for the model.
+                long for the model, unknown drafts.
             DocumentError: the file cannot be opened. In a list, and for one of several pages, the message is the
                 answer's ``error`` instead.
         """
         chosen = get_task(task)
         prompt = self._prompt(chosen, argument)  # raises before anything is opened
-        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel)
+        if drafts not in SOURCES:
+            raise ValueError(f"no drafts '{drafts}'; there are {', '.join(SOURCES)}")
+        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
         return self._document(source, options, password)
@@ -260,18 +271,18 @@ class Reader:
         answer = self._uncalibrated(source, options, password)
         answer.seconds = time.perf_counter() - start
         scale = self.calibration.get(options.task.name)
-        return answer if scale is None else _calibrated(answer, scale)
+        return answer if scale is None else calibrated_answer(answer, scale)
 
     def _uncalibrated(self, source: Source, options: "_Options", password: str | None) -> Answer:
         pages = list(open_pages(source, password=password))
         if len(pages) == 1:
-            return self._read(pages[0].image, options)
+            return self._read(pages[0], options)
         answers: list[Answer] = []
         for page in pages:
             before = "".join(f"{answer.text}\n\n" for answer in answers)
             live = replace(options, show=(lambda text, before=before: options.show(before + text)))
             part = live if options.show else options
-            answers.append(self._ask_or_error(lambda page=page, part=part: self._read(page.image, part)))
+            answers.append(self._ask_or_error(lambda page=page, part=part: self._read(page, part)))
             page.forget()
             if options.cancelled:
                 break
@@ -283,8 +294,10 @@ class Reader:
         except DocumentError as error:
             return Answer("", stop_reason="error", error=str(error))
 
-    def _read(self, image: Image.Image, options: "_Options") -> Answer:
-        page = PageLayout(image, options.cancel)
+    def _read(self, opened: Page, options: "_Options") -> Answer:
+        page = PageLayout(opened.image, options.cancel)
+        if options.drafts == "pdf":
+            options = replace(options, words=opened.words())
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
         turn, certain = page.turn
@@ -302,7 +315,7 @@ class Reader:
         """The answer for the page rotated by ``turn`` degrees; boxes are in coordinates of the unrotated page."""
         size = page.image.size
         if turn:
-            page = PageLayout(page.image.rotate(turn, expand=True), options.cancel)
+            page, options = PageLayout(page.image.rotate(turn, expand=True), options.cancel), replace(options, words=())
         answer = self._upright(page, options)
         if turn:
             turned = page.image.size
@@ -314,6 +327,8 @@ class Reader:
 
     def _upright(self, page: PageLayout, options: "_Options") -> Answer:
         task, image = options.task, page.image
+        if options.drafts == "tesseract" and task.view == "text":
+            options = replace(options, words=tesseract_words(image))
         box, view = (0, 0, *image.size), image
         if task.view == "text" and self._reads_blocks:
             settings = self.processor.image_processor
@@ -324,23 +339,28 @@ class Reader:
             view = fit_text(page, settings.text_size, part)
         elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
             return self._read_pieces(image, options)
-        answer = self._one_pass(view, image.size, options)
+        scale = (box[2] - box[0]) / view.width
+        rows = [row for block in page.blocks for row in block.rows] if view is not image else []
+        known = lines_in(
+            options.words, box, lambda x, y: ((x - box[0]) / scale, (y - box[1]) / scale), page.text_size or 0.0, rows
+        )
+        answer = self._one_pass(view, image.size, options, known)
         if task.view == "text" and answer.text:
             region = Region(box, text=answer.text, score=answer.confidence)
             if task.literal:
-                rows = [row for block in page.blocks for row in block.rows] if view is not image else []
-                scale = (box[2] - box[0]) / view.width
                 region = locate(region, answer.words, rows, page.ink, lambda x: box[0] + x * scale, self._step * scale)
             answer.regions = [region, *answer.objects]
         answer.words = []
         return answer
 
-    def _one_pass(self, view: Image.Image, size: tuple[int, int], options: "_Options") -> Answer:
+    def _one_pass(
+        self, view: Image.Image, size: tuple[int, int], options: "_Options", known: Sequence[Sequence[PlacedWord]] = ()
+    ) -> Answer:
         """``view``: the image that the model gets; ``size``: of the file, in whose pixels boxes are given."""
         task, show = options.task, options.show
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         live = (lambda texts: show(texts[0] if texts else "")) if show else None
-        request = Request.of(task, messages, [view], options.max_new_tokens)
+        request = Request.of(task, messages, [view], options.max_new_tokens, known)
         raw, *_ = self.engine_for(task.view).generate([request], live, options.cancel) or [
             Answer("", stop_reason="cancelled")
         ]
@@ -351,7 +371,8 @@ class Reader:
         """Read an image too long for a model that resizes it to a square, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
-            answer = self._one_pass(image.crop(box), image.size, replace(options, show=None))
+            known = lines_in(options.words, box, lambda x, y, box=box: (x - box[0], y - box[1]))
+            answer = self._one_pass(image.crop(box), image.size, replace(options, show=None), known)
             answer.regions = [Region(box, text=answer.text, score=answer.confidence), *answer.objects]
             answers.append(answer)
             if options.show:
@@ -400,8 +421,13 @@ class Reader:
         def live(texts: list[str]) -> None:
             show(layout.join_blocks(texts, blocks[: len(texts)]))
 
-        crops = (layout.crop_block(image, block, text_size) for block in blocks)
-        requests = (Request.of(options.task, messages, [crop], options.max_new_tokens) for crop in crops)
+        def request(block: layout.Block) -> Request:
+            place = functools.partial(block.crop_point, text_size=text_size)
+            known = lines_in(options.words, block.box, place, block.text_size, block.rows)
+            crop = layout.crop_block(image, block, text_size)
+            return Request.of(options.task, messages, [crop], options.max_new_tokens, known)
+
+        requests = map(request, blocks)
         rows = self.engine.generate(requests, live if show else None, options.cancel)
         answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
         read = []
@@ -471,18 +497,3 @@ def _calibration(folder: Path) -> Mapping[str, tuple[float, float]]:
         return {**read_calibration(folder), **read_calibration(folder / PICTURES)}
     except ValueError as error:
         raise ModelError(str(error)) from error
-
-
-def _calibrated(answer: Answer, scale: tuple[float, float]) -> Answer:
-    """The answer with its confidences, and those of its parts, on a measured scale; an empty page keeps its own."""
-    if answer.confidence is not None and answer.tokens:
-        answer.confidence = calibrated(answer.confidence, scale)
-    answer.regions = [_calibrated_region(region, scale) for region in answer.regions]
-    for page in answer.pages:
-        _calibrated(page, scale)
-    return answer
-
-
-def _calibrated_region(region: Region, scale: tuple[float, float]) -> Region:
-    score = None if region.score is None else calibrated(region.score, scale)
-    return replace(region, score=score, parts=tuple(_calibrated_region(part, scale) for part in region.parts))

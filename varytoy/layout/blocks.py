@@ -46,6 +46,12 @@ class Block:
         """From x in its crop (``crop_block``) to x on the page."""
         return max(0, self.box[0] - self._padding) + (x - MARGIN) / self.scale_to(text_size)
 
+    def crop_point(self, x: float, y: float, text_size: float) -> tuple[float, float]:
+        """From a point on the page to one in its crop; of a block that is not skewed."""
+        left, top = (max(0, side - self._padding) for side in self.box[:2])
+        scale = self.scale_to(text_size)
+        return (x - left) * scale + MARGIN, (y - top) * scale + MARGIN
+
     @property
     def _padding(self) -> int:
         return 1 if self.text_size < 8 else 2

@@ -1,0 +1,78 @@
+"""Words that are known of a page, for drafts of its text: from a PDF's text layer, or by Tesseract."""
+
+import csv
+import io
+import subprocess
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from PIL import Image
+
+from varytoy.data.documents import DocumentError, PageWord
+from varytoy.inference.drafts import PlacedWord
+from varytoy.layout.page import Box
+
+SOURCES = ("model", "pdf", "tesseract")
+"""Where drafts come from: the model's own head for letters, a PDF's text layer, Tesseract."""
+_DESCENDING = frozenset("gjpqyQ,;()[]{}|/\\_@$")
+Place = Callable[[float, float], tuple[float, float]]
+"""From a point on the page to one in the image that the model gets."""
+
+
+def tesseract(image: Image.Image, output: str = "txt") -> str:
+    """What Tesseract reads, as ``txt`` or ``tsv``. Raises DocumentError where it is not installed or fails."""
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    try:
+        command = ["tesseract", "stdin", "stdout", "--dpi", "150", output]
+        return subprocess.run(command, input=png.getvalue(), capture_output=True, check=True).stdout.decode()
+    except FileNotFoundError:
+        raise DocumentError("Tesseract is not installed: install the package tesseract-ocr.") from None
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.decode(errors="replace").split())
+        raise DocumentError(f"Tesseract failed: {said[-200:]}.") from None
+
+
+def tesseract_words(image: Image.Image) -> list[PageWord]:
+    """Tesseract's reading of a page."""
+    words: list[PageWord] = []
+    lines: dict[tuple[str, ...], int] = {}
+    for row in csv.DictReader(io.StringIO(tesseract(image, "tsv")), delimiter="\t", quoting=csv.QUOTE_NONE):
+        if (row["text"] or "").strip():
+            line = lines.setdefault(tuple(row[f"{name}_num"] for name in ("block", "par", "line")), len(lines))
+            left, top, width, height = (int(row[name]) for name in ("left", "top", "width", "height"))
+            first = left + width / len(row["text"]) / 2
+            words.append(PageWord(row["text"], (left, top, left + width, top + height), line, first))
+    return words
+
+
+def lines_in(
+    words: Sequence[PageWord], box: Box, place: Place, x_height: float = 0.0, rows: Sequence[Box] = ()
+) -> list[list[PlacedWord]]:
+    """The words with their middle in a box of the page, by line, each placed at the middle of its first letter.
+
+    Args:
+        place: see ``Place``.
+        x_height: of the letters, in pixels of the page.
+        rows: boxes of the lines from top to bottom; none: the words' own lines.
+    """
+    lines: dict[int, list[PageWord]] = {}
+    for word in words:
+        x1, y1, x2, y2 = word.box
+        if box[0] <= (x1 + x2) / 2 <= box[2] and box[1] <= (y1 + y2) / 2 <= box[3]:
+            line = word.line
+            if rows:
+                line = min(range(len(rows)), key=lambda number: abs(rows[number][1] + rows[number][3] - y1 - y2))
+            lines.setdefault(line, []).append(word)
+    if rows:
+        lines = {row: sorted(lines[row], key=lambda word: word.first) for row in sorted(lines)}
+    placed = []
+    for together in lines.values():
+        middle = _base(together, x_height) - x_height / 2
+        placed.append([PlacedWord(word.text, *place(word.first, middle)) for word in together])
+    return placed
+
+
+def _base(line: Sequence[PageWord], x_height: float) -> float:
+    """y of a line's base, on which letters without descenders stand."""
+    return median(word.box[3] - 0.4 * x_height * (not _DESCENDING.isdisjoint(word.text)) for word in line)
