@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import re
 import socket
 import threading
 import time
@@ -43,12 +44,15 @@ def test_docling_sends_rgba_first_and_no_model(nano):
     body = {**asked([image_part(image), text]), "temperature": 0, "stream": True}
     with httpx.stream("POST", f"{nano}/chat/completions", json=body, timeout=60) as reply:
         events = [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: {")]
-    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "Reading is quick"
+    tags = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+    assert re.fullmatch(r"<doctag><text>(<loc_\d{1,3}>){4}Reading is quick</text>\n</doctag>", tags)
+    body |= {"model": "granite-docling", "max_tokens": 8192, "stop": ["</doctag>", "<|end_of_text|>"]}
     del body["stream"]
     whole = httpx.post(f"{nano}/chat/completions", json=body, timeout=60).json()
     (choice,) = whole["choices"]
     assert isinstance(whole["id"], str) and isinstance(whole["created"], int) and choice["index"] == 0
     assert choice["message"]["role"] == "assistant" and choice["logprobs"] is None
+    assert choice["message"]["content"] == tags.removesuffix("</doctag>")
     assert set(whole["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "inference": "data outputs layout tasks models processing devices checkpoints",
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
-    "serving": "errors extras data tasks layout processing inference",
+    "serving": "errors extras data tasks layout outputs processing inference",
     "bench": "options data models processing devices checkpoints inference",
     "cli": "__init__ options tasks outputs devices checkpoints inference serving",
 }

@@ -106,7 +106,7 @@ class _Job:
     cancel: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, reader: Reader, question: Question) -> Answer:
-        show = self._show if len(question.images) == 1 and question.task not in ("detect", "ground") else None
+        show = self._show if question.streams else None
         return answer(reader, question, max_new_tokens=self.most, show=show, cancel=self.cancel)
 
     def read(self, reader: Reader, data: bytes, max_pages: int) -> Answer:

@@ -15,13 +15,15 @@ from varytoy.data.documents import open_pages
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.join import join_pages
 from varytoy.inference.reader import Reader
+from varytoy.outputs.doctags import doctags
 from varytoy.processing.messages import Message
 from varytoy.serving.fetch import fetch
 from varytoy.tasks import find_prompt
 
 MAX_IMAGES = 16
 """Images in one request."""
-_MARKDOWN = re.compile(r"markdown|docling|html|latex|table", re.IGNORECASE)
+_MARKDOWN = re.compile(r"markdown|html|latex|table", re.IGNORECASE)
+_DOCTAGS = re.compile(r"docling|doctags", re.IGNORECASE)
 _FINISHED = {"end": "stop", "length": "length", "loop": "length", "cancelled": "stop"}
 
 
@@ -59,6 +61,12 @@ class Question:
     argument: str
     history: Sequence[Message]
     front_matter: bool = False
+    doctags: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer can be shown as it grows."""
+        return len(self.images) == 1 and self.task not in ("detect", "ground") and not self.doctags
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,8 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
     task, argument = _task(reader, prompt, images[0])
     history = _history(turns[:-1]) if task in ("vqa", "chat") and len(images) == 1 else []
-    return Question(images, task, argument, history, "front matter" in prompt.lower())
+    doctags = task in ("ocr", "markdown") and bool(_DOCTAGS.search(prompt))
+    return Question(images, "ocr" if doctags else task, argument, history, "front matter" in prompt.lower(), doctags)
 
 
 def read_document(reader: Reader, data: bytes, max_pages: int, **options) -> Answer:
@@ -113,7 +122,10 @@ def answer(reader: Reader, question: Question, **options) -> Answer:
     wrong = next((each.error for each in answers if each.error), "")
     if wrong:
         raise RequestError(wrong)
-    return answers[0] if len(answers) == 1 else join_pages(answers)
+    joined = answers[0] if len(answers) == 1 else join_pages(answers)
+    if question.doctags:
+        joined.markup = doctags(answers)
+    return joined
 
 
 def front_matter(question: Question) -> str:
