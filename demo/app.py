@@ -21,7 +21,7 @@ from demo.measured import measured  # noqa: E402
 from demo.pictures import examples  # noqa: E402
 from varytoy.data.documents import Limits, isolate_pdfs  # noqa: E402
 from varytoy.inference.reader import ModelError, Reader  # noqa: E402
-from varytoy.options import device_options  # noqa: E402
+from varytoy.options import device_options, reader_options  # noqa: E402
 from varytoy.tasks import TASKS  # noqa: E402
 
 
@@ -43,7 +43,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     chosen = arguments(words)
     try:
-        reader = Reader.from_pretrained(chosen.model, chosen.device, chosen.dtype, chosen.quantize)
+        reader = Reader.from_pretrained(*reader_options(chosen))
     except ModelError as error:
         print(error, file=sys.stderr)
         return 2

@@ -130,7 +130,6 @@ html { scrollbar-gutter: stable; }
 #examples button:hover { border-color: var(--primary-500); }
 #examples button img { width: 100%; height: 96px; object-fit: contain; margin: 0; background: white;
   border-radius: 4px; }
-footer { display: none !important; }
 /* In one column: what to do, the picture, its answer. */
 @media (max-width: 720px) {
   .vt-head { flex-direction: column; align-items: flex-start; gap: 4px; }

@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 
 from demo import look, view
+from demo.api import add_api
 from demo.documents import Documents
 from demo.line import MAX_TOKENS, Line, Waiting, stream
 from demo.measured import Measured
@@ -52,6 +53,7 @@ class Demo:
                     self._answer_side()
             self._examples()
             self.documents = Documents(reader, self.line)
+            add_api(reader, self.name, self.line)
             self._connect()
         self.page.preprocess_data = _in_a_sentence(self.page.preprocess_data)
 
@@ -253,10 +255,13 @@ class Demo:
 
     async def _answering(self, session: Session, cancel, turn: Turn) -> AsyncIterator[dict]:
         start = time.perf_counter()
-        history = session.messages(turn.task)
-        ask = functools.partial(
-            self.reader.ask, task=turn.task, argument=turn.asked, history=history, max_new_tokens=MAX_TOKENS
-        )
+        reached: list[int] = []  # the block that is read, and their number
+
+        def progress(*place: int) -> None:
+            reached[:] = place
+
+        asked = {"task": turn.task, "argument": turn.asked, "history": session.messages(turn.task)}
+        ask = functools.partial(self.reader.ask, max_new_tokens=MAX_TOKENS, progress=progress, **asked)
         picture = functools.partial(open_page, session.data, session.page)
         async with aclosing(stream(self.line, ask, picture, cancel)) as updates:
             async for update in updates:
@@ -277,9 +282,10 @@ class Demo:
                     session.marked = self.picture in changes
                     yield changes
                 elif update is None:
-                    yield {self.status: view.working(seconds)}
+                    yield {self.status: view.working(seconds, *reached)}
                 else:
-                    yield {self.answer: view.live(update), self.source: update, self.status: view.working(seconds)}
+                    status = view.working(seconds, *reached)
+                    yield {self.answer: view.live(update), self.source: update, self.status: status}
 
     def _finished(self, session: Session, turn: Turn, seconds: float) -> dict:
         answer, experimental = turn.answer, self.measured.is_experimental(turn.task)
@@ -337,7 +343,7 @@ class Demo:
         self.page.queue(default_concurrency_limit=8)
         _, address, _ = self.page.launch(
             server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, inbrowser=False,
-            prevent_thread_lock=True, footer_links=[], max_file_size="100mb", theme=look.theme(), css=look.CSS,
+            prevent_thread_lock=True, footer_links=["api"], max_file_size="100mb", theme=look.theme(), css=look.CSS,
             js=look.SCRIPT, max_threads=WORKERS,
         )  # fmt: skip
         return address

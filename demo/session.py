@@ -74,9 +74,7 @@ class Session(Job):
     @property
     def suitable_task(self) -> str:
         """The task for what the page is; empty without a page."""
-        if self.view is None:
-            return ""
-        return "ocr" if is_text(self.view) else "caption"
+        return "" if self.view is None else suitable_task(self.view)
 
     def open(self, path: str) -> None:
         """Show the first page of another file. On an error the old file stays, unless only the first page of
@@ -161,6 +159,11 @@ class Session(Job):
 def open_page(data: bytes, number: int) -> Image.Image:
     """A page of a file at full size. Raises DocumentError."""
     return next(iter(open_pages(data, pages=[number]))).image
+
+
+def suitable_task(image: Image.Image) -> str:
+    """The task for what an image is."""
+    return "ocr" if is_text(image) else "caption"
 
 
 def takes_words(task: str) -> bool:

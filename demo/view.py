@@ -100,8 +100,9 @@ def notice(sentence: str) -> str:
     return f'<p class="vt-error" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 
-def working(seconds: float) -> str:
-    return f'<p class="vt-status"><i class="vt-dot"></i>Reading… {seconds:.0f} s</p>'
+def working(seconds: float, block: int = 0, blocks: int = 0) -> str:
+    where = f" block {block} of {blocks}" if blocks > 1 else ""
+    return f'<p class="vt-status"><i class="vt-dot"></i>Reading{where}… {seconds:.0f} s</p>'
 
 
 def working_on(what: str) -> str:

@@ -38,10 +38,10 @@ class Stub:
     def __init__(self):
         self.asked: list[tuple] = []
 
-    def ask(self, image, task="ocr", argument="", history=(), max_new_tokens=0, show=None, cancel=None):
+    def ask(self, image, task="ocr", argument="", history=(), max_new_tokens=0, show=None, cancel=None, progress=None):
         self.asked.append((image.size, task, argument, list(history)))
         if task == "ocr":
-            return self._slowly(image, show, cancel)
+            return self._slowly(image, show, cancel, progress)
         time.sleep(0.15)
         if task == "markdown":
             text = f"# Title\n\n- first {ATTACK}\n\n![shot](http://example.com/a.png) [site](http://example.com)"
@@ -65,12 +65,14 @@ class Stub:
             yield page
         folder.close()
 
-    def _slowly(self, image, show, cancel):
+    def _slowly(self, image, show, cancel, progress):
         said = f"width {image.width}"
         for number in range(400 if image.width == 333 else 6):
             said += f" word{number}"
             if show:
                 show(said)
+            if progress:
+                progress(7, 24)
             if cancel.wait(0.12):
                 return Answer(said, stop_reason="cancelled")
         words = [Region((20, 20 + 30 * n, 200, 44 + 30 * n), text=f"block {n}", score=0.9) for n in range(2)]

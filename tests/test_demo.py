@@ -1,5 +1,6 @@
 """The browser demo in a real headless Chromium: with a reader that answers at once, and with the embedded model."""
 
+import base64
 import json
 import random
 import re
@@ -35,8 +36,12 @@ from demo_browser import (
     written,
 )  # fmt: skip
 from PIL import Image
+from test_documents import encoded
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[demo]'")
+
+from gradio_client import Client  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
 
 from demo.line import MAX_TOKENS  # noqa: E402
 from demo.measured import PICTURES, Measured  # noqa: E402
@@ -90,12 +95,30 @@ def test_stream_and_stop(page, stub):
         if len(seen) == 4:
             break
         time.sleep(0.05)
-    assert len(seen) == 4
+    assert len(seen) == 4 and page.inner_text("#status p").startswith("Reading block 7 of 24…")
     assert all(text in max(seen, key=len) for text in seen)
     page.click("#stop")
     assert "word399" not in finished(page)
     assert "Stopped by you." in page.inner_text("#status p")
     assert stub.asked[-1] == ((333, 90), "ocr", "", [])
+
+
+def test_programs_ask_the_demo(demo, stub):
+    client = Client(demo.address, verbose=False)
+    names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(names) == ["/read"]
+    assert [each["parameter_name"] for each in names["/read"]["parameters"]] == ["file", "task", "prompt", "page"]
+    data = base64.b64encode(encoded(Image.new("RGB", (60, 40), "white"), "PNG")).decode()
+    answer = client.predict(data, "vqa", "what", api_name="/read")
+    assert answer["text"].startswith("heard what") and (answer["width"], answer["task"]) == (60, "vqa")
+    assert client.predict(f"data:image/png;base64,{data}", api_name="/read")["blocks"][1]["text"] == "block 1"
+    for words, said in (
+        (["?"], "The file is not base64"),
+        ([data, "paint"], "paint"),
+        ([data, "ocr", "", 2], "1 page"),
+    ):
+        with pytest.raises(AppError, match=said):
+            client.predict(*words, api_name="/read")
 
 
 def test_header(page):
