@@ -124,9 +124,11 @@ def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):
     lone_bytes = reader.processor.tokenizer.convert_tokens_to_ids(["<0x00>", "<0xFF>"])
     letters_only = slice(lone_bytes[0], lone_bytes[1] + 1)
     with_scores(monkeypatch, reader.engine.model, lambda scores: scores[..., letters_only].fill_(-1e4))
-    shown = []
-    answer = reader.read_page(two_columns(), show=shown.append, max_new_tokens=12)
+    shown, reached = [], []
+    options = {"progress": lambda *place: reached.append(place), "max_new_tokens": 12}
+    answer = reader.ocr(two_columns(), show=shown.append, **options)
     assert len(shown) > 2 and shown[-1] == answer.text
+    assert reached == sorted(reached) and (reached[0], reached[-1]) == ((1, 6), (6, 6))
     kept = zip(shown, shown[1:], strict=False)
     assert all(later.startswith(earlier.rstrip()) for earlier, later in kept), "what was shown changed again"
 

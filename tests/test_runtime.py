@@ -13,6 +13,7 @@ from originals import vary_toy
 from varytoy.cli import main
 from varytoy.devices import doctor, versions
 from varytoy.devices.precision import DeviceError, Precision, choose_precision, place
+from varytoy.inference.onnx_branches import run_in_onnx
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_narrow_storage_computes_as_wide_weights_of_the_same_values(storage):
     assert frequencies and all(each.dtype == torch.float32 for each in frequencies)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("int8", 0.05), ("nf4", 0.35)])
+@pytest.mark.parametrize(("kind", "most"), [("int8", 0.05), ("nf4", 0.35), ("dynamic-int8", 0.08)])
 def test_a_packed_decoder_is_near_the_plain_one(kind, most, tmp_path):
     config = tiny_config()
     config.text_config.hidden_size, config.text_config.intermediate_size = 128, 192
@@ -92,8 +93,25 @@ def test_a_packed_decoder_is_near_the_plain_one(kind, most, tmp_path):
         plain = model(ids).logits
         packed = place(copy.deepcopy(model), Precision("cpu", "fp32", "fp32", kind))(ids).logits
     assert 0 < float((packed - plain).norm() / plain.norm()) < most
+    if kind == "dynamic-int8":
+        place(tiny_model(tiny_config()), Precision("cpu", "fp32", "fp32", kind))
+        return
     with pytest.raises(DeviceError, match=r"--quantize: .*\b48\b.*\b64\b"):
         place(tiny_model(tiny_config()), Precision("cpu", "fp32", "fp32", kind))
+
+
+def test_the_branches_of_a_reader_run_in_onnxruntime():
+    pytest.importorskip("onnxruntime")
+    model, pixels = tiny_model(tiny_config()), torch.randn(2, 2, 3, 32, 32)
+    runs = copy.deepcopy(model)
+    run_in_onnx(runs)
+    for sizes in (None, torch.tensor([[32, 16], [16, 32]])):
+        with torch.no_grad():
+            wanted = model.vision_vocabulary(pixels[0], sizes), model.clip(pixels[1])
+            found = runs.vision_vocabulary(pixels[0], sizes), runs.clip(pixels[1])
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    with pytest.raises(DeviceError, match="--dtype fp32"):
+        run_in_onnx(model.half())
 
 
 def test_read_says_what_it_did_not_do(tmp_path, card, capsys, monkeypatch):

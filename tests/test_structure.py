@@ -31,10 +31,10 @@ ALLOWED = {
     "devices": "errors extras options _torchvision",
     "registration": "_torchvision models processing",
     "checkpoints": "errors extras devices models processing registration",
-    "inference": "data outputs layout tasks models processing devices checkpoints",
+    "inference": "errors extras options data outputs layout tasks models processing devices checkpoints",
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
-    "serving": "errors extras data tasks layout outputs processing inference",
+    "serving": "errors extras options data tasks layout outputs processing inference",
     "bench": "options data models processing devices checkpoints inference",
     "cli": "__init__ options tasks outputs devices checkpoints inference serving",
 }

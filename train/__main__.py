@@ -15,7 +15,7 @@ from varytoy.checkpoints.maps import WeightsError
 from varytoy.data.documents import DocumentError
 from varytoy.data.sample import SampleError
 from varytoy.extras import MissingExtra, require
-from varytoy.options import device_options, positive
+from varytoy.options import device_options, positive, reader_options
 
 _SCORES = ("apted", "jiwer", "pycocotools", "rapidfuzz")
 _TRAINER = ("accelerate", "rapidfuzz", "tensorboard")
@@ -171,7 +171,7 @@ def _evaluate(options) -> None:
     from train.evaluate import compare_samples, evaluate, score_samples, write_table
     from varytoy.inference.reader import Reader
 
-    load = functools.partial(Reader.from_pretrained, options.model, options.device, options.dtype, options.quantize)
+    load = functools.partial(Reader.from_pretrained, *reader_options(options))
     if options.baselines:
         from train.baselines import markdown
 

@@ -21,7 +21,7 @@ from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
-from varytoy.inference.reader import PICTURES, pictures_of
+from varytoy.inference.load_engine import PICTURES, pictures_of
 
 try:
     import fcntl

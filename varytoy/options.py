@@ -3,14 +3,23 @@
 import argparse
 
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
-QUANTIZED = ("int8", "nf4")
+QUANTIZED = ("int8", "nf4", "dynamic-int8")
+RUNTIMES = ("torch", "onnx")
 
 
 def device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``Reader.from_pretrained``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", choices=("auto", *DTYPE_NAMES), default="auto", help="weight dtype")
-    parser.add_argument("--quantize", choices=QUANTIZED, default="", help="quantize the decoder (needs bitsandbytes)")
+    help = "of the decoder: int8 and nf4 need bitsandbytes, dynamic-int8 is for a CPU"
+    parser.add_argument("--quantize", choices=QUANTIZED, default="", help=help)
+    help = "for the image encoders: onnx is ONNX Runtime on a CPU (needs the extra 'onnx')"
+    parser.add_argument("--runtime", choices=RUNTIMES, default="torch", help=help)
+
+
+def reader_options(options: argparse.Namespace) -> tuple[str, str, str, str, str]:
+    """The arguments of ``Reader.from_pretrained``."""
+    return options.model, options.device, options.dtype, options.quantize, options.runtime
 
 
 def positive(text: str) -> int:

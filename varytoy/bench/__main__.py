@@ -15,7 +15,7 @@ from varytoy.bench.timing import machine
 from varytoy.data.documents import open_pages
 from varytoy.devices.precision import choose_precision
 from varytoy.inference.reader import Reader
-from varytoy.options import device_options, positive
+from varytoy.options import device_options, positive, reader_options
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -35,10 +35,11 @@ def main(words: Sequence[str] | None = None) -> int:
         model = shapes.random_model(options.shape, choose_precision(options.device, options.dtype, options.quantize))
         name = f"random weights in the shape of {options.shape}"
     else:
-        reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize)
+        reader = Reader.from_pretrained(*reader_options(options))
         model, name = reader.engine.model, options.model  # type: ignore[attr-defined]  # as from_pretrained makes it
     threads = f"{options.threads} threads, " if model.device.type == "cpu" else ""
-    print(f"{name}, {str(model.dtype).removeprefix('torch.')}" + (f", {options.quantize}" if options.quantize else ""))
+    kind = [str(model.dtype).removeprefix("torch."), options.quantize, options.runtime.replace("torch", "")]
+    print(", ".join([name, *filter(None, kind)]))
     print(f"{machine(model.device)}, {threads}torch {torch.__version__}")
     for size in options.batch_size:
         print()

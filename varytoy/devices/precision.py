@@ -1,6 +1,7 @@
 """Choose a model's device and dtypes, with the reason for the choice."""
 
 import importlib.metadata
+import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ class Precision:
     Attributes:
         device: cpu, cuda, cuda:1, mps …
         storage, compute: fp32, fp16 or bf16. Where they differ each layer upcasts its weights when it is called.
-        quantize: int8 or nf4 for the decoder's linear layers, or empty.
+        quantize: int8, nf4 or dynamic-int8 for the decoder's linear layers, or empty.
         reason: the reason for the choice, in a sentence.
     """
 
@@ -58,7 +59,7 @@ def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = 
     if dtype not in ("auto", *DTYPES):
         raise DeviceError(f"no type '{dtype}'; there are auto, {', '.join(DTYPES)}")
     if quantize not in ("", *QUANTIZED):
-        raise DeviceError(f"no quantization '{quantize}'; there are {' and '.join(QUANTIZED)}")
+        raise DeviceError(f"no quantization '{quantize}'; there are {', '.join(QUANTIZED)}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = device.partition(":")[0]
@@ -110,6 +111,8 @@ def _by_capability(capability: tuple[int, int]) -> tuple[str, str, str]:
 
 def _quantize_or_not(quantize: str, kind: str, capability: tuple[int, int] | None) -> tuple[str, str]:
     """The quantization that is available, and a note on it. bitsandbytes needs Turing for int8, Pascal for NF4."""
+    if quantize == "dynamic-int8":
+        return (quantize, "the decoder in dynamic int8") if kind == "cpu" else ("", f"not {quantize}: it is for a CPU")
     if not installed("bitsandbytes"):
         return "", f"not {quantize}: bitsandbytes is missing ({pip_line('train')})"
     if kind == "mps":
@@ -129,7 +132,9 @@ def place(model: M, precision: Precision) -> M:
     compute = DTYPES[precision.compute]
     try:
         keep_in(model, DTYPES[precision.storage])
-        if precision.quantize:
+        if precision.quantize == "dynamic-int8":
+            quantize_dynamically(model)
+        elif precision.quantize:
             unsupported = {
                 layer.in_features for layer in decoder_linears(model.language_model).values() if layer.in_features % 64
             }
@@ -236,6 +241,21 @@ def quantize(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
 
     exchange(model.language_model, convert)
     setattr(model, {"nf4": "is_loaded_in_4bit", "int8": "is_loaded_in_8bit"}[kind], True)  # PEFT reads these
+
+
+def quantize_dynamically(model: nn.Module) -> None:
+    """Replace the linear layers of ``model.language_model`` by PyTorch's int8 layers, which quantize their inputs when
+    called; one scale an output channel."""
+    from torch.ao.nn.quantized.dynamic import Linear
+    from torch.ao.quantization import per_channel_dynamic_qconfig
+
+    def convert(layer: nn.Module) -> nn.Module:
+        layer.qconfig = per_channel_dynamic_qconfig  # type: ignore[assignment]
+        return Linear.from_float(layer.float())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it will move to another package
+        exchange(model.language_model, convert)
 
 
 def exchange(decoder: nn.Module, convert) -> None:

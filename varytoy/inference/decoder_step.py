@@ -34,10 +34,16 @@ def decoder_step(model: VaryForConditionalGeneration) -> Step:
 def _mergeable(model: VaryForConditionalGeneration) -> bool:
     """Whether it is a Qwen2 decoder, of which no linear layer is quantized, adapted or watched."""
     decoder = model.language_model
-    linear = [module for module in decoder.modules() if isinstance(module, nn.Linear)]
     if type(decoder) is not Qwen2ForCausalLM or model.compute_dtype is not None:
         return False
+    linear = [each for layer in decoder.model.layers for each in _linear_layers(layer)]
     return all(type(each) is nn.Linear and not each._forward_hooks and not each._forward_pre_hooks for each in linear)
+
+
+def _linear_layers(layer: Qwen2DecoderLayer) -> list[nn.Module]:
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    return [*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 def merge_projections(model: VaryForConditionalGeneration) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 from varytoy.data.answer import Answer
 from varytoy.inference.many import Input, PageAnswer, find_inputs, read_many
 from varytoy.inference.output import OutputFolder, record
+from varytoy.options import reader_options
 from varytoy.outputs import FORMATS
 from varytoy.outputs.records import Record, error_record
 from varytoy.tasks import TASKS
@@ -116,7 +117,7 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _output(options: argparse.Namespace, model: str, several: bool) -> _Output:
     if options.out:
-        names = ("task", "prompt", "max_new_tokens", "page", "dtype", "quantize")
+        names = ("task", "prompt", "max_new_tokens", "page", "dtype", "quantize", "runtime")
         settings = {name: getattr(options, name) for name in names} | {"model": model}
         unread = _print_rows if options.format == "jsonl" else lambda records: None
         flags = options.resume, options.overwrite
@@ -135,7 +136,7 @@ def _load(options: argparse.Namespace):
     logging.set_verbosity_error()  # no progress bars and developer warnings
     logging.disable_progress_bar()
     try:
-        reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize)
+        reader = Reader.from_pretrained(*reader_options(options))
     except ValueError as error:
         complain(str(error))
         return None

@@ -12,19 +12,18 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy import layout
-from varytoy.checkpoints.loading import ModelError, find, is_small, load_model
+from varytoy.checkpoints.loading import ModelError, find, is_small
 from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Page, PageWord, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
-from varytoy.devices.precision import DTYPES, DeviceError, Precision, choose_precision, place
-from varytoy.inference.batching import BatchingEngine
-from varytoy.inference.calibration import calibrated_answer, read_calibration
-from varytoy.inference.decoder_step import merge_projections
+from varytoy.devices.precision import DeviceError, Precision, choose_precision
+from varytoy.inference.calibration import calibrated_answer
 from varytoy.inference.drafts import PlacedWord
-from varytoy.inference.engine import Engine, Request, TransformersEngine
+from varytoy.inference.engine import Engine, Request
 from varytoy.inference.history import fit_history
 from varytoy.inference.join import join_pages, mean_confidence, totals
 from varytoy.inference.known_words import SOURCES, lines_in, tesseract_words
+from varytoy.inference.load_engine import calibration_of, load_engine, pictures_of
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.shared import SharedEngine, share
@@ -38,8 +37,6 @@ from varytoy.tasks import Task, get_task
 
 Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
-PICTURES = "pictures"
-"""Folder of a checkpoint for pictures inside that for text."""
 _CONFIDENT = 0.85
 _RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words")
 """What an engine tells of an answer beside its text."""
@@ -60,6 +57,7 @@ class _Options:
     cancel: threading.Event | None
     drafts: str = "model"
     words: Sequence[PageWord] = ()
+    progress: Callable[[int, int], None] | None = None
 
     @property
     def cancelled(self) -> bool:
@@ -121,7 +119,12 @@ class Reader:
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "nano", device: str = "auto", dtype: str = "auto", quantize: str = ""
+        cls,
+        name: str = "nano",
+        device: str = "auto",
+        dtype: str = "auto",
+        quantize: str = "",
+        runtime: str = "torch",
     ) -> "Reader":
         """Load the embedded model (``nano``), a folder or a hub id: a varytoy checkpoint, or one in a layout that
         ``varytoy convert`` supports, converted in memory.
@@ -129,8 +132,9 @@ class Reader:
         Args:
             device: auto, cpu, cuda, cuda:1, mps.
             dtype: auto (see varytoy.devices.precision), fp32, fp16, bf16. For models as small as ``nano`` auto is fp32.
-            quantize: int8 or nf4 for the decoder; not applied if the device does not support it, which
+            quantize: int8, nf4 or dynamic-int8 for the decoder; not applied if the device does not support it, which
                 ``precision.reason`` tells.
+            runtime: ``onnx`` for the image encoders in ONNX Runtime, on a CPU.
 
         Raises:
             ModelError: the folder holds no model, the hub does not provide it, or the device is not available.
@@ -141,10 +145,10 @@ class Reader:
                 if name == "nano" and not (path / "model.safetensors").is_file():
                     raise ModelError("this installation lacks the embedded model; name another with --model")
                 precision = choose_precision(device, dtype, quantize, is_small(path))
-                engine = _engine(path, precision)
+                engine = load_engine(path, precision, runtime)
                 pictures = pictures_of(path)
-                calibration = _calibration(path)
-            open_pictures = (lambda: _engine(pictures, precision)) if pictures else None
+                calibration = calibration_of(path)
+            open_pictures = (lambda: load_engine(pictures, precision, runtime)) if pictures else None
             reader = cls(engine, "vary-nano" if name == "nano" else name, open_pictures)
         except DeviceError as error:
             raise ModelError(str(error)) from error
@@ -227,6 +231,7 @@ class Reader:
         cancel: threading.Event | None = None,
         password: str | None = None,
         drafts: str = "model",
+        progress: Callable[[int, int], None] | None = None,
     ) -> Answer | list[Answer]:
         """Run one task on an image or a document. Text that does not fit in one pass is read block by block.
 
@@ -241,6 +246,7 @@ class Reader:
             password: of a protected PDF.
             drafts: where drafts of text come from, which the model checks: its own head for letters (``model``), a
                 ``pdf``'s text layer, or ``tesseract``. They change how long it takes, not the answer.
+            progress: called while a page is read block by block, with the number of the block and of all blocks.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
@@ -252,7 +258,7 @@ class Reader:
         prompt = self._prompt(chosen, argument)  # raises before anything is opened
         if drafts not in SOURCES:
             raise ValueError(f"no drafts '{drafts}'; there are {', '.join(SOURCES)}")
-        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts)
+        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
         return self._document(source, options, password)
@@ -419,7 +425,10 @@ class Reader:
         text_size = self.processor.image_processor.text_size
 
         def live(texts: list[str]) -> None:
-            show(layout.join_blocks(texts, blocks[: len(texts)]))
+            if options.progress:
+                options.progress(max(len(texts), 1), len(blocks))
+            if show:
+                show(layout.join_blocks(texts, blocks[: len(texts)]))
 
         def request(block: layout.Block) -> Request:
             place = functools.partial(block.crop_point, text_size=text_size)
@@ -428,7 +437,7 @@ class Reader:
             return Request.of(options.task, messages, [crop], options.max_new_tokens, known)
 
         requests = map(request, blocks)
-        rows = self.engine.generate(requests, live if show else None, options.cancel)
+        rows = self.engine.generate(requests, live if show or options.progress else None, options.cancel)
         answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
         read = []
         for row, block in zip(rows, blocks, strict=False):
@@ -473,27 +482,3 @@ class Reader:
             return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
         engine = self.engine_for(task.view)
         return fit_history(engine, history, prompt, view.size, task, max_new_tokens)
-
-
-def pictures_of(folder: Path) -> Path | None:
-    """A checkpoint's part for pictures, if it has one."""
-    part = folder / PICTURES
-    return part if (part / "config.json").is_file() else None
-
-
-def _engine(folder: Path, precision: Precision) -> TransformersEngine | BatchingEngine:
-    """Load a checkpoint for the chosen device and dtype."""
-    model, processor = load_model(folder, DTYPES[precision.storage])
-    kind = BatchingEngine if BatchingEngine.supports(model) else TransformersEngine
-    model = place(model, precision)
-    if kind is BatchingEngine:  # transformers' generate does not use it
-        merge_projections(model)
-    return kind(model, processor)
-
-
-def _calibration(folder: Path) -> Mapping[str, tuple[float, float]]:
-    """The scales of a checkpoint's tasks. Raises ModelError if they are damaged."""
-    try:
-        return {**read_calibration(folder), **read_calibration(folder / PICTURES)}
-    except ValueError as error:
-        raise ModelError(str(error)) from error

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from varytoy.data.answer import Answer
+from varytoy.data.boxes import Coordinates
 
 _SCALE = 500
 _TAG = re.compile(r"<(?=[\w/!?])")
@@ -15,13 +16,15 @@ def doctags(pages: Sequence[Answer]) -> str:
 
 
 def _page(page: Answer) -> str:
-    whole = (0, 0, *(page.size or (1, 1)))
-    blocks = [(block.box, block.text) for block in page.blocks] or [(whole, page.text)] * bool(page.text.strip())
-    return "".join(f"<text>{_place(box, whole)}{_plain(text)}</text>\n" for box, text in blocks)
+    width, height = page.size or (1, 1)
+    blocks = [(block.box, block.text) for block in page.blocks]
+    if not blocks and page.text.strip():
+        blocks = [((0, 0, width, height), page.text)]
+    return "".join(f"<text>{_place(box, width, height)}{_plain(text)}</text>\n" for box, text in blocks)
 
 
-def _place(box: Sequence[float], whole: Sequence[float]) -> str:
-    sides = (round(_SCALE * side / of) for side, of in zip(box, 2 * whole[2:], strict=True))
+def _place(box: Coordinates, width: int, height: int) -> str:
+    sides = (round(_SCALE * side / of) for side, of in zip(box, (width, height) * 2, strict=True))
     return "".join(f"<loc_{min(max(side, 0), _SCALE)}>" for side in sides)
 
 

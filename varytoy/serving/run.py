@@ -6,6 +6,7 @@ import sys
 from varytoy.data.documents import Limits, isolate_pdfs
 from varytoy.extras import require
 from varytoy.inference.reader import Reader
+from varytoy.options import reader_options
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -29,7 +30,7 @@ def serve(options: argparse.Namespace) -> int:
         max_tokens=options.max_new_tokens,
     )
     isolate_pdfs(Limits())
-    reader = Reader.from_pretrained(options.model, options.device, options.dtype, options.quantize).shared()
+    reader = Reader.from_pretrained(*reader_options(options)).shared()
     _ = reader.picture_engine  # loaded before the first request
     print(f"{reader.name} at http://{options.host}:{options.port}/v1", file=sys.stderr, flush=True)
     uvicorn.run(create_app(reader, settings), host=options.host, port=options.port, log_level="warning")

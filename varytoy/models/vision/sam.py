@@ -244,7 +244,11 @@ class VisionVocabulary(VisionEncoder):
                 raise ValueError(
                     "this vision vocabulary takes images of one size in a batch: resize them, or one by one"
                 )
-            mask = _image_mask(sizes, pixels.shape[-2], pixels.shape[-1])
+            mask = image_mask(sizes, pixels.shape[-2], pixels.shape[-1])
+        return self.encode(pixels, mask)
+
+    def encode(self, pixels: Tensor, mask: Tensor | None) -> Tensor:
+        """As ``forward``, with the mask of the padding [B, 1, H, W], True inside the images."""
         x = self.patch_embed(pixels, mask).permute(0, 2, 3, 1)
         grid_mask = None if mask is None else mask[:, 0, :: self.config.grid_stride[0], :: self.config.grid_stride[1]]
         x = x + self._positions(x.shape[1], x.shape[2]).to(x.dtype)
@@ -319,7 +323,7 @@ def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask.to(x.dtype)
 
 
-def _image_mask(sizes: Tensor, height: int, width: int) -> Tensor:
+def image_mask(sizes: Tensor, height: int, width: int) -> Tensor:
     """[B, 2] pixel sizes -> [B, 1, H, W] bool, True inside the image."""
     rows = torch.arange(height, device=sizes.device)[None, :, None] < sizes[:, 0, None, None]
     columns = torch.arange(width, device=sizes.device)[None, None] < sizes[:, 1, None, None]

@@ -1,0 +1,72 @@
+"""The vision branches of a model in ONNX Runtime, on a CPU."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from varytoy.devices.precision import DeviceError
+from varytoy.extras import require
+from varytoy.models.vary import VaryForConditionalGeneration
+from varytoy.models.vision.base import VisionEncoder
+from varytoy.models.vision.sam import VisionVocabulary, image_mask
+
+
+def run_in_onnx(model: VaryForConditionalGeneration) -> None:
+    """Let the vision branches of a model run in ONNX Runtime from now on. Takes some seconds a branch.
+
+    Raises:
+        MissingExtra: the onnx packages are not installed.
+        DeviceError: the model is not on a CPU, or not in fp32.
+    """
+    require("onnx", "onnx", "onnxscript", "onnxruntime", by="--runtime onnx")
+    if model.device.type != "cpu" or model.dtype != torch.float32:
+        raise DeviceError("--runtime onnx is for a CPU and fp32: leave it out, or add --device cpu --dtype fp32")
+    for branch in (model.vision_vocabulary, model.clip):
+        if branch is not None:
+            branch.forward = _OnnxForward(branch)  # type: ignore[method-assign]
+
+
+class _Padded(nn.Module):
+    """A vision vocabulary that takes images of several sizes, with the mask computed for each batch."""
+
+    def __init__(self, branch: VisionVocabulary):
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, pixels: Tensor, sizes: Tensor) -> Tensor:
+        return self.branch.encode(pixels, image_mask(sizes, *pixels.shape[-2:]))
+
+
+class _OnnxForward:
+    """A branch's forward, exported for batches of any number of images; of any size, where the branch takes these."""
+
+    def __init__(self, branch: VisionEncoder):
+        import onnxruntime
+
+        side, (down, across) = branch.config.image_size, branch.stride
+        pixels, batch = torch.randn(2, 3, side, side), torch.export.Dim("batch", min=1)
+        self.pads = isinstance(branch, VisionVocabulary) and branch.pads
+        inputs: tuple[Tensor, ...] = (pixels,)
+        shapes: tuple[dict, ...] = ({0: batch},)
+        module: nn.Module = branch
+        if self.pads:
+            module, inputs = _Padded(branch), (pixels, torch.tensor([[side, side], [down, across]]))
+            high, wide = (torch.export.Dim(name, min=1) for name in ("high", "wide"))
+            shapes = ({0: batch, 2: down * high, 3: across * wide}, {0: batch})
+        names = ["pixels", "sizes"][: len(inputs)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            settings = {"dynamic_shapes": shapes, "input_names": names, "dynamo": True, "verbose": False}
+            program = torch.onnx.export(module, inputs, **settings)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        graph = program.model_proto.SerializeToString()
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        feed = {"pixels": pixels.numpy()}
+        if self.pads:
+            whole = torch.tensor([pixels.shape[-2:]] * len(pixels)) if sizes is None else sizes
+            feed["sizes"] = whole.long().numpy()
+        return torch.from_numpy(self.session.run(None, feed)[0])
