@@ -35,7 +35,7 @@ def examples(folder: Path, own: Path = OWN) -> list[Example]:
         Example("Read a sentence", str(folder / "sentence.png"), "ocr"),
         Example("A note as markdown", str(folder / "note.png"), "markdown"),
         Example("Read a PDF", str(folder / "pages.pdf"), "ocr"),
-        Example("Describe a photograph", str(PHOTOS / "camera.jpg"), "caption"),
+        Example("Describe a photograph", str(PHOTOS / "eagle.jpg"), "caption"),
         Example("Find the hat", str(PHOTOS / "hopper.jpg"), "ground", "the hat"),
         Example("Ask about it", str(PHOTOS / "hopper.jpg"), "vqa", "How many people are there?"),
     ]
