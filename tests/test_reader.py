@@ -133,6 +133,44 @@ def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):
     assert all(later.startswith(earlier.rstrip()) for earlier, later in kept), "what was shown changed again"
 
 
+def test_a_reading_is_streamed_and_ends_when_nobody_listens(reader, monkeypatch):
+    updates = list(reader.stream(two_columns(), max_new_tokens=12))
+    assert updates[-1].text == reader.ocr(two_columns(), max_new_tokens=12).text and updates[-2] == updates[-1].text
+    stopped = []
+    ask = Reader.ask
+    monkeypatch.setattr(Reader, "ask", lambda *words, **options: stopped.append(ask(*words, **options)))
+    stream = reader.stream(two_columns(), max_new_tokens=500)
+    assert isinstance(next(stream), str)
+    stream.close()
+    assert stopped[0].stop_reason == "cancelled"
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="no task 'paint'"):
+        list(reader.stream(page(1), "paint"))
+
+
+def test_a_conversation_is_about_several_images(reader, monkeypatch):
+    asked, generate = [], reader.engine.generate
+    monkeypatch.setattr(
+        reader.engine, "generate", lambda requests, *rest: generate(asked.append(requests) or requests, *rest)
+    )
+    turns = [
+        {"role": "user", "content": "Which is larger?"},
+        {"role": "assistant", "content": "The first."},
+        {"role": "user", "content": "Why?"},
+    ]
+    answer = reader.chat(turns, [page(1), page(2)], max_new_tokens=9)
+    ((request,),) = asked
+    assert [each.size for each in request.images] == [page(1).size, page(2).size] and answer.tokens <= 9
+    assert request.messages == [{**turns[0], "content": "<image>\n<image>\nWhich is larger?"}, *turns[1:]]
+    assert answer.seconds > 0 and turns[0]["content"] == "Which is larger?"
+    placed = [{"role": "user", "content": "Is <image> like <image>?"}]
+    reader.chat(placed, [page(1), page(2)], max_new_tokens=2)
+    assert asked[-1][0].messages == placed
+    for wrong, said in ((placed, "image"), (turns[:2], "ends with a turn of the user")):
+        with pytest.raises(ValueError, match=said):
+            reader.chat(wrong, [page(1)])
+
+
 @pytest.mark.parametrize("kind", ["transparent", "turned", "16 bits"])
 def test_pictures_are_made_ready_whoever_opened_them(processor, kind):
     """Black text on nothing, on its side with a note in the file, or in 16 bits: the model sees black on white."""

@@ -1,4 +1,4 @@
-"""Earlier turns of a conversation, as many as the model's context holds."""
+"""The turns of a conversation, with their images, as many as the model's context holds."""
 
 from collections.abc import Sequence
 
@@ -32,3 +32,18 @@ def fit_history(
             fits = length + min(max_new_tokens, 256) <= engine.context
         kept, step = (kept + step, step * 2) if fits else (kept, step // 2)
     return conversation(kept)
+
+
+def with_placeholders(messages: Sequence[Message], images: int) -> list[Message]:
+    """The turns, with the placeholders of all images at the start where there are none.
+
+    Raises:
+        ValueError: the last turn is not the user's.
+    """
+    turns = [dict(turn) for turn in messages]
+    if not turns or turns[-1]["role"] != "user":
+        raise ValueError("a conversation ends with a turn of the user")
+    if not any(IMAGE_PLACEHOLDER in turn["content"] for turn in turns):
+        first = next(turn for turn in turns if turn["role"] == "user")
+        first["content"] = f"{IMAGE_PLACEHOLDER}\n" * images + first["content"]
+    return turns

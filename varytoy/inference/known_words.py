@@ -46,14 +46,19 @@ def tesseract_words(image: Image.Image) -> list[PageWord]:
     return words
 
 
+def view_of(box: Box, scale: float = 1.0) -> Place:
+    """See ``Place``; for a view of a box of the page, with ``scale`` pixels of the page in one of its own."""
+    return lambda x, y: ((x - box[0]) / scale, (y - box[1]) / scale)
+
+
 def lines_in(
-    words: Sequence[PageWord], box: Box, place: Place, x_height: float = 0.0, rows: Sequence[Box] = ()
+    words: Sequence[PageWord], box: Box, place: Place, x_height: float | None = None, rows: Sequence[Box] = ()
 ) -> list[list[PlacedWord]]:
     """The words with their middle in a box of the page, by line, each placed at the middle of its first letter.
 
     Args:
         place: see ``Place``.
-        x_height: of the letters, in pixels of the page.
+        x_height: of the letters, in pixels of the page, if it is known.
         rows: boxes of the lines from top to bottom; none: the words' own lines.
     """
     lines: dict[int, list[PageWord]] = {}
@@ -68,7 +73,7 @@ def lines_in(
         lines = {row: sorted(lines[row], key=lambda word: word.first) for row in sorted(lines)}
     placed = []
     for together in lines.values():
-        middle = _base(together, x_height) - x_height / 2
+        middle = _base(together, x_height or 0.0) - (x_height or 0.0) / 2
         placed.append([PlacedWord(word.text, *place(word.first, middle)) for word in together])
     return placed
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from PIL import Image
 from varytoy import layout
 from varytoy.checkpoints.loading import ModelError, find, is_small
 from varytoy.data.answer import Answer, Region
-from varytoy.data.documents import DocumentError, Page, PageWord, Source, open_pages, to_rgb
+from varytoy.data.documents import DocumentError, Page, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import DeviceError, Precision, choose_precision
+from varytoy.inference.asking import Options, Show, stream
 from varytoy.inference.calibration import calibrated_answer
 from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.engine import Engine, Request
-from varytoy.inference.history import fit_history
+from varytoy.inference.history import fit_history, with_placeholders
 from varytoy.inference.join import join_pages, mean_confidence, totals
-from varytoy.inference.known_words import SOURCES, lines_in, tesseract_words
+from varytoy.inference.known_words import SOURCES, lines_in, tesseract_words, view_of
 from varytoy.inference.load_engine import calibration_of, load_engine, pictures_of
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
@@ -35,33 +36,12 @@ from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import Task, get_task
 
-Show = Callable[[str], None]
 Sources = Source | Sequence[Source]
 _CONFIDENT = 0.85
 _RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words")
 """What an engine tells of an answer beside its text."""
 _LONGEST = 20
 """Longer side over shorter side, above which a model that resizes images to a square reads one in pieces."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The request for each image."""
-
-    task: Task
-    argument: str
-    prompt: str
-    history: Sequence[Message]
-    max_new_tokens: int
-    show: Show | None
-    cancel: threading.Event | None
-    drafts: str = "model"
-    words: Sequence[PageWord] = ()
-    progress: Callable[[int, int], None] | None = None
-
-    @property
-    def cancelled(self) -> bool:
-        return self.cancel is not None and self.cancel.is_set()
 
 
 class Reader:
@@ -173,6 +153,37 @@ class Reader:
     def vqa(self, source: Sources, question: str, **options) -> Answer | list[Answer]:
         return self.ask(source, "vqa", question, **options)
 
+    def stream(self, source: Source, task: str = "ocr", argument: str = "", **options) -> Iterator[str | Answer]:
+        """The text of ``ask`` so far, whenever there is more, and last the answer; closing the iterator stops it."""
+        return stream(functools.partial(self.ask, source, task, argument, **options))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        images: Sequence[Source] = (),
+        max_new_tokens: int = 1024,
+        show: Show | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """The answer to the last turn of a conversation about any number of images.
+
+        Args:
+            messages: turns ``{"role", "content"}`` in turn, the last of the user. ``<image>`` in their contents stands
+                for each image; without any, all images come first.
+            images: of each the first page.
+
+        Raises:
+            ValueError: there are more or fewer placeholders than images, or too many turns for the model.
+            DocumentError: an image cannot be opened.
+        """
+        start, task = time.perf_counter(), get_task("chat")
+        views = [next(iter(open_pages(image))).image for image in images]
+        request = Request.of(task, with_placeholders(messages, len(views)), views, max_new_tokens)
+        size = views[0].size if len(views) == 1 else (0, 0)
+        return self._timed(
+            self._generate(request, size, Options(task, "", "", (), max_new_tokens, show, cancel)), task, start
+        )
+
     def read_many(
         self,
         sources: Iterable[Source],
@@ -258,12 +269,12 @@ class Reader:
         prompt = self._prompt(chosen, argument)  # raises before anything is opened
         if drafts not in SOURCES:
             raise ValueError(f"no drafts '{drafts}'; there are {', '.join(SOURCES)}")
-        options = _Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress)
+        options = Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
         return self._document(source, options, password)
 
-    def _each(self, sources: Sequence[Source], options: "_Options", password: str | None) -> list[Answer]:
+    def _each(self, sources: Sequence[Source], options: Options, password: str | None) -> list[Answer]:
         answers = []
         for source in sources:
             if options.cancelled:
@@ -272,14 +283,17 @@ class Reader:
                 answers.append(self._ask_or_error(lambda source=source: self._document(source, options, password)))
         return answers
 
-    def _document(self, source: Source, options: "_Options", password: str | None) -> Answer:
+    def _document(self, source: Source, options: Options, password: str | None) -> Answer:
         start = time.perf_counter()
-        answer = self._uncalibrated(source, options, password)
+        return self._timed(self._uncalibrated(source, options, password), options.task, start)
+
+    def _timed(self, answer: Answer, task: Task, start: float) -> Answer:
+        """The answer with its time since ``start``, and its confidences on the checkpoint's scale."""
         answer.seconds = time.perf_counter() - start
-        scale = self.calibration.get(options.task.name)
+        scale = self.calibration.get(task.name)
         return answer if scale is None else calibrated_answer(answer, scale)
 
-    def _uncalibrated(self, source: Source, options: "_Options", password: str | None) -> Answer:
+    def _uncalibrated(self, source: Source, options: Options, password: str | None) -> Answer:
         pages = list(open_pages(source, password=password))
         if len(pages) == 1:
             return self._read(pages[0], options)
@@ -300,7 +314,7 @@ class Reader:
         except DocumentError as error:
             return Answer("", stop_reason="error", error=str(error))
 
-    def _read(self, opened: Page, options: "_Options") -> Answer:
+    def _read(self, opened: Page, options: Options) -> Answer:
         page = PageLayout(opened.image, options.cancel)
         if options.drafts == "pdf":
             options = replace(options, words=opened.words())
@@ -317,7 +331,7 @@ class Reader:
             return answer
         return other if other.text and (other.confidence or 0.0) > answer.confidence + 0.1 else answer
 
-    def _turned(self, page: PageLayout, turn: int, options: "_Options") -> Answer:
+    def _turned(self, page: PageLayout, turn: int, options: Options) -> Answer:
         """The answer for the page rotated by ``turn`` degrees; boxes are in coordinates of the unrotated page."""
         size = page.image.size
         if turn:
@@ -331,7 +345,7 @@ class Reader:
         answer.size, answer.turned = size, turn
         return answer
 
-    def _upright(self, page: PageLayout, options: "_Options") -> Answer:
+    def _upright(self, page: PageLayout, options: Options) -> Answer:
         task, image = options.task, page.image
         if options.drafts == "tesseract" and task.view == "text":
             options = replace(options, words=tesseract_words(image))
@@ -347,37 +361,43 @@ class Reader:
             return self._read_pieces(image, options)
         scale = (box[2] - box[0]) / view.width
         rows = [row for block in page.blocks for row in block.rows] if view is not image else []
-        known = lines_in(
-            options.words, box, lambda x, y: ((x - box[0]) / scale, (y - box[1]) / scale), page.text_size or 0.0, rows
-        )
+        known: list[list[PlacedWord]] = []
+        if options.words:
+            known = lines_in(options.words, box, view_of(box, scale), page.text_size, rows)
         answer = self._one_pass(view, image.size, options, known)
         if task.view == "text" and answer.text:
             region = Region(box, text=answer.text, score=answer.confidence)
             if task.literal:
-                region = locate(region, answer.words, rows, page.ink, lambda x: box[0] + x * scale, self._step * scale)
+                step = self.processor.place_size[1] * scale
+                region = locate(region, answer.words, rows, page.ink, lambda x: box[0] + x * scale, step)
             answer.regions = [region, *answer.objects]
         answer.words = []
         return answer
 
     def _one_pass(
-        self, view: Image.Image, size: tuple[int, int], options: "_Options", known: Sequence[Sequence[PlacedWord]] = ()
+        self, view: Image.Image, size: tuple[int, int], options: Options, known: Sequence[Sequence[PlacedWord]] = ()
     ) -> Answer:
         """``view``: the image that the model gets; ``size``: of the file, in whose pixels boxes are given."""
-        task, show = options.task, options.show
+        task = options.task
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
-        live = (lambda texts: show(texts[0] if texts else "")) if show else None
         request = Request.of(task, messages, [view], options.max_new_tokens, known)
+        return self._generate(request, size, options)
+
+    def _generate(self, request: Request, size: tuple[int, int], options: Options) -> Answer:
+        """The answer to one request."""
+        task, show = options.task, options.show
+        live = (lambda texts: show(texts[0] if texts else "")) if show else None
         raw, *_ = self.engine_for(task.view).generate([request], live, options.cancel) or [
             Answer("", stop_reason="cancelled")
         ]
         answer = task.parse(raw.text, size, options.argument)
         return replace(answer, **{name: getattr(raw, name) for name in _RAW}, size=size)
 
-    def _read_pieces(self, image: Image.Image, options: "_Options") -> Answer:
+    def _read_pieces(self, image: Image.Image, options: Options) -> Answer:
         """Read an image too long for a model that resizes it to a square, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
-            known = lines_in(options.words, box, lambda x, y, box=box: (x - box[0], y - box[1]))
+            known = lines_in(options.words, box, view_of(box))
             answer = self._one_pass(image.crop(box), image.size, replace(options, show=None), known)
             answer.regions = [Region(box, text=answer.text, score=answer.confidence), *answer.objects]
             answers.append(answer)
@@ -409,10 +429,10 @@ class Reader:
         """Read a page: split it into blocks at white space, scale each to the text size that the model reads best, read
         them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
-        options = _Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
+        options = Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
         return self._blocks(PageLayout(to_rgb(image), cancel), options)
 
-    def _blocks(self, page: PageLayout, options: "_Options") -> Answer:
+    def _blocks(self, page: PageLayout, options: Options) -> Answer:
         image, show = page.image, options.show
         text_blocks = [block for block in page.blocks if block.kind == "text"]
         blocks = [block for block in text_blocks if block.text_size >= layout.SMALLEST]
@@ -436,14 +456,14 @@ class Reader:
             crop = layout.crop_block(image, block, text_size)
             return Request.of(options.task, messages, [crop], options.max_new_tokens, known)
 
-        requests = map(request, blocks)
-        rows = self.engine.generate(requests, live if show or options.progress else None, options.cancel)
+        listens = live if show or options.progress else None
+        rows = self.engine.generate(map(request, blocks), listens, options.cancel)
         answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
         read = []
         for row, block in zip(rows, blocks, strict=False):
             region = Region(block.box, text=row.text, score=row.confidence)
             if options.task.literal:
-                step = self._step / block.scale_to(text_size)
+                step = self.processor.place_size[1] / block.scale_to(text_size)
                 to_page = functools.partial(block.page_x, text_size=text_size)
                 region = locate(region, row.words, block.rows, page.ink, to_page, step)
             if row.text.strip():
@@ -463,11 +483,6 @@ class Reader:
         """The image scaled to the text size that the model reads best; unchanged if no text is found."""
         image = to_rgb(image)
         return fit_text(PageLayout(image), self.processor.image_processor.text_size) if self._reads_blocks else image
-
-    @property
-    def _step(self) -> float:
-        """Pixels between two places that the model can tell, at its size."""
-        return float(self.processor.place_size[1])
 
     @property
     def _reads_blocks(self) -> bool:
