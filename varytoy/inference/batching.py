@@ -107,7 +107,7 @@ class RowDecoder:
             for row, ids, mask in zip(rows, inputs["input_ids"], inputs["attention_mask"], strict=True):
                 if not row.draft:
                     row.lookup = Lookup(ids[mask.bool()].tolist())
-                    row.draft = row.lookup.follow(row.ids)
+                    row.draft, row.at = row.lookup.follow(row.ids), 0
 
     def step(self) -> None:
         """Take the next tokens of each row: one, and as many of its draft as the decoder agrees with."""
@@ -181,13 +181,12 @@ class RowDecoder:
         """Draft the answers to requests for the text of one image, from its known words or else its features."""
         processor, image = self.engine.processor, 0
         for row, request in zip(rows, requests, strict=True):
-            if row.ended or request.view != "text" or len(request.images) != 1:
-                pass
-            elif request.known:
-                row.draft = draft_words(processor, request.known)
-            elif features:
-                row.draft = draft(processor, self.engine.model.letters, features[image])
-            row.at = go_on(row.draft, 0, row.ids, self.places, self.spaces)
+            if request.view == "text" and len(request.images) == 1 and not row.ended:
+                if request.known:
+                    row.draft = draft_words(processor, request.known)
+                elif features:
+                    row.draft = draft(processor, self.engine.model.letters, features[image])
+                row.at = go_on(row.draft, 0, row.ids, self.places, self.spaces)
             image += len(request.images)
 
     def _worth(self) -> int:

@@ -18,7 +18,7 @@ from varytoy.processing.processor import VaryProcessor
 
 
 class PlacedWord(NamedTuple):
-    """A word of an image, and where it starts, in pixels: its left side, the middle of its line."""
+    """A word of an image, and the middle of its first letter, in pixels."""
 
     text: str
     x: float
