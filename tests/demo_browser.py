@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from varytoy.data.documents import Page
 from varytoy.inference.many import inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.tasks import Answer, Region
@@ -38,7 +39,8 @@ class Stub:
     def __init__(self):
         self.asked: list[tuple] = []
 
-    def ask(self, image, task="ocr", argument="", history=(), max_new_tokens=0, show=None, cancel=None, progress=None):
+    def ask(self, image, task="ocr", argument="", history=(), show=None, cancel=None, progress=None, **_):
+        image = image.image if isinstance(image, Page) else image
         self.asked.append((image.size, task, argument, list(history)))
         if task == "ocr":
             return self._slowly(image, show, cancel, progress)

@@ -119,7 +119,7 @@ def test_the_prompt_or_the_picture_chooses_the_task():
         client = openai.OpenAI(base_url=url, api_key="none")
         for text, image in (
             ("Please read this", line_of_text()),
-            ("Convert this page to docling.", line_of_text()),
+            ("Convert this page to markdown.", line_of_text()),
             ("hello", photograph()),
             ("How many dogs are there?", photograph()),
         ):

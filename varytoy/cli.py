@@ -5,10 +5,9 @@ import os
 import sys
 
 from varytoy import __version__
-from varytoy.inference.known_words import SOURCES
 from varytoy.inference.many import TOGETHER
 from varytoy.inference.read import complain, read_files
-from varytoy.options import DTYPE_NAMES, device_options, positive
+from varytoy.options import DRAFTS, DTYPE_NAMES, device_options, positive
 from varytoy.outputs import FORMATS
 from varytoy.tasks import TASKS
 
@@ -39,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     kept.add_argument("--overwrite", action="store_true", help="with --out: replace existing files")
     kept.add_argument("--resume", action="store_true", help="with --out: leave out the files and pages that are there")
     read.add_argument("--together", type=positive, default=TOGETHER, help="pages that are read at once")
-    read.add_argument("--drafts", choices=SOURCES, default="model", help=_DRAFTS)
+    read.add_argument("--drafts", choices=DRAFTS, default="model", help=_DRAFTS)
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 

@@ -5,6 +5,8 @@ import argparse
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
 QUANTIZED = ("int8", "nf4", "dynamic-int8")
 RUNTIMES = ("torch", "onnx")
+DRAFTS = ("model", "pdf", "tesseract")
+"""Where drafts of text come from: the model's own head for letters, a PDF's text layer, Tesseract."""
 
 
 def device_options(parser: argparse.ArgumentParser) -> None:

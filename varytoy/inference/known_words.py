@@ -12,8 +12,6 @@ from varytoy.data.documents import DocumentError, PageWord
 from varytoy.inference.drafts import PlacedWord
 from varytoy.layout.page import Box
 
-SOURCES = ("model", "pdf", "tesseract")
-"""Where drafts come from: the model's own head for letters, a PDF's text layer, Tesseract."""
 _DESCENDING = frozenset("gjpqyQ,;()[]{}|/\\_@$")
 Place = Callable[[float, float], tuple[float, float]]
 """From a point on the page to one in the image that the model gets."""

@@ -23,7 +23,7 @@ from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.engine import Engine, Request
 from varytoy.inference.history import fit_history, with_placeholders
 from varytoy.inference.join import join_pages, mean_confidence, totals
-from varytoy.inference.known_words import SOURCES, lines_in, tesseract_words, view_of
+from varytoy.inference.known_words import lines_in, tesseract_words, view_of
 from varytoy.inference.load_engine import calibration_of, load_engine, pictures_of
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
@@ -32,6 +32,7 @@ from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
 from varytoy.layout.orientation import turn_back
 from varytoy.layout.page import PageLayout
+from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import Task, get_task
@@ -267,8 +268,8 @@ class Reader:
         """
         chosen = get_task(task)
         prompt = self._prompt(chosen, argument)  # raises before anything is opened
-        if drafts not in SOURCES:
-            raise ValueError(f"no drafts '{drafts}'; there are {', '.join(SOURCES)}")
+        if drafts not in DRAFTS:
+            raise ValueError(f"no drafts '{drafts}'; there are {', '.join(DRAFTS)}")
         options = Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
