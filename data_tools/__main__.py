@@ -7,6 +7,7 @@ from pathlib import Path
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools import importers, programs  # noqa: F401  (they register themselves)
 from data_tools.assets.packages import SourceError
+from data_tools.output import JOURNAL
 from data_tools.program import PROGRAMS
 
 
@@ -28,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"data_tools: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        unfinished = hasattr(options, "out") and not (Path(options.out) / "samples.jsonl").is_file()
-        left = f"; {options.out} has no samples.jsonl, which is written last" if unfinished else ""
+        unfinished = hasattr(options, "out") and (Path(options.out) / JOURNAL).is_file()
+        left = "; add --resume to go on" if unfinished else ""
         print(f"\ndata_tools: stopped{left}", file=sys.stderr)
         return 130
 

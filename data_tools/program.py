@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import ClassVar
 
+from data_tools.output import Output
 from varytoy.options import positive
 
 PROGRAMS: dict[str, "Program"] = {}
@@ -43,5 +44,22 @@ def generation_options(parser: argparse.ArgumentParser, count_help: str) -> None
 
 def output_options(parser: argparse.ArgumentParser) -> None:
     """Add ``out`` and ``--overwrite``."""
-    parser.add_argument("out", type=Path, help="folder for samples.jsonl and images/")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing samples")
+    parser.add_argument("out", type=Path, help="folder for samples.jsonl and images/, or shards")
+    parser.add_argument("--shards", type=positive, metavar="N", help="write .tar shards of about N samples each")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--overwrite", action="store_true", help="replace existing samples")
+    way.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+
+
+def output_of(options: argparse.Namespace) -> Output:
+    """The output of a program with ``output_options``. Raises as ``Output``."""
+    left_out = {"out", "shards", "overwrite", "resume", "workers", "run"}
+    settings = {name: _plain(value) for name, value in sorted(vars(options).items()) if name not in left_out}
+    return Output(options.out, settings, options.shards or 0, options.resume, options.overwrite)
+
+
+def _plain(value: object) -> object:
+    """An option as JSON."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)

@@ -4,24 +4,23 @@ A renderer is a function of the sample's index alone, which seeds it. So the sam
 number of processes, and a longer run begins with the samples of a shorter one.
 """
 
-import errno
 import hashlib
-import json
+import io
 import multiprocessing.pool
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
+from data_tools.output import Output, Unit
 from varytoy.data.boxes import Box
 from varytoy.data.samples import parse_sample
-from varytoy.errors import room
 
 Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
 """index -> the image and the rows about it; a row is a sample without ``images``, which the writer fills in."""
@@ -47,41 +46,20 @@ def question_row(
     return {"task": task, "messages": messages} | {key: value for key, value in rest.items() if value}
 
 
-@contextmanager
-def samples_file(out: Path, overwrite: bool) -> Iterator[Callable[[dict], None]]:
-    """Context: a function that adds a row to ``out/samples.jsonl``, which appears once all rows are written.
-
-    Raises:
-        FileExistsError: ``out`` already holds samples and ``overwrite`` is off.
-    """
-    target = out / "samples.jsonl"
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists: choose another folder or add --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # old rows must not refer to new images if this is interrupted
-    unfinished = target.with_suffix(".part")
-    try:
-        with unfinished.open("w", encoding="utf-8") as lines:
-            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=lines)
-        unfinished.replace(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(error.errno, f"{error.strerror} ({room(out)})", str(error.filename or out)) from error
-
-
 def write_samples(out: Path, count: int, render: Renderer, workers: int | None = None, overwrite: bool = False) -> int:
-    """Render ``count`` images into ``out``. Returns the number of rows written; raises as ``samples_file``."""
+    """Render ``count`` images into ``out``. Returns the number of samples; raises as ``Output``."""
+    return render_into(Output(out, {"count": count}, overwrite=overwrite), count, render, workers)
+
+
+def render_into(output: Output, count: int, render: Renderer, workers: int | None = None) -> int:
+    """Render the images that an output lacks of ``count``. Returns the number of samples in it."""
     workers = workers or os.cpu_count() or 1
-    one = partial(_write_one, out, render)
-    written = 0
-    with samples_file(out, overwrite) as add, _pool(workers) if workers > 1 else nullcontext() as pool:
-        results = pool.imap(one, range(count), chunksize=8) if pool else map(one, range(count))
-        for rows in tqdm(results, total=count, unit="picture", desc=out.name):
-            for row in rows:
-                add(row)
-                written += 1
-    return written
+    one, left = partial(_unit, output.out, render), range(output.units, count)
+    with output, _pool(workers) if workers > 1 else nullcontext() as pool:
+        units = pool.imap(one, left, chunksize=8) if pool else map(one, left)
+        for unit in tqdm(units, initial=output.units, total=count, unit="picture", desc=output.out.name):
+            output.add(unit)
+    return output.kept
 
 
 def _pool(workers: int) -> multiprocessing.pool.Pool:
@@ -89,14 +67,12 @@ def _pool(workers: int) -> multiprocessing.pool.Pool:
     return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
-def _write_one(out: Path, render: Renderer, index: int) -> list[dict]:
+def _unit(out: Path, render: Renderer, index: int) -> Unit:
     image, rows = render(index)
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=1)
     name = f"images/{index // 1000:03d}/{index:06d}.png"
-    (out / name).parent.mkdir(parents=True, exist_ok=True)
-    image.save(out / name, compress_level=1)
-    valid = []
+    rows = [{**row, "images": [name]} for row in rows]
     for row in rows:
-        row = {**row, "images": [name]}
         parse_sample(row, out, f"sample {row.get('id', index)}")
-        valid.append(row)
-    return valid
+    return Unit({name: data.getvalue()}, rows)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 
 from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
+from varytoy.data.samples import digest, sample_files
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
 from varytoy.inference.load_engine import PICTURES, pictures_of
@@ -257,10 +257,10 @@ def _last_start(output: Path) -> dict:
     return {}
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a source's list of samples; empty if it is missing."""
-    path = path / "samples.jsonl" if path.is_dir() else path
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def digest_of(path: Path) -> str:
+    """SHA-256 of a source's list of samples, or of its shards; empty if it is missing."""
+    files = sample_files(path)
+    return digest(files) if all(file.is_file() for file in files) else ""
 
 
 def record_start(recipe: Recipe, output: Path, counts: list[int], checkpoint: str | None) -> None:
@@ -273,7 +273,7 @@ def record_start(recipe: Recipe, output: Path, counts: list[int], checkpoint: st
         return
     packages = ("torch", "transformers", "accelerate", "bitsandbytes", "deepspeed", "peft", "varytoy")
     sources = [
-        {"path": source.path, "samples": count, "sha256": digest(Path(source.path))}
+        {"path": source.path, "samples": count, "sha256": digest_of(Path(source.path))}
         for source, count in zip(recipe.data, counts, strict=True)
     ]
     row = {

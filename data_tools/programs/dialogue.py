@@ -1,10 +1,12 @@
 """``dialogue``: text-only conversation, so that a model trained on images still answers text. Made from templates."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
-from data_tools.program import Program, generation_options, register
-from data_tools.writer import generator, samples_file
+from data_tools.output import Unit
+from data_tools.program import Program, generation_options, output_of, register
+from data_tools.writer import generator
 from varytoy.data.samples import parse_sample
 
 _GREETINGS = ("Hello!", "Hi.", "Good morning.", "Hey there!")
@@ -62,7 +64,7 @@ class Dialogue(Program):
         parser.add_argument("--name", default="Vary-toy", help="what the model calls itself")
 
     def run(self, options):
-        with samples_file(options.out, options.overwrite) as add:
-            for row in dialogues(options.count, options.seed, options.name):
+        with output_of(options) as output:
+            for row in itertools.islice(dialogues(options.count, options.seed, options.name), output.units, None):
                 parse_sample(row, options.out, row["id"])
-                add(row)
+                output.add(Unit(rows=[row]))

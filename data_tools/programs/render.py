@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from data_tools.assets import sources
-from data_tools.program import Program, generation_options, register
+from data_tools.program import Program, generation_options, output_of, register
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
 from data_tools.render.text_pictures import TextPictures
-from data_tools.writer import Renderer, write_samples
+from data_tools.writer import Renderer, render_into
 from varytoy.options import positive
 
 
@@ -55,7 +55,7 @@ class Rendering(Program):
         raise NotImplementedError
 
     def run(self, options):
-        write_samples(options.out, options.count, self.renderer(options), options.workers, options.overwrite)
+        render_into(output_of(options), options.count, self.renderer(options), options.workers)
 
 
 @register

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from train.data.mirror import is_mirrored
 from train.recipe import RecipeError
-from varytoy.data.sample import Sample
+from varytoy.data.sample import Sample, image_file
 
 
 def image_key(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    source = image_file(path)
+    return hashlib.sha256(source.read_bytes() if isinstance(source, Path) else source.getvalue()).hexdigest()
 
 
 def feature_key(image: str, sample: Sample) -> str:

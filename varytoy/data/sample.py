@@ -1,6 +1,7 @@
 """Sample: one conversation about images, with its annotations. ``varytoy.data.samples`` reads and checks them."""
 
 import dataclasses
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from PIL import Image
 
 from varytoy.data.boxes import Box
 from varytoy.data.pictures import FORMATS, check_size, to_rgb
+from varytoy.data.shards import read_member, shard_of
 from varytoy.errors import first_line
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -134,6 +136,16 @@ class Sample:
         return row | {key: value for key, value in rest.items() if value}
 
 
+def image_file(path: Path) -> Path | io.BytesIO:
+    """The file of an image, or its bytes in a shard. Raises OSError where there is none, tarfile.TarError."""
+    if path.is_file():
+        return path
+    member = shard_of(path)
+    if member is not None:
+        return io.BytesIO(read_member(*member))
+    raise OSError("no such file" if not path.exists() else "it is not a file")  # reading a FIFO would block
+
+
 def open_image(path: Path) -> Image.Image:
     """An image as RGB: upright, on white. Raises SampleError when it cannot be read."""
 
@@ -152,11 +164,10 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _read_image(path: Path, read: Callable):
     try:
-        if not path.is_file():
-            raise OSError("no such file" if not path.exists() else "it is not a file")  # reading a FIFO would block
+        source = image_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about malformed EXIF and large images
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 return read(image)
     except Exception as error:  # Pillow's readers raise nearly anything on malformed data
         reason = getattr(error, "strerror", None) or first_line(error).rstrip(".")

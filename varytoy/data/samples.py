@@ -8,24 +8,27 @@ A sample is one JSON line, the ``messages`` + ``images`` layout that ms-swift an
      "images": ["images/000017.png"],
      "boxes": [{"label": "cat", "box": [12, 40, 300, 400]}]}
 
-``images`` are paths inside the folder of the file; a text-only sample has none. ``task`` is one of varytoy.tasks, by
-default chat. Optional: ``target_images`` (paths of images to generate), ``boxes`` (0-1000),
-``annotations`` (the fields of ``varytoy.data.sample.Annotations``) and ``metadata`` (any object; not
-used). LLaVA's ``conversations`` is converted on reading.
+``images`` are paths inside the folder of the file, or names of members of the shard; a text-only sample has none.
+``task`` is one of varytoy.tasks, by default chat. Optional: ``target_images`` (paths of images to generate), ``boxes``
+(0-1000), ``annotations`` (the fields of ``varytoy.data.sample.Annotations``) and ``metadata`` (any object; not used).
+LLaVA's ``conversations`` is converted on reading.
 """
 
 import errno
 import functools
+import hashlib
 import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from varytoy.data.boxes import SCALE, Box, check_label
 from varytoy.data.sample import IMAGE_PLACEHOLDER, ROLES, TASK_NAMES, Annotations, Sample, SampleError
+from varytoy.data.shards import SUFFIX, descriptions, read_member
 from varytoy.errors import first_line
 from varytoy.schema import strict_model
 
@@ -75,34 +78,73 @@ def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
 
 
 def read_samples(path: str | Path, on_error: Callable[[SampleError], None] | None = None) -> Iterator[Sample]:
-    """Samples of a ``.jsonl`` file, or of ``samples.jsonl`` in a folder, in order.
+    """Samples of a ``.jsonl`` file or a ``.tar`` shard (varytoy.data.shards), or of those in a folder, in order.
 
     Raises:
         SampleError: at the first line that breaks the schema, or for a file that cannot be read, unless ``on_error``
             is given.
         FileNotFoundError: there is no such file; the message names it.
     """
-    path = Path(path)
+
+    def report(error: SampleError) -> None:
+        if on_error is None:
+            raise error
+        on_error(error)
+
+    for file in sample_files(Path(path)):
+        shard = file.suffix == SUFFIX
+        pieces, folder = (_members(file), file) if shard else (_lines(file), file.parent)
+        while True:
+            try:
+                where, name, data = next(pieces)
+                tree = _decode(data, where)
+            except StopIteration:
+                break
+            except SampleError as error:
+                report(error)
+                continue
+            rows: dict[str, object] = {where: tree}
+            if shard and isinstance(tree, list):
+                rows = {f"{where} entry {number}": row for number, row in enumerate(tree, 1)}
+            for number, (place, row) in enumerate(rows.items(), 1):
+                try:
+                    sample = parse_sample(row, folder, place)
+                except SampleError as error:
+                    report(error)
+                    continue
+                sample.id = sample.id or (name if len(rows) == 1 else f"{name}-{number}")
+                yield sample
+
+
+def sample_files(path: Path) -> list[Path]:
+    """The file; or a folder's ``samples.jsonl`` or else its shards, by name."""
     if os.path.isdir(path):
-        path = path / "samples.jsonl"
-    lines = _lines(path)
-    while True:
-        try:
-            number, line = next(lines)
-            sample = _parse_line(line, path.parent, f"{path} line {number}")
-        except StopIteration:
-            return
-        except SampleError as error:
-            if on_error is None:
-                raise
-            on_error(error)
-            continue
-        sample.id = sample.id or f"{path.stem}:{number}"
-        yield sample
+        samples = path / "samples.jsonl"
+        return [samples] if os.path.exists(samples) else sorted(path.glob(f"*{SUFFIX}")) or [samples]
+    return [path]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers."""
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 of files one after the other. Raises OSError."""
+    sums = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as data:
+            while part := data.read(2**20):
+                sums.update(part)
+    return sums.hexdigest()
+
+
+def _members(shard: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(where it is, its name, the data) of each description in a shard."""
+    try:
+        for name in descriptions(shard):
+            yield f"{shard} member {name}", name.removesuffix(".json"), read_member(shard, name)
+    except (OSError, tarfile.TarError) as error:
+        raise SampleError(f"{shard} cannot be read ({first_line(error)}): make the shard again") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(where it is, a name, the data) of each line that is not blank."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise SampleError(f"{path} is not a regular file: give a .jsonl file, or a folder with samples.jsonl")
@@ -111,7 +153,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")  # UTF-8 byte order mark
                 if line.strip():
-                    yield number, line
+                    yield f"{path} line {number}", f"{path.stem}:{number}", line
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"no samples at {path}: make some with `python -m data_tools` or give a .jsonl file"
@@ -123,9 +165,9 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise SampleError(f"{str(path)[:200]!r} cannot be read ({reason}): give a .jsonl file that can") from error
 
 
-def _parse_line(line: bytes, folder: Path, where: str) -> Sample:
+def _decode(line: bytes, where: str) -> object:
     try:
-        row = json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _object(pairs, where))
+        return json.loads(line.decode("utf-8"), object_pairs_hook=lambda pairs: _object(pairs, where))
     except json.JSONDecodeError as error:
         raise SampleError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
     except UnicodeDecodeError as error:
@@ -136,7 +178,6 @@ def _parse_line(line: bytes, folder: Path, where: str) -> Sample:
         raise
     except ValueError as error:  # Python limits the digits of an integer
         raise SampleError(f"{where}: a number has too many digits; shorten it or write it as text") from error
-    return parse_sample(row, folder, where)
 
 
 def _object(pairs: list[tuple[str, object]], where: str) -> dict:
