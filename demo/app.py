@@ -19,8 +19,9 @@ except ModuleNotFoundError as error:
 
 from demo.measured import measured  # noqa: E402
 from demo.pictures import examples  # noqa: E402
+from varytoy.checkpoints.loading import ModelError  # noqa: E402
 from varytoy.data.documents import Limits, isolate_pdfs  # noqa: E402
-from varytoy.inference.reader import ModelError, Reader  # noqa: E402
+from varytoy.inference.reader import Reader  # noqa: E402
 from varytoy.options import device_options, reader_options  # noqa: E402
 from varytoy.tasks import TASKS  # noqa: E402
 

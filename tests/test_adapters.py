@@ -14,8 +14,9 @@ from train.adapters import Nf4StandIn
 from train.loop import run
 from train.model import build
 from train.recipe import LoraSettings
+from varytoy.checkpoints.loading import ModelError
 from varytoy.devices.precision import decoder_linears, quantize
-from varytoy.inference.reader import ModelError, Reader
+from varytoy.inference.reader import Reader
 
 TOWERS = ["vision_vocabulary", "clip"]
 

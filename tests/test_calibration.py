@@ -11,11 +11,12 @@ from conftest import FakeEngine, noise, tiny_config, tiny_model
 from train import baselines
 from train.__main__ import main
 from train.calibration import Scale, draw
+from varytoy.checkpoints.loading import ModelError
 from varytoy.data.answer import Answer
 from varytoy.data.boxes import Box
 from varytoy.data.sample import Annotations, Sample
 from varytoy.inference.calibration import FILE, bins, calibrated, expected_error, fit, read_calibration
-from varytoy.inference.reader import ModelError, Reader
+from varytoy.inference.reader import Reader
 
 
 def drawn(count: int = 4000) -> tuple[list[float], list[float]]:

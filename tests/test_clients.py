@@ -53,6 +53,9 @@ def test_docling_sends_rgba_first_and_no_model(nano):
     assert isinstance(whole["id"], str) and isinstance(whole["created"], int) and choice["index"] == 0
     assert choice["message"]["role"] == "assistant" and choice["logprobs"] is None
     assert choice["message"]["content"] == tags.removesuffix("</doctag>")
+    shown = asked([image_part(photograph()), text])
+    (choice,) = httpx.post(f"{nano}/chat/completions", json=shown, timeout=60).json()["choices"]
+    assert choice["message"]["content"].startswith("<doctag><text><loc_0><loc_0><loc_500><loc_500>A ")
     assert set(whole["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from varytoy.checkpoints import WeightsError, convert, export_vocabulary, load
 from varytoy.checkpoints.convert import understand
-from varytoy.inference.reader import ModelError, Reader
+from varytoy.checkpoints.loading import ModelError
+from varytoy.inference.reader import Reader
 from varytoy.processing.processor import VaryProcessor
 
 

@@ -21,11 +21,12 @@ from train.loop import run
 from train.objectives import OBJECTIVES, Objective, Settings
 from train.recipe import RecipeError, load_recipe, to_yaml
 from varytoy import cli, tasks
+from varytoy.checkpoints.loading import ModelError
 from varytoy.data.answer import Answer
 from varytoy.data.sample import TASK_NAMES
 from varytoy.data.samples import read_samples
 from varytoy.inference.engine import Engine
-from varytoy.inference.reader import ModelError, Reader
+from varytoy.inference.reader import Reader
 from varytoy.models import connectors
 from varytoy.models.config import ENCODER_CONFIGS, VaryConfig
 from varytoy.models.connectors import image_tokens

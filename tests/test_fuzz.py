@@ -316,7 +316,8 @@ def checkpoints(folder: Path) -> Case:
     """What can be loaded is asked."""
     from PIL import Image
 
-    from varytoy.inference.reader import ModelError, Reader
+    from varytoy.checkpoints.loading import ModelError
+    from varytoy.inference.reader import Reader
 
     whole = _tiny_folder(folder / "whole")
     picture = Image.effect_noise((40, 24), 60)
@@ -383,7 +384,8 @@ def adapters(folder: Path) -> Case:
     import peft
     from conftest import tiny_config, tiny_model
 
-    from varytoy.inference.reader import ModelError, Reader
+    from varytoy.checkpoints.loading import ModelError
+    from varytoy.inference.reader import Reader
 
     settings = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     peft.get_peft_model(tiny_model(tiny_config()), settings).save_pretrained(folder / "whole")

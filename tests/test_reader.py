@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_documents import make_pdf
 
 from varytoy import cli, layout
+from varytoy.checkpoints.loading import ModelError
 from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError
 from varytoy.inference.batching import BatchingEngine
@@ -26,7 +27,7 @@ from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import LoopGuard, generate
 from varytoy.inference.join import join_pages
 from varytoy.inference.loops import repeated_tail
-from varytoy.inference.reader import ModelError, Reader
+from varytoy.inference.reader import Reader
 from varytoy.layout import PageLayout
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.processor import VaryProcessor
@@ -144,8 +145,13 @@ def test_a_reading_is_streamed_and_ends_when_nobody_listens(reader, monkeypatch)
     stream.close()
     assert stopped[0].stop_reason == "cancelled"
     monkeypatch.undo()
+    cancel = threading.Event()
+    cancel.set()
+    assert list(reader.stream(two_columns(), cancel=cancel))[-1].stop_reason == "cancelled"
     with pytest.raises(ValueError, match="no task 'paint'"):
         list(reader.stream(page(1), "paint"))
+    with pytest.raises(ValueError, match="call it for each"):
+        reader.stream([page(1), page(2)])
 
 
 def test_a_conversation_is_about_several_images(reader, monkeypatch):

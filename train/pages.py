@@ -7,7 +7,7 @@ from pathlib import Path
 
 from varytoy.data.documents import open_pages
 from varytoy.data.sample import SampleError
-from varytoy.inference.known_words import tesseract
+from varytoy.inference.known_words import check_tesseract, tesseract
 from varytoy.inference.reader import Reader
 from varytoy.tasks import metrics
 
@@ -55,6 +55,7 @@ def score_pages(reader: Reader, files: Sequence[tuple[Path, str]], dpi: int = 15
 def report(model: str, folder: Path, limit: int | None = None) -> None:
     """Print a line for each page and the means."""
     files = with_texts(folder, "*.pdf")[:limit]
+    check_tesseract()
     scores = []
     print(f"{'page':<24} {'vary':>6} {'Tesseract':>9} {'s':>6}")
     for score in score_pages(Reader.from_pretrained(model), files):

@@ -30,15 +30,20 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of a CPU")
     device_options(parser)
     options = parser.parse_args(words)
+    if options.shape and options.runtime != "torch":
+        parser.error("--runtime is for checkpoints: leave out --shape")
     torch.set_num_threads(options.threads)
     if options.shape:
-        model = shapes.random_model(options.shape, choose_precision(options.device, options.dtype, options.quantize))
+        precision = choose_precision(options.device, options.dtype, options.quantize)
+        model = shapes.random_model(options.shape, precision)
         name = f"random weights in the shape of {options.shape}"
     else:
         reader = Reader.from_pretrained(*reader_options(options))
-        model, name = reader.engine.model, options.model  # type: ignore[attr-defined]  # as from_pretrained makes it
+        assert reader.precision is not None
+        precision, name = reader.precision, options.model
+        model = reader.engine.model  # type: ignore[attr-defined]  # as from_pretrained makes it
     threads = f"{options.threads} threads, " if model.device.type == "cpu" else ""
-    kind = [str(model.dtype).removeprefix("torch."), options.quantize, options.runtime.replace("torch", "")]
+    kind = [str(model.dtype).removeprefix("torch."), precision.quantize, options.runtime.replace("torch", "")]
     print(", ".join([name, *filter(None, kind)]))
     print(f"{machine(model.device)}, {threads}torch {torch.__version__}")
     for size in options.batch_size:

@@ -90,7 +90,7 @@ def open_pages(
     source: Source, pages: Iterable[int] | None = None, dpi: float = 150, password: str | None = None
 ) -> Iterator[Page]:
     """The pages of an image, a multi-frame TIFF or a PDF, given as a path, the file's bytes or a PIL image; or a page
-    that is open already.
+    that is open already, as it is.
 
     ``pages``: 1-based numbers in the desired order, None for all. ``dpi``: resolution of PDF pages, lower where a page
     would exceed ``pdfium.PDF_PIXELS``, higher where it is small. ``password``: of a protected PDF.
@@ -100,6 +100,8 @@ def open_pages(
     if not dpi > 0:
         raise DocumentError(f"dpi is {dpi}; it must be more than 0.")
     if isinstance(source, Page):
+        if numbers not in (None, [source.number]):
+            raise DocumentError(f"this is page {source.number} alone, opened already.")
         return iter([source])
     if isinstance(source, Image.Image):
         return _image_pages(source, "the picture", numbers)

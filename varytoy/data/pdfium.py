@@ -23,6 +23,8 @@ as large as an A4 page."""
 A4_LENGTH = 842
 _HYPHEN = 2
 """What pdfium gives for a hyphen at the end of a line."""
+_MOST = 200_000
+"""Characters of a page's text layer whose places are asked for."""
 _UNITS = 1_000_000
 """Pixels of a side of the page in which places on it are asked for."""
 
@@ -126,7 +128,7 @@ class Pdf:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()
-                count, line, word, corners = layer.count_chars(), 0, [], []
+                count, line, word, corners = min(layer.count_chars(), _MOST), 0, [], []
                 for place in range(count + 1):
                     unit = pdfium.FPDFText_GetUnicode(layer, place) if place < count else 32
                     if unit > 32 or unit == _HYPHEN:
@@ -146,7 +148,7 @@ class Pdf:
 
 
 def _decoded(units: list[int]) -> str:
-    """Text of UTF-16 units."""
+    """Text of UTF-16 units, of which larger ones are replaced."""
     return struct.pack(f"<{len(units)}H", *(min(unit, 0xFFFD) for unit in units)).decode("utf-16-le", "replace")
 
 

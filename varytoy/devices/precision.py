@@ -90,7 +90,7 @@ def choose_precision(device: str = "auto", dtype: str = "auto", quantize: str = 
         note = f"{dtype} as asked" + (", upcast to fp32 for computing" if upcast else "")
     reason = f"{name}: {note}"
     if quantize:
-        quantize, quantize_note = _quantize_or_not(quantize, kind, capability)
+        quantize, quantize_note = _quantize_or_not(quantize, kind, capability, compute)
         reason = f"{reason}; {quantize_note}"
     return Precision(device, storage, compute, quantize, reason)
 
@@ -109,10 +109,11 @@ def _by_capability(capability: tuple[int, int]) -> tuple[str, str, str]:
     return "fp16", "fp32", "fp16 storage, fp32 compute; no bf16"
 
 
-def _quantize_or_not(quantize: str, kind: str, capability: tuple[int, int] | None) -> tuple[str, str]:
+def _quantize_or_not(quantize: str, kind: str, capability: tuple[int, int] | None, compute: str) -> tuple[str, str]:
     """The quantization that is available, and a note on it. bitsandbytes needs Turing for int8, Pascal for NF4."""
     if quantize == "dynamic-int8":
-        return (quantize, "the decoder in dynamic int8") if kind == "cpu" else ("", f"not {quantize}: it is for a CPU")
+        fits = kind == "cpu" and compute == "fp32"
+        return (quantize, "the decoder in dynamic int8") if fits else ("", f"not {quantize}: it is for a CPU and fp32")
     if not installed("bitsandbytes"):
         return "", f"not {quantize}: bitsandbytes is missing ({pip_line('train')})"
     if kind == "mps":
@@ -244,8 +245,8 @@ def quantize(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
 
 
 def quantize_dynamically(model: nn.Module) -> None:
-    """Replace the linear layers of ``model.language_model`` by PyTorch's int8 layers, which quantize their inputs when
-    called; one scale an output channel."""
+    """Replace the linear layers of ``model.language_model`` by PyTorch's int8 layers, with one scale an output channel.
+    They quantize their inputs when called, all rows together: what is read with a page changes its scores a little."""
     from torch.ao.nn.quantized.dynamic import Linear
     from torch.ao.quantization import per_channel_dynamic_qconfig
 

@@ -33,14 +33,16 @@ class Options:
         return self.cancel is not None and self.cancel.is_set()
 
 
-def stream(ask: Callable[..., Answer]) -> Iterator[str | Answer]:
-    """The text so far, whenever there is more, and last the answer. The reading stops when the iterator is closed.
+def stream(ask: Callable[..., Answer], cancel: threading.Event | None = None) -> Iterator[str | Answer]:
+    """The text so far, whenever there is more, and last the answer. Closing the iterator stops the reading, and waits
+    for the step that runs.
 
     Args:
         ask: called on a thread of its own with ``show`` and ``cancel``.
+        cancel: set it from another thread to stop.
     """
     updates: queue.SimpleQueue[str | Answer | BaseException] = queue.SimpleQueue()
-    cancel = threading.Event()
+    cancel = cancel or threading.Event()
 
     def work() -> None:
         try:

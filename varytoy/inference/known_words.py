@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -12,30 +13,45 @@ from varytoy.data.documents import DocumentError, PageWord
 from varytoy.inference.drafts import PlacedWord
 from varytoy.layout.page import Box
 
+_LONGEST = 120
+"""Seconds for Tesseract to read a page."""
 _DESCENDING = frozenset("gjpqyQ,;()[]{}|/\\_@$")
 Place = Callable[[float, float], tuple[float, float]]
 """From a point on the page to one in the image that the model gets."""
 
 
+def check_tesseract() -> None:
+    """Raises DocumentError where Tesseract is not installed."""
+    if not shutil.which("tesseract"):
+        raise DocumentError("Tesseract is not installed: install the package tesseract-ocr.")
+
+
 def tesseract(image: Image.Image, output: str = "txt") -> str:
     """What Tesseract reads, as ``txt`` or ``tsv``. Raises DocumentError where it is not installed or fails."""
+    check_tesseract()
     png = io.BytesIO()
     image.save(png, "PNG")
     try:
         command = ["tesseract", "stdin", "stdout", "--dpi", "150", output]
-        return subprocess.run(command, input=png.getvalue(), capture_output=True, check=True).stdout.decode()
-    except FileNotFoundError:
-        raise DocumentError("Tesseract is not installed: install the package tesseract-ocr.") from None
+        found = subprocess.run(command, input=png.getvalue(), capture_output=True, check=True, timeout=_LONGEST)
+        return found.stdout.decode()
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.decode(errors="replace").split())
-        raise DocumentError(f"Tesseract failed: {said[-200:]}.") from None
+        raise DocumentError(f"Tesseract failed: {said[-200:].rstrip('.')}.") from None
+    except subprocess.TimeoutExpired:
+        raise DocumentError(f"Tesseract took more than {_LONGEST} s.") from None
 
 
 def tesseract_words(image: Image.Image) -> list[PageWord]:
-    """Tesseract's reading of a page."""
+    """Tesseract's reading of a page; none where it fails. Raises DocumentError where it is not installed."""
+    check_tesseract()
     words: list[PageWord] = []
     lines: dict[tuple[str, ...], int] = {}
-    for row in csv.DictReader(io.StringIO(tesseract(image, "tsv")), delimiter="\t", quoting=csv.QUOTE_NONE):
+    try:
+        found = tesseract(image, "tsv")
+    except DocumentError:  # the model reads the page all the same
+        return []
+    for row in csv.DictReader(io.StringIO(found), delimiter="\t", quoting=csv.QUOTE_NONE):
         if (row["text"] or "").strip():
             line = lines.setdefault(tuple(row[f"{name}_num"] for name in ("block", "par", "line")), len(lines))
             left, top, width, height = (int(row[name]) for name in ("left", "top", "width", "height"))

@@ -65,8 +65,9 @@ class _OnnxForward:
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
-        feed = {"pixels": pixels.numpy()}
+        feed, whole = {"pixels": pixels.numpy()}, torch.tensor([pixels.shape[-2:]] * len(pixels))
         if self.pads:
-            whole = torch.tensor([pixels.shape[-2:]] * len(pixels)) if sizes is None else sizes
-            feed["sizes"] = whole.long().numpy()
+            feed["sizes"] = (whole if sizes is None else sizes).long().numpy()
+        elif sizes is not None and not torch.equal(sizes.long(), whole):
+            raise ValueError("this image encoder takes images of one size in a batch: resize them, or one by one")
         return torch.from_numpy(self.session.run(None, feed)[0])

@@ -4,19 +4,16 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from PIL import Image
 
 from varytoy import layout
-from varytoy.checkpoints.loading import ModelError, find, is_small
 from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Page, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
-from varytoy.devices.precision import DeviceError, Precision, choose_precision
+from varytoy.devices.precision import Precision
 from varytoy.inference.asking import Options, Show, stream
 from varytoy.inference.calibration import calibrated_answer
 from varytoy.inference.drafts import PlacedWord
@@ -24,7 +21,7 @@ from varytoy.inference.engine import Engine, Request
 from varytoy.inference.history import fit_history, with_placeholders
 from varytoy.inference.join import join_pages, mean_confidence, totals
 from varytoy.inference.known_words import lines_in, tesseract_words, view_of
-from varytoy.inference.load_engine import calibration_of, load_engine, pictures_of
+from varytoy.inference.load_engine import load
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.shared import SharedEngine, share
@@ -120,20 +117,9 @@ class Reader:
         Raises:
             ModelError: the folder holds no model, the hub does not provide it, or the device is not available.
         """
-        try:
-            choose_precision(device, dtype, quantize)  # raises before anything is downloaded
-            with as_file(files("varytoy") / "nano") if name == "nano" else nullcontext(find(name)) as path:
-                if name == "nano" and not (path / "model.safetensors").is_file():
-                    raise ModelError("this installation lacks the embedded model; name another with --model")
-                precision = choose_precision(device, dtype, quantize, is_small(path))
-                engine = load_engine(path, precision, runtime)
-                pictures = pictures_of(path)
-                calibration = calibration_of(path)
-            open_pictures = (lambda: load_engine(pictures, precision, runtime)) if pictures else None
-            reader = cls(engine, "vary-nano" if name == "nano" else name, open_pictures)
-        except DeviceError as error:
-            raise ModelError(str(error)) from error
-        reader.precision, reader.calibration = precision, calibration
+        loaded = load(name, device, dtype, quantize, runtime)
+        reader = cls(loaded.engine, loaded.name, loaded.open_pictures)
+        reader.precision, reader.calibration = loaded.precision, loaded.calibration
         return reader
 
     def ocr(self, source: Sources, **options) -> Answer | list[Answer]:
@@ -154,9 +140,12 @@ class Reader:
     def vqa(self, source: Sources, question: str, **options) -> Answer | list[Answer]:
         return self.ask(source, "vqa", question, **options)
 
-    def stream(self, source: Source, task: str = "ocr", argument: str = "", **options) -> Iterator[str | Answer]:
-        """The text of ``ask`` so far, whenever there is more, and last the answer; closing the iterator stops it."""
-        return stream(functools.partial(self.ask, source, task, argument, **options))
+    def stream(self, source: Source, task: str = "ocr", argument: str = "", cancel=None, **options):
+        """An iterator: the text of ``ask`` so far, whenever there is more, and last the answer; see
+        ``asking.stream``. For several at once use those of ``shared()``. Raises ValueError for a list."""
+        if isinstance(source, (list, tuple)):
+            raise ValueError("stream takes one image or document: call it for each")
+        return stream(functools.partial(self.ask, source, task, argument, **options), cancel)
 
     def chat(
         self,
@@ -257,7 +246,7 @@ class Reader:
             cancel: set from another thread to stop.
             password: of a protected PDF.
             drafts: where drafts of text come from, which the model checks: its own head for letters (``model``), a
-                ``pdf``'s text layer, or ``tesseract``. They change how long it takes, not the answer.
+                ``pdf``'s text layer, or ``tesseract``. They change the time, not the answer, but for dynamic-int8.
             progress: called while a page is read block by block, with the number of the block and of all blocks.
 
         Raises:
@@ -317,7 +306,7 @@ class Reader:
 
     def _read(self, opened: Page, options: Options) -> Answer:
         page = PageLayout(opened.image, options.cancel)
-        if options.drafts == "pdf":
+        if options.drafts == "pdf" and options.task.view == "text":
             options = replace(options, words=opened.words())
         if options.task.view != "text" or options.history:
             return self._upright(page, options)

@@ -93,8 +93,17 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
     task, argument = _task(reader, prompt, images[0])
     history = _history(turns[:-1]) if task in ("vqa", "chat") and len(images) == 1 else []
-    doctags = task in ("ocr", "markdown") and bool(_DOCTAGS.search(prompt))
-    return Question(images, "ocr" if doctags else task, argument, history, "front matter" in prompt.lower(), doctags)
+    doctags = (
+        task in ("ocr", "markdown", "caption") and bool(_DOCTAGS.search(prompt)) and "markdown" not in prompt.lower()
+    )
+    return Question(
+        images,
+        "ocr" if doctags and task == "markdown" else task,
+        argument,
+        history,
+        "front matter" in prompt.lower(),
+        doctags,
+    )
 
 
 def read_document(reader: Reader, data: bytes, max_pages: int, **options) -> Answer:
