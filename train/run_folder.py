@@ -211,11 +211,11 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str
             continue
         change = f"{key}={after} (was {before})"
         moved = key == "features" and before and after  # its content is checked, wherever it is
-        moved = moved or digests.get(key) and after and digest(Path(after)) == digests[key]
+        moved = moved or digests.get(key) and after and digest_of(Path(after)) == digests[key]
         moved = moved or key == "train.deepspeed" and before and after and _moved(Path(before), Path(after))
         (accepted if key in MAY_CHANGE or moved else refused).append(change)
     for key, expected in digests.items():
-        if expected and new.get(key) == old.get(key) is not None and digest(Path(new[key])) != expected:
+        if expected and new.get(key) == old.get(key) is not None and digest_of(Path(new[key])) != expected:
             refused.append(f"the samples of {key}={new[key]} (their SHA-256 is not that of runs.jsonl)")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if start.get("processes", processes) != processes:
@@ -241,8 +241,8 @@ def _absolute(value: object) -> object:
 
 def _moved(before: Path, after: Path) -> bool:
     """Whether a file was only moved: same content, or the old file is gone and the name is the same."""
-    old = digest(before)
-    return old == digest(after) if old else before.name == after.name
+    old = digest_of(before)
+    return old == digest_of(after) if old else before.name == after.name
 
 
 def _last_start(output: Path) -> dict:

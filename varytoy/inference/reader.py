@@ -460,7 +460,8 @@ class Reader:
                 read.append(region)
         answer.regions = [*read, *answer.objects]
         said = {"confidence": mean_confidence(rows), "size": image.size, "skipped": skipped}
-        return replace(answer, **totals(rows), **said)
+        stopped = {"stop_reason": "cancelled"} if len(rows) < len(blocks) else {}
+        return replace(answer, **totals(rows) | stopped, **said)
 
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
