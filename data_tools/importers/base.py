@@ -68,7 +68,7 @@ class Importer(Program):
                 if output.kept == options.limit:
                     break
         print(output.summary())
-        return None
+        return None if output.kept else 2
 
     def _units(self, options: argparse.Namespace, images: Path) -> Iterator[Unit]:
         """A unit for each image, whose rows follow each other."""

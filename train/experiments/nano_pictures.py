@@ -33,7 +33,7 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         words += [*paths, *_own(stage, options.overrides)]
 
     def photographs(split: str, *options: str) -> Callable[[], int]:
-        images = ["--images", str(photos / split), "--suffix", suffix]
+        images = ["--images", str(photos / split), "--suffix", suffix, "--resume"]
         return lambda: data_tools(["entities", str(photos / f"{split}.jsonl"), str(data / split), *images, *options])
 
     def trained(recipe: str, *words: str) -> Callable[[], int]:
@@ -44,7 +44,7 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
     def rendered(kind: str, folder: str, count: int) -> Callable[[], int]:
         return lambda: data_tools([kind, str(data / folder), "--count", str(count), "--seed", "11", *source])
 
-    source = ["--source", str(sources)]
+    source = ["--source", str(sources), "--resume"]
     samples = [str(data / folder) for folder in ("train", "text", "scenes")]
     return [
         (net / "model.safetensors", lambda: data_tools(["fetch", str(sources)])),
