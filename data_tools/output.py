@@ -79,6 +79,8 @@ class Output:
         self.out.mkdir(parents=True, exist_ok=True)
         for name in there:  # old rows must not refer to new images if this is interrupted
             (self.out / name).unlink()
+        self._clear()
+        self._part.unlink(missing_ok=True)
         self._write_journal([{"settings": self.settings}], "w")
         if not self.shard_size:
             self._part.write_bytes(b"")
@@ -93,11 +95,15 @@ class Output:
             last = entries[-1]
             self.units, self.kept, self.shards = last["units"], last["kept"], last["shards"]
             self.dropped = Counter(last["dropped"])
-        for leftover in self.out.glob(f"*{SUFFIX}.part"):
-            leftover.unlink()
+        self._clear()
         if not self.shard_size:
             with self._part.open("ab") as rows:
                 rows.truncate(entries[-1].get("bytes", 0))
+
+    def _clear(self) -> None:
+        """Remove shards that were not finished."""
+        for leftover in self.out.glob(f"shard-*{SUFFIX}.part"):
+            leftover.unlink()
 
     def add(self, unit: Unit) -> None:
         """Raises OSError, with the room that is left on a full disk."""

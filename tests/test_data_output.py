@@ -61,6 +61,13 @@ def test_an_interrupted_output_goes_on_to_the_same_bytes(tmp_path, shard_size, s
         assert hashlib.sha256((tmp_path / "whole" / name).read_bytes()).hexdigest() == digest
     with pytest.raises(FileExistsError, match="add --overwrite"):
         Output(tmp_path / "whole", settings, shard_size)
+    for other in (3 - shard_size % 2, 0):  # an interrupted run in the other form leaves nothing to a new one
+        with pytest.raises(KeyboardInterrupt), Output(tmp_path / "whole", settings, other, overwrite=True) as output:
+            output.add(unit(0))
+            raise KeyboardInterrupt
+    with Output(tmp_path / "whole", settings, 9, overwrite=True) as output:
+        output.add(unit(0))
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == {"images", "manifest.json", "shard-000000.tar"}
 
 
 def test_shards_hold_what_a_folder_holds(source, tmp_path):
