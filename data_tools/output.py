@@ -69,7 +69,7 @@ class Output:
         if resume and self._journal.exists():
             self._go_on()
         elif there and not overwrite:
-            interrupted = there == [JOURNAL] or (JOURNAL in there and not (out / MANIFEST).exists())
+            interrupted = JOURNAL in there and MANIFEST not in there
             fix = "add --resume to go on, or --overwrite" if interrupted else "choose another folder or add --overwrite"
             raise FileExistsError(f"{out / there[0]} exists: {fix}")
         else:

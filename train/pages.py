@@ -7,7 +7,7 @@ from pathlib import Path
 
 from varytoy.data.documents import open_pages
 from varytoy.data.sample import SampleError
-from varytoy.inference.known_words import check_tesseract, tesseract
+from varytoy.data.tesseract import check_tesseract, tesseract
 from varytoy.inference.reader import Reader
 from varytoy.tasks import metrics
 

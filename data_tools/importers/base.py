@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -75,7 +74,7 @@ class Importer(Program):
         reported = 0
         rows = enumerate(self.rows(options), 1)
         for _, group in itertools.groupby(rows, lambda pair: _images_of(*pair)):
-            unit = Unit({}, [], Counter())
+            unit = Unit()
             for number, row in group:
                 reason = _INVALID
                 try:

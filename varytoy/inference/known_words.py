@@ -2,44 +2,19 @@
 
 import csv
 import io
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from statistics import median
 
 from PIL import Image
 
 from varytoy.data.documents import DocumentError, PageWord
+from varytoy.data.tesseract import check_tesseract, tesseract
 from varytoy.inference.drafts import PlacedWord
 from varytoy.layout.page import Box
 
-_LONGEST = 120
-"""Seconds for Tesseract to read a page."""
 _DESCENDING = frozenset("gjpqyQ,;()[]{}|/\\_@$")
 Place = Callable[[float, float], tuple[float, float]]
 """From a point on the page to one in the image that the model gets."""
-
-
-def check_tesseract() -> None:
-    """Raises DocumentError where Tesseract is not installed."""
-    if not shutil.which("tesseract"):
-        raise DocumentError("Tesseract is not installed: install the package tesseract-ocr.")
-
-
-def tesseract(image: Image.Image, output: str = "txt") -> str:
-    """What Tesseract reads, as ``txt`` or ``tsv``. Raises DocumentError where it is not installed or fails."""
-    check_tesseract()
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    try:
-        command = ["tesseract", "stdin", "stdout", "--dpi", "150", output]
-        found = subprocess.run(command, input=png.getvalue(), capture_output=True, check=True, timeout=_LONGEST)
-        return found.stdout.decode()
-    except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.decode(errors="replace").split())
-        raise DocumentError(f"Tesseract failed: {said[-200:].rstrip('.')}.") from None
-    except subprocess.TimeoutExpired:
-        raise DocumentError(f"Tesseract took more than {_LONGEST} s.") from None
 
 
 def tesseract_words(image: Image.Image) -> list[PageWord]:

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from varytoy.data.answer import Answer
+from varytoy.data.tesseract import check_tesseract
 from varytoy.inference.many import Input, PageAnswer, find_inputs, read_many
 from varytoy.inference.output import OutputFolder, record
 from varytoy.options import reader_options
@@ -90,8 +90,11 @@ def read_files(options: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):  # for characters that the terminal's encoding lacks
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if options.drafts == "tesseract" and not shutil.which("tesseract"):
-        return complain("Tesseract is not installed: install the package tesseract-ocr.")
+    if options.drafts == "tesseract":
+        try:
+            check_tesseract()
+        except ValueError as error:
+            return complain(str(error))
     inputs, errors = find_inputs(options.files)
     for name, sentence in errors:
         complain(sentence)
