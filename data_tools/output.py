@@ -97,6 +97,8 @@ class Output:
             self.dropped = Counter(last["dropped"])
         self._clear()
         if not self.shard_size:
+            if (self.out / SAMPLES).exists():  # it ended before the manifest was written
+                (self.out / SAMPLES).replace(self._part)
             with self._part.open("ab") as rows:
                 rows.truncate(entries[-1].get("bytes", 0))
 

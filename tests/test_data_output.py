@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,21 @@ def test_an_interrupted_output_goes_on_to_the_same_bytes(tmp_path, shard_size, s
     with Output(tmp_path / "whole", settings, 9, overwrite=True) as output:
         output.add(unit(0))
     assert {path.name for path in (tmp_path / "whole").iterdir()} == {"images", "manifest.json", "shard-000000.tar"}
+
+
+@pytest.mark.parametrize("shard_size", [0, 5])
+def test_a_run_that_ended_before_its_manifest_goes_on(tmp_path, monkeypatch, shard_size):
+    for name, cut in (("whole", False), ("cut", True)):
+        with suppress(OSError), Output(tmp_path / name, {}, shard_size) as output:
+            for number in range(4):
+                output.add(unit(number))
+            if cut:
+                monkeypatch.setattr("data_tools.output.digest", lambda files: (_ for _ in ()).throw(OSError()))
+        monkeypatch.undo()
+    assert not (tmp_path / "cut/manifest.json").exists()
+    with Output(tmp_path / "cut", {}, shard_size, resume=True) as output:
+        assert output.units == 4
+    assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
 
 
 def test_shards_hold_what_a_folder_holds(source, tmp_path):
