@@ -31,11 +31,19 @@ class Unit:
         images: name in the folder -> the file's bytes.
         rows: samples about these images, as ``parse_sample`` takes them.
         dropped: reason -> number of samples that were left out for it.
+        errors: a sentence on each of them, with its place in the source.
     """
 
     images: dict[str, bytes] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, error: object = "") -> None:
+        """Count a sample that is left out; ``error``: a sentence about it."""
+        self.dropped[reason] += 1
+        if error:
+            self.errors.append(str(error))
 
 
 class Output:
@@ -50,6 +58,7 @@ class Output:
         shard_size: samples of a shard; 0: ``samples.jsonl`` and images in a folder.
         resume: go on with an interrupted run.
         overwrite: replace samples that are there.
+        sources: for the manifest: what the samples are made of -> its licence.
 
     Raises:
         FileExistsError: there are samples, or parts of them.
@@ -57,9 +66,16 @@ class Output:
     """
 
     def __init__(
-        self, out: Path, settings: Mapping, shard_size: int = 0, resume: bool = False, overwrite: bool = False
+        self,
+        out: Path,
+        settings: Mapping,
+        shard_size: int = 0,
+        resume: bool = False,
+        overwrite: bool = False,
+        sources: Mapping[str, str] | None = None,
     ):
         self.out, self.settings, self.shard_size = out, {**settings, "shard_size": shard_size}, shard_size
+        self.sources = dict(sources or {})
         self.units = self.kept = self.shards = 0
         self.dropped: Counter[str] = Counter()
         self._journal, self._part = out / JOURNAL, out / f"{SAMPLES}.part"
@@ -192,6 +208,7 @@ class Output:
         files = [self.out / SAMPLES] if not self.shard_size else [self.out / name for name in _shards(self.out)]
         manifest = {
             "made by": f"varytoy {version('varytoy')}",
+            "sources": self.sources,
             "settings": self.settings,
             "samples": self.kept,
             "dropped": dict(sorted(self.dropped.items())),

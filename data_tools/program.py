@@ -1,6 +1,7 @@
 """Program: one command of ``python -m data_tools``."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,19 +44,29 @@ def generation_options(parser: argparse.ArgumentParser, count_help: str) -> None
 
 
 def output_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``out`` and ``--overwrite``."""
-    parser.add_argument("out", type=Path, help="folder for samples.jsonl and images/, or shards")
+    """``--out``, ``--shards``, ``--overwrite`` or ``--resume``."""
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for samples.jsonl and images/, or shards"
+    )
     parser.add_argument("--shards", type=positive, metavar="N", help="write .tar shards of about N samples each")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--overwrite", action="store_true", help="replace existing samples")
     way.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
 
 
-def output_of(options: argparse.Namespace) -> Output:
-    """The output of a program with ``output_options``. Raises as ``Output``."""
+def workers_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=positive, help="processes (default: all cores)")
+
+
+def licence_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--licence", metavar="TEXT", help="of the source, for manifest.json")
+
+
+def output_of(options: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Output:
+    """The output of a program with ``output_options``; ``sources`` as for ``Output``. Raises as ``Output``."""
     left_out = {"out", "shards", "overwrite", "resume", "workers", "run"}
     settings = {name: _plain(value) for name, value in sorted(vars(options).items()) if name not in left_out}
-    return Output(options.out, settings, options.shards or 0, options.resume, options.overwrite)
+    return Output(options.out, settings, options.shards or 0, options.resume, options.overwrite, sources)
 
 
 def _plain(value: object) -> object:

@@ -1,19 +1,23 @@
-"""Render samples in parallel into a folder with ``samples.jsonl`` and ``images/``.
+"""Make units in parallel and add them to an output in order.
 
-A renderer is a function of the sample's index alone, which seeds it. So the same command gives the same bytes with any
-number of processes, and a longer run begins with the samples of a shorter one.
+What makes a unit is a function of its item alone: a renderer is seeded by the image's index. So the same command gives
+the same bytes with any number of processes, and a longer run begins with the samples of a shorter one.
 """
 
 import hashlib
 import io
+import itertools
 import multiprocessing.pool
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
@@ -22,8 +26,19 @@ from data_tools.output import Output, Unit
 from varytoy.data.boxes import Box
 from varytoy.data.samples import parse_sample
 
+Item = TypeVar("Item")
 Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
 """index -> the image and the rows about it; a row is a sample without ``images``, which the writer fills in."""
+IMAGE_FORMATS: Mapping[str, dict[str, Any]] = {
+    "png": {"compress_level": 1},
+    "jpeg": {"quality": 90},
+    "webp": {"quality": 85, "method": 2},
+}
+"""Format and file suffix -> Pillow's settings for it."""
+_AHEAD = 8
+"""Chunks of items that each process may be ahead of the output."""
+_REPORTED = 10
+"""Number of dropped samples that are reported one by one."""
 
 
 def generator(seed: int, *names: object) -> random.Random:
@@ -51,15 +66,78 @@ def write_samples(out: Path, count: int, render: Renderer, workers: int | None =
     return render_into(Output(out, {"count": count}, overwrite=overwrite), count, render, workers)
 
 
-def render_into(output: Output, count: int, render: Renderer, workers: int | None = None) -> int:
+def render_into(
+    output: Output, count: int, render: Renderer, workers: int | None = None, image_format: str = "png"
+) -> int:
     """Render the images that an output lacks of ``count``. Returns the number of samples in it."""
-    workers = workers or os.cpu_count() or 1
-    one, left = partial(_unit, output.out, render), range(output.units, count)
-    with output, _pool(workers) if workers > 1 else nullcontext() as pool:
-        units = pool.imap(one, left, chunksize=8) if pool else map(one, left)
-        for unit in tqdm(units, initial=output.units, total=count, unit="picture", desc=output.out.name):
-            output.add(unit)
+    make = partial(_unit, output.out, render, image_format)
+    produce(output, make, range(count), count, workers, "picture", chunk=8)
     return output.kept
+
+
+def produce(
+    output: Output,
+    make: Callable[[Item], Unit],
+    items: Iterable[Item],
+    total: int | None = None,
+    workers: int | None = None,
+    unit: str = "image",
+    limit: int | None = None,
+    chunk: int = 1,
+) -> None:
+    """Add the unit of each item that the output lacks, in the order of the items, with a progress bar, and close it.
+
+    Args:
+        make: item -> unit; picklable if there are several workers.
+        total: number of items, if known.
+        workers: processes (default: all cores).
+        unit: what an item is, for the progress bar.
+        limit: number of samples after which to stop.
+        chunk: items that a process takes at once.
+    """
+    workers = workers or os.cpu_count() or 1
+    left, reported = itertools.islice(items, output.units, None), 0
+    with output:
+        if limit is not None and output.kept >= limit:
+            return
+        with _mapped(make, left, workers, chunk) as units:
+            for each in tqdm(units, initial=output.units, total=total, unit=unit, desc=output.out.name):
+                for error in each.errors[: max(_REPORTED - reported, 0)]:
+                    tqdm.write(f"dropped: {error}", file=sys.stderr)
+                reported += len(each.errors)
+                if limit is not None:
+                    each.rows = each.rows[: limit - output.kept]
+                output.add(each)
+                if output.kept == limit:
+                    break
+
+
+@contextmanager
+def _mapped(make: Callable[[Item], Unit], items: Iterable[Item], workers: int, chunk: int) -> Iterator[Iterator[Unit]]:
+    """Context: the units in order. Items are taken as units are used, so that neither pile up in memory."""
+    if workers == 1:
+        yield map(make, items)
+        return
+    ahead, ended = threading.Semaphore(workers * chunk * _AHEAD), threading.Event()
+
+    def gated() -> Iterator[Item]:
+        for item in items:
+            ahead.acquire()
+            if ended.is_set():
+                return
+            yield item
+
+    def used(units: Iterator[Unit]) -> Iterator[Unit]:
+        for unit in units:
+            ahead.release()
+            yield unit
+
+    with _pool(workers) as pool:
+        try:
+            yield used(pool.imap(make, gated(), chunk))
+        finally:
+            ended.set()
+            ahead.release()
 
 
 def _pool(workers: int) -> multiprocessing.pool.Pool:
@@ -67,12 +145,17 @@ def _pool(workers: int) -> multiprocessing.pool.Pool:
     return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
-def _unit(out: Path, render: Renderer, index: int) -> Unit:
-    image, rows = render(index)
+def encode(image: Image.Image, image_format: str) -> bytes:
+    """The bytes of an image file in one of ``IMAGE_FORMATS``."""
     data = io.BytesIO()
-    image.save(data, "PNG", compress_level=1)
-    name = f"images/{index // 1000:03d}/{index:06d}.png"
+    image.save(data, image_format, **IMAGE_FORMATS[image_format])
+    return data.getvalue()
+
+
+def _unit(out: Path, render: Renderer, image_format: str, index: int) -> Unit:
+    image, rows = render(index)
+    name = f"images/{index // 1000:03d}/{index:06d}.{image_format}"
     rows = [{**row, "images": [name]} for row in rows]
     for row in rows:
         parse_sample(row, out, f"sample {row.get('id', index)}")
-    return Unit({name: data.getvalue()}, rows)
+    return Unit({name: encode(image, image_format)}, rows)

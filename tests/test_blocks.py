@@ -95,7 +95,7 @@ def test_marks_in_the_text_are_not_printed_in_formatted_blocks(tmp_path):
 
 
 def test_an_interrupted_overwrite_leaves_no_old_answers(source, tmp_path):
-    command = ["blocks", str(tmp_path), "--count", "4", "--workers", "1", "--source", str(source)]
+    command = ["render", "blocks", "--out", str(tmp_path), "--count", "4", "--workers", "1", "--source", str(source)]
     assert main(command) == 0
 
     class Stopped(Exception):
@@ -133,7 +133,19 @@ def test_held_out_text_and_fonts_are_for_tests_alone(tmp_path):
 
 
 def test_the_program_writes_samples_and_says_what_is_missing(source, tmp_path, capsys):
-    command = ["blocks", str(tmp_path / "out"), "--count", "3", "--workers", "1", "--lines", "1-2", "--source"]
+    command = [
+        "render",
+        "blocks",
+        "--out",
+        str(tmp_path / "out"),
+        "--count",
+        "3",
+        "--workers",
+        "1",
+        "--lines",
+        "1-2",
+        "--source",
+    ]
     assert main([*command, str(source)]) == 0
     assert len([sample.open_images() for sample in read_samples(tmp_path / "out")]) == 3
     assert main([*command, str(source)]) == 2 and "--overwrite" in capsys.readouterr().err
@@ -149,7 +161,7 @@ def test_texts_and_fonts_of_ones_own(source, tmp_path, capsys):
     printed = {}
     for split in ("train", "test"):
         folder = tmp_path / split
-        arguments = ["blocks", str(folder), "--count", "40", "--plain", "--split", split]
+        arguments = ["render", "blocks", "--out", str(folder), "--count", "40", "--plain", "--split", split]
         assert main([*arguments, "--texts", str(tmp_path / "mine.txt"), *own]) == 0
         printed[split] = {word for sample in read_samples(folder) for word in sample.answer.split()}
     words = printed["train"] | printed["test"]
@@ -158,5 +170,5 @@ def test_texts_and_fonts_of_ones_own(source, tmp_path, capsys):
     assert all(numbered) and not numbered[0] & numbered[1]
     assert "\u00eb (60)" in capsys.readouterr().err
     (tmp_path / "few.txt").write_text("Short.", encoding="utf-8")
-    assert main(["blocks", str(tmp_path / "none"), "--texts", str(tmp_path / "few.txt"), *own]) == 2
+    assert main(["render", "blocks", "--out", str(tmp_path / "none"), "--texts", str(tmp_path / "few.txt"), *own]) == 2
     assert "0 paragraphs of 20" in capsys.readouterr().err

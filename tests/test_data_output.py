@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import noise
+from PIL import Image
 
 from data_tools.__main__ import main
 from data_tools.output import JOURNAL, Output, Unit
@@ -88,8 +89,8 @@ def test_a_run_that_ended_before_its_manifest_goes_on(tmp_path, monkeypatch, sha
 
 def test_shards_hold_what_a_folder_holds(source, tmp_path):
     command = ["--count", "5", "--seed", "2", "--workers", "1", "--source", str(source)]
-    assert main(["blocks", str(tmp_path / "folder"), *command]) == 0
-    assert main(["blocks", str(tmp_path / "shards"), *command, "--shards", "2"]) == 0
+    assert main(["render", "blocks", "--out", str(tmp_path / "folder"), *command]) == 0
+    assert main(["render", "blocks", "--out", str(tmp_path / "shards"), *command, "--shards", "2"]) == 0
     shards = sorted(path.name for path in (tmp_path / "shards").glob("*.tar"))
     assert len(shards) > 1 and {path.name for path in (tmp_path / "shards").iterdir()} == {"manifest.json", *shards}
     for one, other in zip(read_samples(tmp_path / "folder"), read_samples(tmp_path / "shards"), strict=True):
@@ -100,6 +101,22 @@ def test_shards_hold_what_a_folder_holds(source, tmp_path):
         names = archive.getnames()
     assert names[:2] == ["000000000.png", "000000000.json"] and len(names) == len(set(names))
     assert main(["check", str(tmp_path / "shards")]) == 0
+
+
+def test_a_gallery_shows_images_and_answers(source, tmp_path):
+    words = ["--out", str(tmp_path / "sheet.png"), "--count", "5", "--source", str(source), "--across", "2"]
+    assert main(["gallery", "blocks", *words]) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 870 and sheet.height > 200 and len(set(sheet.convert("L").tobytes())) > 20
+
+
+def test_a_manifest_names_sources_and_licences(source, tmp_path):
+    command = ["--count", "2", "--workers", "1", "--source", str(source)]
+    assert main(["render", "blocks", "--out", str(tmp_path), *command, "--format", "jpeg"]) == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["sources"]["sqlite3-doc"] == "public domain" and manifest["sources"]["fonts-lato"] == "OFL-1.1"
+    assert manifest["settings"]["kind"] == "blocks" and manifest["settings"]["program"] == "render"
+    assert next(read_samples(tmp_path)).images[0].endswith(".jpeg")
 
 
 def test_a_damaged_shard_is_named(tmp_path):
@@ -125,18 +142,8 @@ def test_a_damaged_shard_is_named(tmp_path):
 
 
 def test_a_killed_rendering_goes_on(source, tmp_path):
-    command = [
-        "blocks",
-        str(tmp_path / "out"),
-        "--count",
-        "30",
-        "--seed",
-        "1",
-        "--workers",
-        "1",
-        "--source",
-        str(source),
-    ]
+    options = ["--count", "30", "--seed", "1", "--workers", "1", "--source", str(source)]
+    command = ["render", "blocks", "--out", str(tmp_path / "out"), *options]
     process = subprocess.Popen([sys.executable, "-m", "data_tools", *command], stderr=subprocess.DEVNULL)
     journal = tmp_path / "out" / JOURNAL
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 5:
@@ -146,7 +153,7 @@ def test_a_killed_rendering_goes_on(source, tmp_path):
     process.wait()
     done = journal.read_bytes().count(b"\n")
     assert main(command) == 2 and main([*command, "--resume"]) == 0
-    assert main([*command[:1], str(tmp_path / "whole"), *command[2:]]) == 0
+    assert main(["render", "blocks", "--out", str(tmp_path / "whole"), *options]) == 0
     assert everything(tmp_path / "out") == everything(tmp_path / "whole") and 5 <= done <= 31
 
 
@@ -158,7 +165,12 @@ def test_an_importer_counts_what_it_drops_by_reason(tmp_path, capsys):
         for image, who in (("a.png", "gpt"), ("gone.png", "gpt"), ("a.png", "dog"), ("a.png", "gpt"))
     ]
     (tmp_path / "in/llava.json").write_text(json.dumps(rows))
-    assert main(["llava", str(tmp_path / "in/llava.json"), str(tmp_path / "out"), "--shards", "9"]) == 0
+    assert (
+        main(
+            ["llava", "--annotations", str(tmp_path / "in/llava.json"), "--out", str(tmp_path / "out"), "--shards", "9"]
+        )
+        == 0
+    )
     assert "2 samples" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["dropped"] == {"image cannot be read": 1, "not a valid sample": 1} and manifest["samples"] == 2

@@ -15,7 +15,7 @@ LINE = "pip install -c varytoy/constraints.txt -e '.[train]'"
 @pytest.mark.parametrize(
     ("program", "arguments", "module"),
     [
-        (data_tools, ["fetch", "out"], "resvg_py"),
+        (data_tools, ["fetch", "--out", "out"], "resvg_py"),
         (train, ["evaluate", "--source", "nowhere"], "apted"),
         (train, ["curve", "nowhere"], "matplotlib"),
         (train, ["merge", "nowhere", "out"], "peft"),

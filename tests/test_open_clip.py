@@ -93,7 +93,7 @@ def test_a_converted_file_makes_a_model(name, processor, pictures, tmp_path):
     theirs = open_clip.create_model(name).eval()
     (tmp_path / "theirs").mkdir()
     save_file(theirs.state_dict(), tmp_path / "theirs/open_clip_model.safetensors")
-    arguments = ["image-net", "open_clip", name, str(tmp_path / "net"), "--weights"]
+    arguments = ["image-net", "open_clip", name, "--out", str(tmp_path / "net"), "--weights"]
     assert main([*arguments, str(tmp_path / "theirs/open_clip_model.safetensors")]) == 0
     origin = json.loads((tmp_path / "net/origin.json").read_text())
     assert origin["source"].endswith("open_clip_model.safetensors") and origin["licence"] is None
@@ -125,7 +125,7 @@ def test_a_file_of_timm_gives_the_branchs_names(tmp_path):
         for value in theirs.parameters():
             nn.init.normal_(value, std=0.1)
     save_file(theirs.state_dict(), tmp_path / "theirs.safetensors")
-    arguments = ["image-net", "timm", "convnext_atto", str(tmp_path / "net"), "--weights"]
+    arguments = ["image-net", "timm", "convnext_atto", "--out", str(tmp_path / "net"), "--weights"]
     assert main([*arguments, str(tmp_path / "theirs.safetensors")]) == 0
     origin = json.loads((tmp_path / "net/origin.json").read_text())
     branch = TimmBranch(TimmConfig(**origin["clip_config"])).eval()
@@ -149,7 +149,7 @@ def test_a_file_of_timm_gives_the_branchs_names(tmp_path):
     ],
 )
 def test_a_net_that_cannot_be_fetched_is_said(words, said, tmp_path, capsys):
-    assert main(["image-net", *words, str(tmp_path / "net")]) == 2
+    assert main(["image-net", *words, "--out", str(tmp_path / "net")]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
 
@@ -157,7 +157,10 @@ def test_a_net_that_cannot_be_fetched_is_said(words, said, tmp_path, capsys):
 @pytest.mark.parametrize(("library", "name"), [("timm", "convnext_atto"), ("open_clip", "small-vit")])
 def test_another_nets_file_is_refused(library, name, tmp_path, capsys):
     save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors")
-    assert main(["image-net", library, name, str(tmp_path / "net"), "--weights", str(tmp_path / "x.safetensors")]) == 2
+    assert (
+        main(["image-net", library, name, "--out", str(tmp_path / "net"), "--weights", str(tmp_path / "x.safetensors")])
+        == 2
+    )
     assert f"x.safetensors does not hold weights of {name}" in capsys.readouterr().err
     assert not (tmp_path / "net").exists()
 
@@ -169,5 +172,5 @@ def test_no_network_is_one_sentence(library, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(f"{library}.create_model", unreachable)
     net = {"timm": "resnet18", "open_clip": "ViT-B-32:laion2b_e16"}[library]
-    assert main(["image-net", library, net, str(tmp_path / "net")]) == 2
+    assert main(["image-net", library, net, "--out", str(tmp_path / "net")]) == 2
     assert capsys.readouterr().err == f"data_tools: cannot fetch the weights of {net}: no route to the hub\n"

@@ -58,7 +58,17 @@ def photos(tmp_path):
 
 def imported(photos, *options: str) -> list:
     out = photos / f"out{len(list(photos.iterdir()))}"
-    words = [str(photos / "photos.jsonl"), str(out), "--images", str(photos / "photos"), "--suffix", ".png", *options]
+    words = [
+        "--annotations",
+        str(photos / "photos.jsonl"),
+        "--out",
+        str(out),
+        "--images",
+        str(photos / "photos"),
+        "--suffix",
+        ".png",
+        *options,
+    ]
     assert main(["entities", *words]) == 0
     return list(read_samples(out))
 
@@ -102,7 +112,7 @@ def test_the_words_have_an_order(photos):
 def test_words_of_the_importer(photos):
     assert clean("a dog , wet , runs .") == "A dog, wet, runs."
     (photos / "photos.jsonl").write_text('{"id": 3}')
-    assert main(["entities", str(photos / "photos.jsonl"), str(photos / "none")]) == 2
+    assert main(["entities", "--annotations", str(photos / "photos.jsonl"), "--out", str(photos / "none")]) == 2
 
 
 def test_boxes_on_a_grid_are_written_in_tokens_of_their_own(photos, tmp_path):
@@ -111,7 +121,7 @@ def test_boxes_on_a_grid_are_written_in_tokens_of_their_own(photos, tmp_path):
     settings = DataSettings(str(folder), tasks=["ground"], bins=4)
     sample = SampleDataset([settings], 0, BadSamples()).samples[0]
     assert set(sample.boxes[0].xyxy) <= {125, 375, 625, 875} and sample.answer == format_box(sample.boxes[0].xyxy)
-    assert main(["tokenizer", str(tmp_path / "pieces"), str(folder), "--bins", "4"]) == 0
+    assert main(["tokenizer", "--out", str(tmp_path / "pieces"), str(folder), "--bins", "4"]) == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "pieces")
     assert len(tokenizer.encode(f"{sample.answer} {sample.answer}", add_special_tokens=False)) == 8
 
@@ -183,8 +193,8 @@ def test_the_model_for_pictures_learns_a_photograph(net, photos, source):
 
 
 def test_pictures_of_text_say_so(source, tmp_path):
-    words = [str(tmp_path / "out"), "--count", "2", "--source", str(source), "--workers", "1"]
-    assert main(["text-pictures", *words]) == 0
+    words = ["--out", str(tmp_path / "out"), "--count", "2", "--source", str(source), "--workers", "1"]
+    assert main(["render", "text-pictures", *words]) == 0
     samples = list(read_samples(tmp_path / "out"))
     assert {sample.task for sample in samples} == {"caption", "vqa", "detect"} and len(samples) == 16
     assert all("text" in sample.answer for sample in samples if sample.task == "caption")
@@ -198,7 +208,15 @@ def test_coco_captions(tmp_path):
         "annotations": [{"image_id": 3, "caption": "a cat sits ."}, {"image_id": 3, "caption": "One cat."}],
     }
     (tmp_path / "captions.json").write_text(json.dumps(tree))
-    words = ["coco-captions", str(tmp_path / "captions.json"), str(tmp_path / "out"), "--images", str(tmp_path)]
+    words = [
+        "coco-captions",
+        "--annotations",
+        str(tmp_path / "captions.json"),
+        "--out",
+        str(tmp_path / "out"),
+        "--images",
+        str(tmp_path),
+    ]
     assert main(words) == 0
     samples = list(read_samples(tmp_path / "out"))
     assert [sample.answer for sample in samples] == ["A cat sits.", "One cat."]

@@ -335,7 +335,15 @@ def test_llava_is_imported(tmp_path, capsys):
     entries = [{"id": 7, "image": "a/cat.png", "conversations": talk}] * 2
     entries.append({"image": "a/dog.png", "conversations": talk})
     (tmp_path / "llava.json").write_text(json.dumps(entries))
-    words = ["llava", str(tmp_path / "llava.json"), str(tmp_path / "out"), "--images", str(tmp_path / "pictures")]
+    words = [
+        "llava",
+        "--annotations",
+        str(tmp_path / "llava.json"),
+        "--out",
+        str(tmp_path / "out"),
+        "--images",
+        str(tmp_path / "pictures"),
+    ]
     assert main(words) == 0
     samples = list(read_samples(tmp_path / "out"))
     assert [sample.id for sample in samples] == ["7", "7"]

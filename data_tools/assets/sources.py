@@ -1,6 +1,6 @@
 """Fonts and English text for the renderers: their packages, licences and held-out parts.
 
-None of them is committed. ``python -m data_tools fetch DIR`` downloads the packages with apt (no root needed) and
+None of them is committed. ``python -m data_tools fetch --out DIR`` downloads the packages with apt (no root needed) and
 lays them out as ``DIR/fonts/*.ttf|otf`` and ``DIR/texts/NAME.txt``, a paragraph a line.
 """
 
@@ -122,6 +122,14 @@ def fetch(directory: Path) -> None:
                 line for path in sorted(root.glob(source.pattern)) for line in _prose(path) if _usable(line)
             )
         (directory / "texts" / f"{source.package}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def origins(texts: Iterable[Path] = (), fonts: Path | None = None, split: str = "train") -> dict[str, str]:
+    """Package, or a user's file or folder in place of them -> its licence."""
+    own = {str(path): "" for path in texts} or {
+        source.package: source.licence for source in TEXTS if source.held_out == (split == "test")
+    }
+    return own | ({str(fonts): ""} if fonts else FONTS)
 
 
 def licences() -> str:
@@ -273,7 +281,9 @@ def fonts(directory: Path, split: str) -> tuple[Font, ...]:
             candidates.append(font)
     unique = _first_of_each(candidates)
     if not unique:
-        raise SourceError(f"no {split} fonts in {directory / 'fonts'}: run `python -m data_tools fetch {directory}`")
+        raise SourceError(
+            f"no {split} fonts in {directory / 'fonts'}: run `python -m data_tools fetch --out {directory}`"
+        )
     return unique
 
 
@@ -287,5 +297,11 @@ def paragraphs(directory: Path, split: str) -> tuple[str, ...]:
             lines += [clean(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if len(line) >= 20]
     if not lines:
-        raise SourceError(f"no {split} texts in {directory / 'texts'}: run `python -m data_tools fetch {directory}`")
+        raise SourceError(
+            f"no {split} texts in {directory / 'texts'}: run `python -m data_tools fetch --out {directory}`"
+        )
     return tuple(lines)
+
+
+def _missing(what: str, directory: Path, split: str) -> SourceError:
+    return SourceError(f"no {split} {what} in {directory / what}: run `python -m data_tools fetch --out {directory}`")

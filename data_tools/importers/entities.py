@@ -6,14 +6,13 @@ captions and phrases: is there a thing, how many people, which colour, doing wha
 """
 
 import argparse
-import json
 import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from data_tools.importers.base import Importer, evaluation_options
+from data_tools.importers.base import Entry, Importer, evaluation_options, read_json_lines
 from data_tools.program import register
 from data_tools.writer import generator, question_row
 from varytoy.data.boxes import SCALE, Box
@@ -51,6 +50,7 @@ class Words:
 class Entities(Importer):
     name = "entities"
     help = "import photographs with captions, phrases and boxes (Flickr30k Entities as JSON lines)"
+    licence = "research and education (Flickr30k Entities)"
 
     def options(self, parser):
         super().options(parser)
@@ -60,26 +60,29 @@ class Entities(Importer):
             "--presence", type=positive, help="ask for at most so many things that are there (default: all)"
         )
 
-    def rows(self, options):
-        photos = list(_read(options.file))
-        words = find_words(photos)
-        for photo in photos:
-            rng = generator(options.seed, "entities", photo["id"])
-            paraphrase = None if options.evaluate else rng
-            for number, row in enumerate(photo_rows(photo, words, rng, paraphrase, options)):
-                row["id"] = f"{photo['id']}-{number}"
-                row["images"] = [f"{photo['id']}{options.suffix}"]
-                yield row
+    def groups(self, options):
+        photos = [_photo(entry) for entry in read_json_lines(options.annotations)]
+        self._words = find_words([photo.record for photo in photos])
+        return [[photo] for photo in photos]
+
+    def rows(self, entry, options):
+        photo = entry.record
+        rng = generator(options.seed, "entities", photo["id"])
+        paraphrase = None if options.evaluate else rng
+        for number, row in enumerate(photo_rows(photo, self._words, rng, paraphrase, options)):
+            row["id"] = f"{photo['id']}-{number}"
+            row["images"] = [f"{photo['id']}{options.suffix}"]
+            yield row
 
 
-def _read(file) -> Iterator[dict]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                photo = json.loads(line)
-                yield {"id": str(photo["id"]), "captions": photo["captions"], "entities": photo["entities"]}
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                raise ValueError(f"{file} line {number}: no photograph with id, captions and entities") from error
+def _photo(entry: Entry) -> Entry:
+    try:
+        photo = entry.record
+        return Entry(
+            entry.where, {"id": str(photo["id"]), "captions": photo["captions"], "entities": photo["entities"]}
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{entry.where}: no photograph with id, captions and entities") from error
 
 
 def find_words(photos: Sequence[dict]) -> Words:

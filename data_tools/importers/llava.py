@@ -1,8 +1,6 @@
 """``llava``: LLaVA's JSON, a list of ``{"id", "image", "conversations": [{"from", "value"}]}``."""
 
-import json
-
-from data_tools.importers.base import Importer
+from data_tools.importers.base import Entry, Importer, grouped, read_json
 from data_tools.program import register
 
 
@@ -10,12 +8,16 @@ from data_tools.program import register
 class Llava(Importer):
     name = "llava"
     help = "import LLaVA's conversations from a JSON list"
+    licence = "CC-BY-NC-4.0 (LLaVA-Instruct)"
 
-    def rows(self, options):
-        try:
-            rows = json.loads(options.file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{options.file} is not JSON: {error}") from error
+    def groups(self, options):
+        form = "LLaVA's JSON, one list of conversations"
+        rows = read_json(options.annotations, form)
         if not isinstance(rows, list):
-            raise ValueError(f"{options.file} is not a list: LLaVA's files are one JSON list of conversations")
-        yield from rows
+            raise ValueError(f"{options.annotations} is not a list: give {form}")
+        return grouped(
+            (Entry(f"{options.annotations} entry {number}", row) for number, row in enumerate(rows, 1)), "image"
+        )
+
+    def rows(self, entry, options):
+        yield entry.record

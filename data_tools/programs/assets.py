@@ -14,14 +14,16 @@ class Fetch(Program):
     help = "download the packages with fonts, texts and images"
 
     def options(self, parser):
-        parser.add_argument("directory", type=Path)
+        parser.add_argument(
+            "--out", type=Path, default=Path("data/sources"), metavar="DIR", help="default: data/sources"
+        )
         parser.add_argument("--share-alike", action="store_true", help="also backgrounds under CC-BY-SA and GPL")
 
     def run(self, options):
         require("train", "resvg_py", by="python -m data_tools fetch")
-        sources.fetch(options.directory)
-        pictures.fetch(options.directory, options.share_alike)
-        image_nets.fetch(options.directory)
+        sources.fetch(options.out)
+        pictures.fetch(options.out, options.share_alike)
+        image_nets.fetch(options.out)
 
 
 @register

@@ -64,7 +64,7 @@ class Dialogue(Program):
         parser.add_argument("--name", default="Vary-toy", help="what the model calls itself")
 
     def run(self, options):
-        with output_of(options) as output:
+        with output_of(options, {"templates of varytoy": "Apache-2.0"}) as output:
             for row in itertools.islice(dialogues(options.count, options.seed, options.name), output.units, None):
                 parse_sample(row, options.out, row["id"])
                 output.add(Unit(rows=[row]))

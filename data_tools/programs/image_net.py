@@ -15,7 +15,9 @@ class ImageNet(Program):
     def options(self, parser):
         parser.add_argument("library", choices=("timm", "open_clip"))
         parser.add_argument("net", help="NAME or NAME.TAG of timm, NAME:TAG of open_clip")
-        parser.add_argument("out", type=Path, help="folder for model.safetensors and origin.json")
+        parser.add_argument(
+            "--out", type=Path, required=True, metavar="DIR", help="folder for model.safetensors and origin.json"
+        )
         parser.add_argument("--weights", type=Path, help="a file in the library's own layout, in place of a download")
 
     def run(self, options):

@@ -21,7 +21,7 @@ class PieceTokenizer(Program):
     help = "learn word pieces from samples, behind the characters of nano's tokenizer"
 
     def options(self, parser):
-        parser.add_argument("out", type=Path, help="folder for the tokenizer")
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the tokenizer")
         parser.add_argument("samples", type=Path, nargs="+", help="folders of samples")
         parser.add_argument("--size", type=positive, default=2560, help="length of the vocabulary")
         parser.add_argument("--bins", type=positive, default=0, help="boxes on this grid, a token for each side")

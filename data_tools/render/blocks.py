@@ -8,6 +8,7 @@ import io
 import math
 import random
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data_tools.assets import sources
+from data_tools.render.kind import Kind, register, share, span, span_of_floats
 from data_tools.writer import generator
 from varytoy.tasks import TASKS
 
@@ -444,3 +446,42 @@ def _degrade(image: Image.Image, rng: random.Random, noise: np.random.Generator,
         image.save(buffer, "JPEG", quality=rng.randint(40, 90))
         image = Image.open(buffer).convert("RGB")
     return image
+
+
+@register
+class Blocks(Kind):
+    name = "blocks"
+    help = "text blocks (OCR and markdown)"
+
+    def options(self, parser):
+        defaults = BlockOptions()
+        parser.add_argument("--lines", type=span, default=defaults.lines, help="e.g. 1-8, or 30")
+        parser.add_argument("--columns", type=span, default=defaults.columns, help="characters per line")
+        parser.add_argument(
+            "--x-height", type=span_of_floats, default=defaults.x_height, help="letter height in pixels"
+        )
+        parser.add_argument("--font-size", type=span_of_floats, help="font sizes in pixels, instead of --x-height")
+        parser.add_argument("--plain", action="store_true", help="no headings, lists or bold text")
+        parser.add_argument("--repeats", type=share, default=0.0, help="share of blocks that repeat words, 0 to 1")
+        parser.add_argument("--texts", type=Path, nargs="+", default=[], metavar="FILE", help="your own texts, UTF-8")
+        parser.add_argument("--fonts", type=Path, metavar="FOLDER", help="your own fonts, *.ttf and *.otf")
+
+    def renderer(self, options):
+        chosen = BlockOptions(
+            lines=options.lines,
+            columns=options.columns,
+            x_height=options.x_height,
+            font_size=options.font_size,
+            formatted=not options.plain,
+            repeats=options.repeats,
+            texts=tuple(options.texts),
+            fonts=options.fonts,
+        )
+        left_out = sources.unknown(options.texts)
+        if left_out:
+            counts = ", ".join(f"{character} ({count})" for character, count in left_out.most_common(10))
+            print(f"words with characters that the small models do not know are left out: {counts}", file=sys.stderr)
+        return BlockRenderer(options.source, options.seed, options.split, chosen)
+
+    def sources(self, options):
+        return sources.origins(options.texts, options.fonts, options.split)

@@ -58,6 +58,11 @@ PACKAGES = (
 )
 
 
+def origins() -> dict[str, str]:
+    """Package -> its licence, of those that ``fetch`` takes unless it is asked for more."""
+    return {package.name: package.licence for package in PACKAGES if not package.share_alike}
+
+
 def licences() -> str:
     """The packages as a table: name, client, licence, what is taken from it."""
     rows = [(package.name, package.client, package.licence, package.holds) for package in PACKAGES]
@@ -133,7 +138,7 @@ def library(source: Path, split: str) -> Library:
         raise ValueError(f"no split '{split}'; the splits are train and test")
     cutouts = {name: pictures for name, pictures in _pictures(source / "cutouts", split) if pictures}
     if not cutouts:
-        raise SourceError(f"no cut-outs in {source / 'cutouts'}: run `python -m data_tools fetch {source}`")
+        raise SourceError(f"no cut-outs in {source / 'cutouts'}: run `python -m data_tools fetch --out {source}`")
     backgrounds = tuple(picture for _, pictures in _pictures(source / "backgrounds", split) for picture in pictures)
     drawn = tuple(name for name in textures.TEXTURES if split == "test" or name not in textures.HELD_OUT)
     return Library(cutouts, backgrounds, drawn)

@@ -16,10 +16,20 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from data_tools.render import textures
 from data_tools.render.colours import PAINTS, colour_word
-from data_tools.render.pictures import Library, alpha_box, library, load_background, load_cutout, picture_classes
+from data_tools.render.kind import Kind, register
+from data_tools.render.pictures import (
+    Library,
+    alpha_box,
+    library,
+    load_background,
+    load_cutout,
+    origins,
+    picture_classes,
+)
 from data_tools.render.scene_rows import Scene, Thing, scene_rows
 from data_tools.writer import generator
 from varytoy.data.boxes import iou
+from varytoy.options import positive
 
 SMALLEST, LARGEST = 0.18, 0.45
 """Longer side of a thing as a share of the image's shorter side."""
@@ -265,3 +275,18 @@ def _cover(size: tuple[int, int], small: Image.Image, at: tuple[int, int], seen:
 
 def _mask(small: Image.Image) -> np.ndarray:
     return np.asarray(small.getchannel("A")) > 128
+
+
+@register
+class Scenes(Kind):
+    name = "scenes"
+    help = "scenes of cut-outs (detection, grounding, captions, questions)"
+
+    def options(self, parser):
+        parser.add_argument("--size", type=positive, default=224, help="longer side in pixels")
+
+    def renderer(self, options):
+        return SceneRenderer(options.source, options.seed, options.split, options.size)
+
+    def sources(self, options):
+        return origins()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_tools.assets import sources
 from data_tools.render.blocks import BlockOptions, BlockRenderer
+from data_tools.render.kind import Kind, register
 from data_tools.writer import generator, question_row
 from varytoy.tasks import TASKS
 
@@ -50,3 +52,15 @@ def _caption(caption: str, rng: random.Random) -> dict:
 def _question(question: str, answer: str, kind: str, rng: random.Random) -> dict:
     prompt = TASKS["vqa"].prompt(question, rng)
     return question_row("vqa", prompt, answer, annotations={"references": [answer]}, metadata={"kind": kind})
+
+
+@register
+class PicturesOfText(Kind):
+    name = "text-pictures"
+    help = "pictures of text whose captions say that they are text"
+
+    def renderer(self, options):
+        return TextPictures(options.source, options.seed, options.split)
+
+    def sources(self, options):
+        return sources.origins(split=options.split)

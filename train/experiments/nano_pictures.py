@@ -32,9 +32,14 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
     for stage, words in zip(STAGES, (first, second, third), strict=True):
         words += [*paths, *_own(stage, options.overrides)]
 
+    def out_of(folder: str) -> list[str]:
+        return ["--out", str(data / folder)]
+
     def photographs(split: str, *options: str) -> Callable[[], int]:
         images = ["--images", str(photos / split), "--suffix", suffix, "--resume"]
-        return lambda: data_tools(["entities", str(photos / f"{split}.jsonl"), str(data / split), *images, *options])
+        return lambda: data_tools(
+            ["entities", "--annotations", str(photos / f"{split}.jsonl"), *out_of(split), *images, *options]
+        )
 
     def trained(recipe: str, *words: str) -> Callable[[], int]:
         run = runs / Path(recipe).stem
@@ -42,17 +47,17 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         return lambda: train(["run", str(RECIPES / recipe), f"output={run}", *words, *resume])
 
     def rendered(kind: str, folder: str, count: int) -> Callable[[], int]:
-        return lambda: data_tools([kind, str(data / folder), "--count", str(count), "--seed", "11", *source])
+        return lambda: data_tools(["render", kind, *out_of(folder), "--count", str(count), "--seed", "11", *source])
 
     source = ["--source", str(sources), "--resume"]
     samples = [str(data / folder) for folder in ("train", "text", "scenes")]
     return [
-        (net / "model.safetensors", lambda: data_tools(["fetch", str(sources)])),
+        (net / "model.safetensors", lambda: data_tools(["fetch", "--out", str(sources)])),
         (data / "train" / "samples.jsonl", photographs("train", "--presence", "2")),
         (data / "dev" / "samples.jsonl", photographs("dev", "--evaluate")),
         (data / "text" / "samples.jsonl", rendered("text-pictures", "text", options.text_count)),
         (data / "scenes" / "samples.jsonl", rendered("scenes", "scenes", options.scene_count)),
-        (pieces / "tokenizer.json", lambda: data_tools(["tokenizer", str(pieces), *samples, "--bins", "64"])),
+        (pieces / "tokenizer.json", lambda: data_tools(["tokenizer", "--out", str(pieces), *samples, "--bins", "64"])),
         (features / "index.json", lambda: train(["features", str(RECIPES / first[0]), *first[1:]])),
         (runs / "pictures" / "model.safetensors", trained(*first)),
         (runs / "pictures-2" / "model.safetensors", trained(*second)),

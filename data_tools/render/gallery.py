@@ -1,0 +1,56 @@
+"""Gallery: a sheet of images with the boxes, questions and answers of their samples."""
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from varytoy.data.boxes import SCALE
+from varytoy.data.sample import IMAGE_PLACEHOLDER
+
+_SIDE, _LINES, _LINE, _SPACE = 420, 14, 14, 10  # pixels and lines of a cell
+_CHARACTERS = 66
+_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
+
+
+def draw_gallery(images: Iterable[tuple[Image.Image, list[dict]]], target: Path, columns: int = 4) -> None:
+    """Write a sheet of images with their rows: the boxes of all, and as many questions and answers as there is room.
+
+    Raises:
+        OSError, ValueError: the picture cannot be written there.
+    """
+    cells = [_cell(image, rows) for image, rows in images]
+    lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in line) + _SPACE for line in lines]
+    sheet = Image.new("RGB", (columns * (_SIDE + _SPACE) + _SPACE, sum(heights) + _SPACE), "white")
+    for row, line in enumerate(lines):
+        for column, cell in enumerate(line):
+            sheet.paste(cell, (_SPACE + column * (_SIDE + _SPACE), _SPACE + sum(heights[:row])))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(target)
+
+
+def _cell(image: Image.Image, rows: list[dict]) -> Image.Image:
+    shown = image.convert("RGB")
+    scale = _SIDE / max(shown.size)
+    shown = shown.resize((max(round(shown.width * scale), 1), max(round(shown.height * scale), 1)))
+    pen = ImageDraw.Draw(shown)
+    labels: dict[str, str] = {}
+    for box in (box for row in rows for box in row.get("boxes", ())):
+        colour = labels.setdefault(box["label"], _COLOURS[len(labels) % len(_COLOURS)])
+        sides = [side * (shown.width, shown.height)[number % 2] / SCALE for number, side in enumerate(box["box"])]
+        pen.rectangle(sides, outline=colour)
+    lines = [line for row in rows for line in _written(row)][:_LINES]
+    cell = Image.new("RGB", (_SIDE, shown.height + _LINE * len(lines) + 6), "#f2f2f2")
+    cell.paste(shown, (0, 0))
+    font = ImageFont.load_default(size=12)
+    ImageDraw.Draw(cell).multiline_text((2, shown.height + 2), "\n".join(lines), font=font, fill="black", spacing=2)
+    return cell
+
+
+def _written(row: dict) -> list[str]:
+    """The lines of a sample's text: its task, its first question and answer, shortened."""
+    question, answer = (message["content"].replace(IMAGE_PLACEHOLDER, "").strip() for message in row["messages"][:2])
+    text = f"{row['task']}: {question} -> {answer}".replace("\n", " / ")
+    return textwrap.wrap(text, _CHARACTERS)[:4]

@@ -1,0 +1,67 @@
+"""Kind: what ``python -m data_tools render KIND`` makes. A new kind is one file of this folder with a class that
+registers itself, imported in data_tools/render/kinds.py."""
+
+import argparse
+import math
+from typing import ClassVar
+
+from data_tools.writer import Renderer
+
+KINDS: dict[str, "Kind"] = {}
+"""Name on the command line -> kind."""
+
+
+class Kind:
+    """Base of the kinds.
+
+    Attributes:
+        name: on the command line.
+        help: one line for ``--help``.
+        image_format: of the images, unless ``--format`` says another.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    image_format: ClassVar[str] = "png"
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the kind's own options to those of all: ``source``, ``seed``, ``split`` (train or test)."""
+
+    def renderer(self, options: argparse.Namespace) -> Renderer:
+        """Raises SourceError if the source folder lacks something."""
+        raise NotImplementedError
+
+    def sources(self, options: argparse.Namespace) -> dict[str, str]:
+        """What the images are made of -> its licence."""
+        raise NotImplementedError
+
+
+def register(kind: type[Kind]) -> type[Kind]:
+    KINDS[kind.name] = kind()
+    return kind
+
+
+def span(text: str, kind=int) -> tuple:
+    """``3`` or ``1-8`` as a pair."""
+    low, _, high = text.partition("-")
+    try:
+        pair = (kind(low), kind(high or low))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number or a range such as 1-8") from None
+    if not 0 < pair[0] <= pair[1] < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}': give a number above 0, or a range from a lower to a higher one")
+    return pair
+
+
+def span_of_floats(text: str) -> tuple:
+    return span(text, float)
+
+
+def share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
+    return number
