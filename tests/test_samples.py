@@ -328,6 +328,18 @@ def test_unreadable_picture_is_named(tmp_path, content):
         sample.open_images()
 
 
+def test_lines_and_words_have_boxes(tmp_path):
+    places = {"lines": ["one two"], "line_boxes": [1, 2, 30, 4], "words": ["one", "two"]}
+    row = {**GOOD, "annotations": {**places, "word_boxes": [1, 2, 15, 4, 17, 2, 30, 4]}}
+    annotations = only(tmp_path, row).annotations
+    assert annotations.text_lines == [Box("one two", (1, 2, 30, 4))]
+    assert annotations.text_words[1] == Box("two", (17, 2, 30, 4))
+    for boxes in ([1, 2, 15, 4], [1, 2, 15, 4, 17, 2, 30, 1001]):
+        row["annotations"]["word_boxes"] = boxes
+        with pytest.raises(SampleError, match="word_boxes must have four numbers from 0 to 1000 for each of the 2"):
+            only(tmp_path, row)
+
+
 def test_llava_is_imported(tmp_path, capsys):
     (tmp_path / "pictures" / "a").mkdir(parents=True)
     Image.new("RGB", (12, 8)).save(tmp_path / "pictures" / "a" / "cat.png")

@@ -47,7 +47,8 @@ def is_mirrored(sample: Sample) -> bool:
 
 def can_mirror(sample: Sample) -> bool:
     """Whether it is about one picture without text: letters cannot be mirrored."""
-    return len(sample.images) == 1 and not sample.target_images and not sample.annotations.letters
+    text = sample.annotations
+    return len(sample.images) == 1 and not sample.target_images and not (text.letters or text.lines)
 
 
 def _flip(xyxy: Sequence[int]) -> tuple[int, int, int, int]:

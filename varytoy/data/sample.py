@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from varytoy.data.boxes import Box
+from varytoy.data.boxes import SCALE, Box
 from varytoy.data.pictures import FORMATS, check_size, to_rgb
 from varytoy.data.shards import read_member, shard_of
 from varytoy.errors import first_line
@@ -38,6 +38,10 @@ class Annotations:
         classes: classes that a detection is limited to; empty for all.
         references: right answers beside the sample's own, for tasks that several answers are right for.
         all_objects: whether all objects have boxes; None: true for detections without ``classes`` only.
+        lines: the printed lines of text, in reading order.
+        line_boxes: x1, y1, x2, y2 (0-1000) of each line in turn.
+        words: the printed words, in reading order.
+        word_boxes: x1, y1, x2, y2 (0-1000) of each word in turn.
     """
 
     letters: str = ""
@@ -47,6 +51,10 @@ class Annotations:
     classes: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     all_objects: bool | None = None
+    lines: list[str] = field(default_factory=list)
+    line_boxes: list[int] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    word_boxes: list[int] = field(default_factory=list)
 
     def __post_init__(self):
         if not all(-_FURTHEST <= value <= _FURTHEST for value in self.letter_positions):
@@ -56,17 +64,36 @@ class Annotations:
                 f"letter_positions has {len(self.letter_positions)} numbers for the {len(self.letters)} characters of "
                 "letters; write x and y of each, or leave both out"
             )
+        for texts, boxes, name in ((self.lines, self.line_boxes, "line"), (self.words, self.word_boxes, "word")):
+            if len(boxes) != 4 * len(texts) or not all(0 <= side <= SCALE for side in boxes):
+                raise ValueError(
+                    f"{name}_boxes must have four numbers from 0 to {SCALE} for each of the {len(texts)} {name}s"
+                )
 
     @property
     def points(self) -> list[tuple[float, float]]:
         """(x, y) of each letter."""
         return list(zip(self.letter_positions[0::2], self.letter_positions[1::2], strict=True))
 
+    @property
+    def text_lines(self) -> list[Box]:
+        """The printed lines with their boxes, labelled with their text."""
+        return _boxes(self.lines, self.line_boxes)
+
+    @property
+    def text_words(self) -> list[Box]:
+        """The printed words with their boxes, labelled with their text."""
+        return _boxes(self.words, self.word_boxes)
+
     def to_json(self) -> dict:
         """The fields that differ from their defaults."""
         empty = Annotations()
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value != getattr(empty, name)}
+
+
+def _boxes(texts: list[str], sides: list[int]) -> list[Box]:
+    return [Box(text, tuple(sides[4 * number : 4 * number + 4])) for number, text in enumerate(texts)]
 
 
 @dataclass
