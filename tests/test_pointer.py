@@ -1,24 +1,31 @@
 """Boxes found by a pointer, and what pictures add to training: mirrored samples, rewarded captions, Muon."""
 
+import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import noise, tiny_config, tiny_model
+from conftest import noise, tiny_config, tiny_model, tiny_recipe
 from PIL import Image, ImageOps
 from torchvision.ops import generalized_box_iou
+from transformers import TrainingArguments
 
 from train.baselines import branches_off
-from train.data.dataset import merge_turns
+from train.data.bad_samples import BadSamples
+from train.data.dataset import SampleDataset, merge_turns
 from train.data.item import Item
 from train.data.mirror import is_mirrored, mirrored, with_mirrored
+from train.loop import run
 from train.model import VaryForTraining, opt_shape
 from train.objectives.base import State
 from train.objectives.chunked_loss import chunked_cross_entropy
 from train.objectives.pointer import PointerObjective
 from train.objectives.self_critical import SelfCritical
 from train.optim.muon import Muon, orthogonalise
+from train.recipe import DataSettings
+from train.trainer import VaryTrainer
 from varytoy.data.boxes import Box
 from varytoy.data.sample import Annotations, Sample
 from varytoy.inference.engine import Request, TransformersEngine
@@ -145,6 +152,64 @@ def test_mirrored_samples_are_packed_apart(tmp_path):
     assert with_mirrored([letters]) == [letters]
 
 
+def test_crops_show_the_boxes_and_move_them(tmp_path):
+    """Another part of the picture in each epoch; the box stands around what it stood around."""
+    picture = Image.new("RGB", (200, 100), "white")
+    picture.paste("red", (60, 20, 120, 70))
+    picture.save(tmp_path / "a.png")
+    talk = photo("ground", "[300, 200, 600, 700]", "Find the red.").messages
+    rows = [
+        {
+            "task": "ground",
+            "messages": talk,
+            "images": ["a.png"],
+            "boxes": [{"label": "red", "box": [300, 200, 600, 700]}],
+        },
+        {
+            "task": "ocr",
+            "messages": talk,
+            "images": ["a.png"],
+            "annotations": {"lines": ["a"], "line_boxes": [0, 0, 9, 9]},
+        },
+    ]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = DataSettings(str(tmp_path), crop=0.6)
+    data = SampleDataset([settings], 0, BadSamples())
+    seen = set()
+    for epoch in range(6):
+        data.set_epoch(epoch)
+        sample, (image,) = data[0]
+        assert sample.boxes[0].xyxy == tuple(map(int, re.findall(r"\d+", sample.answer)))
+        green = image.getchannel("G").point(lambda value: 255 * (value < 128))
+        found = [1000 * side / (200, 100)[number % 2] for number, side in enumerate(green.getbbox())]
+        assert all(abs(side - place) <= 12 for side, place in zip(found, sample.boxes[0].xyxy, strict=True))
+        seen.add(sample.boxes[0].xyxy)
+        assert data[1][0].messages == data.samples[1].messages and data[1][1][0].tobytes() == picture.tobytes()
+    assert len(seen) == 6 and data[0][0] == sample  # the same again in one epoch
+    whole = SampleDataset([replace(settings, crop=1.0)], 0, BadSamples())
+    assert whole[0][0].answer == "[300, 200, 600, 700]"
+
+
+def test_the_trainer_tells_the_data_its_epoch(tmp_path, ten):
+    data = SampleDataset([DataSettings(str(ten))], 0, BadSamples())
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, remove_unused_columns=False, report_to=[])
+    sizes = data.shapes((32, 32))
+    trainer = VaryTrainer(
+        sizes, model=tiny_model(tiny_config()), args=arguments, train_dataset=data, data_collator=list
+    )
+    trainer.get_train_dataloader().set_epoch(3)
+    assert data.epoch == 3
+
+
+def test_captions_are_rewarded_beside_a_loader_process(tmp_path):
+    noise(32, 32).save(tmp_path / "a.png")
+    sample = photo("caption", "a cat", "What is in this picture?", annotations=Annotations(references=["a cat"]))
+    (tmp_path / "samples.jsonl").write_text(json.dumps(sample.to_json()))
+    rewards = {"self_critical": SelfCritical.Settings(1.0, samples=2, max_new_tokens=3)}
+    run(tiny_recipe(tmp_path, tmp_path / "run", rewards, max_steps=1, batch_size=1, workers=1, log_steps=1))
+    assert "reward" in (tmp_path / "run/metrics.jsonl").read_text().splitlines()[0]
+
+
 def test_scaled_embeddings_stay_tied_and_come_back(tmp_path):
     model = tiny_model(tiny_config(embedding_scale=5.0))
     model.save_pretrained(tmp_path)
@@ -226,6 +291,7 @@ def test_captions_that_score_above_their_siblings_gain(processor, monkeypatch):
     data = type("Data", (), {"samples": [sample, other]})()
     objective = SelfCritical(SelfCritical.Settings(1.0, samples=4, max_new_tokens=12))
     objective.read_data(data)
+    objective.tokenizer = processor.tokenizer
     plan = processor.image_processor.plan((32, 32), "picture")
     item = Item(sample, [noise(32, 32)], [plan], list(sample.messages))
     batch = dict(processor.batch([processor.encode(item.messages, [plan], True)], [(item.images[0], plan)], True))

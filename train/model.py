@@ -181,6 +181,8 @@ def build(
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     processor = processor_of(settings)
     model = assemble(recipe, data, with_towers)
+    for objective in model.objectives:
+        objective.tokenizer = processor.tokenizer
     if recipe.features:
         model.towers = Towers(settings.init, model.config)
     messages = [f"random weights in the shape '{settings.preset or folders[-1]}'"]

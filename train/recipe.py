@@ -66,6 +66,9 @@ class DataSettings:
     """Merge up to this many samples about one image into one conversation, which costs little more than one sample."""
     mirror: bool = False
     """Use each sample of a picture mirrored too: boxes and the words left and right exchange their sides."""
+    crop: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Show a random part of each picture, with at least this share of each side, another in each epoch; boxes move
+    along, and most of each stays in the part. 1 for the whole picture."""
     bins: Annotated[int, Ge(0)] = 0
     """Write sides of boxes as the middles of so many bins, e.g. 64 for a decoder with a token for each; 0 for all."""
     isolated: bool = False
@@ -215,6 +218,8 @@ class Recipe:
         if not self.features:
             return
         self._check_frozen_towers("features are of frozen towers")
+        if any(entry.crop < 1 for entry in self.data):
+            raise RecipeError("features are of whole pictures: leave data.crop out")
         heads = [name for name in self.used_objectives if OBJECTIVES[name].has_head]
         if heads:
             raise RecipeError(f"features stand in for the towers, which {' and '.join(heads)} train: leave these out")

@@ -1,5 +1,6 @@
 """Samples of all sources in one order: mixing, shares, conversations, counting of bad samples."""
 
+import bisect
 import itertools
 import random
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from torch.utils.data import Dataset, get_worker_info
 
 from train.data.bad_samples import BadSamples, open_sample
+from train.data.crop import crop
 from train.data.mirror import MirroredSample, is_mirrored, with_mirrored
 from train.objectives.objects import is_complete
 from train.recipe import DataSettings
@@ -23,12 +25,14 @@ class SampleDataset(Dataset):
 
     Attributes:
         counts: samples taken from each source.
+        epoch: the Trainer sets it; it seeds random crops.
         spans: for each sample the part of an epoch in which it comes, as start and length. Copies (``share`` above 1)
             are spread out: in the same batch they would add nothing.
     """
 
     def __init__(self, sources: Sequence[DataSettings], seed: int, bad: BadSamples):
-        self.bad = bad
+        self.bad, self.seed, self.epoch = bad, seed, 0
+        self.sources = list(sources)
         self.samples: list[Sample] = []
         self.counts: list[int] = []
         self.spans: list[tuple[float, float]] = []
@@ -67,6 +71,7 @@ class SampleDataset(Dataset):
             for index in range(len(chosen)):
                 before = index // len(part)
                 self.spans.append((before / rounds, min(rounds - before, 1) / rounds))
+        self._ends = list(itertools.accumulate(self.counts))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -75,10 +80,18 @@ class SampleDataset(Dataset):
         sample = self.samples[index]
         _leave_interrupts_to_the_run()
         try:
-            return sample, open_sample(sample)
+            images = open_sample(sample)
         except SampleError as error:
             self.bad(error)
             return None
+        source = self.sources[bisect.bisect(self._ends, index)]
+        if source.crop < 1:
+            rng = random.Random(f"crop:{self.seed}:{self.epoch}:{index}")
+            return crop(sample, images, rng, source.crop, source.bins)
+        return sample, images
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def labels(self) -> list[str]:
         """The names of all boxes, sorted."""

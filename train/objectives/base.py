@@ -59,6 +59,8 @@ class Objective:
         settings: from the recipe.
         branches: names of the vision branches whose features it uses.
         has_head: whether it trains a head, and with it a vision branch.
+        tokenizer: of the run's processor, in the process that trains too, where ``targets`` is not called if there are
+            loader processes.
     """
 
     name: ClassVar[str]
@@ -66,7 +68,7 @@ class Objective:
     Settings: ClassVar[type[Settings]] = Settings
 
     def __init__(self, settings: Settings):
-        self.settings, self.branches = settings, ()
+        self.settings, self.branches, self.tokenizer = settings, (), None
 
     @classmethod
     def check(cls, settings: Settings, recipe: "Recipe") -> None:

@@ -35,7 +35,6 @@ class SelfCritical(base.Objective):
         self.references: list[list[str]] = []
         self.numbers: dict[tuple[str, ...], int] = {}
         self.scorer = CiderD(())
-        self.tokenizer = None
 
     def read_data(self, data):
         for sample in data.samples:
@@ -47,7 +46,6 @@ class SelfCritical(base.Objective):
         self.scorer = CiderD(self.references)
 
     def targets(self, items, batch, processor):
-        self.tokenizer = processor.tokenizer
         if not items or any(len(item.images) != 1 for item in items):
             return {}
         prompts, groups = [], []
