@@ -105,7 +105,7 @@ def test_overlay_that_cannot_be_merged_is_one_sentence(recipe, tmp_path):
     assert "train must be a mapping" in refusal(recipe("train: {seed: 1}"), overlays=[mine])
     no_recipe = tmp_path / "list.yaml"
     no_recipe.write_text("- a list")
-    assert "the recipe must be a mapping" in refusal(no_recipe, overlays=["lora"])
+    assert "the file must be a mapping" in refusal(no_recipe, overlays=["lora"])
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)

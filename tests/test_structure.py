@@ -21,6 +21,7 @@ ALLOWED = {
     "extras": "",
     "options": "",
     "schema": "",
+    "settings": "schema",
     "_torchvision": "",
     "layout": "",
     "data": "errors schema",

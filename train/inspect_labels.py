@@ -1,15 +1,9 @@
 """``python -m train inspect RECIPE``: print samples as the model sees them, with supervised text marked."""
 
-import re
-from itertools import groupby
-
-from torch import Tensor
-
 from train.recipe import Recipe
 from train.run import Run
-from varytoy.processing.processor import IGNORED, VaryProcessor
-
-OPEN, CLOSE = "⟦", "⟧"
+from varytoy.processing.marked import marked
+from varytoy.processing.processor import IGNORED
 
 
 def inspect(recipe: Recipe, count: int = 3) -> str:
@@ -36,15 +30,6 @@ def inspect(recipe: Recipe, count: int = 3) -> str:
                 f"{supervised} supervised"
             )
             if supervised:
-                lines.append(marked(batch["input_ids"][0], batch["labels"][0], processor))
+                lines.append(marked(batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), processor))
         start += number
     return "\n".join(lines)
-
-
-def marked(ids: Tensor, labels: Tensor, processor: VaryProcessor) -> str:
-    """One row as text, supervised text in ⟦ ⟧, runs of image tokens as ``<imgpad>x256``."""
-    pieces = []
-    for supervised, run in groupby(zip(ids.tolist(), labels.tolist(), strict=True), lambda pair: pair[1] != IGNORED):
-        text = processor.tokenizer.decode([token for token, _ in run], skip_special_tokens=False)
-        pieces.append(f"{OPEN}{text}{CLOSE}" if supervised else text)
-    return re.sub(r"(?:<imgpad>\s*)+", lambda match: f"<imgpad>x{match[0].count('<imgpad>')}", "".join(pieces))

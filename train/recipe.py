@@ -12,10 +12,13 @@ from typing import Annotated, Literal
 import yaml
 from annotated_types import Ge, Gt, Interval, Len
 
+from data_tools.mixture import DataSettings, check_sources, read_mixture
 from train.objectives import OBJECTIVES, Settings
-from train.parse import RecipeError, fill, is_there, overlay_file, read_tree, shown
 from varytoy.models.config import VaryConfig
+from varytoy.settings import SettingsError, fill, is_there, read_tree, shown
 
+RecipeError = SettingsError
+OVERLAYS = Path(__file__).with_name("recipes") / "overlays"
 _DEEPSPEED = Path(__file__).with_name("recipes") / "deepspeed"
 EIGHT_BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
 """Optimizers that train.rounding's stands for."""
@@ -49,31 +52,6 @@ class ModelSettings:
     """``opt`` replaces the preset's decoder by an OPT-shaped one of the same width (the vocabulary stage)."""
     clip: bool = True
     """False leaves the CLIP branch out of this stage."""
-
-
-@dataclass
-class DataSettings:
-    path: str = ""
-    share: Annotated[float, Ge(0)] = 1.0
-    """How often each sample is used in an epoch: 0.5 for every other sample, 2 for each sample twice."""
-    replay: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Instead of ``share``: the fraction of an epoch's samples from this source, e.g. 0.1 from an earlier stage."""
-    tasks: list[str] = field(default_factory=list)
-    """Only samples of these tasks; empty for all."""
-    longest: Annotated[int, Ge(0)] = 0
-    """Maximum length of an answer in characters; longer samples are left out. 0 for no limit."""
-    turns: Annotated[int, Ge(1)] = 1
-    """Merge up to this many samples about one image into one conversation, which costs little more than one sample."""
-    mirror: bool = False
-    """Use each sample of a picture mirrored too: boxes and the words left and right exchange their sides."""
-    crop: Annotated[float, Interval(gt=0, le=1)] = 1.0
-    """Show a random part of each picture, with at least this share of each side, another in each epoch; boxes move
-    along, and most of each stays in the part. 1 for the whole picture."""
-    bins: Annotated[int, Ge(0)] = 0
-    """Write sides of boxes as the middles of so many bins, e.g. 64 for a decoder with a token for each; 0 for all."""
-    isolated: bool = False
-    """With ``turns``: the samples of a conversation share the image but do not see each other, as if each was asked
-    first. For decoders with rotary positions."""
 
 
 @dataclass
@@ -166,6 +144,7 @@ class Recipe:
     output: str = "runs/run"
     model: ModelSettings = field(default_factory=ModelSettings)
     data: list[DataSettings] = field(default_factory=list)
+    """Sources of samples, or in YAML the name of a file with a mixture of them (data_tools.mixture)."""
     freeze: list[Part] = field(default_factory=list)
     objectives: dict[str, Settings] = field(default_factory=dict, metadata={"fill": fill_objectives})
     """Objectives besides the text, by name (train.objectives)."""
@@ -185,13 +164,9 @@ class Recipe:
         for part in self.train.lr_overrides:
             if part in self.freeze:
                 raise RecipeError(f"train.lr_overrides: {part} is frozen: take it out of one of the two")
-        replayed = sum(entry.replay for entry in self.data)
-        if replayed >= 1:
-            raise RecipeError(f"data.replay: parts of an epoch, together below 1, not {replayed}")
         if not self.output:
             raise RecipeError("output: name a folder for the run, e.g. output=runs/mine")
-        if not self.data or not all(entry.path for entry in self.data):
-            raise RecipeError("data: name at least one folder of samples, e.g. data.0.path=data/blocks")
+        check_sources(self.data)
         self._check_objectives()
         self._check_features()
         self._check_adapters()
@@ -327,19 +302,37 @@ def smoke_test(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), overlays: Sequence[str | Path] = ()) -> Recipe:
-    """Read a YAML recipe, merge overlays over it (names or files, ``parse.overlay_file``) and apply ``a.b=value``
+    """Read a YAML recipe, merge overlays over it (names or files, ``overlay_file``) and apply ``a.b=value``
     overrides (values are YAML; list entries by number).
 
     Raises:
         RecipeError: no such overlay, unknown keys, wrong types, incompatible settings.
     """
     path, files = Path(path), [overlay_file(name) for name in overlays]
-    recipe = fill(Recipe, read_tree(path, overrides, files), " --overlay ".join(map(str, (path, *overlays))))
+    if not is_there(path) and not is_there(path, Path.is_dir):
+        raise RecipeError(f"no recipe at {shown(str(path))}; the recipes are in train/recipes")
+    tree = read_tree(path, overrides, files)
+    if isinstance(tree, dict) and isinstance(tree.get("data"), str):
+        tree["data"] = [dataclasses.asdict(source) for source in read_mixture(Path(tree["data"]))]
+    recipe = fill(Recipe, tree, " --overlay ".join(map(str, (path, *overlays))))
     name = recipe.train.deepspeed
     folders = (Path(), path.parent, *(file.parent for file in files), _DEEPSPEED)
     recipe.train.deepspeed = next((str(folder / name) for folder in folders if is_there(folder / name)), name)
     recipe.check()
     return recipe
+
+
+def overlay_file(name: str | Path) -> Path:
+    """The file of an overlay: one of ``train/recipes/overlays`` by its name, or any by its path.
+
+    Raises:
+        RecipeError: there is none; the message lists the available ones.
+    """
+    for path in (OVERLAYS / f"{name}.yaml", Path(name)):
+        if is_there(path):
+            return path
+    available = ", ".join(sorted(path.stem for path in OVERLAYS.glob("*.yaml")))
+    raise RecipeError(f"no overlay {shown(str(name))}: train/recipes/overlays has {available}; or name a YAML file")
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -1,8 +1,9 @@
-"""``check``: validate a samples file."""
+"""``check``: validate samples, or a mixture and its sources."""
 
 import sys
 from pathlib import Path
 
+from data_tools.mixture import read_mixture
 from data_tools.program import Program, register
 from varytoy.data.sample import SampleError
 from varytoy.data.samples import read_samples
@@ -11,10 +12,10 @@ from varytoy.data.samples import read_samples
 @register
 class Check(Program):
     name = "check"
-    help = "validate a samples file"
+    help = "validate samples line by line, or a mixture and its sources"
 
     def options(self, parser):
-        parser.add_argument("samples", type=Path)
+        parser.add_argument("samples", type=Path, help="folder, .jsonl file, shard, or a mixture (.yaml)")
 
     def run(self, options):
         """Print every bad sample on a line; the exit code is 2 if there are any."""
@@ -25,12 +26,16 @@ class Check(Program):
             bad += 1
             print(f"data_tools: {error}", file=sys.stderr)
 
-        for sample in read_samples(options.samples, on_error=report):
-            try:
-                sample.open_images()
-                sample.open_target_images()
-                good += 1
-            except SampleError as error:
-                report(error)
+        paths = [str(options.samples)]
+        if options.samples.suffix in (".yaml", ".yml"):
+            paths = list(dict.fromkeys(source.path for source in read_mixture(options.samples)))
+        for path in paths:
+            for sample in read_samples(path, on_error=report):
+                try:
+                    sample.open_images()
+                    sample.open_target_images()
+                    good += 1
+                except SampleError as error:
+                    report(error)
         print(f"{good} samples are valid" + (f", {bad} are not" if bad else ""))
         return 2 if bad else 0

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset, get_worker_info
 
+from data_tools.mixture import DataSettings, choose, counts, reworded
 from train.data.bad_samples import BadSamples, open_sample
 from train.data.crop import crop
 from train.data.mirror import MirroredSample, is_mirrored, with_mirrored
 from train.objectives.objects import is_complete
-from train.recipe import DataSettings
 from varytoy.data.boxes import Box, on_grid, text_on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
 from varytoy.data.samples import read_samples
@@ -41,12 +41,10 @@ class SampleDataset(Dataset):
         for number, source in enumerate(sources):
             if source.path not in folders:
                 folders[source.path] = list(read_samples(source.path, on_error=bad))
-            samples = [
-                sample
-                for sample in folders[source.path]
-                if (not source.tasks or sample.task in source.tasks)
-                and (not source.longest or len(sample.answer) <= source.longest)
-            ]
+            samples = [sample for sample in folders[source.path] if source.takes(sample)]
+            if source.prompts:
+                rng = random.Random(f"prompts:{seed}:{number}")
+                samples = [reworded(sample, source.prompts, rng) for sample in samples]
             if source.bins:
                 samples = [_on_grid(sample, source.bins) for sample in samples]
             if source.mirror:
@@ -57,19 +55,18 @@ class SampleDataset(Dataset):
             if not samples:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
             parts.append(samples)
-        pairs = list(zip(sources, parts, strict=True))
-        fresh = sum(source.share * len(part) for source, part in pairs if not source.replay)
-        replayed = sum(source.replay for source in sources)
-        for number, (source, part) in enumerate(pairs):
-            share = source.replay / (1 - replayed) * fresh / len(part) if source.replay else source.share
-            chosen = _share(part, share, random.Random(f"{seed}:{number}"))
+        wanted = counts(sources, [len(part) for part in parts])
+        for number, (source, part, count) in enumerate(zip(sources, parts, wanted, strict=True)):
+            rng = random.Random(f"{seed}:{number}")
+            chosen = [part[index] for index in choose(count, len(part), source.cap, rng)]
             if not chosen:
-                raise SampleError(f"{source.path}: {len(part)} samples, and a share of {share:.2g} of them is none")
+                raise SampleError(f"{source.path}: an epoch has none of its {len(part)} samples: raise share or replay")
             self.counts.append(len(chosen))
             self.samples += chosen
-            rounds = len(chosen) / len(part)
+            different = min(source.cap or len(part), len(part))
+            rounds = len(chosen) / different
             for index in range(len(chosen)):
-                before = index // len(part)
+                before = index // different
                 self.spans.append((before / rounds, min(rounds - before, 1) / rounds))
         self._ends = list(itertools.accumulate(self.counts))
 
@@ -123,11 +120,6 @@ def _leave_interrupts_to_the_run() -> None:
 def _on_grid(sample: Sample, bins: int) -> Sample:
     messages = [{**message, "content": text_on_grid(message["content"], bins)} for message in sample.messages]
     return replace(sample, messages=messages, boxes=[Box(box.label, on_grid(box.xyxy, bins)) for box in sample.boxes])
-
-
-def _share(samples: list[Sample], share: float, rng: random.Random) -> list[Sample]:
-    whole, part = divmod(share, 1)
-    return samples * int(whole) + rng.sample(samples, round(part * len(samples)))
 
 
 @dataclass

@@ -18,9 +18,9 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from train.objectives import base
-from train.parse import RecipeError
 from varytoy.processing.chat_template import Special, content_pieces
 from varytoy.processing.processor import IGNORED, VaryProcessor
+from varytoy.settings import SettingsError
 
 NAME = "sdpa_guided"
 MAX_POSITIONS = 256
@@ -31,15 +31,17 @@ class Guide:
     """Collects the loss of the guided heads during a forward pass of ``decoder``.
 
     Raises:
-        RecipeError: the decoder does not have the layer or head.
+        SettingsError: the decoder does not have the layer or head.
     """
 
     def __init__(self, decoder: PreTrainedModel, settings: "GuidedAttention.Settings"):
         layers, heads = decoder.config.num_hidden_layers, decoder.config.num_attention_heads
         if not settings.layers or max(settings.layers) >= layers or min(settings.layers) < 0:
-            raise RecipeError(f"objectives.guide.layers: {settings.layers}, but the decoder has layers 0-{layers - 1}")
+            raise SettingsError(
+                f"objectives.guide.layers: {settings.layers}, but the decoder has layers 0-{layers - 1}"
+            )
         if not 0 <= settings.head < heads:
-            raise RecipeError(f"objectives.guide.head: {settings.head}, but the decoder has heads 0-{heads - 1}")
+            raise SettingsError(f"objectives.guide.head: {settings.head}, but the decoder has heads 0-{heads - 1}")
         self.settings = settings
         self.targets: tuple[Tensor, Tensor] | None = None
         self.losses: list[Tensor] = []
@@ -99,7 +101,7 @@ class GuidedAttention(base.Objective):
     @classmethod
     def check(cls, settings, recipe):
         if recipe.train.gradient_checkpointing:
-            raise RecipeError(
+            raise SettingsError(
                 "objectives.guide and train.gradient_checkpointing do not go together: leave one of them out"
             )
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from train.objectives import base
 from train.objectives.balanced import balanced_loss
-from train.parse import RecipeError
 from varytoy.data.sample import Sample
 from varytoy.processing.plan import ImagePlan
 from varytoy.processing.processor import IGNORED
+from varytoy.settings import SettingsError
 
 
 @base.register
@@ -43,7 +43,7 @@ class Letters(base.Objective):
     @classmethod
     def check(cls, settings, recipe):
         if "vision_vocabulary" in recipe.freeze:
-            raise RecipeError(
+            raise SettingsError(
                 "objectives.letters trains the vision vocabulary, but freeze lists it: drop one of the two"
             )
 

@@ -15,6 +15,12 @@ class Caption(Task):
         "Describe the image with one saying.",
         "What is in this picture?",
         "Write a caption for this image.",
+        "What does this image show?",
+        "Describe this picture briefly.",
+        "Sum up the image in one sentence.",
+        "Give a short description of the image.",
+        "Caption this image.",
+        "Tell me what is in this picture.",
     )
 
     def metric_of(self, samples):
@@ -55,6 +61,13 @@ class Vqa(Task):
         "{} Answer using a single word or phrase.",
         "{} Give a short answer.",
         "Answer in a word or two: {}",
+        "{} Reply with one word or a short phrase.",
+        "{} Keep the answer short.",
+        "{} Be brief.",
+        "{} One or two words are enough.",
+        "Look at the image and answer briefly: {}",
+        "Answer this question in a few words: {}",
+        "In a word or a short phrase: {}",
     )
 
 

@@ -16,8 +16,25 @@ class Detection(Task):
         "Find every object in this image.",
         "Where are the objects in this picture?",
         "List the objects with their boxes.",
+        "Give the boxes of all objects.",
+        "Mark every object in the picture.",
+        "Which objects are in this image, and where?",
+        "Detect everything in this picture.",
+        "Locate all objects in this image.",
+        "Show where each object is.",
     )
-    class_prompts = ("Detect {} in this image.", "Find every {} in this image.", "Where are these: {}?")
+    class_prompts = (
+        "Detect {} in this image.",
+        "Find every {} in this image.",
+        "Where are these: {}?",
+        "Locate all {} in this image.",
+        "Box every {} in the picture.",
+        "Give the boxes of these: {}.",
+        "Show where these are: {}.",
+        "Detect these objects: {}.",
+        "List the boxes of these: {}.",
+        "Which of these are in the image, and where: {}?",
+    )
 
     def prompt(self, argument="", rng=None):
         """With an argument (``cat, car``) only those classes are to be detected."""
@@ -46,6 +63,12 @@ class Grounding(Task):
         "Where is {}?",
         "Find {}.",
         "Give the box of {}.",
+        "Locate {}.",
+        "Point to {}.",
+        "Where can {} be seen?",
+        "Show me {}.",
+        "What is the box of {}?",
+        "In which part of the image is {}?",
     )
 
     def answer(self, truth):

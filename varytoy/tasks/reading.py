@@ -16,6 +16,11 @@ class Ocr(Task):
         "Write out all the text you see.",
         "Transcribe this image.",
         "OCR this image.",
+        "What is written here?",
+        "Extract all text from this image.",
+        "Type out the text in the picture.",
+        "Copy the text of this image.",
+        "Recognize the text in this image.",
     )
 
     def score(self, predictions, samples):
@@ -31,6 +36,12 @@ class Markdown(Task):
         "Write this image as markdown.",
         "Give the text with its formatting in markdown.",
         "Transcribe this image to markdown.",
+        "Return the content of this image as markdown.",
+        "Extract the text and its structure as markdown.",
+        "What is this page in markdown?",
+        "Rewrite the image as a markdown document.",
+        "Output this page in markdown format.",
+        "Turn the image into markdown.",
     )
 
     def parse(self, text, size, argument=""):

@@ -17,13 +17,12 @@ from varytoy.schema import strict_model
 
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+")
 """A number of YAML 1.2 that PyYAML takes for text, such as 5e-5."""
-OVERLAYS = Path(__file__).with_name("recipes") / "overlays"
 _MAX_KEYS = 1000  # of a mapping that is searched for duplicate keys
 _MAX_VALUES, _DEEPEST, _LARGEST = 10_000, 20, 2**63
 
 
-class RecipeError(ValueError):
-    """A recipe that cannot run; the message names the file and the key."""
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message names the file and the key."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,34 +46,21 @@ def read_tree(path: Path, overrides: Sequence[str] = (), overlays: Sequence[Path
     index).
 
     Raises:
-        RecipeError: a file cannot be read, is not YAML, or an override cannot be applied.
+        SettingsError: a file cannot be read, is not YAML, or an override cannot be applied.
     """
     tree = _read(path)
     for overlay in overlays:
         over = _read(overlay)
         if not isinstance(over, dict):
-            raise RecipeError(f"{overlay}: an overlay must be a mapping")
+            raise SettingsError(f"{overlay}: an overlay must be a mapping")
         tree = _merged(tree, over) if isinstance(tree, dict) else tree
     for override in overrides:
         key, equals, value = override.partition("=")
         quoted = shown(override)
         if not equals:
-            raise RecipeError(f"{quoted} is no override: write key=value, e.g. train.batch_size=4")
+            raise SettingsError(f"{quoted} is no override: write key=value, e.g. train.batch_size=4")
         _assign(tree, key.split("."), _load(value, f"{quoted}: the value"), quoted)
     return tree
-
-
-def overlay_file(name: str | Path) -> Path:
-    """The file of an overlay: one of ``train/recipes/overlays`` by its name, or any by its path.
-
-    Raises:
-        RecipeError: there is none; the message lists the available ones.
-    """
-    for path in (OVERLAYS / f"{name}.yaml", Path(name)):
-        if is_there(path):
-            return path
-    available = ", ".join(sorted(path.stem for path in OVERLAYS.glob("*.yaml")))
-    raise RecipeError(f"no overlay {shown(str(name))}: train/recipes/overlays has {available}; or name a YAML file")
 
 
 def _merged(tree: dict, over: dict) -> dict:
@@ -92,15 +78,15 @@ def _merged(tree: dict, over: dict) -> dict:
 def _read(path: Path) -> object:
     """One YAML file."""
     if is_there(path, Path.is_dir):
-        raise RecipeError(f"{path} is a folder: name the recipe's file, e.g. {path / 'recipe.yaml'}")
+        raise SettingsError(f"{path} is a folder: name the YAML file in it")
     if not is_there(path):
-        raise RecipeError(f"no recipe at {shown(str(path))}; the recipes are in train/recipes")
+        raise SettingsError(f"no YAML file at {shown(str(path))}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        raise SettingsError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
     except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     tree = _load(text, f"{path}")
     return {} if tree is None else _unshared(tree)
 
@@ -118,19 +104,21 @@ def _load(text: str, where: str) -> object:
     try:
         tree = yaml.load(text, _Loader)
     except RecursionError as error:
-        raise RecipeError(f"{where} is nested too deep") from error
+        raise SettingsError(f"{where} is nested too deep") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # invalid numbers and dates
-        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())[:300]}") from error
+        raise SettingsError(f"{where} is not YAML: {' '.join(str(error).split())[:300]}") from error
     pending, count = [(tree, 0)], 0
     while pending:  # aliases may make a tree much larger than its text, or endless
         value, depth = pending.pop()
         count += 1
         if count > _MAX_VALUES or depth > _DEEPEST:
-            raise RecipeError(f"{where} has more than {_MAX_VALUES:,} values or {_DEEPEST} levels: do aliases repeat?")
+            raise SettingsError(
+                f"{where} has more than {_MAX_VALUES:,} values or {_DEEPEST} levels: do aliases repeat?"
+            )
         if isinstance(value, int) and abs(value) >= _LARGEST:
-            raise RecipeError(f"{where} has a number of more than 18 digits")
+            raise SettingsError(f"{where} has a number of more than 18 digits")
         if isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
-            raise RecipeError(f"{where} has a character that no text may hold in {shown(value)}")
+            raise SettingsError(f"{where} has a character that no text may hold in {shown(value)}")
         if isinstance(value, dict):
             pending += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, (list, tuple, set)):
@@ -153,10 +141,12 @@ def shown(value: object) -> str:
 
 
 def _index(key: str, size: int, override: str) -> int:
-    """Raises RecipeError if ``key`` is not a number from 0 to ``size`` - 1."""
+    """Raises SettingsError if ``key`` is not a number from 0 to ``size`` - 1."""
     if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < size):
         size_is = f"{size} entr{'y' if size == 1 else 'ies'}"
-        raise RecipeError(f"{override}: index {shown(key)} out of range ({size_is}), or write the whole list: key=[…]")
+        raise SettingsError(
+            f"{override}: index {shown(key)} out of range ({size_is}), or write the whole list: key=[…]"
+        )
     return int(key)
 
 
@@ -174,13 +164,13 @@ def _assign(tree, keys: list[str], value, override: str) -> None:
                 tree[key] = empty
             tree = tree[key]
         else:
-            raise RecipeError(f"{override}: there are no settings below {shown('.'.join(keys[:depth]))}")
+            raise SettingsError(f"{override}: there are no settings below {shown('.'.join(keys[:depth]))}")
     if isinstance(tree, list):
         tree[_index(keys[-1], len(tree), override)] = value
     elif isinstance(tree, dict):
         tree[keys[-1]] = value
     else:
-        raise RecipeError(f"{override}: there are no settings below {shown('.'.join(keys[:-1]))}")
+        raise SettingsError(f"{override}: there are no settings below {shown('.'.join(keys[:-1]))}")
 
 
 def fill(kind: type, tree: object, where: str, prefix: str = ""):
@@ -189,15 +179,15 @@ def fill(kind: type, tree: object, where: str, prefix: str = ""):
     If a field's metadata has ``fill``, that function makes its value from the value, ``where`` and the key.
 
     Raises:
-        RecipeError: an unknown key, or a value of another type or out of its bounds.
+        SettingsError: an unknown key, or a value of another type or out of its bounds.
     """
     tree = {} if tree is None else tree  # an empty section
     if not isinstance(tree, dict):
-        raise RecipeError(f"{where}: {prefix or 'the recipe'} must be a mapping")
+        raise SettingsError(f"{where}: {prefix or 'the file'} must be a mapping")
     try:
         return _built(kind, strict_model(kind, _form).model_validate(tree), where, prefix)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_sentence(kind, error.errors(include_url=False)[0], prefix)}") from error
+        raise SettingsError(f"{where}: {_sentence(kind, error.errors(include_url=False)[0], prefix)}") from error
 
 
 def _form(hint):
