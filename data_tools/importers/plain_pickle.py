@@ -4,6 +4,7 @@ so nothing in the file can run."""
 import pickle
 import pickletools
 from pathlib import Path
+from typing import BinaryIO
 
 _PLAIN = frozenset(
     "PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE "
@@ -13,6 +14,7 @@ _PLAIN = frozenset(
     "ADDITEMS FROZENSET".split()
 )
 """Instructions of a pickle that make plain data. The others name a class or call it."""
+_INSTRUCTIONS = {each.code.encode("latin-1"): each for each in pickletools.opcodes}
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -31,14 +33,29 @@ def read_plain_pickle(file: Path, form: str) -> object:
     """
     with file.open("rb") as data:
         try:
-            for instruction, argument, place in pickletools.genops(data):
-                if instruction.name not in _PLAIN:
-                    raise ValueError(f"instruction {instruction.name} at byte {place} makes more than plain data")
-                if instruction.name.endswith("PUT") and argument > place:  # it would take memory for so many
-                    raise ValueError(f"place {argument} at byte {place} is beyond the file")
+            _check(data)
             data.seek(0)
             return _PlainUnpickler(data, encoding="utf-8", errors="replace").load()
         except OSError:
             raise
         except Exception as error:  # unpicklers raise nearly anything on malformed data
             raise ValueError(f"{file} is not a pickle of plain lists and texts ({error}): give {form}") from None
+
+
+def _check(data: BinaryIO) -> None:
+    """Raises ValueError for an instruction that makes more than plain data, and what pickletools raises for one that is
+    cut."""
+    while code := data.read(1):
+        place = data.tell() - 1
+        instruction = _INSTRUCTIONS.get(code)
+        if instruction is None or instruction.name not in _PLAIN:
+            name = instruction.name if instruction else repr(code)
+            raise ValueError(f"instruction {name} at byte {place} makes more than plain data")
+        if instruction.name == "STOP":
+            return
+        if instruction.name == "STRING":  # pickletools takes ASCII alone
+            data.readline()
+        elif instruction.arg:
+            argument = instruction.arg.reader(data)
+            if instruction.name.endswith("PUT") and argument > place:  # memory is taken for so many
+                raise ValueError(f"number {argument} at byte {place} is beyond the file")

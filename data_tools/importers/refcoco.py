@@ -63,9 +63,7 @@ class RefCoco(Importer):
             raise Dropped("phrase without its image or box", f"instances.json lacks those of reference {number}")
         name, width, height = image
         folder = folder_of(options)
-        name = first_file(
-            folder, name, name.rpartition("_")[2]
-        )  # train2017 has the same images without COCO_train2014_
+        name = first_file(folder, name, name.rpartition("_")[2])  # train2017's names lack COCO_train2014_
         check_turn(folder / name, (width, height))
         rng = None if options.evaluate else generator(options.seed, self.name, number)
         box = placed("phrase", corners(sides), width, height)
