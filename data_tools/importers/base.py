@@ -215,8 +215,10 @@ def read_json_list(file: Path, form: str) -> Iterator[Entry]:
 def read_records(file: Path, form: str) -> Iterator[Entry]:
     """The entries of a JSON list or of JSON lines. Raises as both."""
     with file.open("rb") as data:
-        is_list = data.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
-    return read_json_list(file, form) if is_list else read_json_lines(file)
+        start = data.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()
+    if not start:
+        raise ValueError(f"{file} is empty: give {form}")
+    return read_json_list(file, form) if start[:1] == b"[" else read_json_lines(file)
 
 
 class Groups:

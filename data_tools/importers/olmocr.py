@@ -20,7 +20,7 @@ _ID = ("id", "__index_level_0__")
 _ROWS = 64
 """Rows that are read at once."""
 _PAGE = "-page"
-_FORMULA = re.compile(r"\\[(\[a-zA-Z]|\$\$|\$[^$\n]*[\\^_{][^$\n]*\$")
+_MARKS = re.compile(r"\\\S|&#?\w+;|\$\$|\$[^$\n]*[\\^_{][^$\n]*\$")
 _PLAIN = {"paragraph_open", "paragraph_close", "inline", "text", "softbreak"}
 
 
@@ -107,4 +107,4 @@ def is_plain(text: str) -> bool:
 
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     kinds = {each.type for token in tokens for each in (token, *(token.children or ()))}
-    return kinds <= _PLAIN and not _FORMULA.search(text)
+    return kinds <= _PLAIN and not _MARKS.search(text)
