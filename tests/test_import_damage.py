@@ -128,12 +128,13 @@ def test_a_limit_needs_no_more_of_the_file_than_it_takes(tmp_path):
 
 def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
     objects = [(place % 5, 1 + 17 * (place % 2), [place * 3, 10, 8, 9]) for place in range(45)]
+    objects += [(2, 1, [0, 0, 0, 0]), (9, 1, [0, 0, 9, 9]), (3, 4, [0, 0, 9, 9]), (4, 18, [0, 0, 9, 9], {"iscrowd": 1})]
     file = coco(tmp_path, [(number, f"{number}.jpg") for number in range(5)], objects)
     words = ["coco", "--annotations", str(file), "--seed", "4", "--shards", "3"]
     for workers in (1, 2):
         assert main([*words, "--workers", str(workers), "--out", str(tmp_path / f"w{workers}")]) == 0
     names = sorted(path.name for path in (tmp_path / "w1").iterdir())
-    assert len(names) > 2
+    assert len(names) > 2 and sum(json.loads((tmp_path / "w1/manifest.json").read_text())["dropped"].values()) == 4
     for name in names:
         assert (tmp_path / "w1" / name).read_bytes() == (tmp_path / "w2" / name).read_bytes()
 

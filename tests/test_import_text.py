@@ -2,6 +2,7 @@
 prompts and answers are compared letter by letter."""
 
 import json
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -250,7 +251,7 @@ def mix(tmp_path) -> Path:
     return tmp_path / "train-s2pdf.parquet"
 
 
-def test_pages_of_olmocr(tmp_path, mix, capsys):
+def test_pages_of_olmocr(tmp_path, mix, capsys, monkeypatch):
     words = ("--images", str(tmp_path / "pdfs"), "--dpi", "72", "--format", "png")
     samples = evaluated("olmocr-mix", tmp_path, mix, *words)
     assert [(sample.task, *pair) for sample, pair in zip(samples, texts(samples), strict=True)] == [
@@ -276,6 +277,10 @@ def test_pages_of_olmocr(tmp_path, mix, capsys):
     parquet.write_table(pyarrow.table({"id": ["a"]}), mix)
     run("olmocr-mix", tmp_path, mix, *words, code=2)
     assert "has no column response: give train-s2pdf.parquet" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    run("olmocr-mix", tmp_path, mix, *words, code=2)
+    assert "olmocr-mix needs pyarrow: pip install -c varytoy/constraints.txt -e '.[data]'" in capsys.readouterr().err
+    monkeypatch.undo()
     mix.write_bytes(b"PAR1 no table PAR1")
     run("olmocr-mix", tmp_path, mix, *words, code=2)
     assert "is not parquet" in capsys.readouterr().err

@@ -206,19 +206,24 @@ def _decoded(line: bytes) -> Any:
 
 def read_json_list(file: Path, form: str) -> Iterator[Entry]:
     """An entry for each of a JSON list, one at a time. Raises ValueError, OSError."""
-    for key, number, record in stream_json(file, form):
-        if key is not None:
-            raise ValueError(f"{file} is not a list: give {form}")
+    if _first(file, form) == b"{":
+        raise ValueError(f"{file} is not a list: give {form}")
+    for _, number, record in stream_json(file, form):
         yield Entry(f"{file} entry {number}", record)
 
 
 def read_records(file: Path, form: str) -> Iterator[Entry]:
     """The entries of a JSON list or of JSON lines. Raises as both."""
+    return read_json_list(file, form) if _first(file, form) == b"[" else read_json_lines(file)
+
+
+def _first(file: Path, form: str) -> bytes:
+    """The first byte that is no white space. Raises ValueError for an empty file."""
     with file.open("rb") as data:
         start = data.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()
     if not start:
         raise ValueError(f"{file} is empty: give {form}")
-    return read_json_list(file, form) if start[:1] == b"[" else read_json_lines(file)
+    return start[:1]
 
 
 class Groups:
