@@ -89,7 +89,10 @@ def test_a_damaged_json_file_is_one_sentence(tmp_path, capsys, name, damage):
     words = [name, "--annotations", str(tmp_path / "file.json"), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert main(words) == 2
     printed = capsys.readouterr()
-    assert "Traceback" not in printed.err and "file.json" in printed.err + printed.out
+    assert "Traceback" not in printed.err and "file.json" in printed.err
+    begins = damage in ("a missing brace", "a missing comma", "a missing bracket", "more behind it")
+    lines = name in ("sharegpt", "alpaca") and damage in ("no JSON", "an object")
+    assert begins or lines or not (tmp_path / "out").exists()
 
 
 def test_a_file_that_ends_early_goes_on_when_it_is_whole(tmp_path, capsys):

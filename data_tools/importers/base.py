@@ -2,6 +2,7 @@
 
 import argparse
 import codecs
+import itertools
 import json
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -113,6 +114,9 @@ class Importer(Program):
             if not any(unit.rows for unit in units):
                 print(f"0 samples in {options.annotations}; {options.out} is unchanged")
                 return 2
+        if total is None:  # a file of another form is found out before the output begins
+            rest = iter(groups)
+            groups = itertools.chain(list(itertools.islice(rest, 1)), rest)
         output = output_of(options, {str(options.annotations): options.licence or self.licence})
         make = partial(self._unit, options, images)
         produce(output, make, groups, total, options.workers, limit=options.limit, chunk=16)

@@ -3,7 +3,7 @@ and 150K, and the mixture of 665K. ``blip558k``: captions in the same form."""
 
 import re
 
-from data_tools.importers.base import Dropped, Grouped, Importer, evaluation_options, read_json_list
+from data_tools.importers.base import INVALID, Dropped, Grouped, Importer, evaluation_options, read_json_list
 from data_tools.importers.entities import clean
 from data_tools.program import register
 from data_tools.writer import generator, question_row
@@ -64,8 +64,10 @@ class Blip558k(Importer):
     def rows(self, entry, options):
         """The caption with a prompt of the family, not LLaVA's."""
         record = entry.record
-        (caption,) = [turn["value"] for turn in record["conversations"] if turn["from"] == "gpt"]
+        captions = [turn["value"] for turn in record["conversations"] if turn["from"] == "gpt"]
+        if len(captions) != 1:
+            raise Dropped(INVALID, f"{len(captions)} answers in place of one caption")
+        caption = clean(captions[0])
         rng = None if options.evaluate else generator(options.seed, "blip558k", record["id"])
-        row = question_row("caption", TASKS["caption"].prompt("", rng), clean(caption))
-        row["annotations"] = {"references": [clean(caption)]}
+        row = question_row("caption", TASKS["caption"].prompt("", rng), caption, annotations={"references": [caption]})
         yield {**row, "id": record["id"], "images": [record["image"]]}
