@@ -116,6 +116,9 @@ BAD = [
     ((1, 1, [10, 10, 0, 5]), "box without area", "of 'person' has no area"),
     ((1, 1, [10, 10, 0.05, 5]), "box without area", "is thinner than 1/1000 of the image"),
     ((1, 1, [250, 10, 20, 5]), "box outside its image", "of 'person' is outside the image of 200 x 100"),
+    ((1, 1, [10, -30, 20, 30]), "box outside its image", "of 'person' is outside the image of 200 x 100"),
+    ((1, 1, [-30, 10, 30, 30]), "box outside its image", "of 'person' is outside the image of 200 x 100"),
+    ((1, 1, [30, 100, 30, 30]), "box outside its image", "of 'person' is outside the image of 200 x 100"),
     ((1, 1, [10, float("nan"), 5, 5]), "box that is not four finite numbers", "annotation 100"),
     ((1, 1, ["10", "10", "5", "5"]), "box that is not four finite numbers", "annotation 100"),
     ((1, 1, [10, 10, 5]), "box that is not four finite numbers", "annotation 100"),
@@ -286,9 +289,16 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, refcoco, capsys)
     harmful.folder = str(tmp_path / "ran")
     built = b'c__builtin__\neval\n(S\'__import__("os").mkdir("' + str(tmp_path / "ran").encode() + b"\")'\ntR."
     instance = b"(S'" + str(tmp_path / "ran").encode() + b"'\nios\nmkdir\n."
-    bomb = b"\x80\x02]r\xff\xff\xff\x7f."  # a list in the place 2 ** 31 of a table
+    bomb = b"\x80\x02]r\xff\xff\xff\x00."  # a list in the place 2 ** 24 of a table, which could be 2 ** 32
+    other = pickle.dumps(bytearray(b"bytes"), 5)
     for number, data in enumerate(
-        [*(pickle.dumps([ref(1, "train", 1, "a"), harmful], protocol) for protocol in (0, 2, 4)), built, instance, bomb]
+        [
+            *(pickle.dumps([ref(1, "train", 1, "a"), harmful], protocol) for protocol in (0, 2, 4)),
+            built,
+            instance,
+            bomb,
+            other,
+        ]
     ):
         refcoco.write_bytes(data)
         run("refcoco", tmp_path, refcoco, code=2)
@@ -310,7 +320,7 @@ ANNOTATION = """<annotation>
 <object><name>12</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>200</xmax><ymax>50</ymax></bndbox></object>
 <object><name>12</name><bndbox><xmin>9</xmin><ymin>1</ymin><xmax>5</xmax><ymax>50</ymax></bndbox></object>
 <object><name>14</name><scene>1</scene><nobndbox>0</nobndbox></object></annotation>"""
-SENTENCES = """[/EN#11/people Two men] in [/EN#12/clothing a red shirt] are riding [/EN#0/notvisual each other] .
+SENTENCES = """[/EN#11/people Two men] in [/EN#12/clothing a red shirt] are riding [/EN#0/notvisual a breeze] .
 [/EN#13/bodyparts/people A man 's arm] at [/EN#14/scene a formal event] .
 """
 
@@ -330,12 +340,13 @@ def test_flickr30k_entities_is_read_as_published(tmp_path, capsys):
     words = ("--images", str(tmp_path))
     samples = evaluated("flickr30k-entities", tmp_path, tmp_path, *words)
     assert texts([sample for sample in samples if sample.id.startswith("36-") and sample.task != "vqa"]) == [
-        ("Describe the content of this image in a sentence.", "Two men in a red shirt are riding each other."),
+        ("Describe the content of this image in a sentence.", "Two men in a red shirt are riding a breeze."),
         ("Detect an object: two men.", "[100, 100, 800, 1000]"),
         ("Detect an object: a red shirt.", "[000, 000, 1000, 500]"),
         ("Detect an object: a man's arm.", "[100, 100, 300, 300]"),
         ("Detect people, animals, vehicles in this image.", "people: [100, 100, 300, 300], [500, 500, 800, 1000];"),
     ]
+    assert not [sample.prompt for sample in samples if "breeze" in sample.prompt], "it is not in the picture"
     assert samples[0].annotations.references[1] == "A man's arm at a formal event."
     assert dropped(samples[0]) == {"box without area": 2, "photograph without sentences or boxes": 3}
     error = capsys.readouterr().err

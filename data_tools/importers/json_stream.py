@@ -62,7 +62,7 @@ class _Text:
         self._json = json.JSONDecoder()
         self._text, self._at, self._ended = "", 0, False
 
-    def _more(self, size: int = _WINDOW) -> bool:
+    def _more(self, size: int) -> bool:
         """Read on; False at the end."""
         if self._ended:
             return False
@@ -79,7 +79,7 @@ class _Text:
                 self._at += 1
             if self._at < len(self._text):
                 return self._text[self._at]
-            if not self._more():
+            if not self._more(_WINDOW):
                 return ""
 
     def expect(self, character: str) -> None:
@@ -94,7 +94,8 @@ class _Text:
         while True:
             try:
                 record, end = self._json.raw_decode(self._text, self._at)
-                if end < len(self._text) or not self._more():  # a number may go on
+                cut = self._text[end : end + 1] in ("", ".", "e", "E")  # perhaps a number, which goes on
+                if not cut or not self._more(_WINDOW):
                     self._at = end
                     return record
             except json.JSONDecodeError:
