@@ -151,7 +151,7 @@ def test_records_are_read_across_windows(tmp_path, monkeypatch):
         *(("images", n, each) for n, each in enumerate(tree["images"], 1)),
         ("year", 0, 2017),
     ]
-    for window in (*range(1, 20), 1000):
+    for window in (1, 2, 3, 7, 1000):
         monkeypatch.setattr(json_stream, "_WINDOW", window)
         (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" * (window % 2) + text)
         assert list(stream_json(tmp_path / "a.json", "")) == expected
@@ -161,8 +161,6 @@ def test_records_are_read_across_windows(tmp_path, monkeypatch):
             (tmp_path / "c.json").write_bytes(text[:place])
             with pytest.raises(ValueError, match="c.json is not JSON behind"):
                 list(stream_json(tmp_path / "c.json", ""))
-            if window > 5 and place > 40:
-                break
 
 
 def test_a_folder_of_images_that_is_not_there_is_named_at_once(tmp_path, capsys):

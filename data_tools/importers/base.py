@@ -101,7 +101,7 @@ class Importer(Program):
         """Drop rows that break the schema or whose image cannot be read, and name the first ones. If nothing can be
         imported, samples that are there stay."""
         images = folder_of(options)
-        if not images.is_dir():
+        if getattr(options, "images", None) and not images.is_dir():
             raise FileNotFoundError(f"there is no folder {images}: give --images that of the {self.images}")
         if images.resolve() == (options.out / "images").resolve():
             raise ValueError(f"{options.out} holds the images: name another folder for the samples")
