@@ -16,6 +16,7 @@ from transformers import PretrainedConfig
 
 from data_tools.__main__ import main as data_tools
 from data_tools.importers import Importer
+from data_tools.importers.base import Entry
 from data_tools.program import PROGRAMS
 from train.loop import run
 from train.objectives import OBJECTIVES, Objective, Settings
@@ -207,12 +208,15 @@ class Titles(Importer):
 
     name, help = "titles", "import titles"
 
-    def rows(self, options):
-        for line in options.file.read_text().splitlines():
-            image, text = line.split("\t")
-            question = f"<image>\n{tasks.TASKS['ocr'].prompt()}"
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
-            yield {"task": "ocr", "messages": messages, "images": [image], "target_images": [image]}
+    def groups(self, options):
+        lines = options.annotations.read_text().splitlines()
+        return [[Entry(f"line {number}", line)] for number, line in enumerate(lines, 1)]
+
+    def rows(self, entry, options):
+        image, text = entry.record.split("\t")
+        question = f"<image>\n{tasks.TASKS['ocr'].prompt()}"
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
+        yield {"task": "ocr", "messages": messages, "images": [image], "target_images": [image]}
 
 
 def test_an_importer_of_ones_own(tmp_path, monkeypatch, capsys):
@@ -220,10 +224,11 @@ def test_an_importer_of_ones_own(tmp_path, monkeypatch, capsys):
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     (tmp_path / "titles.tsv").write_text("a.png\tOne\nb.png\tTwo\n../a.png\tThree\n")
-    assert data_tools(["titles", str(tmp_path / "titles.tsv"), str(tmp_path / "out")]) == 0
+    words = ["--annotations", str(tmp_path / "titles.tsv"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert data_tools(["titles", *words]) == 0
     (sample,) = read_samples(tmp_path / "out")
     assert (sample.answer, sample.task, sample.id) == ("One", "ocr", "titles-1")
     assert sample.open_images()[0].size == sample.open_target_images()[0].size == (30, 20)
     printed = capsys.readouterr()
     assert "1 samples" in printed.out and "2 dropped" in printed.out
-    assert "entry 2" in printed.err and "entry 3" in printed.err
+    assert "line 2" in printed.err and "line 3" in printed.err

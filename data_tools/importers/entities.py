@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from data_tools.importers.base import Entry, Importer, evaluation_options, read_json_lines
+from data_tools.importers.base import INVALID, Dropped, Entry, Importer, evaluation_options, read_json_lines
 from data_tools.program import register
 from data_tools.writer import generator, question_row
 from varytoy.data.boxes import SCALE, Box
@@ -51,22 +51,30 @@ class Entities(Importer):
     name = "entities"
     help = "import photographs with captions, phrases and boxes (Flickr30k Entities as JSON lines)"
     licence = "research and education (Flickr30k Entities)"
+    takes = "photographs as JSON lines"
+    suffix = ".webp"
 
     def options(self, parser):
         super().options(parser)
-        parser.add_argument("--suffix", default=".webp", help="of the images' names (default: .webp)")
+        parser.add_argument("--suffix", default=self.suffix, help=f"of the images' names (default: {self.suffix})")
         evaluation_options(parser)
         parser.add_argument(
             "--presence", type=positive, help="ask for at most so many things that are there (default: all)"
         )
 
+    def photos(self, options: argparse.Namespace) -> list[Entry]:
+        """Records with ``id``, ``captions`` and ``entities``, as JSON lines have them, and ``dropped`` boxes. Raises as
+        ``groups``."""
+        return [_photo(entry) for entry in read_json_lines(options.annotations)]
+
     def groups(self, options):
-        photos = [_photo(entry) for entry in read_json_lines(options.annotations)]
-        self._words = find_words([photo.record for photo in photos])
+        photos = self.photos(options)
+        self._words = find_words([photo.record for photo in photos if not isinstance(photo.record, Dropped)])
         return [[photo] for photo in photos]
 
     def rows(self, entry, options):
         photo = entry.record
+        yield from photo.get("dropped", ())
         rng = generator(options.seed, "entities", photo["id"])
         paraphrase = None if options.evaluate else rng
         for number, row in enumerate(photo_rows(photo, self._words, rng, paraphrase, options)):
@@ -76,13 +84,30 @@ class Entities(Importer):
 
 
 def _photo(entry: Entry) -> Entry:
+    """The record with what is read of it, which is of the form."""
+    if isinstance(entry.record, Dropped):
+        return entry
     try:
         photo = entry.record
-        return Entry(
-            entry.where, {"id": str(photo["id"]), "captions": photo["captions"], "entities": photo["entities"]}
-        )
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{entry.where}: no photograph with id, captions and entities") from error
+        captions = [{"text": _text(caption["text"])} for caption in photo["captions"]]
+        entities = [
+            {
+                "type": _text(each["type"]),
+                "phrases": [_text(phrase) for phrase in each["phrases"]],
+                "boxes": [Box("", tuple(map(int, box))).xyxy for box in each["boxes"]],
+            }
+            for each in photo["entities"]
+        ]
+        return Entry(entry.where, {"id": str(photo["id"]), "captions": captions, "entities": entities})
+    except (TypeError, KeyError, ValueError) as error:
+        reason = f"no key {error}" if isinstance(error, KeyError) else error
+        return Entry(entry.where, Dropped(INVALID, f"no photograph with id, captions and entities ({reason})"))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:80]!r} is not text")
+    return value
 
 
 def find_words(photos: Sequence[dict]) -> Words:

@@ -1,0 +1,137 @@
+"""Annotation files in COCO's form: ``{"images": [{"id", "file_name", "width", "height"}], "annotations": [{"id",
+"image_id", "category_id", "bbox": [x, y, width, height], "iscrowd"}], "categories": [{"id", "name"}]}``."""
+
+import contextlib
+import io
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_tools.importers.base import INVALID, Dropped, Entry
+from data_tools.importers.json_stream import stream_json
+from data_tools.importers.objects import class_name
+
+FORM = "COCO's instances (images, annotations, categories)"
+_NO_BOX = (float("nan"),) * 4
+Objects = list[tuple[int, Any, Any, bool]]
+"""Number of the annotation, class id, box (x, y, width, height) and whether it is a crowd, for each object."""
+
+
+@dataclass
+class CocoFile:
+    """What a file holds.
+
+    Attributes:
+        images: id -> (file name, width, height), in the order of the file.
+        classes: id -> name.
+        boxes: id of an image -> its objects.
+        bad: records that are not of the form.
+    """
+
+    images: dict[int, tuple[str, Any, Any]] = field(default_factory=dict)
+    classes: dict[int, str] = field(default_factory=dict)
+    boxes: Callable[[int], Objects] = lambda image: []
+    bad: list[Entry] = field(default_factory=list)
+
+
+def read_coco(file: Path) -> CocoFile:
+    """The index that pycocotools makes, without the polygons, which are most of a file. Raises ValueError, OSError."""
+    from pycocotools.coco import COCO
+
+    found = CocoFile()
+    annotations = list(_annotations(file, found))
+    index = COCO()
+    index.dataset = {
+        "images": [{"id": image} for image in found.images],
+        "annotations": annotations,
+        "categories": [{"id": kind, "name": name} for kind, name in found.classes.items()],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        index.createIndex()
+    for image in index.imgToAnns.keys() - found.images.keys():
+        found.bad += [_stray(file, each["id"], image) for each in index.imgToAnns[image]]
+
+    def boxes(image: int) -> Objects:
+        return [
+            (each["id"], each["category_id"], each["bbox"], each["iscrowd"]) for each in index.imgToAnns.get(image, [])
+        ]
+
+    found.boxes = boxes
+    return found
+
+
+def read_large_coco(file: Path) -> CocoFile:
+    """As ``read_coco``, in arrays, without objects for each box: 75 bytes a box, 300 an image. Boxes lose what is
+    beyond single precision. Raises ValueError, OSError."""
+    import numpy
+
+    found = CocoFile()
+    numbers, images, kinds, crowds, sides = array("q"), array("q"), array("q"), array("b"), array("f")
+    for annotation in _annotations(file, found):
+        numbers.append(annotation["id"])
+        images.append(annotation["image_id"])
+        kinds.append(annotation["category_id"])
+        crowds.append(annotation["iscrowd"])
+        box = annotation["bbox"]
+        fits = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+        sides.extend(box if fits else _NO_BOX)
+    of_image = numpy.frombuffer(images, numpy.int64) if images else numpy.zeros(0, numpy.int64)
+    order = numpy.argsort(of_image, kind="stable")
+    ordered = of_image[order]
+    for place in order[~numpy.isin(ordered, numpy.fromiter(found.images, numpy.int64, len(found.images)))]:
+        found.bad.append(_stray(file, numbers[place], images[place]))
+
+    def boxes(image: int) -> Objects:
+        first, last = numpy.searchsorted(ordered, [image, image + 1])
+        return [
+            (numbers[place], kinds[place], list(sides[4 * place : 4 * place + 4]), bool(crowds[place]))
+            for place in sorted(order[first:last].tolist())
+        ]
+
+    found.boxes = boxes
+    return found
+
+
+def _stray(file: Path, number: int, image: int) -> Entry:
+    return Entry(f"{file} annotation {number}", Dropped("box of an unknown image", f"there is no image {image}"))
+
+
+def _annotations(file: Path, found: CocoFile) -> Iterator[dict]:
+    """The annotations that are of the form; fills in images, classes and bad records on the way.
+
+    Raises:
+        ValueError: the file lacks one of the three lists, or is not JSON.
+    """
+    seen = set()
+    for key, number, record in stream_json(file, FORM):
+        seen.add(key)
+        if not number or key not in ("images", "annotations", "categories"):
+            continue
+        try:
+            if key == "images":
+                size = record.get("width"), record.get("height")
+                found.images[_whole(record["id"])] = (str(record["file_name"]), *size)
+            elif key == "categories":
+                found.classes[_whole(record["id"])] = class_name(record["name"])
+            else:
+                yield {
+                    "id": _whole(record.get("id", number)),
+                    "image_id": _whole(record["image_id"]),
+                    "category_id": _whole(record["category_id"]),
+                    "bbox": record["bbox"],
+                    "iscrowd": bool(record.get("iscrowd", 0)),
+                }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"no key {error}" if isinstance(error, KeyError) else error
+            found.bad.append(Entry(f"{file} entry {number} of '{key}'", Dropped(INVALID, str(reason))))
+    missing = {"images", "annotations", "categories"} - seen
+    if missing:
+        raise ValueError(f"{file} has no {sorted(missing)[0]}: give {FORM}")
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or abs(value) >= 2**62:
+        raise ValueError(f"{str(value)[:80]!r} is not a whole number")
+    return value
