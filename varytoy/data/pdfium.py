@@ -120,7 +120,7 @@ class Pdf:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()
-                codes, boxes, _ = characters(layer)
+                codes, boxes = characters(layer)
                 ax, bx, cx, ay, by, cy = shown(page)
                 line, word, xs, ys = 0, [], [], []
                 for place, unit in enumerate((*codes, 32)):
@@ -155,32 +155,30 @@ def scale_of(width: float, height: float, dpi: float, name: str) -> float:
     return scale
 
 
-def characters(layer) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
+def characters(layer) -> tuple[ctypes.Array, ctypes.Array]:
     """Of a pypdfium2 text page, for each of its N characters, ``MOST_CHARACTERS`` at most: its UTF-16 unit or code
-    [N]; its box [4 N] (left, right, bottom, top, in the page's own coordinates); the address of its text object [N],
-    0 for a space or a break that pdfium adds."""
+    [N], and its box [4 N] (left, right, bottom, top, in the page's own coordinates)."""
     import pypdfium2.raw as pdfium
 
     count = max(min(layer.count_chars(), MOST_CHARACTERS), 0)
-    codes, boxes, objects = (ctypes.c_uint32 * count)(), (ctypes.c_double * (4 * count))(), (ctypes.c_size_t * count)()
+    codes, boxes = (ctypes.c_uint32 * count)(), (ctypes.c_double * (4 * count))()
     if not _FAST:
         pointer = ctypes.c_void_p
         for name, found, taken in (
             ("FPDFText_GetUnicode", ctypes.c_uint, ()),
             ("FPDFText_GetCharBox", ctypes.c_int, [pointer] * 4),
-            ("FPDFText_GetTextObject", pointer, ()),
         ):
             # pypdfium2's own prototypes check and convert each argument, which takes most of the time of a call.
             address = ctypes.cast(getattr(pdfium, name), pointer).value
             _FAST[name] = ctypes.PYFUNCTYPE(found, pointer, ctypes.c_int, *taken)(address)
-    get_code, get_box, get_object = _FAST.values()
+    get_code, get_box = _FAST.values()
     page, place = ctypes.cast(layer.raw, ctypes.c_void_p).value, ctypes.addressof(boxes)
     for number in range(count):
-        codes[number] = get_code(page, number)
-        get_box(page, number, place, place + 8, place + 16, place + 24)
-        objects[number] = get_object(page, number) or 0
+        codes[number] = unit = get_code(page, number)
+        if unit != 32:
+            get_box(page, number, place, place + 8, place + 16, place + 24)
         place += 32
-    return codes, boxes, objects
+    return codes, boxes
 
 
 def shown(page) -> tuple[float, float, float, float, float, float]:
