@@ -111,17 +111,18 @@ def _goes_on(block: Block, line: Line, leading: float, right: float | None) -> b
     """Whether the line belongs to the paragraph."""
     first, last = block.lines[0], block.lines[-1]
     em = last.size
-    if not 0.92 < line.size / last.size < 1.09 or line.base - last.base > 1.27 * leading * em:
-        return False
-    if line.base < last.base - em:
+    step = line.base - last.base
+    if not 0.92 < line.size / last.size < 1.09 or step < -em:
         return False
     if block.kind == "code":
-        return True
+        return step < 3 * leading * em
+    if step > 1.27 * leading * em:
+        return False
     if _all_bold(last) != _all_bold(line) and (_all_bold(last) or _all_bold(line)) and len(block.lines) < 3:
         if _all_bold(last) and right is not None and last.box[2] < right - 2 * em:
             return False
     shift = line.box[0] - last.box[0]
-    if block.kind == "item":
+    if block.kind == "item" and len(block.lines) == 1:
         text = first.words[1].box[0] if len(first.words) > 1 else first.box[0]
         return first.box[0] - 0.3 * em <= line.box[0] <= text + 1.5 * em
     if shift > _INDENT * em and not _centred(last, line):
@@ -168,6 +169,8 @@ def _mark(blocks: list[Block], body: Body) -> list[Block]:
     """Say which paragraphs are headings, and how deep items are."""
     indents: list[tuple[float, float]] = []  # x of the marker and of the text of the items that are open
     for block in blocks:
+        if block.kind == "code" and len(block.lines) == 1 and len(block.lines[0].words) == 1:
+            block.kind = "paragraph"
         if block.kind == "item":
             line = block.lines[0]
             x, em = line.box[0], line.size

@@ -12,8 +12,8 @@ import numpy as np
 
 from varytoy.data.pdfium import HYPHEN, characters, shown
 
-_SPACES = frozenset((*range(33), 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000,
-                    0x2060, 0xFEFF)) - {HYPHEN}  # fmt: skip
+_SPACES = frozenset((9, 10, 13, 32, 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F, 0x205F,
+                    0x2060, 0x3000, 0xFEFF))  # fmt: skip
 _SPACE_CODES = np.array(sorted(_SPACES), np.uint32)
 _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 _SYMBOLS = {0xF0B7: "\u2022", 0xF0A7: "\u25aa", 0xF0D8: "\u27a2", 0xF06F: "\u25e6", 0xF0FC: "\u2713"}
@@ -69,6 +69,7 @@ class Layer:
         width, height: of the page as it is shown, points.
         text: all printed characters, without spaces.
         invisible, turned: number of characters that are not drawn, or not upright.
+        unmapped: share of the characters of which the file does not say what they are.
     """
 
     words: list[Word]
@@ -77,6 +78,7 @@ class Layer:
     text: str
     invisible: int = 0
     turned: int = 0
+    unmapped: float = 0.0
 
 
 def read_layer(page) -> Layer:
@@ -90,10 +92,11 @@ def read_layer(page) -> Layer:
 
 
 def _read(page, layer, width: float, height: float) -> Layer:
-    codes, boxes = (np.frombuffer(each, each._type_) for each in characters(layer))
+    codes, boxes, unmapped = (np.frombuffer(each, each._type_) for each in characters(layer))
     places = np.flatnonzero(~np.isin(codes, _SPACE_CODES))  # of what is printed
     if not len(places):
         return Layer([], width, height, "")
+    codes, unmapped = _unknown(codes, unmapped.astype(bool), places)
     breaks = np.isin(codes[np.maximum(places - 1, 0)], (10, 13))
     word = np.cumsum(np.diff(places, prepend=-2) > 1)
     codes, boxes, places, word, breaks = _whole(codes[places], boxes.reshape(-1, 4)[places], places, word, breaks)
@@ -132,17 +135,31 @@ def _read(page, layer, width: float, height: float) -> Layer:
         )
         if not styles[kind].turned and styles[kind].drawn != hidden
     ]
-    return Layer(words, width, height, "".join(map(chr, codes.tolist())), invisible, int(turned.sum()))
+    return Layer(words, width, height, "".join(map(chr, codes.tolist())), invisible, int(turned.sum()), unmapped)
+
+
+def _unknown(codes: np.ndarray, unmapped: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:
+    """The codes with U+FFFD for what is no character, and the share of those at ``places`` that the file does not map.
+    Where most are so, their codes in the fonts may be right (bitmap fonts of TeX), and stay."""
+    share = float(unmapped[places].mean())
+    ends = np.zeros(len(codes), bool)
+    ends[places[np.diff(places, append=len(codes) + 1) > 1]] = True
+    bad = (codes < 32) & ~np.isin(codes, _SPACE_CODES) & ~(ends & (codes == HYPHEN))
+    if share < 0.5:
+        bad |= unmapped
+    return np.where(bad, 0xFFFD, codes).astype(np.uint32) if bad.any() else codes, share
 
 
 def _texts(codes: np.ndarray, starts: np.ndarray) -> Iterator[str]:
-    """The words, as they are printed."""
+    """The words, as they are printed; U+FFFD for what cannot be read."""
     printed = "".join(map(chr, codes.tolist()))
     special = not printed.isascii() or "\x02" in printed
+    unknown = {letter: "\ufffd" for letter in set(printed) if unreadable(letter)} if special else {}
+    table = str.maketrans(unknown | {chr(code): text for code, text in _PRINTED.items()}) if special else {}
     for start, end in itertools.pairwise((*starts.tolist(), len(printed))):
         word = printed[start:end]
         if special and not (word.isascii() and word.isprintable()):
-            word = word.translate(_PRINTED)
+            word = word.translate(table)
             if _ACCENTED.search(word):
                 word = compose(word)
         yield word
@@ -248,4 +265,6 @@ def _font(font) -> tuple[str, int, int]:
 @lru_cache(4096)
 def unreadable(character: str) -> bool:
     """Whether it says that the text layer has no meaning: not a character, private use, a control character."""
-    return character in "\ufffd\uffff" or unicodedata.category(character) in ("Cn", "Co", "Cc", "Cs")
+    return ord(character) not in _PRINTED and (
+        character in "\ufffd\uffff" or unicodedata.category(character) in ("Cn", "Co", "Cc", "Cs")
+    )

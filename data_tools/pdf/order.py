@@ -21,8 +21,9 @@ _GUTTER = 0.8
 """Ems: width of a gutter at least."""
 _COLUMN = 7.0
 """Ems: width of a column at least."""
-_FILLED = 0.45
-"""Share of its column's width that the median line of a column has at least: cells of a table are shorter."""
+_FILLED, _FILLED_LONG, _LONG = 0.7, 0.4, 12
+"""Share of its column's width that the median line of a column has at least, and of a column of this many lines:
+terms beside their descriptions, or cells of a table, are shorter."""
 _TALL = 3
 """Lines that stand beside others, at least, in a band with columns."""
 _APART = 0.9
@@ -225,7 +226,8 @@ def _is_columns(boxes: np.ndarray, left: np.ndarray, right: np.ndarray, em: floa
         return False
     for side in (left, right):
         width = boxes[side, 2].max() - boxes[side, 0].min()
-        if width < _COLUMN * em or np.median(boxes[side, 2] - boxes[side, 0]) < _FILLED * width:
+        least = _FILLED_LONG if min(len(left), len(right)) >= _LONG else _FILLED
+        if width < _COLUMN * em or np.median(boxes[side, 2] - boxes[side, 0]) < least * width:
             return False
     return True
 

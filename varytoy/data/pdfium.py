@@ -120,7 +120,7 @@ class Pdf:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()
-                codes, boxes = characters(layer)
+                codes, boxes, _ = characters(layer)
                 ax, bx, cx, ay, by, cy = shown(page)
                 line, word, xs, ys = 0, [], [], []
                 for place, unit in enumerate((*codes, 32)):
@@ -155,30 +155,33 @@ def scale_of(width: float, height: float, dpi: float, name: str) -> float:
     return scale
 
 
-def characters(layer) -> tuple[ctypes.Array, ctypes.Array]:
+def characters(layer) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
     """Of a pypdfium2 text page, for each of its N characters, ``MOST_CHARACTERS`` at most: its UTF-16 unit or code
-    [N], and its box [4 N] (left, right, bottom, top, in the page's own coordinates)."""
+    [N]; its box [4 N] (left, right, bottom, top, in the page's own coordinates); whether the file does not say which
+    character it is [N]."""
     import pypdfium2.raw as pdfium
 
     count = max(min(layer.count_chars(), MOST_CHARACTERS), 0)
-    codes, boxes = (ctypes.c_uint32 * count)(), (ctypes.c_double * (4 * count))()
+    codes, boxes, unmapped = (ctypes.c_uint32 * count)(), (ctypes.c_double * (4 * count))(), (ctypes.c_int8 * count)()
     if not _FAST:
         pointer = ctypes.c_void_p
         for name, found, taken in (
             ("FPDFText_GetUnicode", ctypes.c_uint, ()),
             ("FPDFText_GetCharBox", ctypes.c_int, [pointer] * 4),
+            ("FPDFText_HasUnicodeMapError", ctypes.c_int, ()),
         ):
             # pypdfium2's own prototypes check and convert each argument, which takes most of the time of a call.
             address = ctypes.cast(getattr(pdfium, name), pointer).value
             _FAST[name] = ctypes.PYFUNCTYPE(found, pointer, ctypes.c_int, *taken)(address)
-    get_code, get_box = _FAST.values()
+    get_code, get_box, has_error = _FAST.values()
     page, place = ctypes.cast(layer.raw, ctypes.c_void_p).value, ctypes.addressof(boxes)
     for number in range(count):
         codes[number] = unit = get_code(page, number)
         if unit != 32:
             get_box(page, number, place, place + 8, place + 16, place + 24)
+            unmapped[number] = has_error(page, number) == 1
         place += 32
-    return codes, boxes
+    return codes, boxes, unmapped
 
 
 def shown(page) -> tuple[float, float, float, float, float, float]:
