@@ -10,8 +10,17 @@ from typing import NamedTuple
 
 from data_tools.pdf.duplicates import signature
 from data_tools.pdf.markdown import lines_in, to_markdown
-from data_tools.pdf.page import draw, read_blocks, read_structure
-from data_tools.pdf.pages import Counter, PageItem, PageMaker, PageOptions, find_files, page_items, root_of
+from data_tools.pdf.page import draw, read_blocks, read_structure, scaled
+from data_tools.pdf.pages import (
+    Counter,
+    PageItem,
+    PageMaker,
+    PageOptions,
+    find_files,
+    page_items,
+    printed_words,
+    root_of,
+)
 from data_tools.pdf.quality import check_picture, check_text
 from data_tools.writer import encode, map_ordered
 from varytoy.data.documents import open_pdf
@@ -105,18 +114,20 @@ def shares(folder: Path, pages: Sequence[PageItem], options: PageOptions) -> lis
         lap("read characters and rules")
         check_text(layer, drawing, options.limits)
         lap("check the text layer")
-        picture = draw(page, item.file, options.size, options.dpi)
+        picture, pixels = draw(page, item.file, options.size, options.dpi)
         lap("render")
-        layer.words = check_picture(picture, layer, options.limits)
+        seen = check_picture(pixels, layer, options.limits)
         lap("check what is seen")
         encode(picture, options.image_format)
         lap("encode the picture")
-        blocks, body = read_blocks(layer, drawing)
+        blocks, body = read_blocks(seen, drawing)
         lap("find tables, order and blocks")
         to_markdown(blocks, body)
-        words = [word.text for line in lines_in(blocks) for word in line.words]
-        lap("write text and markdown")
-        signature(words)
+        lines = lines_in(blocks)
+        words = [word for line in lines for word in printed_words(line)]
+        scaled([line.box for line in lines], layer), scaled([box for _, box in words], layer)
+        lap("write text, markdown and boxes")
+        signature(text for text, _ in words)
         lap("sign for near-duplicates")
         page.close()
     return [(step, 1000 * seconds / len(pages)) for step, seconds in spent.most_common()]

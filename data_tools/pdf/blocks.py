@@ -1,10 +1,12 @@
 """Blocks of a PDF page: paragraphs, headings, list items, code and tables, from its lines in reading order."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from data_tools.pdf.characters import Style
 from data_tools.pdf.order import Line
 from data_tools.pdf.rules import Table
 
@@ -47,12 +49,15 @@ class Body:
 
 
 def body_of(columns: Sequence[Sequence[Line | Table]]) -> Body:
+    letters: Counter[Style] = Counter()
+    for line in (line for column in columns for line in column if isinstance(line, Line)):
+        for style, words in itertools.groupby(line.words, key=lambda word: word.style):
+            letters[style] += sum(len(word.text) for word in words)
     sizes: Counter[float] = Counter()
     styles: Counter[str] = Counter()
-    for line in (line for column in columns for line in column if isinstance(line, Line)):
-        for word in line.words:
-            sizes[word.style.size] += len(word.text)
-            styles.update({name: len(word.text) for name in ("bold", "italic", "mono") if getattr(word.style, name)})
+    for style, count in letters.items():
+        sizes[style.size] += count
+        styles.update({name: count for name in ("bold", "italic", "mono") if getattr(style, name)})
     most = sum(sizes.values()) * 0.6
     size = max(sizes, key=lambda size: (sizes[size], -size)) if sizes else 10.0
     return Body(size, *(styles[name] > most for name in ("bold", "italic", "mono")))

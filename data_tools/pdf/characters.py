@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from varytoy.data.pdfium import HYPHEN, characters, shown
+from varytoy.data.pdfium import HYPHEN, characters, fast, shown, text_page
 
 _SPACES = frozenset((9, 10, 13, 32, 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F, 0x205F,
                     0x2060, 0x3000, 0xFEFF))  # fmt: skip
@@ -92,11 +92,12 @@ def read_layer(page) -> Layer:
 
 
 def _read(page, layer, width: float, height: float) -> Layer:
-    codes, boxes, unmapped = (np.frombuffer(each, each._type_) for each in characters(layer))
+    found, boxes = characters(layer)
+    codes, boxes = np.array(found, np.uint32), np.frombuffer(boxes)
     places = np.flatnonzero(~np.isin(codes, _SPACE_CODES))  # of what is printed
     if not len(places):
         return Layer([], width, height, "")
-    codes, unmapped = _unknown(codes, unmapped.astype(bool), places)
+    codes, unmapped = _unknown(layer, codes, places)
     breaks = np.isin(codes[np.maximum(places - 1, 0)], (10, 13))
     word = np.cumsum(np.diff(places, prepend=-2) > 1)
     codes, boxes, places, word, breaks = _whole(codes[places], boxes.reshape(-1, 4)[places], places, word, breaks)
@@ -138,15 +139,20 @@ def _read(page, layer, width: float, height: float) -> Layer:
     return Layer(words, width, height, "".join(map(chr, codes.tolist())), invisible, int(turned.sum()), unmapped)
 
 
-def _unknown(codes: np.ndarray, unmapped: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:
+def _unknown(layer, codes: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:
     """The codes with U+FFFD for what is no character, and the share of those at ``places`` that the file does not map.
     Where most are so, their codes in the fonts may be right (bitmap fonts of TeX), and stay."""
-    share = float(unmapped[places].mean())
-    ends = np.zeros(len(codes), bool)
-    ends[places[np.diff(places, append=len(codes) + 1) > 1]] = True
-    bad = (codes < 32) & ~np.isin(codes, _SPACE_CODES) & ~(ends & (codes == HYPHEN))
-    if share < 0.5:
-        bad |= unmapped
+    has_error, page = fast("FPDFText_HasUnicodeMapError"), text_page(layer)
+    word = np.diff(places, prepend=-2) > 1
+    bad = np.zeros(len(codes), bool)
+    share = 0.0
+    if any(has_error(page, place) == 1 for place in places[word].tolist()):
+        bad[places] = [has_error(page, place) == 1 for place in places.tolist()]
+        share = float(bad[places].mean())
+        bad &= share < 0.5
+    control = codes < 32
+    control[places[np.append(word[1:], True)]] &= codes[places[np.append(word[1:], True)]] != HYPHEN
+    bad |= control & ~np.isin(codes, _SPACE_CODES)
     return np.where(bad, 0xFFFD, codes).astype(np.uint32) if bad.any() else codes, share
 
 
@@ -197,15 +203,12 @@ def _whole(codes: np.ndarray, *rest: np.ndarray):
 
 
 def _bases(layer, places: list[int], row: tuple[float, float, float]) -> list[float]:
-    import pypdfium2.raw as pdfium
-
-    x, y, (a, b, c) = ctypes.c_double(), ctypes.c_double(), row
-    at_x, at_y, get, page = ctypes.byref(x), ctypes.byref(y), pdfium.FPDFText_GetCharOrigin, layer.raw
-    found = []
+    points = (ctypes.c_double * (2 * len(places)))()
+    address, get, page, (a, b, c) = ctypes.addressof(points), fast("FPDFText_GetCharOrigin"), text_page(layer), row
     for place in places:
-        get(page, place, at_x, at_y)
-        found.append(a * x.value + b * y.value + c)
-    return found
+        get(page, place, address, address + 8)
+        address += 16
+    return (np.frombuffer(points).reshape(-1, 2) @ (a, b) + c).tolist()
 
 
 def _styles(layer, places: list[int], sideways: bool) -> tuple[list[Style], np.ndarray]:
@@ -215,16 +218,15 @@ def _styles(layer, places: list[int], sideways: bool) -> tuple[list[Style], np.n
     numbers: dict[Style, int] = {}
     known: dict[tuple, int] = {}
     matrix, size = pdfium.FS_MATRIX(), ctypes.c_float()
-    kinds, before, page = [], None, layer.raw
+    kinds, before, get, page = [], None, fast("FPDFText_GetTextObject"), text_page(layer)
     for place in places:
-        element = pdfium.FPDFText_GetTextObject(page, place)
-        address = ctypes.cast(element, ctypes.c_void_p).value
+        address = get(page, place)
         if address == before:
             kinds.append(kinds[-1])
             continue
-        before = address
+        before, element = address, ctypes.cast(address, pdfium.FPDF_PAGEOBJECT)
         pdfium.FPDFTextObj_GetFontSize(element, size)
-        pdfium.FPDFText_GetMatrix(page, place, matrix)
+        pdfium.FPDFText_GetMatrix(layer, place, matrix)
         font, mode = pdfium.FPDFTextObj_GetFont(element), pdfium.FPDFTextObj_GetTextRenderMode(element)
         key = (ctypes.cast(font, ctypes.c_void_p).value, size.value, matrix.a, matrix.b, matrix.c, matrix.d, mode)
         if key not in known:

@@ -40,14 +40,14 @@ class Line:
 
     @cached_property
     def box(self) -> tuple[float, float, float, float]:
-        boxes = [word.box for word in self.words]
-        return (
-            min(box[0] for box in boxes), min(box[1] for box in boxes),
-            max(box[2] for box in boxes), max(box[3] for box in boxes),
-        )  # fmt: skip
+        x1, y1, x2, y2 = zip(*(word.box for word in self.words), strict=True)
+        return min(x1), min(y1), max(x2), max(y2)
 
     @cached_property
     def size(self) -> float:
+        first = self.words[0].style
+        if all(word.style is first for word in self.words):
+            return first.size
         shares: dict[float, int] = {}
         for word in self.words:
             shares[word.style.size] = shares.get(word.style.size, 0) + len(word.text)
@@ -62,7 +62,7 @@ class Line:
         """From the height of its capitals to its descenders, y."""
         return self.base - 0.72 * self.size, self.base + 0.22 * self.size
 
-    @property
+    @cached_property
     def text(self) -> str:
         return text_of(self.words)
 
@@ -110,9 +110,10 @@ def segments(words: Sequence[Word]) -> list[Line]:
     return [Line(words) for words in found]
 
 
-def reading_order(words: Sequence[Word], tables: Sequence[Table]) -> list[list[Line | Table]]:
-    """The columns of the page in reading order, each with its lines and tables from top to bottom."""
-    items = [_Item((line.box[0], line.span[0], line.box[2], line.span[1]), line, line.size) for line in segments(words)]
+def reading_order(lines: Sequence[Line], tables: Sequence[Table]) -> list[list[Line | Table]]:
+    """The columns of the page in reading order, each with its lines and tables from top to bottom; ``lines``: those of
+    ``segments``."""
+    items = [_Item((line.box[0], line.span[0], line.box[2], line.span[1]), line, line.size) for line in lines]
     items += [_Item(table.box, table, 0.0) for table in tables]
     if not items:
         return []

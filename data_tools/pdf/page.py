@@ -1,47 +1,39 @@
 """One page of a PDF: its image, its blocks in reading order, and why it makes no sample if it does not."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
 
 from data_tools.pdf.blocks import Block, Body, make_blocks
 from data_tools.pdf.characters import Layer, read_layer
-from data_tools.pdf.order import Line, reading_order
+from data_tools.pdf.order import Line, reading_order, segments
 from data_tools.pdf.rules import Drawing, find_tables, read_drawing
 from varytoy.data.pdfium import PDF_LOCK, PdfError, scale_of, shown
 
 
-@dataclass
-class PdfPage:
-    """``image``: RGB, of the size that was asked for; ``blocks``: in reading order, in points of the page."""
-
-    image: Image.Image
-    layer: Layer
-    drawing: Drawing
-    blocks: list[Block]
-    body: Body
-
-    def box(self, line: Line) -> tuple[int, int, int, int]:
-        return scaled(line.box, self.layer)
+def scaled(boxes: Sequence[Sequence[float]], layer: Layer) -> list[int]:
+    """Boxes in points as four numbers each, 0-1000 of the page."""
+    if not boxes:
+        return []
+    factors = np.array([1000 / layer.width, 1000 / layer.height] * 2)
+    return np.clip(np.rint(np.array(boxes) * factors), 0, 1000).astype(int).ravel().tolist()
 
 
-def scaled(box: tuple[float, float, float, float], layer: Layer) -> tuple[int, int, int, int]:
-    """Points as 0-1000 of the page."""
-    sides = (box[0] / layer.width, box[1] / layer.height, box[2] / layer.width, box[3] / layer.height)
-    x1, y1, x2, y2 = (min(max(round(1000 * side), 0), 1000) for side in sides)
-    return x1, y1, x2, y2
+def read_blocks(lines: Sequence[Line], drawing: Drawing) -> tuple[list[Block], Body]:
+    """The page's blocks in reading order; ``lines``: those of ``order.segments``."""
+    tables = []
+    if len(drawing.across) > 1:
+        tables = find_tables(drawing, [word for line in lines for word in line.words])
+    if tables:
+        inside = {id(word) for table in tables for row in table.cells for cell in row for word in cell}
+        lines = segments([word for line in lines for word in line.words if id(word) not in inside])
+    return make_blocks(reading_order(lines, tables))
 
 
-def read_blocks(layer: Layer, drawing: Drawing) -> tuple[list[Block], Body]:
-    """The page's blocks in reading order."""
-    tables = find_tables(drawing, layer.words) if len(drawing.across) > 1 else []
-    inside = {id(word) for table in tables for row in table.cells for cell in row for word in cell}
-    words = [word for word in layer.words if id(word) not in inside] if inside else layer.words
-    return make_blocks(reading_order(words, tables))
-
-
-def draw(page, name: str, size: int | None, dpi: float) -> Image.Image:
-    """The picture of a pypdfium2 page, with ``size`` pixels on its longer side, or at ``dpi``. Raises PdfError."""
+def draw(page, name: str, size: int | None, dpi: float) -> tuple[Image.Image, np.ndarray]:
+    """The picture of a pypdfium2 page, RGBX, with ``size`` pixels on its longer side, or at ``dpi``; and its pixels
+    [H, W, 4]. Both are the memory that pdfium drew in. Raises PdfError."""
     import pypdfium2
 
     width, height = page.get_size()
@@ -51,7 +43,8 @@ def draw(page, name: str, size: int | None, dpi: float) -> Image.Image:
     if scale * min(width, height) < 1:
         raise PdfError(f"{name} is {width:.0f} x {height:.0f} points, too narrow to be shown.")
     try:
-        return page.render(scale=scale, rev_byteorder=True).to_pil()
+        bitmap = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=True)
+        return bitmap.to_pil(), bitmap.to_numpy()
     except (pypdfium2.PdfiumError, MemoryError, RuntimeError):
         raise PdfError(f"{name} is broken and cannot be shown.") from None
 

@@ -166,18 +166,16 @@ class PageMaker:
             try:
                 layer, drawing = read_structure(page)
                 quality.check_text(layer, drawing, limits)
-                image = draw(page, unit.place, options.size, options.dpi)
-                seen = layer.words if layer.invisible else quality.check_picture(image, layer, limits)
-                data = encode(image, options.image_format)
+                image, pixels = draw(page, unit.place, options.size, options.dpi)
+                seen = quality.check_picture(pixels, layer, limits)
+                data = encode(image if options.image_format == "jpeg" else image.convert("RGB"), options.image_format)
             except PdfError as error:
                 raise Dropped(quality.UNSHOWN, error.sentence) from None
             except (pypdfium2.PdfiumError, MemoryError, OSError) as error:
                 raise Dropped(quality.UNSHOWN, str(error)) from None
             finally:
                 page.close()
-        hidden = len(layer.words) - len(seen)
-        layer.words = seen
-        blocks, body = read_blocks(layer, drawing)
+        blocks, body = read_blocks(seen, drawing)
         lines = lines_in(blocks)
         words = [word for line in lines for word in printed_words(line)]
         plain = "\n".join(line.text for line in lines)
@@ -185,15 +183,15 @@ class PageMaker:
             raise Dropped(INVALID, f"its text holds {IMAGE_PLACEHOLDER}")
         annotations = {
             "lines": [line.text for line in lines],
-            "line_boxes": [side for line in lines for side in scaled(line.box, layer)],
+            "line_boxes": scaled([line.box for line in lines], layer),
             "words": [text for text, _ in words],
-            "word_boxes": [side for _, box in words for side in scaled(box, layer)],
+            "word_boxes": scaled([box for _, box in words], layer),
         }
         tables = [block.table for block in blocks if block.table]
         counts = {
             "tables": sum(table.whole for table in tables),
             "tables_as_lines": sum(not table.whole for table in tables),
-            "words_not_seen": hidden,
+            "words_not_seen": len(layer.words) - sum(len(line.words) for line in seen),
         }
         metadata = {"file": item.file, "page": item.number, "pages": item.pages}
         metadata |= {name: count for name, count in counts.items() if count}

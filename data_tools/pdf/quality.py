@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from PIL import Image
 
 from data_tools.importers.base import Dropped
-from data_tools.pdf.characters import Layer, Word, unreadable
-from data_tools.pdf.order import segments
+from data_tools.pdf.characters import Layer, unreadable
+from data_tools.pdf.order import Line, segments
 from data_tools.pdf.rules import Drawing
 from varytoy.extras import require
 
@@ -70,22 +69,26 @@ def check_text(layer: Layer, drawing: Drawing, limits: Limits) -> None:
             raise Dropped(LANGUAGE, f"its language is {language}")
 
 
-def check_picture(image: Image.Image, layer: Layer, limits: Limits) -> list[Word]:
-    """The words that are seen in the picture. Raises Dropped."""
+def check_picture(pixels: np.ndarray, layer: Layer, limits: Limits) -> list[Line]:
+    """The lines of ``order.segments`` that are seen in the picture, of pixels [H, W, 3 or 4]. Raises Dropped."""
     sizes = sorted(word.style.size for word in layer.words)
-    pixels = sizes[len(sizes) // 2] * image.width / layer.width if sizes else 0.0
-    if sizes and pixels < limits.letter_size:
-        raise Dropped(SMALL, f"most letters are set in {pixels:.1f} pixels")
-    grey = np.asarray(image.convert("L"))
-    across, down = image.width / layer.width, image.height / layer.height
-    seen: list[Word] = []
+    letters = sizes[len(sizes) // 2] * pixels.shape[1] / layer.width if sizes else 0.0
+    if sizes and letters < limits.letter_size:
+        raise Dropped(SMALL, f"most letters are set in {letters:.1f} pixels")
+    if layer.invisible:
+        return segments(layer.words)
+    green = pixels[..., 1]
+    across, down = pixels.shape[1] / layer.width, pixels.shape[0] / layer.height
+    seen: list[Line] = []
+    count = 0
     for line in segments(layer.words):
         x1, y1, x2, y2 = line.box
-        part = grey[max(int(y1 * down), 0) : int(y2 * down) + 2, max(int(x1 * across), 0) : int(x2 * across) + 2]
+        part = green[max(int(y1 * down), 0) : int(y2 * down) + 2, max(int(x1 * across), 0) : int(x2 * across) + 2]
         if part.size and int(part.max()) - int(part.min()) >= _FLAT:
-            seen += line.words
-    if len(seen) < (1 - _HIDDEN) * len(layer.words) or not seen:
-        raise Dropped(HIDDEN, f"{len(layer.words) - len(seen)} of {len(layer.words)} words are not in the picture")
+            seen.append(line)
+            count += len(line.words)
+    if count < (1 - _HIDDEN) * len(layer.words) or not seen:
+        raise Dropped(HIDDEN, f"{len(layer.words) - count} of {len(layer.words)} words are not in the picture")
     return seen
 
 

@@ -28,6 +28,14 @@ MOST_CHARACTERS = 200_000
 _UNITS = 1_000_000
 """Pixels of a side of the page in which places on it are asked for."""
 
+_CALLS: dict[str, tuple[Any, int]] = {
+    "FPDFText_GetUnicode": (ctypes.c_uint, 0),
+    "FPDFText_GetCharBox": (ctypes.c_int, 4),
+    "FPDFText_GetCharOrigin": (ctypes.c_int, 2),
+    "FPDFText_GetTextObject": (ctypes.c_void_p, 0),
+    "FPDFText_HasUnicodeMapError": (ctypes.c_int, 0),
+}
+"""Functions for ``fast``: what they return, and how many addresses they take."""
 _FAST: dict[str, Any] = {}
 
 PDF_LOCK = threading.RLock()
@@ -120,7 +128,7 @@ class Pdf:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()
-                codes, boxes, _ = characters(layer)
+                codes, boxes = characters(layer)
                 ax, bx, cx, ay, by, cy = shown(page)
                 line, word, xs, ys = 0, [], [], []
                 for place, unit in enumerate((*codes, 32)):
@@ -155,33 +163,48 @@ def scale_of(width: float, height: float, dpi: float, name: str) -> float:
     return scale
 
 
-def characters(layer) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
+def characters(layer) -> tuple[list[int], ctypes.Array]:
     """Of a pypdfium2 text page, for each of its N characters, ``MOST_CHARACTERS`` at most: its UTF-16 unit or code
-    [N]; its box [4 N] (left, right, bottom, top, in the page's own coordinates); whether the file does not say which
-    character it is [N]."""
-    import pypdfium2.raw as pdfium
-
+    [N], and its box [4 N] (left, right, bottom, top, in the page's own coordinates; 0 for spaces)."""
     count = max(min(layer.count_chars(), MOST_CHARACTERS), 0)
-    codes, boxes, unmapped = (ctypes.c_uint32 * count)(), (ctypes.c_double * (4 * count))(), (ctypes.c_int8 * count)()
-    if not _FAST:
-        pointer = ctypes.c_void_p
-        for name, found, taken in (
-            ("FPDFText_GetUnicode", ctypes.c_uint, ()),
-            ("FPDFText_GetCharBox", ctypes.c_int, [pointer] * 4),
-            ("FPDFText_HasUnicodeMapError", ctypes.c_int, ()),
-        ):
-            # pypdfium2's own prototypes check and convert each argument, which takes most of the time of a call.
-            address = ctypes.cast(getattr(pdfium, name), pointer).value
-            _FAST[name] = ctypes.PYFUNCTYPE(found, pointer, ctypes.c_int, *taken)(address)
-    get_code, get_box, has_error = _FAST.values()
-    page, place = ctypes.cast(layer.raw, ctypes.c_void_p).value, ctypes.addressof(boxes)
-    for number in range(count):
-        codes[number] = unit = get_code(page, number)
+    boxes = (ctypes.c_double * (4 * count))()
+    page, get_box, place = text_page(layer), fast("FPDFText_GetCharBox"), ctypes.addressof(boxes)
+    codes = _codes(layer, count)
+    for number, unit in enumerate(codes):
         if unit != 32:
             get_box(page, number, place, place + 8, place + 16, place + 24)
-            unmapped[number] = has_error(page, number) == 1
         place += 32
-    return codes, boxes, unmapped
+    return codes, boxes
+
+
+def _codes(layer, count: int) -> list[int]:
+    import pypdfium2.raw as pdfium
+
+    page, get = text_page(layer), fast("FPDFText_GetUnicode")
+    units = (ctypes.c_ushort * (count + 1))()
+    if count and pdfium.FPDFText_GetText(layer, 0, count, units) != count + 1:  # characters without a code are left out
+        return [get(page, number) for number in range(count)]
+    codes = units[:count]
+    if 0xFFFE in codes:  # what it gives for several
+        codes = [get(page, number) if unit == 0xFFFE else unit for number, unit in enumerate(codes)]
+    return codes
+
+
+def text_page(layer) -> int:
+    """The address of a pypdfium2 text page, which ``fast`` functions take."""
+    return ctypes.cast(layer.raw, ctypes.c_void_p).value or 0
+
+
+def fast(name: str) -> Any:
+    """A function of pdfium that takes a text page, a number and addresses. pypdfium2's prototypes check and convert
+    each argument, which takes most of the time of such a call."""
+    import pypdfium2.raw as pdfium
+
+    if name not in _FAST:
+        found, taken = _CALLS[name]
+        address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
+        _FAST[name] = ctypes.PYFUNCTYPE(found, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * taken)(address)
+    return _FAST[name]
 
 
 def shown(page) -> tuple[float, float, float, float, float, float]:
