@@ -67,8 +67,13 @@ def make_blocks(columns: Sequence[Sequence[Line | Table]]) -> tuple[list[Block],
     """The page's blocks in reading order."""
     body = body_of(columns)
     blocks: list[Block] = []
-    for column in columns:
-        blocks += _mark(_paragraphs(column, body), body)
+    for number, column in enumerate(columns):
+        found = _mark(_paragraphs(column, body), body)
+        if len(column) == 1 and number in (0, len(columns) - 1) and found[0].kind == "heading":
+            words = found[0].lines[0].words
+            if words[0].text.isdecimal() or words[-1].text.isdecimal():  # a running head with the page's number
+                found[0].kind = "paragraph"
+        blocks += found
     return blocks, body
 
 
@@ -76,6 +81,7 @@ def _paragraphs(column: Sequence[Line | Table], body: Body) -> list[Block]:
     lines = [line for line in column if isinstance(line, Line)]
     right = max((line.box[2] for line in lines), default=0.0)
     justified = sum(line.box[2] > right - line.size for line in lines) > 0.6 * len(lines)
+    left = Counter(round(line.box[0]) for line in lines).most_common(1)[0][0] if lines else 0.0
     leading = _leading(lines)
     items = _markers(lines)
     blocks: list[Block] = []
@@ -92,7 +98,7 @@ def _paragraphs(column: Sequence[Line | Table], body: Body) -> list[Block]:
             before is not None
             and not marker
             and (blocks[-1].kind == "code") == code
-            and _goes_on(blocks[-1], line, leading, right if justified else None)
+            and _goes_on(blocks[-1], line, leading, left, right if justified else None, body)
         )
         if goes_on:
             blocks[-1].lines.append(line)
@@ -112,8 +118,8 @@ def _leading(lines: Sequence[Line]) -> float:
     return steps[len(steps) * 2 // 5] if steps else 1.2
 
 
-def _goes_on(block: Block, line: Line, leading: float, right: float | None) -> bool:
-    """Whether the line belongs to the paragraph."""
+def _goes_on(block: Block, line: Line, leading: float, left: float, right: float | None, body: Body) -> bool:
+    """Whether the line belongs to the paragraph; ``left``, ``right``: edges of the column, None where it is ragged."""
     first, last = block.lines[0], block.lines[-1]
     em = last.size
     step = line.base - last.base
@@ -121,6 +127,8 @@ def _goes_on(block: Block, line: Line, leading: float, right: float | None) -> b
         return False
     if block.kind == "code":
         return step < 3 * leading * em
+    if line.size > _LEVELS[-1][0] * body.size or (line.size > _BOLD_LEVEL * body.size and _all_bold(line)):
+        return step < 1.6 * em and block.kind == "paragraph"  # a heading
     if step > 1.27 * leading * em:
         return False
     if _all_bold(last) != _all_bold(line) and (_all_bold(last) or _all_bold(line)) and len(block.lines) < 3:
@@ -134,7 +142,8 @@ def _goes_on(block: Block, line: Line, leading: float, right: float | None) -> b
         return False
     if shift < -_INDENT * em and len(block.lines) > 1 and not _centred(last, line):
         return False
-    return not (right is not None and len(block.lines) > 1 and last.box[2] < right - 8 * em and abs(shift) < 0.3 * em)
+    short = right is not None and last.box[2] < right - 8 * em and abs(shift) < 0.3 * em
+    return not (short and (len(block.lines) > 1 or last.box[0] > left + _INDENT * em))
 
 
 def _centred(first: Line, second: Line) -> bool:

@@ -27,7 +27,9 @@ _BOLD = re.compile(
     r"bold|black|heavy|(^|[^a-z])(demi|semib)|-bd|-medi\b|CM(BX|B|SSBX)\d|(SF|EC)(BX|BI|XB|BL|SX)", re.IGNORECASE
 )
 _ITALIC = re.compile(r"ital|obliq|slanted|[-,]it\b|CM(TI|SL|BXTI|SSI|U)\d|(SF|EC)(TI|SL|BI|BL|SI)\d", re.IGNORECASE)
-_MONO = re.compile(r"mono|courier|typewriter|consol|CM(SL)?TT|(SF|EC)(TT|LTT)|lmtt|cursor|nimbusmon", re.IGNORECASE)
+_MONO = re.compile(
+    r"mono|courier|typewriter|consol|CM(SL)?TT|(SF|EC)(TT|LTT)|lmtt|[tp]xtt|cursor|nimbusmon", re.IGNORECASE
+)
 _FLAG_FIXED, _FLAG_ITALIC, _FLAG_BOLD = 1, 1 << 6, 1 << 18
 _INVISIBLE = 3
 """Text render mode of the text layer of a scan."""
@@ -150,9 +152,7 @@ def _unknown(layer, codes: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, 
         bad[places] = [has_error(page, place) == 1 for place in places.tolist()]
         share = float(bad[places].mean())
         bad &= share < 0.5
-    control = codes < 32
-    control[places[np.append(word[1:], True)]] &= codes[places[np.append(word[1:], True)]] != HYPHEN
-    bad |= control & ~np.isin(codes, _SPACE_CODES)
+    bad |= (codes < 32) & (codes != HYPHEN) & ~np.isin(codes, _SPACE_CODES)
     return np.where(bad, 0xFFFD, codes).astype(np.uint32) if bad.any() else codes, share
 
 

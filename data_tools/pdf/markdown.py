@@ -87,19 +87,27 @@ def _rows(lines: Sequence[Line], body: Body, skip: int = 0) -> list[str]:
 
 def _marked(words: Sequence[tuple[Word, str]], body: Body) -> str:
     """Words, each after what stands before it, with the marks of bold and italic ones."""
-    text, open_mark = "", ""
-    for number, (word, joint) in enumerate(words):
+    parts: list[str] = []
+    before = ""
+    for word, joint in words:
         mark = _emphasis(word, body)
-        if mark != open_mark:
-            text += open_mark
-        text += joint
-        if mark != open_mark:
-            text += mark
-            open_mark = mark
-        elif number == 0:
-            text += mark
-        text += escape(word.text)
-    return text + open_mark
+        if mark != before:
+            _close(parts, before)
+            parts += [joint, mark]
+        else:
+            parts.append(joint)
+        parts.append(escape(word.text))
+        before = mark
+    _close(parts, before)
+    return "".join(parts)
+
+
+def _close(parts: list[str], mark: str) -> None:
+    """End bold or italic words before the punctuation after them: the file tells the font of a word's first letter."""
+    if mark:
+        word = parts[-1]
+        text = word.rstrip(").,;:!?]}\u00bb\u201d\u2019\"'") or word
+        parts[-1:] = [text, mark, word[len(text) :]]
 
 
 def _emphasis(word: Word, body: Body) -> str:

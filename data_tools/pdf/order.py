@@ -24,6 +24,8 @@ _COLUMN = 7.0
 _FILLED, _FILLED_LONG, _LONG = 0.7, 0.4, 12
 """Share of its column's width that the median line of a column has at least, and of a column of this many lines:
 terms beside their descriptions, or cells of a table, are shorter."""
+_FULL, _FULL_SHARE = 0.8, 0.2
+"""Or the share of its lines that fill this share of the width, where the others are code or formulas."""
 _TALL = 3
 """Lines that stand beside others, at least, in a band with columns."""
 _APART = 0.9
@@ -227,8 +229,12 @@ def _is_columns(boxes: np.ndarray, left: np.ndarray, right: np.ndarray, em: floa
         return False
     for side in (left, right):
         width = boxes[side, 2].max() - boxes[side, 0].min()
+        if width < _COLUMN * em:
+            return False
+        filled = (boxes[side, 2] - boxes[side, 0]) / width
         least = _FILLED_LONG if min(len(left), len(right)) >= _LONG else _FILLED
-        if width < _COLUMN * em or np.median(boxes[side, 2] - boxes[side, 0]) < least * width:
+        full = int((filled >= _FULL).sum())
+        if np.median(filled) < least and full < max(_TALL, _FULL_SHARE * len(side)):
             return False
     return True
 

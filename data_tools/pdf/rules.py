@@ -13,6 +13,8 @@ _NEAR = 3.0
 _MOST = 4000
 """Objects of a page that are looked at: what has more is a drawing."""
 _SEGMENTS = 60
+_FILLED = 0.3
+"""Share of cells with text, at least, in a grid that is a table."""
 _LARGE = 0.8
 """Share of the page that the image of a scan covers at least."""
 _HEAD, _CELL = 6.0, 30
@@ -244,6 +246,10 @@ def _of_grid(group: list[Rule], down: list[Rule], words: Sequence[Word], box) ->
     rows = _places(rule[0] for rule in group)
     if len(edges) < 3 or len(rows) < 2 or len(edges) > 40:
         return None
+    if not any(
+        edges[0] + _NEAR < rule[0] < edges[-1] - _NEAR and rule[2] - rule[1] >= 0.5 * (y2 - y1) for rule in inner
+    ):
+        return None  # boxes in a box
     rules = [rule for rule in group if rule[2] - rule[1] < 0.95 * (x2 - x1)]
     broken = [rule for rule in inner if rule[2] - rule[1] < 0.95 * (y2 - y1)]
     # A rule that ends inside means a cell over several rows or columns, unless others go on with it.
@@ -277,7 +283,10 @@ def _of_grid(group: list[Rule], down: list[Rule], words: Sequence[Word], box) ->
             cells.append(row)
         if number == 0:
             head = len(cells)
-    return Table(box, cells, whole and head == 1, head) if len(cells) >= 2 else None
+    filled = sum(bool(cell) for row in cells for cell in row)
+    if len(cells) < 2 or filled < _FILLED * len(cells) * (len(edges) - 1):
+        return None
+    return Table(box, cells, whole and head == 1, head)
 
 
 def _of_rows(group: list[Rule], words: Sequence[Word], box) -> Table | None:
@@ -314,11 +323,21 @@ def _of_rows(group: list[Rule], words: Sequence[Word], box) -> Table | None:
 
 
 def lines_of(words: Sequence[Word]) -> list[list[Word]]:
-    """Words by baseline, from left to right."""
+    """Words by baseline, from left to right; raised and lowered ones with those that they are nearest to."""
     lines: list[list[Word]] = []
+    largest = max((word.style.size for word in words), default=0.0)
+    small = [word for word in words if word.style.size < 0.85 * largest]
     for word in sorted(words, key=lambda word: word.base):
+        if word.style.size < 0.85 * largest:
+            continue
         if lines and word.base - lines[-1][0].base < 0.55 * max(word.style.size, lines[-1][0].style.size):
             lines[-1].append(word)
         else:
             lines.append([word])
+    if small:
+        apart = []
+        for word in small:
+            near = min(lines, key=lambda line: abs(line[0].base - word.base))
+            (near if abs(near[0].base - word.base) < 0.6 * near[0].style.size else apart).append(word)
+        lines = sorted([*lines, *lines_of(apart)], key=lambda line: line[0].base)
     return [sorted(line, key=lambda word: word.box[0]) for line in lines]
