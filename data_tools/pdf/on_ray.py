@@ -12,8 +12,11 @@ import numpy as np
 
 from data_tools.pdf.pages import PageItem, PageUnit
 from data_tools.writer import Mapped
+from varytoy.errors import first_line
 from varytoy.extras import require
 
+_STORE = 2**29
+"""Bytes for the pages on their way, in a cluster that this program starts."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,14 +49,14 @@ def ray_mapped(address: str) -> Mapped:
 def _connect(address: str, workers: int) -> None:
     import ray
 
-    local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    local: dict[str, Any] = {}
+    if address == "local":
+        local = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _STORE}
     paths = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     try:
         ray.init(address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"--ray {address}: no cluster ({str(error).splitlines()[0]}); start one or give local"
-        ) from error
+        raise ValueError(f"--ray {address}: no cluster ({first_line(error)}); start one or give local") from error
 
 
 def _units(make: Callable[[PageItem], PageUnit], items: list[PageItem], chunk: int) -> Iterator[PageUnit]:
@@ -66,8 +69,11 @@ def _units(make: Callable[[PageItem], PageUnit], items: list[PageItem], chunk: i
     context.enable_progress_bars = False
     rows = [item._asdict() for item in items]
     pages = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // chunk))
-    for row in pages.map(_Packed(make)).iter_rows():
-        yield _unpacked(row)
+    try:
+        for row in pages.map(_Packed(make)).iter_rows():
+            yield _unpacked(row)
+    except ray.exceptions.RayError as error:
+        raise ValueError(f"the Ray cluster failed ({first_line(error)}): add --resume to go on") from error
 
 
 class _Packed:

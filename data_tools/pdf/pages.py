@@ -12,6 +12,7 @@ from data_tools.importers.base import INVALID, Dropped
 from data_tools.output import Unit
 from data_tools.pdf import quality
 from data_tools.pdf.duplicates import signature
+from data_tools.pdf.guard import STOPPED
 from data_tools.pdf.markdown import lines_in, to_markdown
 from data_tools.pdf.order import Line, touch
 from data_tools.pdf.page import draw, read_blocks, read_structure, scaled
@@ -217,6 +218,13 @@ class PageMaker:
         unit.images[name] = data
         if options.duplicates:
             unit.signature = signature(annotations["words"])
+
+
+def stopped(item: PageItem, what: str) -> PageUnit:
+    """The unit of a page whose process was ended."""
+    unit = PageUnit(place=f"{item.file} page {item.number}")
+    unit.drop(STOPPED, f"{unit.place} {what}")
+    return unit
 
 
 def printed_words(line: Line) -> list[tuple[str, tuple[float, float, float, float]]]:

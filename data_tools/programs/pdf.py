@@ -11,6 +11,7 @@ from tqdm import tqdm
 from data_tools.output import SAMPLES, Output
 from data_tools.pdf import quality
 from data_tools.pdf.duplicates import Duplicates
+from data_tools.pdf.guard import STOPPED, Guarded
 from data_tools.pdf.pages import (
     PAGE_TASKS,
     Counter,
@@ -20,6 +21,7 @@ from data_tools.pdf.pages import (
     find_files,
     page_items,
     root_of,
+    stopped,
 )
 from data_tools.program import Program, licence_option, output_of, output_options, register, workers_option
 from data_tools.render.kind import share, span
@@ -30,6 +32,8 @@ from varytoy.options import positive
 
 _CHUNK = 16
 """Pages that a process takes at once: a file is opened once for so many."""
+_MEMORY = 3 * 2**30
+"""Bytes for a page."""
 
 
 def page_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +76,10 @@ def page_options_of(options: argparse.Namespace) -> PageOptions:
     )
 
 
+def _uncounted(file: str, what: str) -> tuple[int, str, str]:
+    return 0, STOPPED, f"{file} {what}"
+
+
 @register
 class Pdf(Program):
     name = "pdf"
@@ -84,6 +92,8 @@ class Pdf(Program):
         parser.add_argument("--pages", type=span, metavar="FIRST-LAST", help="of each file, e.g. 1-3")
         parser.add_argument("--slice", type=_slice, metavar="N/M", help="one of M parts of the files, e.g. 3/16")
         parser.add_argument("--limit", type=positive, help="maximum number of samples")
+        help = "for a page, or it is dropped (default: 60)"
+        parser.add_argument("--seconds", type=positive, default=60, help=help)
         workers_option(parser)
         licence_option(parser)
         help = "make the pages on a Ray cluster: local, auto or HOST:PORT"
@@ -102,12 +112,12 @@ class Pdf(Program):
             part, parts = options.slice
             files = files[part - 1 :: parts]
         output = output_of(options, {str(options.folder): options.licence or "unknown"})
-        counting = tqdm(map_ordered(Counter(root), files, workers, 16), "counting pages", len(files), unit="file")
+        count = Guarded(Counter(root), _uncounted, options.seconds, _MEMORY)
+        counting = tqdm(map_ordered(count, files, workers, _CHUNK), "counting pages", len(files), unit="file")
         items = list(page_items(files, list(counting), options.pages))
         review = _Review(output, options.duplicates) if options.duplicates else None
-        produce(
-            output, PageMaker(root, wanted), items, len(items), workers, "page", options.limit, _CHUNK, review, mapped
-        )
+        make = Guarded(PageMaker(root, wanted), stopped, options.seconds, _MEMORY)
+        produce(output, make, items, len(items), workers, "page", options.limit, _CHUNK, review, mapped)
         print(output.summary())
         return None if output.kept else 2
 
