@@ -148,12 +148,6 @@ def _mapped(make: Callable[[Item], Unit], items: Iterable[Item], workers: int, c
             ahead.release()
 
 
-def map_ordered(make: Callable[[Item], Any], items: Iterable[Item], workers: int, chunk: int = 1) -> Iterator[Any]:
-    """What ``make`` returns for each item, in their order, made by several processes."""
-    with _mapped(make, items, workers, chunk) as made:
-        yield from made
-
-
 def _pool(workers: int) -> multiprocessing.pool.Pool:
     """Worker processes that ignore Ctrl-C; the main process ends them."""
     return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))

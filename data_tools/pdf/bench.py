@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.pdf.duplicates import signature
+from data_tools.pdf.guard import Guard, guarded
 from data_tools.pdf.markdown import lines_in, to_markdown
 from data_tools.pdf.page import draw, read_blocks, read_structure, scaled
 from data_tools.pdf.pages import (
@@ -20,9 +21,10 @@ from data_tools.pdf.pages import (
     page_items,
     printed_words,
     root_of,
+    stopped,
 )
 from data_tools.pdf.quality import check_picture, check_text
-from data_tools.writer import encode, map_ordered
+from data_tools.writer import encode
 from varytoy.data.documents import open_pdf
 
 
@@ -73,7 +75,10 @@ class _Bare:
 def measure(folder: Path, pages: Sequence[PageItem], processes: int, options: PageOptions, rounds: int = 3) -> Rates:
     """Median rates of some rounds, each of both ways in turn; starting the processes is not counted."""
     root = root_of(folder)
-    ways: dict[str, Callable] = {"bare": _Bare(root, options), "ours": PageMaker(root, options)}
+    ways: dict[str, Callable] = {
+        "bare": _Bare(root, options),
+        "ours": PageMaker(root, options),
+    }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, make in ways.items():
@@ -84,13 +89,13 @@ def measure(folder: Path, pages: Sequence[PageItem], processes: int, options: Pa
 def _rate(make: Callable, pages: Sequence[PageItem], processes: int) -> float:
     chunk = 8
     warm = list(pages[:chunk]) * processes
-    made = map_ordered(make, [*warm, *pages], processes, chunk)
-    for _ in warm:
-        next(made)
-    started = time.perf_counter()
-    for _ in made:
-        pass
-    return len(pages) / (time.perf_counter() - started) / processes
+    with guarded(Guard(stopped))(make, [*warm, *pages], processes, chunk) as made:
+        for _ in warm:
+            next(made)
+        started = time.perf_counter()
+        for _ in made:
+            pass
+        return len(pages) / (time.perf_counter() - started) / processes
 
 
 def shares(folder: Path, pages: Sequence[PageItem], options: PageOptions) -> list[tuple[str, float]]:

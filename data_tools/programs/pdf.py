@@ -11,7 +11,8 @@ from tqdm import tqdm
 from data_tools.output import SAMPLES, Output
 from data_tools.pdf import quality
 from data_tools.pdf.duplicates import Duplicates
-from data_tools.pdf.guard import STOPPED, Guarded
+from data_tools.pdf.guard import STOPPED, Guard, Guarded, guarded
+from data_tools.pdf.on_ray import ray_mapped
 from data_tools.pdf.pages import (
     PAGE_TASKS,
     Counter,
@@ -25,15 +26,13 @@ from data_tools.pdf.pages import (
 )
 from data_tools.program import Program, licence_option, output_of, output_options, register, workers_option
 from data_tools.render.kind import share, span
-from data_tools.writer import IMAGE_FORMATS, map_ordered, produce
+from data_tools.writer import IMAGE_FORMATS, produce
 from varytoy.data.samples import read_samples
 from varytoy.extras import require
 from varytoy.options import positive
 
 _CHUNK = 16
 """Pages that a process takes at once: a file is opened once for so many."""
-_MEMORY = 3 * 2**30
-"""Bytes for a page."""
 
 
 def page_options(parser: argparse.ArgumentParser) -> None:
@@ -101,22 +100,21 @@ class Pdf(Program):
 
     def run(self, options):
         wanted = page_options_of(options)
-        mapped = None
-        if options.ray:
-            from data_tools.pdf.on_ray import ray_mapped
-
-            mapped = ray_mapped(options.ray)
         root, workers = root_of(options.folder), options.workers or os.cpu_count() or 1
         files = find_files(options.folder)
         if options.slice:
             part, parts = options.slice
             files = files[part - 1 :: parts]
         output = output_of(options, {str(options.folder): options.licence or "unknown"})
-        count = Guarded(Counter(root), _uncounted, options.seconds, _MEMORY)
-        counting = tqdm(map_ordered(count, files, workers, _CHUNK), "counting pages", len(files), unit="file")
-        items = list(page_items(files, list(counting), options.pages))
+        counting = guarded(Guard(_uncounted, options.seconds))
+        with counting(Counter(root), files, workers, _CHUNK) as counts:
+            counts = list(tqdm(counts, "counting pages", len(files), unit="file"))
+        items = list(page_items(files, counts, options.pages))
+        guard = Guard(stopped, options.seconds)
+        make, mapped = PageMaker(root, wanted), guarded(guard)
+        if options.ray:
+            make, mapped = Guarded(make, guard), ray_mapped(options.ray)
         review = _Review(output, options.duplicates) if options.duplicates else None
-        make = Guarded(PageMaker(root, wanted), stopped, options.seconds, _MEMORY)
         produce(output, make, items, len(items), workers, "page", options.limit, _CHUNK, review, mapped)
         print(output.summary())
         return None if output.kept else 2
