@@ -31,9 +31,9 @@ Text = tuple[float, float, float, str]
 """x, y from above, size, text; words begin with the style and a colon where it is not plain."""
 
 
-def sentence(count: int, seed: int = 0) -> str:
+def sentence(count: int, seed: int = 0, most: int = 90) -> str:
     chance = random.Random(seed)
-    return " ".join(chance.choice(WORDS) for _ in range(count))
+    return " ".join(chance.choice(WORDS) for _ in range(count))[:most].strip()
 
 
 def lines(x: float, y: float, texts: list[str], size: float = 10, step: float = 12) -> list[Text]:
@@ -109,8 +109,8 @@ def plain(markdown: str) -> str:
 
 
 def test_columns_are_read_one_after_the_other(tmp_path):
-    left, right = ([f"{side} {sentence(7, n)}"[:44] for n in range(20)] for side in ("left", "right"))
-    below = [sentence(16, 90 + n)[:94] for n in range(3)]
+    left, right = ([f"{side} {sentence(7, n, 38)}" for n in range(20)] for side in ("left", "right"))
+    below = [sentence(16, 90 + n) for n in range(3)]
     texts = [(60, 40, 9, "Running head"), (520, 40, 9, "12"), (180, 90, 18, "A title over both columns")]
     rows = [line for pair in zip(lines(60, 130, left), lines(320, 130, right), strict=True) for line in pair]
     texts += [*rows, *lines(60, 420, below), (300, 770, 9, "3")]
@@ -138,7 +138,7 @@ def test_terms_stay_beside_their_descriptions(tmp_path):
         ("sea", "where it ends"),
         ("field", "a place"),
     ]
-    texts = [(60, 100, 10, sentence(17)[:90])]
+    texts = [(60, 100, 10, sentence(17))]
     texts += [
         line
         for n, (term, what) in enumerate(rows)
@@ -149,7 +149,7 @@ def test_terms_stay_beside_their_descriptions(tmp_path):
 
 
 def test_markdown_of_headings_lists_bold_and_italic(tmp_path):
-    body = [sentence(16, n)[:90] for n in range(6)]
+    body = [sentence(16, n) for n in range(6)]
     texts = [
         (60, 60, 20, "b:The Report"),
         *lines(60, 100, body[:3]),
@@ -197,13 +197,13 @@ def test_tables_by_their_rules(tmp_path, kind):
         rules = [(100, y, 440, y) for y in (200, 220, 260)]
     if kind == "merged":
         rules = [rule for rule in rules if rule[0] != 220] + [(220, 200, 220, 240)]
-    texts = lines(60, 100, [sentence(16, n)[:90] for n in range(4)])
+    texts = lines(60, 100, [sentence(16, n) for n in range(4)])
     texts += [
         (columns[c] + 6, rows[r] + 14, 10, cell.replace("|", "/"))
         for r, row in enumerate(CELLS)
         for c, cell in enumerate(row)
     ]
-    texts += lines(60, 300, [sentence(16, 9)[:90]])
+    texts += lines(60, 300, [sentence(16, 9)])
     sample = only(pdf(drawing(texts, rules)), tmp_path, "markdown")
     wanted = [[cell.replace("|", "/") for cell in row] for row in CELLS]
     if kind == "merged":
@@ -226,7 +226,7 @@ def test_escaped_text_is_shown_as_it_is():
 def test_what_is_dropped_is_named_by_reason_file_and_page(tmp_path):
     folder = tmp_path / "in"
     (folder / "deep").mkdir(parents=True)
-    body = lines(60, 100, [sentence(16, n)[:90] for n in range(12)])
+    body = lines(60, 100, [sentence(16, n) for n in range(12)])
     lock = b"/Encrypt << /Filter /Standard /V 1 /R 2 /O <%s> /U <%s> /P -4 >> /ID [<00><00>]" % (b"11" * 32, b"22" * 32)
     shifted = [
         (x, y, s, "".join(chr((ord(c) - 97 + 7) % 26 + 97) if c.isalpha() else c for c in t)) for x, y, s, t in body
@@ -253,14 +253,17 @@ def test_what_is_dropped_is_named_by_reason_file_and_page(tmp_path):
     assert sample.metadata == {"file": "a.pdf", "page": 1, "pages": 4}
     counts, named = dropped(tmp_path)
     assert counts == {
-        "damaged": 3, "encrypted": 1, "garbled text layer": 2, "letters too small": 1, "near-duplicate": 1, "no text layer": 1,
-        "other language": 1, "text layer of a scan": 1, "text that is not seen": 1, "too little text": 1, "turned text": 1,
+        "damaged": 3, "encrypted": 1, "garbled text layer": 2, "letters too small": 1, "near-duplicate": 1,
+        "no text layer": 1, "other language": 1, "text layer of a scan": 1, "text that is not seen": 1,
+        "too little text": 1, "turned text": 1,
     }  # fmt: skip
     for place, reason in (
-        ("a.pdf page 2", "too little text"), ("a.pdf page 3", "text layer of a scan"), ("a.pdf page 4", "not seen"),
-        ("b.PDF page 1", "near-duplicate of a.pdf page 1"), ("b.PDF page 2", "no language"), ("b.PDF page 3", "language is de"),
+        ("a.pdf page 2", "too little text"), ("a.pdf page 3", "text layer of a scan"),
+        ("a.pdf page 4", "not seen"), ("poster.pdf page 1", "1.7 pixels"),
+        ("b.PDF page 1", "near-duplicate of a.pdf page 1"), ("b.PDF page 2", "no language"),
+        ("b.PDF page 3", "language is de"),
         ("b.PDF page 4", "no meaning"), ("scan.pdf page 1", "no text layer"), ("turned.pdf page 1", "not upright"),
-        ("locked.pdf", "password"), ("cut.pdf", "broken"), ("empty.pdf", "0 bytes"), ("wrong.pdf", "picture"),
+        ("locked.pdf", "password"), ("deep/cut.pdf", "broken"), ("empty.pdf", "0 bytes"), ("wrong.pdf", "picture"),
     ):  # fmt: skip
         assert any(place in line and reason in line for line in named.splitlines()), (place, named)
     kept = make(folder, "--tasks", "ocr", "--duplicates", "0", "--scans", "--characters", "2", "--letter-size", "1")
@@ -291,7 +294,7 @@ def library(tmp_path) -> Path:
         for page in range(4):
             number = 4 * file + page
             seed = 100 * (number // 2 if number % 3 == 2 else number)
-            pages.append(drawing(lines(60, 100, [sentence(15, seed + n)[:90] for n in range(20)])))
+            pages.append(drawing(lines(60, 100, [sentence(15, seed + n) for n in range(20)])))
         (folder / f"{file:02}.pdf").write_bytes(pdf(*pages))
     return folder
 

@@ -9,6 +9,8 @@ from functools import cache
 import numpy as np
 
 _PERMUTATIONS, _RUN = 128, 3
+_WEIGHTS = (0.1, 0.9)
+"""Of pages that are looked at in vain, and of those that are missed."""
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
 """Chinese, Japanese and Korean have no spaces: a character each."""
 
@@ -37,7 +39,7 @@ class Duplicates:
         from datasketch import MinHashLSH
 
         self.threshold = threshold
-        self._index = MinHashLSH(threshold, _PERMUTATIONS)
+        self._index = MinHashLSH(threshold, _PERMUTATIONS, weights=_WEIGHTS)
         self._pages: list[tuple[str, np.ndarray]] = []
 
     def find(self, values: np.ndarray) -> str | None:

@@ -13,6 +13,8 @@ _ESCAPED = re.compile(
     r"|[*`]|(?<![^\W_])_|_(?![^\W_])"
     r"|\](?=[(:\[])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)"
 )
+_BEARING = 0.15
+"""Share of a letter's place that its ink leaves free, in fonts with letters of one width."""
 _LINE_START = re.compile(r"(#{1,6}(?=\s|$)|>|[-+](?=\s|$)|=+\s*$|-{2,}\s*$|~{3,})|(\d{1,9})([.)])(?=\s|$)")
 
 
@@ -151,16 +153,18 @@ def code_rows(lines: Sequence[Line]) -> list[str]:
     """Lines of a font whose letters are equally wide, with their spaces."""
     left = min(line.box[0] for line in lines)
     widths = sorted(
-        (word.box[2] - word.box[0]) / len(word.text) for line in lines for word in line.words if len(word.text) > 2
+        (word.box[2] - word.box[0]) / (len(word.text) - _BEARING)
+        for line in lines
+        for word in line.words
+        if len(word.text) > 3
     )
     width = widths[len(widths) // 2] if widths else lines[0].size * 0.55
-    width = width * 1.02 or 1.0
     rows, base = [], lines[0].base
     for line in lines:
         row = " " * round((line.box[0] - left) / width)
         for number, word in enumerate(line.words):
             if number and not touch(line.words[number - 1], word):
-                row += " " * max(round((word.box[0] - line.words[number - 1].box[2]) / width), 1)
+                row += " " * max(round((word.box[0] - line.words[number - 1].box[2]) / width - _BEARING), 1)
             row += word.text
         if rows and line.base - base > 1.9 * 1.2 * line.size:
             rows.append("")

@@ -84,15 +84,15 @@ class Counter:
         try:
             document = open_pdf(self.root / file)
         except PasswordError as error:
-            return 0, quality.ENCRYPTED, str(error)
+            return 0, quality.ENCRYPTED, f"{file}: {error}"
         except DocumentError as error:
-            return 0, quality.DAMAGED, str(error)
+            return 0, quality.DAMAGED, f"{file}: {error}"
         if document is None:
-            return 0, quality.DAMAGED, f"{file} is a picture, not a PDF."
+            return 0, quality.DAMAGED, f"{file}: it is a picture, not a PDF."
         with PDF_LOCK:
             try:
                 if _copying_forbidden(document):
-                    return 0, quality.PROTECTED, f"{file} does not allow its text to be taken."
+                    return 0, quality.PROTECTED, f"{file}: it does not allow that its text is taken."
                 return len(document), "", ""
             finally:
                 document.close()
