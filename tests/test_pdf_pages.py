@@ -101,7 +101,7 @@ def plain(markdown: str) -> str:
     """What a reader of the markdown sees."""
     words = []
     for token in MarkdownIt("commonmark").enable("table").parse(markdown):
-        words += [child.content or " " for child in token.children or []] + [
+        words += [" " if child.type == "softbreak" else child.content for child in token.children or []] + [
             token.content * (token.type == "fence"),
             " ",
         ]

@@ -13,8 +13,8 @@ _ESCAPED = re.compile(
     r"|[*`]|(?<![^\W_])_|_(?![^\W_])"
     r"|\](?=[(:\[])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)"
 )
-_BEARING = 0.15
-"""Share of a letter's place that its ink leaves free, in fonts with letters of one width."""
+_BEARING = 0.17
+"""Share of its place that a letter's ink leaves free, in fonts with letters of one width."""
 _LINE_START = re.compile(r"(#{1,6}(?=\s|$)|>|[-+](?=\s|$)|=+\s*$|-{2,}\s*$|~{3,})|(\d{1,9})([.)])(?=\s|$)")
 
 
@@ -164,7 +164,7 @@ def code_rows(lines: Sequence[Line]) -> list[str]:
         row = " " * round((line.box[0] - left) / width)
         for number, word in enumerate(line.words):
             if number and not touch(line.words[number - 1], word):
-                row += " " * max(round((word.box[0] - line.words[number - 1].box[2]) / width - _BEARING), 1)
+                row += " " * max(round((word.box[0] - line.words[number - 1].box[2]) / width - 2 * _BEARING), 1)
             row += word.text
         if rows and line.base - base > 1.9 * 1.2 * line.size:
             rows.append("")
