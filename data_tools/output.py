@@ -1,5 +1,7 @@
 """Samples as they are made: in a folder or in .tar shards, with a manifest; an interrupted run goes on where it was.
 
+``dropped.txt`` has a sentence on each sample that was left out.
+
 A program makes units in an order that its options alone decide: a page with the rows about it, or the reason why there
 is none. ``progress.jsonl`` says how far it is, until ``manifest.json`` takes its place.
 """
@@ -19,7 +21,7 @@ from varytoy.data.samples import digest
 from varytoy.data.shards import SUFFIX
 from varytoy.errors import room
 
-JOURNAL, MANIFEST, SAMPLES = "progress.jsonl", "manifest.json", "samples.jsonl"
+JOURNAL, MANIFEST, SAMPLES, DROPPED = "progress.jsonl", "manifest.json", "samples.jsonl", "dropped.txt"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -80,7 +82,7 @@ class Output:
         self.dropped: Counter[str] = Counter()
         self._journal, self._part = out / JOURNAL, out / f"{SAMPLES}.part"
         self._tar: tarfile.TarFile | None = None
-        self._in_shard = 0
+        self._in_shard = self._errors = 0
         there = [name for name in (SAMPLES, MANIFEST, JOURNAL) if (out / name).exists()] + _shards(out)
         if resume and self._journal.exists():
             self._go_on()
@@ -97,6 +99,7 @@ class Output:
             (self.out / name).unlink()
         self._clear()
         self._part.unlink(missing_ok=True)
+        (self.out / DROPPED).unlink(missing_ok=True)
         self._write_journal([{"settings": self.settings}], "w")
         if not self.shard_size:
             self._part.write_bytes(b"")
@@ -110,8 +113,11 @@ class Output:
         if len(entries) > 1:
             last = entries[-1]
             self.units, self.kept, self.shards = last["units"], last["kept"], last["shards"]
-            self.dropped = Counter(last["dropped"])
+            self.dropped, self._errors = Counter(last["dropped"]), last.get("errors", 0)
         self._clear()
+        if (self.out / DROPPED).exists():
+            with (self.out / DROPPED).open("ab") as dropped:
+                dropped.truncate(entries[-1].get("errors", 0))
         if not self.shard_size:
             if (self.out / SAMPLES).exists():  # it ended before the manifest was written
                 (self.out / SAMPLES).replace(self._part)
@@ -184,9 +190,14 @@ class Output:
         self.units += 1
         self.kept += len(unit.rows)
         self.dropped.update(unit.dropped)
+        if unit.errors:
+            with (self.out / DROPPED).open("ab") as dropped:
+                dropped.write("".join(f"{' '.join(error.split())}\n" for error in unit.errors).encode())
+                self._errors = dropped.tell()
 
     def _note(self, **more: int) -> None:
         counts = {"units": self.units, "kept": self.kept, "shards": self.shards, "dropped": dict(self.dropped)}
+        more |= {"errors": self._errors} if self._errors else {}
         self._write_journal([counts | more], "a")
 
     def _write_journal(self, entries: Iterable[dict], mode: str) -> None:

@@ -64,7 +64,7 @@ def licence_option(parser: argparse.ArgumentParser) -> None:
 
 def output_of(options: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Output:
     """The output of a program with ``output_options``; ``sources`` as for ``Output``. Raises as ``Output``."""
-    left_out = {"out", "shards", "overwrite", "resume", "workers", "run"}
+    left_out = {"out", "shards", "overwrite", "resume", "workers", "run", "ray"}
     settings = {name: _plain(value) for name, value in sorted(vars(options).items()) if name not in left_out}
     return Output(options.out, settings, options.shards or 0, options.resume, options.overwrite, sources)
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,8 @@ IMAGE_FORMATS: Mapping[str, dict[str, Any]] = {
     "webp": {"quality": 85, "method": 2},
 }
 """Format and file suffix -> Pillow's settings for it."""
+Mapped = Callable[[Callable[[Any], Unit], Iterable[Any], int, int], AbstractContextManager[Iterable[Unit]]]
+"""(make, items, workers, chunk) -> a context: the units, in the order of the items."""
 _AHEAD = 8
 """Chunks of items that each process may be ahead of the output."""
 _REPORTED = 10
@@ -84,6 +86,8 @@ def produce(
     unit: str = "image",
     limit: int | None = None,
     chunk: int = 1,
+    review: Callable[[Any], None] | None = None,
+    mapped: Mapped | None = None,
 ) -> None:
     """Add the unit of each item that the output lacks, in the order of the items, with a progress bar, and close it.
 
@@ -94,14 +98,18 @@ def produce(
         unit: what an item is, for the progress bar.
         limit: number of samples after which to stop.
         chunk: items that a process takes at once.
+        review: called with each unit in this process, in order, before it is added; may change it.
+        mapped: makes the units elsewhere than in processes of this machine.
     """
-    workers = workers or os.cpu_count() or 1
+    workers, mapped = workers or os.cpu_count() or 1, mapped or _mapped
     left, reported = itertools.islice(items, output.units, None), 0
     with output:
         if limit is not None and output.kept >= limit:
             return
-        with _mapped(make, left, workers, chunk) as units:
+        with mapped(make, left, workers, chunk) as units:
             for each in tqdm(units, initial=output.units, total=total, unit=unit, desc=output.out.name):
+                if review:
+                    review(each)
                 for error in each.errors[: max(_REPORTED - reported, 0)]:
                     tqdm.write(f"dropped: {error}", file=sys.stderr)
                 reported += len(each.errors)

@@ -21,12 +21,22 @@ SMALL_PAGE = 300
 """Pages whose longer side has fewer points (cards, labels, or pages with /UserUnit, which pdfium ignores) are rendered
 as large as an A4 page."""
 A4_LENGTH = 842
-_HYPHEN = 2
+HYPHEN = 2
 """What pdfium gives for a hyphen at the end of a line."""
-_MOST = 200_000
-"""Characters of a page's text layer whose places are asked for."""
+MOST_CHARACTERS = 200_000
+"""Of a page's text layer, whose places are asked for."""
 _UNITS = 1_000_000
 """Pixels of a side of the page in which places on it are asked for."""
+
+_CALLS: dict[str, tuple[Any, int]] = {
+    "FPDFText_GetUnicode": (ctypes.c_uint, 0),
+    "FPDFText_GetCharBox": (ctypes.c_int, 4),
+    "FPDFText_GetCharOrigin": (ctypes.c_int, 2),
+    "FPDFText_GetTextObject": (ctypes.c_void_p, 0),
+    "FPDFText_HasUnicodeMapError": (ctypes.c_int, 0),
+}
+"""Functions for ``fast``: what they return, and how many addresses they take."""
+_FAST: dict[str, Any] = {}
 
 PDF_LOCK = threading.RLock()
 """Hold it in every call of pdfium, which is not thread-safe, not even across documents."""
@@ -89,15 +99,7 @@ class Pdf:
             except (self._error, IndexError):
                 raise PdfError(f"{name} is broken and cannot be shown.") from None
             try:
-                width, height = page.get_size()  # points of 1/72 inch
-                if not width * height > 0:
-                    raise PdfError(f"{name} has no size ({width:.1f} x {height:.1f} points).")
-                longer, shorter = max(width, height), min(width, height)
-                scale = dpi / 72 * (A4_LENGTH / longer if longer < SMALL_PAGE else 1)
-                scale = min(scale, (PDF_PIXELS / (width * height)) ** 0.5 * 0.999)
-                scale = min(scale, 30_000 / longer)  # pdfium's bitmaps are limited to about this
-                if scale * shorter < 1:
-                    raise PdfError(f"{name} is {width:.0f} x {height:.0f} points, too narrow to be shown.")
+                scale = scale_of(*page.get_size(), dpi, name)
                 return page.render(scale=scale).to_pil().convert("RGB")
             except (self._error, MemoryError, RuntimeError):
                 raise PdfError(f"{name} is broken and cannot be shown.") from None
@@ -121,24 +123,24 @@ class Pdf:
     def words(self, number: int) -> list[tuple]:
         """(word, x1, y1, x2, y2, line, x of its first letter) of the text layer in its order, lines from 0, places in
         fractions of the page as ``render`` shows it; none where there is no text layer, or it cannot be read."""
-        import pypdfium2.raw as pdfium
-
         words: list[tuple] = []
         with PDF_LOCK:
             try:
                 page = self._document[number - 1]
                 layer = page.get_textpage()
-                count, line, word, corners = min(layer.count_chars(), _MOST), 0, [], []
-                for place in range(count + 1):
-                    unit = pdfium.FPDFText_GetUnicode(layer, place) if place < count else 32
-                    if unit > 32 or unit == _HYPHEN:
-                        word.append(ord("-") if unit == _HYPHEN else unit)
-                        corners += _corners(page, layer.get_charbox(place))
+                codes, boxes = characters(layer)
+                ax, bx, cx, ay, by, cy = shown(page)
+                line, word, xs, ys = 0, [], [], []
+                for place, unit in enumerate((*codes, 32)):
+                    if unit > 32 or unit == HYPHEN:
+                        word.append(ord("-") if unit == HYPHEN else unit)
+                        left, right, bottom, top = boxes[4 * place : 4 * place + 4]
+                        xs += (ax * left + bx * bottom + cx, ax * right + bx * top + cx)
+                        ys += (ay * left + by * bottom + cy, ay * right + by * top + cy)
                         continue
                     if word:
-                        x, y = zip(*corners, strict=True)
-                        words.append((_decoded(word), min(x), min(y), max(x), max(y), line, (x[0] + x[1]) / 2))
-                        word, corners = [], []
+                        words.append((_decoded(word), min(xs), min(ys), max(xs), max(ys), line, (xs[0] + xs[1]) / 2))
+                        word, xs, ys = [], [], []
                     line += unit == 10
                 layer.close()
                 page.close()
@@ -147,21 +149,81 @@ class Pdf:
         return words
 
 
-def _decoded(units: list[int]) -> str:
-    """Text of UTF-16 units, of which larger ones are replaced."""
-    return struct.pack(f"<{len(units)}H", *(min(unit, 0xFFFD) for unit in units)).decode("utf-16-le", "replace")
+def scale_of(width: float, height: float, dpi: float, name: str) -> float:
+    """Pixels a point (1/72 inch) at which a page of these points is rendered. Raises PdfError, with the page's name,
+    for one that cannot be."""
+    if not width * height > 0:
+        raise PdfError(f"{name} has no size ({width:.1f} x {height:.1f} points).")
+    longer, shorter = max(width, height), min(width, height)
+    scale = dpi / 72 * (A4_LENGTH / longer if longer < SMALL_PAGE else 1)
+    scale = min(scale, (PDF_PIXELS / (width * height)) ** 0.5 * 0.999)
+    scale = min(scale, 30_000 / longer)  # pdfium's bitmaps are limited to about this
+    if scale * shorter < 1:
+        raise PdfError(f"{name} is {width:.0f} x {height:.0f} points, too narrow to be shown.")
+    return scale
 
 
-def _corners(page, box: tuple[float, float, float, float]) -> list[tuple[float, float]]:
-    """Two corners of a box in the page's own coordinates, in fractions of the page as it is shown."""
+def characters(layer) -> tuple[list[int], ctypes.Array]:
+    """Of a pypdfium2 text page, for each of its N characters, ``MOST_CHARACTERS`` at most: its UTF-16 unit or code
+    [N], and its box [4 N] (left, right, bottom, top, in the page's own coordinates; 0 for spaces)."""
+    count = max(min(layer.count_chars(), MOST_CHARACTERS), 0)
+    boxes = (ctypes.c_double * (4 * count))()
+    page, get_box, place = text_page(layer), fast("FPDFText_GetCharBox"), ctypes.addressof(boxes)
+    codes = _codes(layer, count)
+    for number, unit in enumerate(codes):
+        if unit != 32:
+            get_box(page, number, place, place + 8, place + 16, place + 24)
+        place += 32
+    return codes, boxes
+
+
+def _codes(layer, count: int) -> list[int]:
+    import pypdfium2.raw as pdfium
+
+    page, get = text_page(layer), fast("FPDFText_GetUnicode")
+    units = (ctypes.c_ushort * (count + 1))()
+    if count and pdfium.FPDFText_GetText(layer, 0, count, units) != count + 1:  # characters without a code are left out
+        return [get(page, number) for number in range(count)]
+    codes = units[:count]
+    if 0xFFFE in codes:  # what it gives for several
+        codes = [get(page, number) if unit == 0xFFFE else unit for number, unit in enumerate(codes)]
+    return codes
+
+
+def text_page(layer) -> int:
+    """The address of a pypdfium2 text page, which ``fast`` functions take."""
+    return ctypes.cast(layer.raw, ctypes.c_void_p).value or 0
+
+
+def fast(name: str) -> Any:
+    """A function of pdfium that takes a text page, a number and addresses. pypdfium2's prototypes check and convert
+    each argument, which takes most of the time of such a call."""
+    import pypdfium2.raw as pdfium
+
+    if name not in _FAST:
+        found, taken = _CALLS[name]
+        address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
+        _FAST[name] = ctypes.PYFUNCTYPE(found, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * taken)(address)
+    return _FAST[name]
+
+
+def shown(page) -> tuple[float, float, float, float, float, float]:
+    """a, b, c, d, e, f of a pypdfium2 page: its point (x, y) is shown at (a x + b y + c, d x + e y + f), in fractions
+    of the page's width and height from its upper left corner."""
     import pypdfium2.raw as pdfium
 
     x, y = ctypes.c_int(), ctypes.c_int()
     found = []
-    for corner in (box[:2], box[2:]):
+    for corner in ((0, 0), (1000, 0), (0, 1000)):
         pdfium.FPDF_PageToDevice(page, 0, 0, _UNITS, _UNITS, 0, *corner, x, y)
         found.append((x.value / _UNITS, y.value / _UNITS))
-    return found
+    (c, f), (right, right_y), (up, up_y) = found
+    return (right - c) / 1000, (up - c) / 1000, c, (right_y - f) / 1000, (up_y - f) / 1000, f
+
+
+def _decoded(units: list[int]) -> str:
+    """Text of UTF-16 units, of which larger ones are replaced."""
+    return struct.pack(f"<{len(units)}H", *(min(unit, 0xFFFD) for unit in units)).decode("utf-16-le", "replace")
 
 
 class IsolatedPdf:
