@@ -27,6 +27,7 @@ WORDS = (
     "the house on a hill was seen from every road and those who came by train told stories of its rooms to their "
     "children while rain fell over fields near an old river that runs into the sea"
 ).split()
+MARKDOWN = MarkdownIt("commonmark").enable("table")
 Text = tuple[float, float, float, str]
 """x, y from above, size, text; words begin with the style and a colon where it is not plain."""
 
@@ -100,7 +101,7 @@ def dropped(tmp_path: Path) -> tuple[dict, str]:
 def plain(markdown: str) -> str:
     """What a reader of the markdown sees."""
     words = []
-    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
+    for token in MARKDOWN.parse(markdown):
         words += [" " if child.type == "softbreak" else child.content for child in token.children or []] + [
             token.content * (token.type == "fence"),
             " ",

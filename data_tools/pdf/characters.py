@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from varytoy.data.pdfium import HYPHEN, characters, fast, shown, text_page
+from varytoy.data.pdfium import HYPHEN, address_of, characters, fast, shown
 
 _SPACES = frozenset((9, 10, 13, 32, 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F, 0x205F,
                     0x2060, 0x3000, 0xFEFF))  # fmt: skip
@@ -144,7 +144,7 @@ def _read(page, layer, width: float, height: float) -> Layer:
 def _unknown(layer, codes: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, float]:
     """The codes with U+FFFD for what is no character, and the share of those at ``places`` that the file does not map.
     Where most are so, their codes in the fonts may be right (bitmap fonts of TeX), and stay."""
-    has_error, page = fast("FPDFText_HasUnicodeMapError"), text_page(layer)
+    has_error, page = fast("FPDFText_HasUnicodeMapError"), address_of(layer)
     word = np.diff(places, prepend=-2) > 1
     bad = np.zeros(len(codes), bool)
     share = 0.0
@@ -204,7 +204,7 @@ def _whole(codes: np.ndarray, *rest: np.ndarray):
 
 def _bases(layer, places: list[int], row: tuple[float, float, float]) -> list[float]:
     points = (ctypes.c_double * (2 * len(places)))()
-    address, get, page, (a, b, c) = ctypes.addressof(points), fast("FPDFText_GetCharOrigin"), text_page(layer), row
+    address, get, page, (a, b, c) = ctypes.addressof(points), fast("FPDFText_GetCharOrigin"), address_of(layer), row
     for place in places:
         get(page, place, address, address + 8)
         address += 16
@@ -218,18 +218,22 @@ def _styles(layer, places: list[int], sideways: bool) -> tuple[list[Style], np.n
     numbers: dict[Style, int] = {}
     known: dict[tuple, int] = {}
     matrix, size = pdfium.FS_MATRIX(), ctypes.c_float()
-    kinds, before, get, page = [], None, fast("FPDFText_GetTextObject"), text_page(layer)
+    at_matrix, at_size = ctypes.addressof(matrix), ctypes.addressof(size)
+    get_size, get_matrix, get_font = map(fast, ("FPDFTextObj_GetFontSize", "FPDFText_GetMatrix", "FPDFTextObj_GetFont"))
+    get, get_mode, page = fast("FPDFText_GetTextObject"), fast("FPDFTextObj_GetTextRenderMode"), address_of(layer)
+    kinds, before = [], None
     for place in places:
-        address = get(page, place)
-        if address == before:
+        element = get(page, place)
+        if element == before:
             kinds.append(kinds[-1])
             continue
-        before, element = address, ctypes.cast(address, pdfium.FPDF_PAGEOBJECT)
-        pdfium.FPDFTextObj_GetFontSize(element, size)
-        pdfium.FPDFText_GetMatrix(layer, place, matrix)
-        font, mode = pdfium.FPDFTextObj_GetFont(element), pdfium.FPDFTextObj_GetTextRenderMode(element)
-        key = (ctypes.cast(font, ctypes.c_void_p).value, size.value, matrix.a, matrix.b, matrix.c, matrix.d, mode)
+        before = element
+        get_size(element, at_size)
+        get_matrix(page, place, at_matrix)
+        font, mode = get_font(element), get_mode(element)
+        key = (font, size.value, matrix.a, matrix.b, matrix.c, matrix.d, mode)
         if key not in known:
+            font = ctypes.cast(font, pdfium.FPDF_FONT)
             known[key] = numbers.setdefault(_style(font, size.value, matrix, mode, sideways), len(numbers))
         kinds.append(known[key])
     return list(numbers), np.array(kinds, np.int64)

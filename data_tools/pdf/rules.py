@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_tools.pdf.characters import Word
+from varytoy.data.pdfium import address_of, fast
 
 _THIN, _SHORT = 2.5, 8.0
 """Points: a rule is at most this thick and at least this long."""
@@ -89,9 +90,14 @@ def _objects(page) -> Iterator[tuple]:
     import pypdfium2.raw as pdfium
 
     count = min(pdfium.FPDFPage_CountObjects(page), _MOST)
+    get, get_kind, address = fast("FPDFPage_GetObject"), fast("FPDFPageObj_GetType"), address_of(page)
     for number in range(count):
-        element = pdfium.FPDFPage_GetObject(page, number)
-        kind = pdfium.FPDFPageObj_GetType(element)
+        element = get(address, number)
+        kind = get_kind(element)
+        if kind == pdfium.FPDF_PAGEOBJ_TEXT:
+            yield None, kind
+            continue
+        element = ctypes.cast(element, pdfium.FPDF_PAGEOBJECT)
         if kind == pdfium.FPDF_PAGEOBJ_FORM:
             matrix = pdfium.FS_MATRIX()
             pdfium.FPDFPageObj_GetMatrix(element, matrix)

@@ -28,14 +28,21 @@ MOST_CHARACTERS = 200_000
 _UNITS = 1_000_000
 """Pixels of a side of the page in which places on it are asked for."""
 
-_CALLS: dict[str, tuple[Any, int]] = {
-    "FPDFText_GetUnicode": (ctypes.c_uint, 0),
-    "FPDFText_GetCharBox": (ctypes.c_int, 4),
-    "FPDFText_GetCharOrigin": (ctypes.c_int, 2),
-    "FPDFText_GetTextObject": (ctypes.c_void_p, 0),
-    "FPDFText_HasUnicodeMapError": (ctypes.c_int, 0),
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
+_CALLS: dict[str, tuple[Any, ...]] = {
+    "FPDFText_GetUnicode": (ctypes.c_uint, _POINTER, _INT),
+    "FPDFText_GetCharBox": (_INT, _POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER),
+    "FPDFText_GetCharOrigin": (_INT, _POINTER, _INT, _POINTER, _POINTER),
+    "FPDFText_GetTextObject": (_POINTER, _POINTER, _INT),
+    "FPDFText_GetMatrix": (_INT, _POINTER, _INT, _POINTER),
+    "FPDFText_HasUnicodeMapError": (_INT, _POINTER, _INT),
+    "FPDFTextObj_GetFont": (_POINTER, _POINTER),
+    "FPDFTextObj_GetFontSize": (_INT, _POINTER, _POINTER),
+    "FPDFTextObj_GetTextRenderMode": (_INT, _POINTER),
+    "FPDFPage_GetObject": (_POINTER, _POINTER, _INT),
+    "FPDFPageObj_GetType": (_INT, _POINTER),
 }
-"""Functions for ``fast``: what they return, and how many addresses they take."""
+"""Functions for ``fast``: what they return and take."""
 _FAST: dict[str, Any] = {}
 
 PDF_LOCK = threading.RLock()
@@ -168,7 +175,7 @@ def characters(layer) -> tuple[list[int], ctypes.Array]:
     [N], and its box [4 N] (left, right, bottom, top, in the page's own coordinates; 0 for spaces)."""
     count = max(min(layer.count_chars(), MOST_CHARACTERS), 0)
     boxes = (ctypes.c_double * (4 * count))()
-    page, get_box, place = text_page(layer), fast("FPDFText_GetCharBox"), ctypes.addressof(boxes)
+    page, get_box, place = address_of(layer), fast("FPDFText_GetCharBox"), ctypes.addressof(boxes)
     codes = _codes(layer, count)
     for number, unit in enumerate(codes):
         if unit != 32:
@@ -180,7 +187,7 @@ def characters(layer) -> tuple[list[int], ctypes.Array]:
 def _codes(layer, count: int) -> list[int]:
     import pypdfium2.raw as pdfium
 
-    page, get = text_page(layer), fast("FPDFText_GetUnicode")
+    page, get = address_of(layer), fast("FPDFText_GetUnicode")
     units = (ctypes.c_ushort * (count + 1))()
     if count and pdfium.FPDFText_GetText(layer, 0, count, units) != count + 1:  # characters without a code are left out
         return [get(page, number) for number in range(count)]
@@ -190,20 +197,19 @@ def _codes(layer, count: int) -> list[int]:
     return codes
 
 
-def text_page(layer) -> int:
-    """The address of a pypdfium2 text page, which ``fast`` functions take."""
+def address_of(layer) -> int:
+    """The address of a pypdfium2 text page or page, which ``fast`` functions take."""
     return ctypes.cast(layer.raw, ctypes.c_void_p).value or 0
 
 
 def fast(name: str) -> Any:
-    """A function of pdfium that takes a text page, a number and addresses. pypdfium2's prototypes check and convert
-    each argument, which takes most of the time of such a call."""
+    """A function of pdfium that takes addresses and numbers. pypdfium2's prototypes check and convert each argument,
+    which takes most of the time of such a call."""
     import pypdfium2.raw as pdfium
 
     if name not in _FAST:
-        found, taken = _CALLS[name]
         address = ctypes.cast(getattr(pdfium, name), ctypes.c_void_p).value
-        _FAST[name] = ctypes.PYFUNCTYPE(found, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * taken)(address)
+        _FAST[name] = ctypes.PYFUNCTYPE(*_CALLS[name])(address)
     return _FAST[name]
 
 
