@@ -196,6 +196,22 @@ def paragraphs(directory: Path, split: str, language: str = ENGLISH) -> tuple[st
     return tuple(lines)
 
 
+@lru_cache(maxsize=16)
+def prose_paragraphs(directory: Path, split: str, language: str = ENGLISH) -> tuple[str, ...]:
+    """Those of ``paragraphs`` that are sentences, without entries of an index and the like; all if there are few."""
+    every = paragraphs(directory, split, language)
+    least, share = (15, 0.8) if language == CHINESE else (50, 0.9)
+    chosen = tuple(
+        text
+        for text in every
+        if len(text) >= least
+        and text[-1] in ".:!?\u3002\uff01\uff1f\uff1a"
+        and "<<" not in text
+        and sum(character.isalpha() or character == " " for character in text) >= share * len(text)
+    )
+    return chosen if len(chosen) >= 50 else every
+
+
 def _clean(text: str, language: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Cc", "Co", "Cn"))

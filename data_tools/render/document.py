@@ -21,7 +21,7 @@ class Word:
     """A word that is printed in one piece.
 
     Attributes:
-        spaced: whether a space stands before it, if it is not the first of its line.
+        spaced: whether a space stands before it, unless a line begins with it.
     """
 
     text: str
@@ -93,10 +93,11 @@ class Items:
 
     items: tuple[Runs, ...]
     numbered: bool = False
+    bullet: str = "\u2022"
 
     def mark(self, number: int) -> str:
         """What is printed before an item, counted from 0."""
-        return f"{number + 1}." if self.numbered else "\u2022"
+        return f"{number + 1}." if self.numbered else self.bullet
 
 
 @dataclass(frozen=True)
