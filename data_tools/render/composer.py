@@ -94,7 +94,7 @@ class Composer:
 
     def notes(self) -> list[Note]:
         """Foot notes, whose signs the paragraphs to come carry."""
-        if self.rng.random() > 0.25 or not self.covers(_SIGNS):
+        if self.rng.random() > 0.25 or not self.spaced or not self.covers(_SIGNS):
             return []
         self._signs = _SIGNS[: self.rng.randint(1, 3)]
         length = self.rng.randint(30, 110) // (1 if self.spaced else 3)

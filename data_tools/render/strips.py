@@ -48,6 +48,8 @@ class Strip:
     taken: int = 0
     gap: float = 0.0
     stays: bool = False
+    width: float = 0.0
+    """Of a table; other strips are as wide as their column."""
 
     def put(self, sheet: Sheet, x: float, y: float) -> None:
         """Print it with its corner at a point."""

@@ -28,7 +28,7 @@ def table_strip(table: Table, theme: Theme, width: float, scale: float = 0.92) -
     tops = [0.0]
     for height in heights:
         tops.append(tops[-1] + height)
-    strip = Strip(tops[-1] + 0.6 * theme.pitch, gap=0.6 * theme.pitch)
+    strip = Strip(tops[-1] + 0.6 * theme.pitch, gap=0.6 * theme.pitch, width=edges[-1])
     strip.shapes = _shapes(table, theme, set_cells, edges, tops)
     right = _number_columns(table)
     filled: set[int] = set()
