@@ -41,6 +41,8 @@ _GROUPS = (
 )
 _PALETTES = ("tab10", "Set2", "Dark2", "Paired", "viridis", "Greys_r")
 _DPI = 100
+_UNUSABLE = "CMU "
+"""Families whose letters Matplotlib does not draw at some sizes."""
 
 
 @dataclass
@@ -101,7 +103,7 @@ def random_chart(rng: random.Random, form: str) -> Chart:
 
 def draw_chart(chart: Chart, rng: random.Random, font: Path, size: tuple[int, int], dark: bool) -> Image.Image:
     """The chart in pixels; its numbers stand at its marks, or a grid shows them."""
-    from matplotlib import colormaps
+    from matplotlib import colormaps, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -136,7 +138,8 @@ def draw_chart(chart: Chart, rng: random.Random, font: Path, size: tuple[int, in
         axes.tick_params(colors=ink)
     if len(chart.series) > 1:
         axes.legend(prop=style, facecolor=paper, labelcolor=ink)
-    canvas.draw()
+    with rc_context({"text.hinting": "none"}):  # hinting loses the letters of some fonts
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
@@ -228,8 +231,9 @@ class ChartRenderer:
 
     def __init__(self, look: Look, seed: int, forms: tuple[str, ...], strength: float):
         self.seed, self.split, self.forms, self.strength = seed, look.split, forms, strength
-        fonts = [font for font in sources.fonts(look.source, look.split) if font.upright]
-        self.fonts = [font.path for font in fonts] or [font.path for font in sources.fonts(look.source, look.split)]
+        fonts = [font for font in sources.fonts(look.source, look.split) if not font.family.startswith(_UNUSABLE)]
+        upright = [font.path for font in fonts if font.upright]
+        self.fonts = upright or [font.path for font in fonts]
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "charts", self.split, index)

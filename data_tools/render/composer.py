@@ -72,12 +72,14 @@ class Composer:
         return self.rng.randrange(len(self.texts))
 
     def words(self, low: int, high: int) -> str:
-        """A few words from the beginning of a text."""
+        """A few words that follow each other in a text, without its numbers and signs."""
         count, text = self.rng.randint(low, high), self.text()
         if not self.spaced:
             return text.split()[0][: 2 * count].rstrip("\uff0c\u3001\uff1a\u3002\uff08\u201c\u300c ") or text[:2]
-        words = " ".join(text.split()[:count]).strip(".,;:(-'\" ")
-        return words or text.split()[0]
+        plain = [word for word in text.split() if word.isalpha() and len(word) > 1]
+        start = self.rng.randrange(max(len(plain) - count, 0) + 1)
+        words = " ".join(plain[start : start + count]) or text.split()[0]
+        return words[0].upper() + words[1:] if self.covers(words.upper()) else words
 
     def prose(self, length: int) -> str:
         """Text of about a number of characters."""

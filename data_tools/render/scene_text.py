@@ -21,6 +21,11 @@ from data_tools.writer import generator
 _LEAST_CONTRAST = 90
 """Of 255, between letters and what is behind them."""
 
+_BUSY = 22
+"""Spread of the brightness behind letters from which they have an edge of another colour."""
+_DRAWN, _LEAST_SIZE = 40, 17
+"""Size of letters before they are put into perspective, and the least after it, pixels."""
+
 
 class SceneTextRenderer:
     """index -> (image, rows): see data_tools.writer. Equal arguments give equal images."""
@@ -74,9 +79,11 @@ class SceneTextRenderer:
 
     def _sign(self, rng: random.Random, image: Image.Image, zone: tuple) -> tuple[Sheet, np.ndarray]:
         """Print a few words inside a zone of the image. Returns them with their boxes there."""
-        theme = self.look.theme(rng, 600, (40, 40), inverted=0.0)
+        theme = self.look.theme(rng, 600, (_DRAWN, _DRAWN), inverted=0.0)
         composer = self.look.composer(rng, theme)
+        longest = 0.55 * (zone[2] - zone[0]) / _LEAST_SIZE
         texts = [composer.words(1, 3) for _ in range(rng.choice((1, 1, 1, 2)))]
+        texts = [text if len(text) * 0.55 < longest else text.split()[0] for text in texts]
         if rng.random() < 0.35:
             upper = [text.upper() for text in texts]
             texts = upper if theme.covers("".join(upper)) else texts
@@ -106,8 +113,10 @@ class SceneTextRenderer:
         """Put letters into perspective and onto the image. Returns the words' boxes there, [N, 4]."""
         x1, y1, x2, y2 = zone
         width, height = coverage.size
+        least = _LEAST_SIZE / _DRAWN
         scale = min((x2 - x1) * rng.uniform(0.45, 0.85) / width, (y2 - y1) * rng.uniform(0.35, 0.8) / height, 1.6)
-        bend = 0.14
+        scale = max(scale, min(least, 0.9 * (x2 - x1) / width, 0.9 * (y2 - y1) / height))
+        bend = 0.1
         quad = np.array([[0, 0], [width, 0], [width, height], [0, height]], float) * scale
         quad += np.array([[rng.uniform(-bend, bend) * height * scale for _ in range(2)] for _ in range(4)])
         turn = np.radians(rng.uniform(-9, 9))
@@ -124,7 +133,7 @@ class SceneTextRenderer:
             plate = Image.new("L", image.size)
             ImageDraw.Draw(plate).polygon([tuple(corner) for corner in quad], fill=255)
             image.paste(board, (0, 0), plate.filter(ImageFilter.GaussianBlur(0.7)))
-        elif rng.random() < 0.4:
+        elif rng.random() < 0.4 or np.asarray(image.crop(zone).convert("L"), np.float32).std() > _BUSY:
             halo = letters.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(1))
             image.paste(_contrasting(rng, ink), (0, 0), halo)
         image.paste(ink, (0, 0), letters)
