@@ -53,7 +53,7 @@ class CodeRenderer:
             for text in line.split():
                 at = line.index(text, end)
                 role = "ink" if not coloured else _role(line, text)
-                ink = replace(style, colour=(_DARK if dark else _LIGHT)[role]) if coloured else style
+                ink = style._replace(colour=(_DARK if dark else _LIGHT)[role]) if coloured else style
                 x = round(known.width(line[:at]) * style.size)
                 words.append((text, x, base_line(pitch, style.size), ink, line[end:at]))
                 end = at + len(text)

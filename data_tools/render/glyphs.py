@@ -6,14 +6,15 @@ positions of a quarter of a pixel; a page is a sum of these, placed by NumPy. Le
 without kerning, as word processors print by default.
 """
 
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from data_tools.render.font_tables import letters_and_widths
 
 _ZOOM = 4
 _ACROSS = 16
@@ -22,8 +23,7 @@ _FAINT = 6
 """Coverage, of 255, below which a pixel is left out."""
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """A face at a size in pixels, and its colour."""
 
     path: str
@@ -32,22 +32,12 @@ class Style:
     number: int = 0
 
 
-logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of odd dates in fonts
-
-
 class Face:
     """What a font file says of its letters: which there are, and their widths."""
 
     def __init__(self, path: str, number: int = 0):
-        from fontTools.ttLib import TTFont
-
-        with TTFont(path, fontNumber=number, lazy=True) as font:
-            cmap, widths = font.getBestCmap() or {}, font["hmtx"].metrics
-            self._em = font["head"].unitsPerEm
-            codes = sorted(cmap)
-            self._codes = np.array(codes, np.int64)
-            self._widths = np.array([widths[cmap[code]][0] for code in codes], np.float32) / self._em
-        self._known = frozenset(codes)
+        self._codes, self._widths = letters_and_widths(path, number)
+        self._known = frozenset(self._codes.tolist())
         shape = ImageFont.truetype(path, 200, index=number, layout_engine=ImageFont.Layout.BASIC)
         self.x_height = _height(shape, "x") / 200
         self.cap_height = _height(shape, "H") / 200
@@ -128,7 +118,9 @@ class _Glyphs:
             grid = np.asarray(image.reduce(_ZOOM, box)).reshape(down, height, _ACROSS, width)
             cells[:, position] = grid.transpose(0, 2, 1, 3).reshape(-1, height, width)[:count]
         cells = cells.reshape(-1, height, width)
-        glyphs, rows, columns = np.nonzero(cells > _FAINT)
+        inked_pixels = np.flatnonzero(cells > _FAINT)
+        glyphs, rest = np.divmod(inked_pixels, height * width)
+        rows, columns = np.divmod(rest, width)
         counts = np.bincount(glyphs, minlength=len(cells))
         starts = np.cumsum(counts) - counts
         rows, columns = (rows - base).astype(np.int32), (columns - left).astype(np.int32)
@@ -145,7 +137,7 @@ class _Glyphs:
         self.counts = np.concatenate([self.counts, counts])
         self.boxes = np.concatenate([self.boxes, boxes])
         self.rows, self.columns = np.concatenate([self.rows, rows]), np.concatenate([self.columns, columns])
-        self.values = np.concatenate([self.values, cells[cells > _FAINT].astype(np.float32)])
+        self.values = np.concatenate([self.values, cells.reshape(-1)[inked_pixels].astype(np.float32)])
 
 
 @lru_cache(maxsize=96)

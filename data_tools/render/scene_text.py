@@ -1,7 +1,6 @@
 """Scene text: words on photographs and textures, in perspective, for OCR."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +101,7 @@ class SceneTextRenderer:
             strip.put(sheet, pad, y)
             y += strip.height
         sheet.words = [
-            (text, x, y, replace(style, colour=(255, 255, 255)), space) for text, x, y, style, space in sheet.words
+            (text, x, y, style._replace(colour=(255, 255, 255)), space) for text, x, y, style, space in sheet.words
         ]
         coverage, boxes = sheet.draw()
         right = int(boxes[:, 2].max()) + pad

@@ -114,7 +114,7 @@ class Sheet:
         texts, xs = [word[0] for word in words], [word[1] for word in words]
         coverage, boxes = draw_words(texts, xs, [y - top for y in ys], style, (self.size[0], bottom - top))
         part = pixels[top:bottom]
-        places = np.flatnonzero(coverage)
+        places = np.flatnonzero(coverage > 0)
         strength = coverage.reshape(-1)[places]
         if self.darkness != 1:
             table = (255 * (np.arange(256) / 255) ** self.darkness + 0.5).astype(np.uint8)

@@ -152,10 +152,14 @@ def _measured(words: Sequence[tuple[Word, Style]]) -> tuple[list[float], list[fl
 
 
 def styled(runs: Sequence[Run], theme: Theme, scale: float = 1.0) -> list[tuple[Word, Style]]:
-    return [
-        (word, theme.style(word.bold, word.italic, word.code, scale * (0.92 if word.code else 1)))
-        for word in words_of(runs)
-    ]
+    styles: dict[tuple[bool, bool, bool], Style] = {}
+    found = []
+    for word in words_of(runs):
+        key = (word.bold, word.italic, word.code)
+        if key not in styles:
+            styles[key] = theme.style(*key, scale * (0.92 if word.code else 1))
+        found.append((word, styles[key]))
+    return found
 
 
 def line_strips(lines: Sequence, theme: Theme, scale: float = 1.0, dx: int = 0) -> list[Strip]:
