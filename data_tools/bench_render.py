@@ -72,7 +72,8 @@ def measure(
     bare_library = _BARE.get(kind, _lines)
     ours = bare = 0.0
     width = height = 0
-    for index in range(_WARM_UP + count):
+    warm_up = min(_WARM_UP, count)
+    for index in range(warm_up + count):
         start = time.process_time()
         image, rows = renderer(index)
         encode(image, image_format)
@@ -80,7 +81,7 @@ def measure(
         drawn = bare_library(image, rows, faces)
         if drawn is not None:
             encode(drawn, image_format)
-        if index >= _WARM_UP:
+        if index >= warm_up:
             ours, bare = ours + middle - start, bare + (time.process_time() - middle if drawn is not None else 0)
             width, height = width + image.width, height + image.height
     return count / ours, count / bare if bare else None, (round(width / count), round(height / count))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from data_tools.assets.languages import CHINESE
 from data_tools.render.document import Block, Code, Figure, Formula, Heading, Items, Note, Paragraph, Run, Runs
+from data_tools.render.glyphs import MissingLetter
 from data_tools.render.mathematics import random_formula
 from data_tools.render.table_contents import random_table
 
@@ -66,7 +67,7 @@ class Composer:
             text = self.texts[self._at]
             if self.covers(text):
                 return text
-        raise ValueError("the fonts lack the letters of nearly all texts")
+        raise MissingLetter("the fonts lack the letters of nearly all texts")
 
     def _anywhere(self) -> int:
         return self.rng.randrange(len(self.texts))

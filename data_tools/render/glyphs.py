@@ -23,6 +23,10 @@ _FAINT = 6
 """Coverage, of 255, below which a pixel is left out."""
 
 
+class MissingLetter(ValueError):
+    """A text with a letter that the font does not have."""
+
+
 class Style(NamedTuple):
     """A face at a size in pixels, and its colour."""
 
@@ -36,6 +40,7 @@ class Face:
     """What a font file says of its letters: which there are, and their widths."""
 
     def __init__(self, path: str, number: int = 0):
+        self._path = path
         self._codes, self._widths = letters_and_widths(path, number)
         self._known = frozenset(self._codes.tolist())
         shape = ImageFont.truetype(path, 200, index=number, layout_engine=ImageFont.Layout.BASIC)
@@ -46,8 +51,12 @@ class Face:
         return self._known.issuperset(map(ord, text))
 
     def advances(self, codes: np.ndarray) -> np.ndarray:
-        """Widths of letters, in ems. [N] code points that the font covers -> [N]."""
-        return self._widths[np.searchsorted(self._codes, codes)]
+        """Widths of letters, in ems. [N] code points -> [N]. Raises MissingLetter."""
+        places = np.minimum(np.searchsorted(self._codes, codes), len(self._codes) - 1)
+        missing = codes[self._codes[places] != codes]
+        if len(missing):
+            raise MissingLetter(f"{self._path} lacks the letter {chr(missing[0])!r}")
+        return self._widths[places]
 
     def width(self, text: str) -> float:
         """Width in ems."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from data_tools.render.document import Block, Document, Heading, Note, Run, Word, cut
+from data_tools.render.glyphs import MissingLetter
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import SMALL, DoesNotFit, Strip, joined, line_strips, set_lines, strips_of, styled
 from data_tools.render.themes import Theme, font_face
@@ -50,8 +51,8 @@ def lay_out(
 ) -> tuple[Sheet, Document]:
     """Print blocks until a page is full.
 
-    A block that is wider than its column is left out, and what does not find room on the page too: a paragraph, list
-    or listing is cut after its last printed line.
+    A block that is wider than its column, or has a letter that its font lacks, is left out. What does not find room on
+    the page is left out too: a paragraph, list or listing is cut after its last printed line.
 
     Args:
         size: width and height in pixels.
@@ -74,7 +75,7 @@ def lay_out(
         across = not printed and theme.columns > 1 and isinstance(block, Heading) and block.level == 1
         try:
             strips = strips_of(block, theme, columns.whole_width if across else columns.width)
-        except DoesNotFit:
+        except (DoesNotFit, MissingLetter):
             wide += 1
             if wide >= _WIDE:
                 break
@@ -121,7 +122,7 @@ def _note(note: Note, theme: Theme, size: tuple[int, int]) -> Strip | None:
     words = styled((Run(note.sign), *note.runs), theme, SMALL)
     try:
         lines = set_lines(words, size[0] - theme.margins[0] - theme.margins[2])
-    except DoesNotFit:
+    except (DoesNotFit, MissingLetter):
         return None
     return joined(line_strips(lines, theme, SMALL))
 

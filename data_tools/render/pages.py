@@ -11,6 +11,7 @@ from data_tools.assets.packages import SourceError
 from data_tools.render.composer import Composer
 from data_tools.render.degrade import degrade
 from data_tools.render.document import Document
+from data_tools.render.glyphs import MissingLetter
 from data_tools.render.kind import Kind, register, share, span
 from data_tools.render.layout import lay_out
 from data_tools.render.markdown import to_markdown
@@ -103,10 +104,13 @@ class PageRenderer:
                 chosen.inverted,
             )
             emphasis = (theme.has_bold, theme.has_italic)
-            composer = Composer(rng, texts, language, theme.covers, self._code, formulas, emphasis)
-            header, footer = composer.running()
-            notes = composer.notes()
-            sheet, document = lay_out(composer.blocks(), theme, size, header, footer, notes)
+            try:
+                composer = Composer(rng, texts, language, theme.covers, self._code, formulas, emphasis)
+                header, footer = composer.running()
+                notes = composer.notes()
+                sheet, document = lay_out(composer.blocks(), theme, size, header, footer, notes)
+            except MissingLetter:  # the fonts have those of few texts
+                continue
             if len(sheet.words) >= _LEAST_WORDS:
                 return sheet, document, theme
         raise ValueError("no page has room for a word: ask for more lines, or fewer columns")

@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_tools.render.document import plain_lines
+from data_tools.render.glyphs import MissingLetter
 from data_tools.render.kind import register, share, span
 from data_tools.render.looks import Look, ScannedKind, named, scanned, stacked, text_row
 from data_tools.render.markdown import html_table
@@ -33,7 +34,7 @@ class TableRenderer:
             try:
                 strip = table_strip(table, theme, width)
                 break
-            except DoesNotFit:
+            except (DoesNotFit, MissingLetter):
                 continue
         else:
             raise ValueError("no table fits into 1000 pixels: ask for fewer columns")

@@ -118,10 +118,12 @@ def _suits(font: Font, sample: str) -> bool:
 def alphabet(texts: Sequence[str]) -> str:
     """The letters of a sample of texts that are not rare."""
     counts: dict[str, int] = {}
-    for text in texts[:: max(len(texts) // 400, 1)]:
+    sample = texts[:: max(len(texts) // 400, 1)]
+    least = 3 if len(sample) >= 100 else 1
+    for text in sample:
         for character in set(text):
             counts[character] = counts.get(character, 0) + 1
-    return "".join(sorted(letter for letter, count in counts.items() if count >= 3 and letter != " "))
+    return "".join(sorted(letter for letter, count in counts.items() if count >= least and letter != " "))
 
 
 def random_theme(
