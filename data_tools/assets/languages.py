@@ -145,9 +145,10 @@ def _usable(line: str, language: str) -> bool:
     return len(line) >= 20 and len(line.split()) >= 3
 
 
+_ENGLISH_WORDS = frozenset("the of and is this with for are you can will be".split())
 _ESCAPES = ((r"\\f(?:\(..|\[[^]]*\]|.)", ""), (r"\\s[-+]?\d", ""), (r"\\[&/,|^:%]", ""), (r"\\[ ~0]", " "))
 _SIGNS = {"lq": "\u201c", "rq": "\u201d", "oq": "\u2018", "cq": "\u2019", "aq": "'", "dq": '"', "co": "\u00a9"}
-_SIGNS |= {"Fo": "\u00ab", "Fc": "\u00bb", "en": "\u2013", "em": "\u2014", "hy": "-", "bu": "\u2022", "rs": "\\"}
+_SIGNS |= {"en": "\u2013", "em": "\u2014", "hy": "-"}
 
 
 def _manual(path: Path) -> Iterator[str]:
@@ -187,7 +188,7 @@ def paragraphs(directory: Path, split: str, language: str = ENGLISH) -> tuple[st
         path = directory / "texts" / f"{text.package}.txt"
         if text.language == language and text.held_out == (split == "test") and path.is_file():
             lines += [_clean(line, language) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if line and not _is_english(line)]
     if not lines:
         raise SourceError(
             f"no {split} texts in the language '{language}' in {directory / 'texts'}: "
@@ -210,6 +211,12 @@ def prose_paragraphs(directory: Path, split: str, language: str = ENGLISH) -> tu
         and sum(character.isalpha() or character == " " for character in text) >= share * len(text)
     )
     return chosen if len(chosen) >= 50 else every
+
+
+def _is_english(text: str) -> bool:
+    """Whether a text was left untranslated."""
+    words = text.casefold().split()
+    return sum(word in _ENGLISH_WORDS for word in words) > 0.08 * len(words)
 
 
 def _clean(text: str, language: str) -> str:

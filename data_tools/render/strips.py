@@ -26,6 +26,9 @@ _HEADINGS = {1: 1.7, 2: 1.36, 3: 1.14}
 SMALL = 0.85
 """Size of captions, foot notes, headers and footers, of the body's."""
 
+_LEAST_FORMULA = 13
+"""Size of a formula below which Matplotlib's letters cannot be read, pixels."""
+
 
 class DoesNotFit(ValueError):
     """A block that is wider than the column."""
@@ -261,7 +264,7 @@ shade = _shade
 def _formula(block: Formula, theme: Theme, width: float) -> Strip:
     from data_tools.render.mathematics import formula_picture
 
-    picture = formula_picture(block.latex, theme.size * 1.15, theme.ink)
+    picture = formula_picture(block.latex, max(theme.size * 1.15, _LEAST_FORMULA), theme.ink)
     if picture.width > width:
         raise DoesNotFit("a formula is wider than the column")
     height = picture.height + 0.9 * theme.pitch

@@ -15,6 +15,8 @@ Colour = tuple[int, int, int]
 _MONOSPACED = ("Mono", "Typewriter", "Inconsolata", "Cursor")
 _HELD_OUT_MONOSPACED = ("Latin Modern Mono", "Linux Libertine Mono O")
 _MONO_FILES = ("lmmono10-regular.otf", "lmmono9-regular.otf", "LinLibertine_M.otf")
+_LEAST_PITCH = 0.0122
+"""Of a line, in longer sides of the page: 12.5 pixels of 1024."""
 _DARK = ((0, 0, 0), (0, 0, 0), (20, 20, 20), (45, 45, 45))
 _ACCENTS = ((20, 50, 120), (130, 20, 30), (10, 95, 70), (90, 40, 120), (160, 80, 0))
 
@@ -154,8 +156,8 @@ def random_theme(
     width, height = size
     number = rng.randint(*columns)
     margins = tuple(round(rng.uniform(*span) * length) for span, length in _margins(width, height))
-    count = rng.randint(*lines)
-    pitch = (height - margins[1] - margins[3]) / (count + 0.2)
+    pitch = (height - margins[1] - margins[3]) / (rng.randint(*lines) + 0.2)
+    pitch = max(pitch, _LEAST_PITCH * max(size))
     leading = rng.uniform(1.3, 1.75) if language == languages.CHINESE else rng.uniform(1.12, 1.6)
     letter = pitch / leading
     most = 0.75 * width / (10 * letter)  # columns of about ten letters at least
