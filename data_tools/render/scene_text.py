@@ -32,6 +32,8 @@ class SceneTextRenderer:
     def __init__(self, look: Look, seed: int, texts: tuple[int, int], strength: float):
         self.look, self.seed, self.texts, self.strength = look, seed, texts, strength
         self.library = library(look.source, look.split)
+        held_out = tuple(each for each in self.library.backgrounds if each.held_out)
+        self.backgrounds = held_out or self.library.backgrounds
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "scene-text", self.look.split, index)
@@ -68,8 +70,8 @@ class SceneTextRenderer:
 
     def _background(self, rng: random.Random, width: int, height: int) -> Image.Image:
         noise = np.random.default_rng(rng.getrandbits(63))
-        if self.library.backgrounds and rng.random() < 0.65:
-            picture = load_background(rng.choice(self.library.backgrounds).path)
+        if self.backgrounds and rng.random() < 0.65:
+            picture = load_background(rng.choice(self.backgrounds).path)
             scale = max(width / picture.width, height / picture.height) * rng.uniform(1.0, 1.6)
             picture = picture.resize((round(picture.width * scale) + 1, round(picture.height * scale) + 1))
             left, top = rng.randint(0, picture.width - width), rng.randint(0, picture.height - height)
