@@ -138,4 +138,8 @@ def _charts(image: Image.Image, rows: list[dict], faces: dict[str, str]) -> Imag
     return Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba())).convert("RGB")
 
 
-_BARE: dict[str, Bare] = {"formulas": _formulas, "charts": _charts}
+def _nothing(image: Image.Image, rows: list[dict], faces: dict[str, str]) -> None:
+    """Pillow alone puts no text into perspective."""
+
+
+_BARE: dict[str, Bare] = {"scene-text": _nothing, "formulas": _formulas, "charts": _charts}

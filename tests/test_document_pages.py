@@ -158,6 +158,15 @@ def test_columns_are_read_one_after_the_other(source):
     assert plain_text(document).split() == [word[0] for word in sheet.words]
 
 
+def test_a_row_of_a_table_is_a_line_of_the_text(source):
+    table = Table(
+        ((Cell("Long name", head=True), Cell("n", head=True)), (Cell("one " * 40), Cell("7")), (Cell("x"),) * 2)
+    )
+    sheet, document = lay_out([table], theme_of(source), (500, 1000))
+    assert sheet.text().splitlines() == ["Long name n", ("one " * 40) + "7", "x x"] and document.blocks == (table,)
+    assert len(sheet.lines) > 6  # the long cell has several lines of its own
+
+
 def test_what_is_wider_than_a_column_is_left_out(source):
     blocks = [Paragraph((Run("short " + "w" * 300),)), Paragraph((Run("It fits."),)), Code(("x" * 500,))]
     _, document = lay_out(blocks, theme_of(source), (724, 1024))

@@ -127,17 +127,20 @@ class SceneTextRenderer:
         free = np.array([x2 - x1, y2 - y1]) - quad.max(0)
         quad += np.array([x1, y1]) + free * np.array([rng.random(), rng.random()])
         flat = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
-        back = _homography(quad, flat)
-        transform = (image.size, Image.Transform.PERSPECTIVE, tuple((back / back[2, 2]).reshape(-1)[:8]))
-        letters = coverage.transform(*transform, resample=Image.Resampling.BICUBIC)
+        corner = np.floor(quad.min(0)) - 6  # of the part of the image that changes
+        part = tuple(int(side) for side in np.ceil(quad.max(0)) + 7 - corner)
+        area = tuple(int(side) for side in (*corner, *(corner + part)))
+        back = _homography(quad - corner, flat)
+        matrix = tuple((back / back[2, 2]).reshape(-1)[:8])
+        letters = coverage.transform(part, Image.Transform.PERSPECTIVE, matrix, resample=Image.Resampling.BICUBIC)
         if board is not None:
-            plate = Image.new("L", image.size)
-            ImageDraw.Draw(plate).polygon([tuple(corner) for corner in quad], fill=255)
-            image.paste(board, (0, 0), plate.filter(ImageFilter.GaussianBlur(0.7)))
+            plate = Image.new("L", part)
+            ImageDraw.Draw(plate).polygon([tuple(point) for point in quad - corner], fill=255)
+            image.paste(board, area, plate.filter(ImageFilter.GaussianBlur(0.7)))
         elif rng.random() < 0.4 or np.asarray(image.crop(zone).convert("L"), np.float32).std() > _BUSY:
             halo = letters.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(1))
-            image.paste(_contrasting(rng, ink), (0, 0), halo)
-        image.paste(ink, (0, 0), letters)
+            image.paste(_contrasting(rng, ink), area, halo)
+        image.paste(ink, area, letters)
         there = _homography(flat, quad)
         corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(float)
         corners = np.concatenate([corners, np.ones((*corners.shape[:2], 1))], 2) @ there.T
@@ -147,11 +150,14 @@ class SceneTextRenderer:
 
 def _contrasting(rng: random.Random, behind: tuple) -> tuple[int, int, int]:
     """A random colour that is much lighter or darker."""
-    luma = sum(behind) / 3
     while True:
         ink = tuple(rng.randint(0, 255) for _ in range(3))
-        if abs(0.3 * ink[0] + 0.59 * ink[1] + 0.11 * ink[2] - luma) >= _LEAST_CONTRAST:
+        if abs(_luma(ink) - _luma(behind)) >= _LEAST_CONTRAST:
             return ink
+
+
+def _luma(colour: tuple) -> float:
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
 def _homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
