@@ -119,7 +119,7 @@ def fetch(directory: Path) -> None:
     for source in TEXTS:
         with unpacked("apt", source.package, *source.others) as root:
             lines = dict.fromkeys(
-                line for path in sorted(root.glob(source.pattern)) for line in _prose(path) if _usable(line)
+                line for path in sorted(root.glob(source.pattern)) for line in prose(path) if _usable(line)
             )
         (directory / "texts" / f"{source.package}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -172,7 +172,8 @@ class _Paragraphs(html.parser.HTMLParser):
             self.paragraphs.append(text)
 
 
-def _prose(path: Path) -> Iterator[str]:
+def prose(path: Path) -> Iterator[str]:
+    """The paragraphs of an HTML or POD file."""
     text = path.read_text(encoding="utf-8", errors="ignore")
     if path.suffix == ".html":
         parser = _Paragraphs()

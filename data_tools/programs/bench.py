@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import ClassVar
 
+from data_tools import bench_render
 from data_tools.program import Program, register
 from data_tools.writer import IMAGE_FORMATS
 from varytoy.options import positive
@@ -52,7 +53,18 @@ class PdfBenchmark(Benchmark):
             print(f"{spent:6.2f}  {step}")
 
 
-BENCHMARKS = {each.name: each for each in (PdfBenchmark(),)}
+class RenderBenchmark(Benchmark):
+    name = "render"
+    help = "images of the renderers, beside the bare libraries"
+
+    def options(self, parser):
+        bench_render.options(parser)
+
+    def run(self, options):
+        bench_render.run(options)
+
+
+BENCHMARKS = {each.name: each for each in (PdfBenchmark(), RenderBenchmark())}
 
 
 @register

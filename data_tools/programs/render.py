@@ -55,9 +55,12 @@ class Gallery(_OfKinds):
         parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture to write, e.g. sheet.png")
         parser.add_argument("--count", type=positive, default=12, help="number of images")
         parser.add_argument("--across", type=positive, default=4, help="images side by side")
+        parser.add_argument("--side", type=positive, default=420, help="longest side of an image on the sheet, pixels")
+        parser.add_argument("--words", action="store_true", help="draw the boxes of the printed words")
         parser.add_argument("--seed", type=int, default=0)
 
     def run(self, options):
         renderer = KINDS[options.kind].renderer(options)
-        draw_gallery((renderer(index) for index in range(options.count)), options.out, options.across)
+        images = (renderer(index) for index in range(options.count))
+        draw_gallery(images, options.out, options.across, options.words, options.side)
         print(f"{options.count} images in {options.out}")

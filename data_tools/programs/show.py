@@ -62,8 +62,7 @@ class Stats(Program):
         parser.add_argument("--limit", type=positive, help="number of samples to read of each source")
 
     def run(self, options):
-        require("data", "py3langid", by="python -m data_tools stats")
-        require("train", "matplotlib", by="python -m data_tools stats")
+        require("data", "matplotlib", "py3langid", by="python -m data_tools stats")
         mixed = options.samples.suffix in (".yaml", ".yml")
         paths = [source.path for source in read_mixture(options.samples)] if mixed else [str(options.samples)]
         bad: list[SampleError] = []

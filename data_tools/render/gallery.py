@@ -14,26 +14,36 @@ _CHARACTERS = 66
 _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 
 
-def draw_gallery(images: Iterable[tuple[Image.Image, list[dict]]], target: Path, columns: int = 4) -> None:
+def draw_gallery(
+    images: Iterable[tuple[Image.Image, list[dict]]],
+    target: Path,
+    columns: int = 4,
+    words: bool = False,
+    side: int = _SIDE,
+) -> None:
     """Write a sheet of images with their rows: the boxes of all, and as many questions and answers as there is room.
+
+    Args:
+        words: draw the boxes of the printed words too.
+        side: longest side of an image on the sheet, pixels.
 
     Raises:
         OSError, ValueError: the picture cannot be written there.
     """
-    cells = [_cell(image, rows) for image, rows in images]
+    cells = [_cell(image, rows, words, side) for image, rows in images]
     lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in line) + _SPACE for line in lines]
-    sheet = Image.new("RGB", (columns * (_SIDE + _SPACE) + _SPACE, sum(heights) + _SPACE), "white")
+    sheet = Image.new("RGB", (columns * (side + _SPACE) + _SPACE, sum(heights) + _SPACE), "white")
     for row, line in enumerate(lines):
         for column, cell in enumerate(line):
-            sheet.paste(cell, (_SPACE + column * (_SIDE + _SPACE), _SPACE + sum(heights[:row])))
+            sheet.paste(cell, (_SPACE + column * (side + _SPACE), _SPACE + sum(heights[:row])))
     target.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(target)
 
 
-def _cell(image: Image.Image, rows: list[dict]) -> Image.Image:
+def _cell(image: Image.Image, rows: list[dict], words: bool, side: int) -> Image.Image:
     shown = image.convert("RGB")
-    scale = _SIDE / max(shown.size)
+    scale = side / max(shown.size)
     shown = shown.resize((max(round(shown.width * scale), 1), max(round(shown.height * scale), 1)))
     pen = ImageDraw.Draw(shown)
     labels: dict[str, str] = {}
@@ -41,8 +51,16 @@ def _cell(image: Image.Image, rows: list[dict]) -> Image.Image:
         colour = labels.setdefault(box["label"], _COLOURS[len(labels) % len(_COLOURS)])
         sides = [side * (shown.width, shown.height)[number % 2] / SCALE for number, side in enumerate(box["box"])]
         pen.rectangle(sides, outline=colour)
+    if words:
+        sides = rows[0].get("annotations", {}).get("word_boxes", [])
+        for start in range(0, len(sides), 4):
+            place = [
+                edge * (shown.width, shown.height)[number % 2] / SCALE
+                for number, edge in enumerate(sides[start : start + 4])
+            ]
+            pen.rectangle(place, outline=_COLOURS[0])
     lines = [line for row in rows for line in _written(row)][:_LINES]
-    cell = Image.new("RGB", (_SIDE, shown.height + _LINE * len(lines) + 6), "#f2f2f2")
+    cell = Image.new("RGB", (side, shown.height + _LINE * len(lines) + 6), "#f2f2f2")
     cell.paste(shown, (0, 0))
     font = ImageFont.load_default(size=12)
     ImageDraw.Draw(cell).multiline_text((2, shown.height + 2), "\n".join(lines), font=font, fill="black", spacing=2)

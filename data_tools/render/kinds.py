@@ -1,6 +1,31 @@
 """The kinds of ``python -m data_tools render``, which register themselves (kind.py)."""
 
-from data_tools.render import blocks, scenes, text_pictures
+from data_tools.render import (
+    blocks,
+    charts,
+    code,
+    forms,
+    formulas,
+    numbers,
+    pages,
+    scene_text,
+    scenes,
+    tables,
+    text_pictures,
+)
 from data_tools.render.kind import KINDS
 
-__all__ = ["KINDS", "blocks", "scenes", "text_pictures"]
+__all__ = [
+    "KINDS",
+    "blocks",
+    "charts",
+    "code",
+    "forms",
+    "formulas",
+    "numbers",
+    "pages",
+    "scene_text",
+    "scenes",
+    "tables",
+    "text_pictures",
+]

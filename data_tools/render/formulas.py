@@ -1,0 +1,68 @@
+"""Formulas: one or several displayed formulas; the answer is their LaTeX."""
+
+import numpy as np
+from PIL import Image
+
+from data_tools.render.degrade import degrade
+from data_tools.render.document import Formula
+from data_tools.render.kind import Kind, register, share, span
+from data_tools.render.looks import named, text_row
+from data_tools.render.markdown import block_markdown
+from data_tools.render.mathematics import FONTS, formula_picture, random_formula
+from data_tools.writer import generator
+from varytoy.extras import require
+
+_HELD_OUT = 2
+"""Of the fonts, those at the end."""
+
+
+class FormulaRenderer:
+    """index -> (image, rows): see data_tools.writer. Equal arguments give equal images."""
+
+    def __init__(self, seed: int, split: str, count: tuple[int, int], strength: float):
+        self.seed, self.split, self.count, self.strength = seed, split, count, strength
+        self.fonts = FONTS[-_HELD_OUT:] if split == "test" else FONTS[:-_HELD_OUT]
+
+    def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
+        rng = generator(self.seed, "formulas", self.split, index)
+        size, font = rng.uniform(14, 40), rng.choice(self.fonts)
+        dark = rng.random() < 0.1
+        ink, paper = ((rng.randint(220, 255),) * 3, (rng.randint(0, 40),) * 3) if dark else ((0, 0, 0), (255, 255, 255))
+        if not dark and rng.random() < 0.4:
+            ink, paper = (rng.randint(0, 80),) * 3, tuple(rng.randint(225, 255) for _ in range(3))
+        formulas = [random_formula(rng, rng.randint(1, 5)) for _ in range(rng.randint(*self.count))]
+        pictures = [formula_picture(formula, size, ink, font) for formula in formulas]
+        left, top, right, bottom = (round(rng.uniform(0.4, 2) * size) for _ in range(4))
+        space = round(rng.uniform(0.6, 1.4) * size)
+        width = max(picture.width for picture in pictures)
+        height = sum(picture.height for picture in pictures) + space * (len(pictures) - 1)
+        mode = "L" if len(set(paper)) == 1 else "RGB"
+        image = Image.new(mode, (left + width + right, top + height + bottom), paper if mode == "RGB" else paper[0])
+        y, centred = top, rng.random() < 0.7
+        boxes = []
+        for picture in pictures:
+            x = left + (width - picture.width) // 2 * centred
+            image.paste(picture.convert(mode), (x, y), picture.getchannel("A"))
+            boxes.append((x, y, x + picture.width, y + picture.height))
+            y += picture.height + space
+        image, _ = degrade(image, np.array(boxes), rng, self.strength, paper)
+        answer = "\n\n".join(block_markdown(Formula(formula)) for formula in formulas)
+        row = text_row("markdown", answer, rng, {"plain_text": ""}, font=font, size=round(size, 1))
+        return image, named([row], "formulas", self.split, self.seed, index)
+
+
+@register
+class Formulas(Kind):
+    name = "formulas"
+    help = "displayed formulas (markdown: LaTeX)"
+
+    def options(self, parser):
+        parser.add_argument("--formulas", type=span, default=(1, 3), help="in an image (default: 1-3)")
+        parser.add_argument("--degrade", type=share, default=0.3, help="strength of the scan, 0 to 1 (default: 0.3)")
+
+    def renderer(self, options):
+        require("train", "matplotlib", by="the kind 'formulas'")
+        return FormulaRenderer(options.seed, options.split, options.formulas, options.degrade)
+
+    def sources(self, options):
+        return {"matplotlib": "Matplotlib licence (fonts: Bitstream Vera, STIX, Computer Modern)"}
