@@ -7,6 +7,8 @@ from pathlib import Path
 
 from varytoy.data.sample import Sample, SampleError, image_size
 
+_BOXES = ("detect", "ground")
+"""Tasks whose answers are boxes, in no language."""
 _SHORTEST = 20
 """Letters of an answer from which its language is guessed."""
 
@@ -18,7 +20,7 @@ class Distributions:
     Attributes:
         lengths: of the answers, characters.
         sizes: longer sides of the images, pixels.
-        languages: of answers with at least 20 letters.
+        languages: of answers with at least 20 letters that are not boxes.
     """
 
     tasks: Counter[str] = field(default_factory=Counter)
@@ -43,7 +45,7 @@ def measure(samples: Iterable[Sample]) -> Distributions:
         found.tasks[sample.task] += 1
         text = sample.annotations.plain_text or sample.answer
         found.lengths.append(len(sample.answer))
-        if sum(character.isalpha() for character in text) >= _SHORTEST:
+        if sample.task not in _BOXES and sum(character.isalpha() for character in text) >= _SHORTEST:
             found.languages[classify(text[:500])[0]] += 1
         for path in sample.image_paths():
             try:

@@ -3,6 +3,8 @@
 import itertools
 from pathlib import Path
 
+from PIL import ImageDraw
+
 from data_tools.distributions import draw, measure
 from data_tools.mixture import read_mixture
 from data_tools.program import Program, register
@@ -41,9 +43,12 @@ class Show(Program):
         if options.out:
             if not images:
                 raise ValueError(f"sample {options.number} of {options.samples} has no image to draw")
-            boxes = [*sample.boxes, *sample.annotations.text_lines]
-            draw_regions(images[0], object_regions(boxes, images[0].size)).save(options.out)
-            print(f"{len(boxes)} boxes drawn in {options.out}")
+            size, lines = images[0].size, sample.annotations.text_lines
+            shown = draw_regions(images[0], object_regions(sample.boxes, size))
+            for line in lines:
+                ImageDraw.Draw(shown).rectangle(line.to_pixels(*size), outline="#d1242f")
+            shown.save(options.out)
+            print(f"{len(sample.boxes)} boxes and {len(lines)} lines drawn in {options.out}")
 
 
 def _nano(view: str) -> Path:
