@@ -94,7 +94,7 @@ def test_what_is_repeated_has_ids_of_its_own_and_shards_are_read(mixture, tmp_pa
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("data: [{path: x, wieght: 2}]", "unknown key 'data.0.wieght'"),
+        ("data: [{path: x, weigth: 2}]", "unknown key 'data.0.weigth'"),
         ("data: [{path: x, weight: 2}, {path: y}]", "give one to every source without replay"),
         ("data: [{path: x, weight: 2, share: 3}]", "x: give one of weight, share and replay"),
         ("data: []", "name at least one folder"),

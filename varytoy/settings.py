@@ -153,7 +153,7 @@ def _index(key: str, size: int, override: str) -> int:
 def _assign(tree, keys: list[str], value, override: str) -> None:
     for depth, key in enumerate(keys[:-1]):
         following = keys[depth + 1]
-        empty = [] if following.isascii() and following.isdigit() else {}
+        empty: list | dict = [] if following.isascii() and following.isdigit() else {}
         if isinstance(tree, list):
             number = _index(key, len(tree) + 1, override)
             if number == len(tree):
@@ -198,7 +198,7 @@ def _form(hint):
             strict_model(hint, _form), BeforeValidator(lambda value: {} if value is None else value)
         ]
     if origin is typing.Annotated:
-        return typing.Annotated[(_form(inner[0]), *hint.__metadata__)]
+        return typing.Annotated.__class_getitem__((_form(inner[0]), *hint.__metadata__))
     if _is_text(hint):
         return typing.Annotated[hint, BeforeValidator(lambda value: "" if value is None else value)]
     if hint is float:

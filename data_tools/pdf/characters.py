@@ -28,7 +28,7 @@ _BOLD = re.compile(
 )
 _ITALIC = re.compile(r"ital|obliq|slanted|[-,]it\b|CM(TI|SL|BXTI|SSI|U)\d|(SF|EC)(TI|SL|BI|BL|SI)\d", re.IGNORECASE)
 _MONO = re.compile(
-    r"mono|courier|typewriter|consol|CM(SL)?TT|(SF|EC)(TT|LTT)|lmtt|[tp]xtt|cursor|nimbusmon", re.IGNORECASE
+    r"mono|courier|typewriter|consolas|CM(SL)?TT|(SF|EC)(TT|LTT)|lmtt|[tp]xtt|cursor|nimbusmon", re.IGNORECASE
 )
 _FLAG_FIXED, _FLAG_ITALIC, _FLAG_BOLD = 1, 1 << 6, 1 << 18
 _INVISIBLE = 3

@@ -73,9 +73,9 @@ class Bench(Program):
     help = "measure rates; `bench --help` lists what"
 
     def options(self, parser):
-        whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+        commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
         for name, benchmark in sorted(BENCHMARKS.items()):
-            benchmark.options(whats.add_parser(name, help=benchmark.help))
+            benchmark.options(commands.add_parser(name, help=benchmark.help))
 
     def run(self, options):
         BENCHMARKS[options.what].run(options)

@@ -106,7 +106,8 @@ class Pdf:
             except (self._error, IndexError):
                 raise PdfError(f"{name} is broken and cannot be shown.") from None
             try:
-                scale = scale_of(*page.get_size(), dpi, name)
+                width, height = page.get_size()
+                scale = scale_of(width, height, dpi, name)
                 return page.render(scale=scale).to_pil().convert("RGB")
             except (self._error, MemoryError, RuntimeError):
                 raise PdfError(f"{name} is broken and cannot be shown.") from None
@@ -137,7 +138,9 @@ class Pdf:
                 layer = page.get_textpage()
                 codes, boxes = characters(layer)
                 ax, bx, cx, ay, by, cy = shown(page)
-                line, word, xs, ys = 0, [], [], []
+                line, word = 0, []
+                xs: list[float] = []
+                ys: list[float] = []
                 for place, unit in enumerate((*codes, 32)):
                     if unit > 32 or unit == HYPHEN:
                         word.append(ord("-") if unit == HYPHEN else unit)
