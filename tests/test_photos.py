@@ -176,9 +176,10 @@ def test_the_model_for_pictures_learns_a_photograph(net, photos, source):
     shutil.copytree(net[0] / "converted", weights)
     words = [str(root), str(photos / "out"), "--suffix", ".png", "--text-count", "4", "--scene-count", "4"]
     steps = ["first:train.max_steps=200", "first:train.dropout=0"]
-    for stage in ("second", "third"):
+    for stage in ("second", "third", "fourth", "fifth"):
         steps += [f"{stage}:train.max_steps=4", f"{stage}:train.learning_rate=1e-5"]
-    steps += ["third:train.lr_overrides.vision_vocabulary=1e-6", "third:train.workers=0"]
+    steps += [f"{stage}:train.lr_overrides.vision_vocabulary=1e-6" for stage in ("third", "fourth")]
+    steps += [f"{stage}:train.workers=0" for stage in ("third", "fourth", "fifth")]
     short = ["train.batch_size=4", "train.warmup=5", "train.save_steps=1000"]
     assert nano_pictures.main([*words, *short, *steps]) == 0
     assert nano_pictures.main([*words, *short]) == 0  # all is there

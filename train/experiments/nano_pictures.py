@@ -11,9 +11,12 @@ from pathlib import Path
 
 from data_tools.__main__ import main as data_tools
 from train.__main__ import main as train
+from train.experiments.average import main as average
 from varytoy.options import positive
 
-STAGES = ("first", "second", "third")
+STAGES = ("first", "second", "third", "fourth", "fifth")
+PARTS = {"pictures-3": 0.2, "pictures-4": 0.4, "captions": 0.4}
+"""Run -> weight in the mean that is shipped."""
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "nano"
 
 
@@ -23,14 +26,17 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
     data, runs = out / "data", out / "runs"
     sources, pieces, features = data / "sources", data / "pieces", data / "features"
     net = sources / "image_nets" / "tf_efficientnet_lite0"
-    folders = ("train", "text", "scenes", "train", "train")  # as the recipes' data are ordered
-    paths = [f"data.{number}.path={data / folder}" for number, folder in enumerate(folders)]
+    folders = ("train", "text", "scenes", "train", "train", "train")  # as the recipes' data are ordered
     cached = f"features={features}"
     first = ["pictures.yaml", f"model.init=[{net}]", f"model.tokenizer={pieces}", cached]
     second = ["pictures-2.yaml", f"model.init=[{runs / 'pictures'}]", cached]
     third = ["pictures-3.yaml", f"model.init=[{runs / 'pictures-2'}]"]
-    for stage, words in zip(STAGES, (first, second, third), strict=True):
-        words += [*paths, *_own(stage, options.overrides)]
+    fourth = ["pictures-4.yaml", f"model.init=[{runs / 'pictures-3'}]"]
+    fifth = ["captions.yaml", f"model.init=[{runs / 'pictures-4'}]"]
+    for stage, words in zip(STAGES, (first, second, third, fourth, fifth), strict=True):
+        own = {"fourth": folders, "fifth": ("train", "text", "train")}.get(stage, folders[:5])
+        words += [f"data.{number}.path={data / folder}" for number, folder in enumerate(own)]
+        words += _own(stage, options.overrides)
 
     def out_of(folder: str) -> list[str]:
         return ["--out", str(data / folder)]
@@ -50,6 +56,7 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         return lambda: data_tools(["render", kind, *out_of(folder), "--count", str(count), "--seed", "11", *source])
 
     source = ["--source", str(sources), "--resume"]
+    parts = [f"{runs / run}={weight}" for run, weight in PARTS.items()]
     samples = [str(data / folder) for folder in ("train", "text", "scenes")]
     return [
         (net / "model.safetensors", lambda: data_tools(["fetch", "--out", str(sources)])),
@@ -62,7 +69,10 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
         (runs / "pictures" / "model.safetensors", trained(*first)),
         (runs / "pictures-2" / "model.safetensors", trained(*second)),
         (runs / "pictures-3" / "model.safetensors", trained(*third)),
-        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "pictures-3"), str(out / "model")])),
+        (runs / "pictures-4" / "model.safetensors", trained(*fourth)),
+        (runs / "captions" / "model.safetensors", trained(*fifth)),
+        (runs / "mean" / "model.safetensors", lambda: average([str(runs / "mean"), *parts])),
+        (out / "model" / "model.safetensors", lambda: train(["export", str(runs / "mean"), str(out / "model")])),
     ]
 
 
@@ -80,11 +90,11 @@ def main(words: Sequence[str] | None = None) -> int:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="for all trainings; for one of them with first:, second: or third: in front",
+        help="for all trainings; for one of them with first:, second: … fifth: in front",
     )
     parser.add_argument("--suffix", default=".webp", help="of the photographs' names")
     parser.add_argument("--text-count", type=positive, default=400, help="pictures of text")
-    parser.add_argument("--scene-count", type=positive, default=2400, help="rendered scenes")
+    parser.add_argument("--scene-count", type=positive, default=8000, help="rendered scenes")
     options = parser.parse_intermixed_args(words)
     for result, command in steps(options):
         if result.exists():
