@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"data_tools: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        unfinished = hasattr(options, "out") and (Path(options.out) / JOURNAL).is_file()
+        unfinished = getattr(options, "out", None) and (Path(options.out) / JOURNAL).is_file()
         left = "; add --resume to go on" if unfinished else ""
         print(f"\ndata_tools: stopped{left}", file=sys.stderr)
         return 130

@@ -22,6 +22,7 @@ from varytoy.data.shards import SUFFIX
 from varytoy.errors import room
 
 JOURNAL, MANIFEST, SAMPLES, DROPPED = "progress.jsonl", "manifest.json", "samples.jsonl", "dropped.txt"
+_ODD = ("utf-8", "backslashreplace")  # names of files may hold bytes that are no text
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -115,6 +116,8 @@ class Output:
             self.units, self.kept, self.shards = last["units"], last["kept"], last["shards"]
             self.dropped, self._errors = Counter(last["dropped"]), last.get("errors", 0)
         self._clear()
+        for name in _shards(self.out)[self.shards :]:  # renamed, but not in the journal yet: made again
+            (self.out / name).unlink()
         if (self.out / DROPPED).exists():
             with (self.out / DROPPED).open("ab") as dropped:
                 dropped.truncate(entries[-1].get("errors", 0))
@@ -192,7 +195,7 @@ class Output:
         self.dropped.update(unit.dropped)
         if unit.errors:
             with (self.out / DROPPED).open("ab") as dropped:
-                dropped.write("".join(f"{' '.join(error.split())}\n" for error in unit.errors).encode())
+                dropped.write("".join(f"{' '.join(error.split())}\n" for error in unit.errors).encode(*_ODD))
                 self._errors = dropped.tell()
 
     def _note(self, **more: int) -> None:
@@ -226,7 +229,7 @@ class Output:
             "sha256": {file.name: digest([file]) for file in files},
         }
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        (self.out / MANIFEST).write_text(text, encoding="utf-8")
+        (self.out / MANIFEST).write_bytes(text.encode(*_ODD))
         self._journal.unlink()
 
     def summary(self) -> str:
@@ -243,7 +246,7 @@ def _shards(out: Path) -> list[str]:
 
 
 def _line(row: object) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(row, ensure_ascii=False).encode(*_ODD) + b"\n"
 
 
 def _renamed(row: dict, names: Mapping[str, str]) -> dict:

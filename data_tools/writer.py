@@ -7,13 +7,14 @@ the same bytes with any number of processes, and a longer run begins with the sa
 import hashlib
 import io
 import itertools
-import multiprocessing.pool
 import os
 import random
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -126,31 +127,44 @@ def _mapped(make: Callable[[Item], Unit], items: Iterable[Item], workers: int, c
     if workers == 1:
         yield map(make, items)
         return
-    ahead, ended = threading.Semaphore(workers * chunk * _AHEAD), threading.Event()
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # this process ends them
+    pool = ProcessPoolExecutor(workers, **ignore)
+    try:
+        yield _units(pool, make, iter(items), workers, chunk)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def gated() -> Iterator[Item]:
-        for item in items:
-            ahead.acquire()
-            if ended.is_set():
-                return
-            yield item
 
-    def used(units: Iterator[Unit]) -> Iterator[Unit]:
-        for unit in units:
-            ahead.release()
-            yield unit
-
-    with _pool(workers) as pool:
+def _units(pool: Executor, make: Callable[[Item], Unit], items: Iterator[Item], workers: int, chunk: int):
+    """The units in order. An error of ``items`` is raised after the units of those before it."""
+    waiting: deque[Future] = deque()
+    failed: list[Exception] = []
+    while True:
+        while len(waiting) < workers * _AHEAD and not failed and (part := _take(items, chunk, failed)):
+            waiting.append(pool.submit(_make_all, make, part))
+        if not waiting:
+            if failed:
+                raise failed[0]
+            return
         try:
-            yield used(pool.imap(make, gated(), chunk))
-        finally:
-            ended.set()
-            ahead.release()
+            yield from waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process was ended, perhaps for its memory: add --resume to go on"
+            ) from error
 
 
-def _pool(workers: int) -> multiprocessing.pool.Pool:
-    """Worker processes that ignore Ctrl-C; the main process ends them."""
-    return multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+def _take(items: Iterator[Item], chunk: int, failed: list[Exception]) -> list[Item]:
+    part: list[Item] = []
+    try:
+        part.extend(itertools.islice(items, chunk))
+    except Exception as error:
+        failed.append(error)
+    return part
+
+
+def _make_all(make: Callable[[Item], Unit], items: Sequence[Item]) -> list[Unit]:
+    return [make(item) for item in items]
 
 
 def encode(image: Image.Image, image_format: str) -> bytes:

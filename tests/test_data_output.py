@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 
 from data_tools.__main__ import main
 from data_tools.output import JOURNAL, Output, Unit
+from data_tools.writer import produce
 from varytoy.data.sample import SampleError
 from varytoy.data.samples import read_samples
 
@@ -85,6 +87,37 @@ def test_a_run_that_ended_before_its_manifest_goes_on(tmp_path, monkeypatch, sha
     with Output(tmp_path / "cut", {}, shard_size, resume=True) as output:
         assert output.units == 4
     assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
+
+
+def test_a_shard_that_the_journal_lacks_is_made_again(tmp_path):
+    """A kill between the two leaves it."""
+    for name in ("whole", "cut"):
+        with Output(tmp_path / name, {}, 4) as output:
+            for number in range(6):
+                output.add(unit(number))
+            if name == "cut":
+                journal = (tmp_path / "cut" / JOURNAL).read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut/manifest.json").unlink()
+    (tmp_path / "cut" / JOURNAL).write_bytes(b"".join(journal[:2]))
+    with Output(tmp_path / "cut", {}, 4, resume=True) as output:
+        assert [path.name for path in sorted((tmp_path / "cut").glob("*.tar"))] == ["shard-000000.tar"]
+        for number in range(output.units, 6):
+            output.add(unit(number))
+    assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(tmp_path):
+    output = Output(tmp_path, {})
+    with pytest.raises(ChildProcessError, match="a worker process was ended.*--resume"):
+        produce(output, _fatal, range(20), workers=2)
+    with Output(tmp_path, {}, resume=True) as output:
+        assert output.units <= 5
+
+
+def _fatal(number: int) -> Unit:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return unit(number)
 
 
 def test_shards_hold_what_a_folder_holds(source, tmp_path):

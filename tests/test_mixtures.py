@@ -118,6 +118,30 @@ def test_a_wrong_mixture_is_one_sentence(text, said, tmp_path, capsys):
             load_recipe(tmp_path / "recipe.yaml")
 
 
+def test_a_mixture_keeps_its_sources_and_their_pictures_apart(tmp_path, capsys):
+    """Not over a source; names that differ only in a folder stay two; no picture leaves the output."""
+    source = tmp_path / "source"
+    rows = []
+    for number, name in enumerate(("x.png", "images/x.png", "../source/y.png")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        noise(8, 8, number).save(source / name)
+        talk = [{"role": "user", "content": "<image>\nHi"}, {"role": "assistant", "content": str(number)}]
+        rows.append(json.dumps({"id": str(number), "messages": talk, "images": [name]}))
+    (source / "samples.jsonl").write_text("\n".join([*rows, "no sample"]))
+    (tmp_path / "mixture.yaml").write_text(f"data: [{{path: {source}}}]")
+    words = ["mix", str(tmp_path / "mixture.yaml"), "--workers", "1", "--out"]
+    assert main([*words, str(source), "--overwrite"]) == 2 and "holds the source" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "a" / "out")]) == 0
+    samples = list(read_samples(tmp_path / "a" / "out"))
+    assert [sample.answer for sample in samples] == ["0", "1", "2"]
+    for number, sample in enumerate(samples):
+        assert sample.open_images()[0].tobytes() == noise(8, 8, number).convert("RGB").tobytes()
+        assert ".." not in sample.images[0]
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"out"}
+    assert json.loads((tmp_path / "a/out/manifest.json").read_text())["dropped"] == {"not a valid sample": 1}
+    assert "line 4" in (tmp_path / "a/out/dropped.txt").read_text()
+
+
 def test_prompts_with_an_argument_keep_it(tmp_path):
     path = folder(tmp_path / "ground", 2, "ground")
     settings = DataSettings(str(path), prompts={"ground": ["Box of {}?"], "detect": ["All things?"]})

@@ -150,6 +150,8 @@ def test_mirrored_samples_are_packed_apart(tmp_path):
     assert first.open_images()[0].tobytes() != second.open_images()[0].tobytes()
     letters = replace(samples[0], annotations=Annotations(letters="a", letter_positions=[1, 2]))
     assert with_mirrored([letters]) == [letters]
+    text = photo("ocr", "left", "Read it.", folder=tmp_path)
+    assert with_mirrored([text]) == [text]
 
 
 def test_crops_show_the_boxes_and_move_them(tmp_path):

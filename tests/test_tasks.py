@@ -250,9 +250,8 @@ def test_prompts(name):
     assert task.name == name
     assert task.view in ("text", "picture")
     assert task.prompt(argument) == prompt
-    paraphrases = {task.prompt(argument, random.Random(seed)) for seed in range(40)}
-    assert prompt in paraphrases
-    assert len(paraphrases) == {"chat": 1, "vqa": 3, "ocr": 6}.get(name, 4)
+    paraphrases = {task.prompt(argument, random.Random(seed)) for seed in range(200)}
+    assert prompt in paraphrases and len(paraphrases) == len(task.prompts)
     assert all(argument in paraphrase for paraphrase in paraphrases)
 
 

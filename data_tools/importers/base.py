@@ -135,10 +135,12 @@ class Importer(Program):
                         _drop(unit, row, entry.where)
                         continue
                     number += 1
-                    self._add(unit, row, images, options, entry.where, f"{options.annotations.stem}-{number}")
+                    place = entry.where.rpartition(" ")[2]
+                    name = f"{options.annotations.stem}-{place}" + f"-{number}" * (number > 1)
+                    self._add(unit, row, images, options, entry.where, name)
             except Dropped as error:
                 _drop(unit, error, entry.where)
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
                 reason = f"no key {error}" if isinstance(error, KeyError) else error
                 unit.drop(INVALID, f"{entry.where}: {reason}")
         return unit

@@ -75,7 +75,7 @@ def read_large_coco(file: Path) -> CocoFile:
         kinds.append(annotation["category_id"])
         crowds.append(annotation["iscrowd"])
         box = annotation["bbox"]
-        fits = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+        fits = isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)
         sides.extend(box if fits else _NO_BOX)
     of_image = numpy.frombuffer(images, numpy.int64) if images else numpy.zeros(0, numpy.int64)
     order = numpy.argsort(of_image, kind="stable")
@@ -112,7 +112,9 @@ def _annotations(file: Path, found: CocoFile) -> Iterator[dict]:
         try:
             if key == "images":
                 size = record.get("width"), record.get("height")
-                found.images[_whole(record["id"])] = (str(record["file_name"]), *size)
+                if _whole(record["id"]) in found.images:
+                    raise ValueError(f"a second image has the id {record['id']}")
+                found.images[record["id"]] = (str(record["file_name"]), *size)
             elif key == "categories":
                 found.classes[_whole(record["id"])] = class_name(record["name"])
             else:
@@ -123,12 +125,16 @@ def _annotations(file: Path, found: CocoFile) -> Iterator[dict]:
                     "bbox": record["bbox"],
                     "iscrowd": bool(record.get("iscrowd", 0)),
                 }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"no key {error}" if isinstance(error, KeyError) else error
             found.bad.append(Entry(f"{file} entry {number} of '{key}'", Dropped(INVALID, str(reason))))
     missing = {"images", "annotations", "categories"} - seen
     if missing:
         raise ValueError(f"{file} has no {sorted(missing)[0]}: give {FORM}")
+
+
+def _is_number(side: object) -> bool:
+    return type(side) in (int, float) and abs(side) < 1e30  # what an array of single precision holds; not NaN
 
 
 def _whole(value: object) -> int:

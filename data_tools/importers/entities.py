@@ -99,7 +99,7 @@ def _photo(entry: Entry) -> Entry:
             for each in photo["entities"]
         ]
         return Entry(entry.where, {"id": str(photo["id"]), "captions": captions, "entities": entities})
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else error
         return Entry(entry.where, Dropped(INVALID, f"no photograph with id, captions and entities ({reason})"))
 

@@ -4,7 +4,6 @@ As in the detection data of Vary-toy's paper, all objects are asked for where a 
 classes by name where it has more.
 """
 
-import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ FLAT, OUTSIDE, NO_NUMBERS = "box without area", "box outside its image", "box th
 UNKNOWN, NOTHING, CROWDED = "box of an unknown class", "image without objects", f"image with over {MOST} of each class"
 GROUP, TURNED = "box of a group of objects", "image that its EXIF turns, with boxes of the image as stored"
 _ORIENTATION = 0x0112
+_LARGEST = 1e12  # also false for NaN
 
 
 def object_options(parser) -> None:
@@ -35,7 +35,7 @@ def placed(label: str, sides: Sequence, width: float, height: float) -> Box:
     Raises:
         Dropped: it is no box, or nothing of it is in the image.
     """
-    numbers = [side for side in (*sides, width, height) if type(side) in (int, float) and math.isfinite(side)]
+    numbers = [side for side in (*sides, width, height) if type(side) in (int, float) and abs(side) < _LARGEST]
     if len(numbers) != 6:
         raise Dropped(NO_NUMBERS, f"the box {str(list(sides))[:80]} of '{label}' is not four finite numbers")
     if min(width, height) <= 0:
@@ -55,6 +55,7 @@ def placed(label: str, sides: Sequence, width: float, height: float) -> Box:
 def class_name(name: object) -> str:
     """The name as an answer can hold it. Raises ValueError for one that cannot be written."""
     text = " ".join(str(name).split())
+    text.encode()  # raises for half of a character
     check_label(text)
     if not text or "," in text:
         raise ValueError(f"the name {text!r} cannot stand in a list of classes")

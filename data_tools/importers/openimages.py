@@ -80,7 +80,7 @@ def _images(file: Path, names: Mapping[str, str]) -> Iterator[list[Entry]]:
         missing = [name for name in _COLUMNS if name not in header]
         if missing:
             raise ValueError(f"{file} has no column {missing[0]}: give Open Images' boxes, such as {OpenImages.takes}")
-        rows = ((reader.line_num, dict(zip(header, row, strict=False))) for row in reader if row)
+        rows = ((reader.line_num, dict(zip(header, row, strict=False))) for row in _read(reader, file) if row)
         for image, group in itertools.groupby(rows, lambda row: row[1].get("ImageID", "")):
             boxes = list(group)
             where = f"{file} line {boxes[0][0]}"
@@ -90,6 +90,13 @@ def _images(file: Path, names: Mapping[str, str]) -> Iterator[list[Entry]]:
             else:
                 behind.add(image)
                 yield [Entry(where, (image, [_labelled(line, row, names) for line, row in boxes]))]
+
+
+def _read(reader, file: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(f"{file} line {reader.line_num} is not CSV ({error}): mend the line") from error
 
 
 def _labelled(line: int, row: Mapping[str, str], names: Mapping[str, str]) -> Labelled:

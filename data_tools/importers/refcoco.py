@@ -43,10 +43,14 @@ class RefCoco(Importer):
         for number, ref in enumerate(refs, 1):
             where = f"{options.annotations} entry {number}"
             try:
-                splits.add(str(ref["split"]))
+                if not isinstance(ref["split"], str) or type(ref["image_id"]) is not int:
+                    raise TypeError("split must be a text and image_id a whole number")
+                splits.add(ref["split"])
                 if ref["split"] != options.split:
                     continue
                 image, phrases = ref["image_id"], [sentence["sent"] for sentence in ref["sentences"]]
+                if type(ref["ref_id"]) is not int or not all(isinstance(phrase, str) for phrase in phrases):
+                    raise TypeError("ref_id must be a whole number and each sent a text")
                 record = (ref["ref_id"], source.images.get(image), boxes.get(ref["ann_id"]), phrases)
                 groups.setdefault(image, []).append(Entry(where, record))
             except (KeyError, TypeError, AttributeError) as error:

@@ -170,9 +170,7 @@ def _markers(lines: Sequence[Line]) -> dict[int, str]:
     marks = {key: mark for key, mark in marks.items() if mark not in weak or weak[mark] > 1}
     for number, end, line in numbered:
         near = [
-            other
-            for other, mark, third in numbered
-            if mark == end and abs(third.box[2 if False else 0] - line.box[0]) < 2 * line.size
+            other for other, mark, third in numbered if mark == end and abs(third.box[0] - line.box[0]) < 2 * line.size
         ]
         if number + 1 in near or number - 1 in near:
             marks[id(line)] = f"{number}{end}"

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,8 @@ class _Worker:
             _limit(guard.memory)
             _serve(make, theirs)
             code = 0
+        except Exception:  # a fault of ours, beside the reason that the item is dropped for
+            traceback.print_exc()
         finally:
             os._exit(code)
 

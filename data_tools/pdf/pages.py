@@ -70,6 +70,11 @@ def find_files(folder: Path) -> list[str]:
     return sorted(file.as_posix() for file in files)
 
 
+def readable(name: str) -> str:
+    """A file's name as text: bytes that are none are written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def root_of(folder: Path) -> Path:
     return folder.parent if folder.is_file() else folder
 
@@ -127,7 +132,8 @@ class PageMaker:
         return {"root": self.root, "options": self.options, "_name": "", "_document": None}
 
     def __call__(self, item: PageItem) -> PageUnit:
-        unit = PageUnit(place=f"{item.file} page {item.number}" if item.number else item.file)
+        file = readable(item.file)
+        unit = PageUnit(place=f"{file} page {item.number}" if item.number else file)
         if item.reason:
             unit.drop(item.reason, item.error)
             return unit
@@ -194,7 +200,7 @@ class PageMaker:
             "tables_as_lines": sum(not table.whole for table in tables),
             "words_not_seen": len(layer.words) - sum(len(line.words) for line in seen),
         }
-        metadata = {"file": item.file, "page": item.number, "pages": item.pages}
+        metadata = {"file": readable(item.file), "page": item.number, "pages": item.pages}
         metadata |= {name: count for name, count in counts.items() if count}
         name = f"images/{item.index // 1000:03d}/{item.index:06d}.{options.image_format}"
         for task in options.tasks:

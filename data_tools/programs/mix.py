@@ -15,6 +15,7 @@ from data_tools.program import Program, output_of, output_options, register, wor
 from data_tools.writer import produce
 from varytoy.data.sample import Sample, SampleError, image_file
 from varytoy.data.samples import read_samples
+from varytoy.data.shards import SUFFIX
 
 
 @dataclass
@@ -44,6 +45,9 @@ class Mix(Program):
 
     def run(self, options):
         sources = read_mixture(options.mixture)
+        for source in sources:
+            if Path(source.path).resolve().is_relative_to(options.out.resolve()):
+                raise ValueError(f"{options.out} holds the source {source.path}: name another folder for the mixture")
         bad: list[SampleError] = []
         available = [sum(1 for _ in _samples(source, bad)) for source in sources]
         for source, number in zip(sources, available, strict=True):
@@ -60,8 +64,9 @@ class Mix(Program):
             origins |= _origins(Path(source.path))
         output = output_of(options, origins)
         make = partial(_unit, sources, options.seed)
-        produce(output, make, _merged(sources, picks), None, options.workers, "image", chunk=16)
-        print(output.summary() + (f"; {len(bad)} are not valid, the first: {bad[0]}" if bad else ""))
+        items = itertools.chain([bad], _merged(sources, picks))
+        produce(output, make, items, None, options.workers, "image", chunk=16)
+        print(output.summary())
 
 
 def _samples(source: DataSettings, bad: list[SampleError]) -> Iterator[Sample]:
@@ -99,8 +104,14 @@ def _images_of(pair: tuple[int, Sample]) -> object:
     return (sample.folder, sample.images) if sample.images else index
 
 
-def _unit(sources: Sequence[DataSettings], seed: int, group: Group) -> Unit:
-    unit, prompts = Unit(), sources[group.source].prompts
+def _unit(sources: Sequence[DataSettings], seed: int, group: Group | list[SampleError]) -> Unit:
+    """``group``: or samples that are not valid."""
+    unit = Unit()
+    if isinstance(group, list):
+        for error in group:
+            unit.drop("not a valid sample", error)
+        return unit
+    prompts = sources[group.source].prompts
     for sample in group.samples:
         try:
             sample.open_images()
@@ -121,10 +132,10 @@ def _unit(sources: Sequence[DataSettings], seed: int, group: Group) -> Unit:
 
 
 def _add(unit: Unit, source: int, folder: Path, name: str) -> str:
-    """Add an image to the unit. Returns its name there."""
-    new = f"images/{source}/{name.removeprefix('images/')}"
-    if folder.suffix == ".tar":  # names in different shards may be equal
-        new = f"images/{source}/{folder.stem}/{name}"
+    """Add an image to the unit. Returns its name there, which holds no ``..``."""
+    inside = (folder / name).resolve().relative_to(folder.resolve()).as_posix()
+    shard = f"{folder.stem}/" if folder.suffix == SUFFIX else ""  # names in different shards may be equal
+    new = f"images/{source}/{shard}{inside}"
     if new not in unit.images:
         file = image_file(folder / name)
         unit.images[new] = file.read_bytes() if isinstance(file, Path) else file.getvalue()

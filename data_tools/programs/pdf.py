@@ -1,6 +1,7 @@
 """``pdf``: samples of pages from PDFs with a text layer."""
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from data_tools.pdf.pages import (
     root_of,
     stopped,
 )
-from data_tools.program import Program, licence_option, output_of, output_options, register, workers_option
+from data_tools.program import Program, check_new, licence_option, output_of, output_options, register, workers_option
 from data_tools.render.kind import share, span
 from data_tools.writer import IMAGE_FORMATS, produce
 from varytoy.data.samples import read_samples
@@ -105,10 +106,12 @@ class Pdf(Program):
         if options.slice:
             part, parts = options.slice
             files = files[part - 1 :: parts]
-        output = output_of(options, {str(options.folder): options.licence or "unknown"})
+        check_new(options)  # before files are counted
         counting = guarded(Guard(_uncounted, options.seconds))
         with counting(Counter(root), files, workers, _CHUNK) as counts:
             counts = list(tqdm(counts, "counting pages", len(files), unit="file"))
+        options.files = hashlib.sha256(repr([*zip(files, counts, strict=True)]).encode()).hexdigest()  # to resume with
+        output = output_of(options, {str(options.folder): options.licence or "unknown"})
         items = list(page_items(files, counts, options.pages))
         guard = Guard(stopped, options.seconds)
         make, mapped = PageMaker(root, wanted), guarded(guard)

@@ -60,7 +60,7 @@ class SampleDataset(Dataset):
             rng = random.Random(f"{seed}:{number}")
             chosen = [part[index] for index in choose(count, len(part), source.cap, rng)]
             if not chosen:
-                raise SampleError(f"{source.path}: an epoch has none of its {len(part)} samples: raise share or replay")
+                raise SampleError(f"{source.path}: of its {len(part)} samples an epoch has 0: raise share or replay")
             self.counts.append(len(chosen))
             self.samples += chosen
             different = min(source.cap or len(part), len(part))

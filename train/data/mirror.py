@@ -47,8 +47,13 @@ def is_mirrored(sample: Sample) -> bool:
 
 def can_mirror(sample: Sample) -> bool:
     """Whether it is about one picture without text: letters cannot be mirrored."""
-    text = sample.annotations
-    return len(sample.images) == 1 and not sample.target_images and not (text.letters or text.lines)
+    parts = getattr(sample, "parts", None) or [sample]
+    return len(sample.images) == 1 and not sample.target_images and not any(map(_is_text, parts))
+
+
+def _is_text(sample: Sample) -> bool:
+    known = sample.annotations
+    return sample.task in ("ocr", "markdown") or bool(known.letters or known.lines or known.words or known.plain_text)
 
 
 def _flip(xyxy: Sequence[int]) -> tuple[int, int, int, int]:
