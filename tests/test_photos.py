@@ -175,7 +175,7 @@ def test_the_model_for_pictures_learns_a_photograph(net, photos, source):
     weights = photos / "out" / "data" / "sources" / "image_nets" / "tf_efficientnet_lite0"
     shutil.copytree(net[0] / "converted", weights)
     words = [str(root), str(photos / "out"), "--suffix", ".png", "--text-count", "4", "--scene-count", "4"]
-    steps = ["first:train.max_steps=200", "first:train.dropout=0"]
+    steps = ["first:train.max_steps=340", "first:train.dropout=0"]
     for stage in ("second", "third", "fourth", "fifth"):
         steps += [f"{stage}:train.max_steps=4", f"{stage}:train.learning_rate=1e-5"]
     steps += [f"{stage}:train.lr_overrides.vision_vocabulary=1e-6" for stage in ("third", "fourth")]

@@ -15,7 +15,7 @@ from train.experiments.average import main as average
 from varytoy.options import positive
 
 STAGES = ("first", "second", "third", "fourth", "fifth")
-PARTS = {"pictures-3": 0.2, "pictures-4": 0.4, "captions": 0.4}
+PARTS = {"pictures-3": 0.5, "pictures-4": 0.25, "captions": 0.25}
 """Run -> weight in the mean that is shipped."""
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "nano"
 
