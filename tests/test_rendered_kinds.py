@@ -14,7 +14,7 @@ from test_document_pages import CODE, ENGLISH, FONTS, font_copy
 from data_tools.__main__ import main
 from data_tools.render.charts import FORMS, questions, random_chart
 from data_tools.render.mathematics import FONTS as MATHEMATICAL
-from data_tools.render.mathematics import formula_picture, random_formula
+from data_tools.render.mathematics import LATEX, formula_picture, random_formula
 from data_tools.writer import generator
 from varytoy.data.samples import read_samples
 from varytoy.tasks import find_prompt
@@ -166,6 +166,23 @@ def test_formulas_can_all_be_drawn():
         rng = generator(2, index)
         picture = formula_picture(random_formula(rng), 20, (0, 0, 0), MATHEMATICAL[index % len(MATHEMATICAL)])
         assert picture.mode == "LA" and np.asarray(picture)[..., 1].max() > 128
+
+
+@pytest.mark.skipif(shutil.which(LATEX) is None, reason="LaTeX is not installed")
+def test_formulas_by_latex(tmp_path):
+    rng = generator(2, 0)
+    pictures = [np.asarray(formula_picture(random_formula(rng), 20, (0, 0, 0), LATEX))[..., 1] for _ in range(3)]
+    assert all(picture.max() > 128 and picture.any(1)[[0, -1]].all() for picture in pictures)
+    with pytest.raises(ValueError, match="LaTeX cannot draw"):
+        formula_picture(r"\nonsense{", 20, (0, 0, 0), LATEX)
+    assert main(["render", "formulas", "--out", str(tmp_path), "--count", "1", "--latex", "--workers", "1"]) == 0
+    assert next(read_samples(tmp_path)).metadata["font"] == LATEX
+
+
+def test_latex_that_is_missing_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["render", "formulas", "--out", str(tmp_path / "out"), "--latex"]) == 2
+    assert "--latex needs pdflatex (Debian: texlive-latex-base)" in capsys.readouterr().err
 
 
 def test_held_out_fonts_are_for_tests_alone(source, rendered):

@@ -8,7 +8,7 @@ from data_tools.render.document import Formula
 from data_tools.render.kind import Kind, register, share, span
 from data_tools.render.looks import named, text_row
 from data_tools.render.markdown import block_markdown
-from data_tools.render.mathematics import FONTS, formula_picture, random_formula
+from data_tools.render.mathematics import FONTS, LATEX, check_latex, formula_picture, random_formula
 from data_tools.writer import generator
 from varytoy.extras import require
 
@@ -19,9 +19,9 @@ _HELD_OUT = 2
 class FormulaRenderer:
     """index -> (image, rows): see data_tools.writer. Equal arguments give equal images."""
 
-    def __init__(self, seed: int, split: str, count: tuple[int, int], strength: float):
+    def __init__(self, seed: int, split: str, count: tuple[int, int], strength: float, latex: bool = False):
         self.seed, self.split, self.count, self.strength = seed, split, count, strength
-        self.fonts = FONTS[-_HELD_OUT:] if split == "test" else FONTS[:-_HELD_OUT]
+        self.fonts = (LATEX,) if latex else FONTS[-_HELD_OUT:] if split == "test" else FONTS[:-_HELD_OUT]
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "formulas", self.split, index)
@@ -58,11 +58,17 @@ class Formulas(Kind):
 
     def options(self, parser):
         parser.add_argument("--formulas", type=span, default=(1, 3), help="in an image (default: 1-3)")
+        parser.add_argument("--latex", action="store_true", help="draw by LaTeX itself (pdflatex), a few a second")
         parser.add_argument("--degrade", type=share, default=0.3, help="strength of the scan, 0 to 1 (default: 0.3)")
 
     def renderer(self, options):
-        require("train", "matplotlib", by="the kind 'formulas'")
-        return FormulaRenderer(options.seed, options.split, options.formulas, options.degrade)
+        if options.latex:
+            check_latex()
+        else:
+            require("train", "matplotlib", by="the kind 'formulas'")
+        return FormulaRenderer(options.seed, options.split, options.formulas, options.degrade, options.latex)
 
     def sources(self, options):
+        if options.latex:
+            return {"LaTeX": "fonts: Computer Modern and AMS (OFL-1.1)"}
         return {"matplotlib": "Matplotlib licence (fonts: Bitstream Vera, STIX, Computer Modern)"}

@@ -1,14 +1,29 @@
-"""Formulas: random LaTeX, drawn by Matplotlib's mathtext."""
+"""Formulas: random LaTeX, drawn by Matplotlib's mathtext or by LaTeX itself."""
 
 import random
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 FONTS = ("cm", "stix", "dejavuserif", "stixsans", "dejavusans")
 """Matplotlib's mathematical fonts; the last two are for ``--split test`` alone."""
+
+LATEX = "pdflatex"
+"""In the place of a font: the program that draws the formula, in Computer Modern."""
+_DOCUMENT = r"""\documentclass{article}
+\usepackage{amsmath,amssymb}
+\usepackage[paperwidth=200cm,paperheight=30cm,margin=1cm]{geometry}
+\pagestyle{empty}
+\begin{document}\noindent$\displaystyle FORMULA$\end{document}
+"""
+_POINTS = 10
+"""Size of LaTeX's letters."""
 
 _GREEK = (
     "alpha beta gamma delta epsilon theta lambda mu nu xi pi rho sigma tau phi chi psi omega Gamma Delta Omega".split()
@@ -138,8 +153,13 @@ _COMPOUND: tuple[Callable[[random.Random, int], str], ...] = (
 
 
 def formula_picture(latex: str, size: float, ink: tuple[int, int, int], font: str = "cm") -> Image.Image:
-    """A formula in letters of ``size`` pixels, on nothing. Raises ValueError for LaTeX that mathtext does not know."""
-    coverage = Image.fromarray(_coverage(latex, round(size * 4) / 4, font))
+    """A formula in letters of ``size`` pixels, on nothing; ``font``: one of ``FONTS``, or ``LATEX``.
+
+    Raises:
+        ValueError: LaTeX that mathtext, or LaTeX itself, does not know.
+    """
+    drawn = _by_latex if font == LATEX else _coverage
+    coverage = Image.fromarray(drawn(latex, round(size * 4) / 4, font))
     if len(set(ink)) == 1:
         picture = Image.new("LA", coverage.size, (ink[0], 0))
     else:
@@ -154,7 +174,32 @@ def _coverage(latex: str, size: float, font: str) -> np.ndarray:
 
     style = FontProperties(size=size, math_fontfamily=font)
     raster = _parser().parse(f"${latex}$", dpi=72, prop=style)
-    pixels = np.asarray(raster.image, np.uint8)
+    return _cut(np.asarray(raster.image, np.uint8))
+
+
+@lru_cache(maxsize=64)
+def _by_latex(latex: str, size: float, font: str) -> np.ndarray:
+    import pypdfium2
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "formula.tex").write_text(_DOCUMENT.replace("FORMULA", latex), encoding="utf-8")
+        command = [LATEX, "-interaction=batchmode", "-halt-on-error", "-no-shell-escape", "formula.tex"]
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        if done.returncode:
+            raise ValueError(f"LaTeX cannot draw {latex[:120]!r}")
+        with pypdfium2.PdfDocument(Path(folder) / "formula.pdf") as document:
+            picture = document[0].render(scale=size / _POINTS, grayscale=True).to_numpy()
+    return _cut(255 - picture.reshape(picture.shape[:2]))
+
+
+def check_latex() -> None:
+    """Raises ValueError where LaTeX is not installed."""
+    if shutil.which(LATEX) is None:
+        raise ValueError(f"--latex needs {LATEX} (Debian: texlive-latex-base): install it, or leave --latex out")
+
+
+def _cut(pixels: np.ndarray) -> np.ndarray:
+    """The part with ink of coverage [H, W], 0-255."""
     rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
     return np.ascontiguousarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
