@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-_PERMUTATIONS, _RUN = 128, 3
+_PERMUTATIONS, _RUN = 64, 3
 _WEIGHTS = (0.1, 0.9)
 """Of pages that are looked at in vain, and of those that are missed."""
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
