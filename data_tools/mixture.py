@@ -77,6 +77,13 @@ def read_mixture(path: Path) -> list[DataSettings]:
     return sources
 
 
+def sample_paths(path: Path) -> list[str]:
+    """The path of samples, or those of a mixture's sources, each once. Raises as ``read_mixture``."""
+    if path.suffix not in (".yaml", ".yml"):
+        return [str(path)]
+    return list(dict.fromkeys(source.path for source in read_mixture(path)))
+
+
 def check_sources(sources: Sequence[DataSettings], where: str = "") -> None:
     """Raises SettingsError for sources that cannot be mixed; ``where`` begins its message."""
     start = f"{where}: " if where else ""

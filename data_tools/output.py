@@ -84,15 +84,11 @@ class Output:
         self._journal, self._part = out / JOURNAL, out / f"{SAMPLES}.part"
         self._tar: tarfile.TarFile | None = None
         self._in_shard = self._errors = 0
-        there = [name for name in (SAMPLES, MANIFEST, JOURNAL) if (out / name).exists()] + _shards(out)
+        check_free(out, resume, overwrite)
         if resume and self._journal.exists():
             self._go_on()
-        elif there and not overwrite:
-            interrupted = JOURNAL in there and MANIFEST not in there
-            fix = "add --resume to go on, or --overwrite" if interrupted else "choose another folder or add --overwrite"
-            raise FileExistsError(f"{out / there[0]} exists: {fix}")
         else:
-            self._begin(there)
+            self._begin(_there(out))
 
     def _begin(self, there: Sequence[str]) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -237,6 +233,19 @@ class Output:
         total = sum(self.dropped.values())
         reasons = "; ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
         return f"{self.kept} samples in {self.out}" + (f", {total} dropped: {reasons}" if total else "")
+
+
+def check_free(out: Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Raises FileExistsError where samples, or parts of them, are that are not to be replaced or gone on with."""
+    there = _there(out)
+    if there and not overwrite and not (resume and JOURNAL in there):
+        interrupted = JOURNAL in there and MANIFEST not in there
+        fix = "add --resume to go on, or --overwrite" if interrupted else "choose another folder or add --overwrite"
+        raise FileExistsError(f"{out / there[0]} exists: {fix}")
+
+
+def _there(out: Path) -> list[str]:
+    return [name for name in (SAMPLES, MANIFEST, JOURNAL) if (out / name).exists()] + _shards(out)
 
 
 def _shards(out: Path) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from data_tools.output import MANIFEST, SAMPLES, Output
+from data_tools.output import Output
 from varytoy.options import positive
 
 PROGRAMS: dict[str, "Program"] = {}
@@ -67,13 +67,6 @@ def output_of(options: argparse.Namespace, sources: Mapping[str, str] | None = N
     left_out = {"out", "shards", "overwrite", "resume", "workers", "run", "ray"}
     settings = {name: _plain(value) for name, value in sorted(vars(options).items()) if name not in left_out}
     return Output(options.out, settings, options.shards or 0, options.resume, options.overwrite, sources)
-
-
-def check_new(options: argparse.Namespace) -> None:
-    """Raises FileExistsError, as ``output_of`` would, where samples are that the options do not replace or resume."""
-    there = [name for name in (SAMPLES, MANIFEST) if (options.out / name).exists()]
-    if there and not (options.overwrite or options.resume):
-        raise FileExistsError(f"{options.out / there[0]} exists: choose another folder or add --overwrite")
 
 
 def _plain(value: object) -> object:

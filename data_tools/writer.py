@@ -167,6 +167,11 @@ def _make_all(make: Callable[[Item], Unit], items: Sequence[Item]) -> list[Unit]
     return [make(item) for item in items]
 
 
+def inside(folder: Path, name: str) -> str:
+    """A path in a folder, without ``..``. Raises ValueError for one that leaves it."""
+    return (folder / name).resolve().relative_to(folder.resolve()).as_posix()
+
+
 def encode(image: Image.Image, image_format: str) -> bytes:
     """The bytes of an image file in one of ``IMAGE_FORMATS``."""
     data = io.BytesIO()

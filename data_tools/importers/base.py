@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from data_tools.importers.json_stream import stream_json
 from data_tools.output import Unit
 from data_tools.program import Program, licence_option, output_of, output_options, workers_option
-from data_tools.writer import produce
+from data_tools.writer import inside, produce
 from varytoy.data.sample import Sample, SampleError, open_image
 from varytoy.data.samples import parse_sample
 from varytoy.options import positive
@@ -267,4 +267,4 @@ class Grouped:
 
 def _name(images: Path, name: str) -> str:
     """The name of an image in the output, which holds no ``..``."""
-    return f"images/{(images / name).resolve().relative_to(images.resolve()).as_posix()}"
+    return f"images/{inside(images, name)}"

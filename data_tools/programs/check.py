@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from data_tools.mixture import read_mixture
+from data_tools.mixture import sample_paths
 from data_tools.program import Program, register
 from varytoy.data.sample import SampleError
 from varytoy.data.samples import read_samples
@@ -26,10 +26,7 @@ class Check(Program):
             bad += 1
             print(f"data_tools: {error}", file=sys.stderr)
 
-        paths = [str(options.samples)]
-        if options.samples.suffix in (".yaml", ".yml"):
-            paths = list(dict.fromkeys(source.path for source in read_mixture(options.samples)))
-        for path in paths:
+        for path in sample_paths(options.samples):
             for sample in read_samples(path, on_error=report):
                 try:
                     sample.open_images()

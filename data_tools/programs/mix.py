@@ -12,7 +12,7 @@ from pathlib import Path
 from data_tools.mixture import DataSettings, choose, counts, read_mixture, reworded
 from data_tools.output import MANIFEST, Unit
 from data_tools.program import Program, output_of, output_options, register, workers_option
-from data_tools.writer import produce
+from data_tools.writer import inside, produce
 from varytoy.data.sample import Sample, SampleError, image_file
 from varytoy.data.samples import read_samples
 from varytoy.data.shards import SUFFIX
@@ -133,9 +133,8 @@ def _unit(sources: Sequence[DataSettings], seed: int, group: Group | list[Sample
 
 def _add(unit: Unit, source: int, folder: Path, name: str) -> str:
     """Add an image to the unit. Returns its name there, which holds no ``..``."""
-    inside = (folder / name).resolve().relative_to(folder.resolve()).as_posix()
     shard = f"{folder.stem}/" if folder.suffix == SUFFIX else ""  # names in different shards may be equal
-    new = f"images/{source}/{shard}{inside}"
+    new = f"images/{source}/{shard}{inside(folder, name)}"
     if new not in unit.images:
         file = image_file(folder / name)
         unit.images[new] = file.read_bytes() if isinstance(file, Path) else file.getvalue()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_tools.output import SAMPLES, Output
+from data_tools.output import SAMPLES, Output, check_free
 from data_tools.pdf import quality
 from data_tools.pdf.duplicates import Duplicates
 from data_tools.pdf.guard import STOPPED, Guard, Guarded, guarded
@@ -25,7 +25,7 @@ from data_tools.pdf.pages import (
     root_of,
     stopped,
 )
-from data_tools.program import Program, check_new, licence_option, output_of, output_options, register, workers_option
+from data_tools.program import Program, licence_option, output_of, output_options, register, workers_option
 from data_tools.render.kind import share, span
 from data_tools.writer import IMAGE_FORMATS, produce
 from varytoy.data.samples import read_samples
@@ -106,7 +106,7 @@ class Pdf(Program):
         if options.slice:
             part, parts = options.slice
             files = files[part - 1 :: parts]
-        check_new(options)  # before files are counted
+        check_free(options.out, options.resume, options.overwrite)  # before files are counted
         counting = guarded(Guard(_uncounted, options.seconds))
         with counting(Counter(root), files, workers, _CHUNK) as counts:
             counts = list(tqdm(counts, "counting pages", len(files), unit="file"))

@@ -6,8 +6,9 @@ from pathlib import Path
 from PIL import ImageDraw
 
 from data_tools.distributions import draw, measure
-from data_tools.mixture import read_mixture
+from data_tools.mixture import sample_paths
 from data_tools.program import Program, register
+from varytoy import NANO
 from varytoy.data.sample import SampleError
 from varytoy.data.samples import read_samples
 from varytoy.extras import require
@@ -37,7 +38,8 @@ class Show(Program):
         images, view = sample.open_images(), TASKS[sample.task].view
         sizes = ", ".join(f"{image.width}x{image.height}" for image in images) or "none"
         print(f"{sample.id} ({sample.task}), images: {sizes}, {sample.where}")
-        processor = VaryProcessor.from_pretrained(options.model or _nano(view if images else "text"))
+        pictures = bool(images) and view == "picture"
+        processor = VaryProcessor.from_pretrained(options.model or Path(NANO, "pictures" if pictures else ""))
         plans = [processor.image_processor.plan(image.size, view) for image in images]
         print(marked(*processor.encode(list(sample.messages), plans, True), processor))
         if options.out:
@@ -49,11 +51,6 @@ class Show(Program):
                 ImageDraw.Draw(shown).rectangle(line.to_pixels(*size), outline="#d1242f")
             shown.save(options.out)
             print(f"{len(sample.boxes)} boxes and {len(lines)} lines drawn in {options.out}")
-
-
-def _nano(view: str) -> Path:
-    nano = Path(__file__).resolve().parents[2] / "varytoy" / "nano"
-    return nano if view == "text" else nano / "pictures"
 
 
 @register
@@ -68,11 +65,9 @@ class Stats(Program):
 
     def run(self, options):
         require("data", "matplotlib", "py3langid", by="python -m data_tools stats")
-        mixed = options.samples.suffix in (".yaml", ".yml")
-        paths = [source.path for source in read_mixture(options.samples)] if mixed else [str(options.samples)]
         bad: list[SampleError] = []
         measured = {}
-        for path in dict.fromkeys(paths):
+        for path in sample_paths(options.samples):
             measured[path] = measure(itertools.islice(read_samples(path, on_error=bad.append), options.limit))
             print(f"{path}: {measured[path].summary()}")
         if not any(each.lengths for each in measured.values()):

@@ -25,7 +25,7 @@ def crop(
         return sample, images
     boxes = [box.xyxy for part in getattr(sample, "parts", None) or [sample] for box in part.boxes]
     for message in sample.messages:
-        boxes += [_written(message["content"], found.sides) for found in written_boxes(message["content"])]
+        boxes += [found.numbers(message["content"]) for found in written_boxes(message["content"])]
     for _ in range(_TRIES):
         window = _window(rng, smallest)
         if all(_shown(box, window) >= _VISIBLE for box in boxes):
@@ -42,10 +42,6 @@ def _window(rng: random.Random, smallest: float) -> tuple[float, float, float, f
     width, height = rng.uniform(smallest, 1), rng.uniform(smallest, 1)
     left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     return left, top, left + width, top + height
-
-
-def _written(text: str, sides: Sequence[tuple[int, int]]) -> list[int]:
-    return [int(text[slice(*side)]) for side in sides]
 
 
 def _shown(xyxy: Sequence[int], window: tuple[float, float, float, float]) -> float:

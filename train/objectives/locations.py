@@ -29,7 +29,7 @@ def glyph_locations(sample: Sample, answer: str, size: tuple[int, int]) -> list[
             x, y = points[letter][0] / size[0], points[letter][1] / size[1]
             locations.append((character, min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
     for box in written_boxes(answer):
-        x1, y1, x2, y2 = (int(answer[slice(*side)]) / SCALE for side in box.sides)
+        x1, y1, x2, y2 = (side / SCALE for side in box.numbers(answer))
         spans = zip(box.sides, [(x1, y1), (x1, y1), (x2, y2), (x2, y2)], strict=True)
         for (first, end), (x, y) in [(box.label or (box.start, box.start + 1), (x1, y1)), *spans]:
             locations += [(character, x, y) for character in range(first, end)]

@@ -60,7 +60,7 @@ def _boxes(item, labels: Tensor, processor: VaryProcessor) -> list[tuple[int, li
             continue
         spans = processor.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         for box in boxes:
-            sides = [int(answer[slice(*side)]) for side in box.sides]
+            sides = box.numbers(answer)
             found += [(start + _token(spans, first) - 1, sides) for first, _ in box.sides]
     return found
 

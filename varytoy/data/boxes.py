@@ -60,8 +60,7 @@ def rewrite(
     parts, end = [], 0
     for box in written_boxes(text):
         start, stop = box.sides[0][0] - 1, box.sides[3][1] + 1
-        sides = [int(text[slice(*side)]) for side in box.sides]
-        parts += [words(text[end:start]), format_box(change(sides))]
+        parts += [words(text[end:start]), format_box(change(box.numbers(text)))]
         end = stop
     return "".join([*parts, words(text[end:])])
 
@@ -164,6 +163,10 @@ class WrittenBox:
     start: int
     label: Span | None
     sides: tuple[Span, ...]
+
+    def numbers(self, text: str) -> list[int]:
+        """x1, y1, x2 and y2 in the answer that it was found in."""
+        return [int(text[slice(*side)]) for side in self.sides]
 
 
 def written_boxes(text: str) -> Iterator[WrittenBox]:
