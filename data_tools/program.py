@@ -1,6 +1,7 @@
 """Program: one command of ``python -m data_tools``."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -60,6 +61,32 @@ def workers_option(parser: argparse.ArgumentParser) -> None:
 
 def licence_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--licence", metavar="TEXT", help="of the source, for manifest.json")
+
+
+def span(text: str, kind=int) -> tuple:
+    """``3`` or ``1-8`` as a pair."""
+    low, _, high = text.partition("-")
+    try:
+        pair = (kind(low), kind(high or low))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number or a range such as 1-8") from None
+    if not 0 < pair[0] <= pair[1] < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}': give a number above 0, or a range from a lower to a higher one")
+    return pair
+
+
+def span_of_floats(text: str) -> tuple:
+    return span(text, float)
+
+
+def share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
+    return number
 
 
 def output_of(options: argparse.Namespace, sources: Mapping[str, str] | None = None) -> Output:

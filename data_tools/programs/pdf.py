@@ -25,8 +25,7 @@ from data_tools.pdf.pages import (
     root_of,
     stopped,
 )
-from data_tools.program import Program, licence_option, output_of, output_options, register, workers_option
-from data_tools.render.kind import share, span
+from data_tools.program import Program, licence_option, output_of, output_options, register, share, span, workers_option
 from data_tools.writer import IMAGE_FORMATS, produce
 from varytoy.data.samples import read_samples
 from varytoy.extras import require

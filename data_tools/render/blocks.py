@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data_tools.assets import sources
-from data_tools.render.kind import Kind, register, share, span, span_of_floats
+from data_tools.program import share, span, span_of_floats
+from data_tools.render.kind import Kind, register
 from data_tools.writer import generator
 from varytoy.tasks import TASKS
 

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from data_tools.assets import sources
+from data_tools.program import share
 from data_tools.render.degrade import degrade
 from data_tools.render.document import Cell, Table
-from data_tools.render.kind import Kind, register, share
+from data_tools.render.kind import Kind, register
 from data_tools.render.looks import Look, named, text_row, vqa_row
 from data_tools.render.markdown import block_markdown, escape
 from data_tools.writer import generator

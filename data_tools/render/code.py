@@ -7,10 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from data_tools.assets import languages
+from data_tools.program import span
 from data_tools.render.composer import random_listing
 from data_tools.render.document import plain_lines
 from data_tools.render.glyphs import face
-from data_tools.render.kind import register, span
+from data_tools.render.kind import register
 from data_tools.render.looks import Look, ScannedKind, named, scanned, stacked, text_row
 from data_tools.render.markdown import code_markdown
 from data_tools.render.strips import Strip, base_line

@@ -3,9 +3,10 @@
 import numpy as np
 from PIL import Image
 
+from data_tools.program import share, span
 from data_tools.render.degrade import degrade
 from data_tools.render.document import Formula
-from data_tools.render.kind import Kind, register, share, span
+from data_tools.render.kind import Kind, register
 from data_tools.render.looks import named, text_row
 from data_tools.render.markdown import block_markdown
 from data_tools.render.mathematics import FONTS, LATEX, check_latex, formula_picture, random_formula

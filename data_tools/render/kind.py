@@ -2,7 +2,6 @@
 registers itself, imported in data_tools/render/kinds.py."""
 
 import argparse
-import math
 from typing import ClassVar
 
 from data_tools.writer import Renderer
@@ -39,29 +38,3 @@ class Kind:
 def register(kind: type[Kind]) -> type[Kind]:
     KINDS[kind.name] = kind()
     return kind
-
-
-def span(text: str, kind=int) -> tuple:
-    """``3`` or ``1-8`` as a pair."""
-    low, _, high = text.partition("-")
-    try:
-        pair = (kind(low), kind(high or low))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number or a range such as 1-8") from None
-    if not 0 < pair[0] <= pair[1] < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}': give a number above 0, or a range from a lower to a higher one")
-    return pair
-
-
-def span_of_floats(text: str) -> tuple:
-    return span(text, float)
-
-
-def share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
-    return number

@@ -8,9 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from data_tools.assets import languages
+from data_tools.program import share
 from data_tools.render.composer import Composer
 from data_tools.render.degrade import degrade
-from data_tools.render.kind import Kind, share
+from data_tools.render.kind import Kind
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import Strip
 from data_tools.render.themes import Theme, alphabet, random_theme

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_tools.program import span
 from data_tools.render.document import Word
-from data_tools.render.kind import register, span
+from data_tools.render.kind import register
 from data_tools.render.looks import Look, ScannedKind, named, scanned, stacked, text_row
 from data_tools.render.strips import line_strips, set_lines
 from data_tools.render.table_contents import random_date

@@ -8,11 +8,12 @@ from PIL import Image
 
 from data_tools.assets import languages
 from data_tools.assets.packages import SourceError
+from data_tools.program import share, span
 from data_tools.render.composer import Composer
 from data_tools.render.degrade import degrade
 from data_tools.render.document import Document
 from data_tools.render.glyphs import MissingLetter
-from data_tools.render.kind import Kind, register, share, span
+from data_tools.render.kind import Kind, register
 from data_tools.render.layout import lay_out
 from data_tools.render.markdown import to_markdown
 from data_tools.render.sheet import Sheet

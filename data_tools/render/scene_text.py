@@ -7,10 +7,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from data_tools.assets import languages
+from data_tools.program import share, span
 from data_tools.render import textures
 from data_tools.render.degrade import DEGRADATIONS
 from data_tools.render.document import Word
-from data_tools.render.kind import Kind, register, share, span
+from data_tools.render.kind import Kind, register
 from data_tools.render.looks import Look, named, text_row
 from data_tools.render.pictures import library, load_background, origins
 from data_tools.render.sheet import Sheet, thousandths

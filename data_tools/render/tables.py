@@ -4,9 +4,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_tools.program import share, span
 from data_tools.render.document import plain_lines
 from data_tools.render.glyphs import MissingLetter
-from data_tools.render.kind import register, share, span
+from data_tools.render.kind import register
 from data_tools.render.looks import Look, ScannedKind, named, scanned, stacked, text_row
 from data_tools.render.markdown import html_table
 from data_tools.render.strips import DoesNotFit
