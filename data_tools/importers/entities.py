@@ -2,7 +2,8 @@
 ``{"id", "captions": [{"text"}], "entities": [{"type", "phrases", "boxes"}]}``, boxes 0-1000).
 
 Each photograph gives captions, phrases to ground, the boxes of people, animals and vehicles, and questions made of its
-captions and phrases: is there a thing, how many people, which colour, doing what.
+captions and phrases: is there a thing, how many people, which colour, doing what. With ``--chinese`` also captions in
+Chinese, from ``captions_zh`` (texts).
 """
 
 import argparse
@@ -19,6 +20,7 @@ from varytoy.data.boxes import SCALE, Box
 from varytoy.data.boxes import iou as overlap
 from varytoy.options import positive
 from varytoy.tasks import TASKS
+from varytoy.tasks.language import Caption
 
 COLOURS = "red blue green yellow black white orange pink purple brown gray tan".split()
 PEOPLE = set("man men woman women boy boys girl girls child children person people kid kids guy lady player".split())
@@ -58,6 +60,7 @@ class Entities(Importer):
         super().options(parser)
         parser.add_argument("--suffix", default=self.suffix, help=f"of the images' names (default: {self.suffix})")
         evaluation_options(parser)
+        parser.add_argument("--chinese", action="store_true", help="also the captions in Chinese (captions_zh)")
         parser.add_argument(
             "--presence", type=positive, help="ask for at most so many things that are there (default: all)"
         )
@@ -98,7 +101,9 @@ def _photo(entry: Entry) -> Entry:
             }
             for each in photo["entities"]
         ]
-        return Entry(entry.where, {"id": str(photo["id"]), "captions": captions, "entities": entities})
+        chinese = [_text(text) for text in photo.get("captions_zh", ())]
+        record = {"id": str(photo["id"]), "captions": captions, "captions_zh": chinese, "entities": entities}
+        return Entry(entry.where, record)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else error
         return Entry(entry.where, Dropped(INVALID, f"no photograph with id, captions and entities ({reason})"))
@@ -134,6 +139,8 @@ def photo_rows(
         yield question_row(
             "caption", TASKS["caption"].prompt("", paraphrase), caption, annotations={"references": captions}
         )
+    if options.chinese:
+        yield from _chinese_captions(photo["captions_zh"], paraphrase, evaluate)
     things = []
     for entity in photo["entities"]:
         boxes = [tuple(box) for box in entity["boxes"]]
@@ -155,6 +162,14 @@ def photo_rows(
         prompt = question if bare else TASKS["vqa"].prompt(question, paraphrase)
         answer = answers[0] if evaluate else rng.choice(answers)
         yield question_row("vqa", prompt, answer, annotations=annotations, metadata={"kind": kind})
+
+
+def _chinese_captions(captions: Sequence[str], paraphrase: random.Random | None, evaluate: bool) -> Iterator[dict]:
+    prompts = Caption.chinese_prompts
+    for text in captions[:1] if evaluate else captions:
+        prompt = paraphrase.choice(prompts) if paraphrase else prompts[0]
+        annotations = {"references": list(captions)}
+        yield question_row("caption", prompt, text, annotations=annotations, metadata={"kind": "Chinese"})
 
 
 def _detection(things: Sequence[Box], rng: random.Random | None) -> dict:

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from varytoy.data.boxes import SCALE, Box, rewrite
 from varytoy.data.sample import Sample
 
-_OTHER = {"left": "right", "right": "left"}
-_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_OTHER = {"left": "right", "right": "left", "左": "右", "右": "左"}
+_SIDES = re.compile(r"\b(?:left|right)\b|[左右]", re.IGNORECASE)
 
 
 @dataclass

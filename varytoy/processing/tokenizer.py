@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -105,6 +106,42 @@ def word_piece_tokenizer(
     backend = Tokenizer.from_str(json.dumps(tree))
     backend.pre_tokenizer = split
     return chat_tokenizer(backend)
+
+
+_OFTEN = 5
+"""Occurrences from which a character gets a token of its own; rarer ones are written in bytes."""
+
+
+def extended_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """A word-piece tokenizer with more pieces behind its tokens, whose ids stay: characters of ``texts`` that it has no
+    token for, if they occur five times, and byte pair encoding of these characters' runs.
+
+    Args:
+        size: length of the vocabulary.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = tree["model"]["vocab"]
+    room = size - len(tokenizer)
+    texts = list(texts)
+    counts = Counter(each for text in texts for each in text if each not in vocabulary)
+    new = [character for character, count in counts.most_common(max(room, 0)) if count >= _OFTEN]
+    learned = Tokenizer(BPE())
+    trainer = BpeTrainer(vocab_size=room, initial_alphabet=new, limit_alphabet=len(new), show_progress=False)
+    kept = set(new)
+    learned.train_from_iterator(
+        ("".join(run) for text in texts for inside, run in itertools.groupby(text, kept.__contains__) if inside), trainer
+    )
+    merges = json.loads(learned.to_str())["model"]["merges"][: room - len(new)]
+    next_id = len(tokenizer)
+    for piece in [*new, *("".join(pair) for pair in merges)]:
+        vocabulary[piece] = next_id
+        next_id += 1
+    tree["model"]["merges"] += merges
+    return chat_tokenizer(Tokenizer.from_str(json.dumps(tree)))
 
 
 def chat_tokenizer(backend) -> PreTrainedTokenizerFast:

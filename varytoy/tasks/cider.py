@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _SIGMA = 6.0
 _LONGEST = 4
+_WORD = re.compile(r"[a-z0-9']+|[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 @dataclass
@@ -22,7 +23,7 @@ class _Counted:
 
 class CiderD:
     """Scores captions against several references each, with the document frequencies of a corpus. Words are runs of
-    letters, digits and apostrophes in lower case.
+    Latin letters, digits and apostrophes in lower case; of Chinese each character is a word.
 
     Args:
         corpus: the references of each image.
@@ -74,7 +75,7 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> flo
 
 
 def _ngrams(text: str) -> Counter:
-    words = re.findall(r"[a-z0-9']+", text.lower())
+    words = _WORD.findall(text.lower())
     return Counter(
         tuple(words[start : start + n]) for n in range(1, _LONGEST + 1) for start in range(len(words) - n + 1)
     )

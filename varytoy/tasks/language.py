@@ -22,6 +22,19 @@ class Caption(Task):
         "Caption this image.",
         "Tell me what is in this picture.",
     )
+    chinese_prompts = (
+        "用一句话描述这张图片。",
+        "这张图片里有什么？",
+        "请为这张图片写一句说明。",
+        "描述一下这张照片。",
+        "图中是什么？",
+        "请简单描述图片内容。",
+        "给这张图配一句话。",
+        "说说你在图里看到了什么。",
+        "用中文概括这张图片。",
+        "请用一句中文描述图像。",
+    )
+    """Prompts for a caption in Chinese, for models whose tokenizer has Chinese."""
 
     def metric_of(self, samples):
         return "CIDEr-D" if self._have_references(samples) else self.metric
