@@ -36,8 +36,9 @@ ALLOWED = {
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras options data tasks layout outputs processing inference",
+    "evaluation": "errors extras options data tasks outputs processing inference",
     "bench": "options data models processing devices checkpoints inference",
-    "cli": "__init__ options tasks outputs devices checkpoints inference serving",
+    "cli": "__init__ options tasks outputs devices checkpoints inference serving evaluation",
 }
 """Room of varytoy -> the rooms that it may import, which all stand above it."""
 

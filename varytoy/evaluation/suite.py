@@ -1,0 +1,47 @@
+"""Suites: where cases come from, and what they are scored by."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from varytoy.evaluation.case import Case
+from varytoy.evaluation.metric import Metric
+
+
+class SuiteError(ValueError):
+    """A suite's files are missing or not of its layout. The message names the file, the line and the cure."""
+
+
+class Suite:
+    """A kind of test data.
+
+    Attributes:
+        name: on the command line.
+        help: one line, for ``--help``.
+        layout: the files that a folder must hold, for the documentation and errors.
+        macro: whether the score of the whole is the mean of its groups' scores, as for olmOCR-bench.
+    """
+
+    name: str
+    help: str
+    layout: str = ""
+    macro: bool = False
+
+    def options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the suite's own options."""
+
+    def cases(self, folder: Path, options: argparse.Namespace) -> Sequence[Case]:
+        """All cases, in the order of the files. Raises SuiteError; OSError."""
+        raise NotImplementedError
+
+    def metrics(self, options: argparse.Namespace) -> Sequence[Metric]:
+        """The metrics; the first is the suite's own, by which the worst cases are chosen."""
+        raise NotImplementedError
+
+
+SUITES: dict[str, Suite] = {}
+
+
+def register(suite: type[Suite]) -> type[Suite]:
+    SUITES[suite.name] = suite()
+    return suite
