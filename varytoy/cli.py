@@ -3,8 +3,11 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from varytoy import __version__
+from varytoy.evaluation.suites import SUITES
+from varytoy.evaluation.systems.choose import ENGINES
 from varytoy.inference.many import TOGETHER
 from varytoy.inference.read import complain, read_files
 from varytoy.options import DRAFTS, DTYPE_NAMES, device_options, positive
@@ -41,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--drafts", choices=DRAFTS, default="model", help=_DRAFTS)
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
+
+    _evaluate_options(programs)
 
     serve = programs.add_parser("serve", help="serve a model with OpenAI's API (needs the extra 'serve')")
     serve.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
@@ -83,6 +88,35 @@ def build_parser() -> argparse.ArgumentParser:
     joined.add_argument("out", metavar="OUT", help="a new folder")
     joined.set_defaults(run=_import_vocabulary)
     return parser
+
+
+def _evaluate_options(programs) -> None:
+    about = "Measure a model, or another reader, on a suite of test data."
+    evaluation = programs.add_parser("evaluate", help="measure a model or another reader", description=about)
+    suites = evaluation.add_subparsers(dest="suite", required=True, metavar="SUITE")
+    for suite in SUITES.values():
+        parser = suites.add_parser(suite.name, help=suite.help, description=f"{suite.help}. Expects {suite.layout}.")
+        parser.add_argument("folder", type=Path, metavar="FOLDER", help="with the suite's files")
+        parser.add_argument("--engine", default="varytoy", help=f"what is measured: {ENGINES}")
+        parser.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
+        device_options(parser)
+        parser.add_argument("--language", default="eng", help="tesseract: its code of the language")
+        parser.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer to an image or block")
+        parser.add_argument("--together", type=positive, default=TOGETHER, help="cases that are worked on at once")
+        parser.add_argument("--limit", type=positive, help="so many cases, chosen by --seed (default: all)")
+        parser.add_argument("--seed", type=int, default=0, help="of --limit and of the intervals")
+        parser.add_argument("--out", type=Path, metavar="RUN", help="folder for answers, tables and the worst cases")
+        parser.add_argument(
+            "--markdown", type=Path, metavar="DIR", help="also a file a page, for the suite's own scorer"
+        )
+        suite.options(parser)
+        parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from varytoy.evaluation.run import evaluate
+
+    return evaluate(options, SUITES[options.suite])
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from varytoy.bench import pages, shapes
-from varytoy.bench.timing import machine
 from varytoy.data.documents import open_pages
+from varytoy.devices.machine import machine
 from varytoy.devices.precision import choose_precision
 from varytoy.inference.reader import Reader
 from varytoy.options import device_options, positive, reader_options

@@ -1,10 +1,8 @@
-"""Times of alternating runs, and the machine they were taken on."""
+"""Times of alternating runs."""
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 
@@ -28,14 +26,3 @@ def timed(runs: Mapping[str, Callable], repeats: int) -> tuple[dict[str, list[fl
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """How many times as fast, the median of neighbouring runs."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
-
-
-def machine(device: torch.device) -> str:
-    """The name of the GPU or CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # another system or processor
-        return platform.processor() or platform.machine()

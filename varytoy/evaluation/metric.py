@@ -31,13 +31,15 @@ class Metric:
 
 
 class Mean(Metric):
-    """The mean of a score of each case."""
+    """The mean of a score of each case; NaN leaves a case out."""
 
     def __init__(self, name: str, score: Score, is_error: bool = False):
         self.name, self.score, self.is_error = name, score, is_error
 
     def rows(self, predictions, cases):
-        return np.array([(self.score(*pair), 1.0) for pair in zip(predictions, cases, strict=True)]).reshape(-1, 2)
+        scores = np.array([self.score(*pair) for pair in zip(predictions, cases, strict=True)], float)
+        counted = ~np.isnan(scores)
+        return np.stack([np.where(counted, scores, 0.0), counted.astype(float)], 1)
 
     def value(self, sums):
         return ratio(sums[..., 0], sums[..., 1])

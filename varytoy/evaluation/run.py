@@ -1,0 +1,128 @@
+"""``varytoy evaluate``: answer the cases of a suite, score them, and write what came out."""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from varytoy.data.boxes import Box
+from varytoy.devices.machine import machine
+from varytoy.evaluation import contact_sheet
+from varytoy.evaluation.case import Case, Prediction
+from varytoy.evaluation.metric import Metric
+from varytoy.evaluation.run_folder import RunFolder
+from varytoy.evaluation.suite import Suite, SuiteError
+from varytoy.evaluation.systems import System, choose
+from varytoy.evaluation.table import Row, markdown, rows_of
+from varytoy.tasks.base import draw_regions, object_regions
+
+WORST = 20
+"""Cases on the contact sheet."""
+
+
+def evaluate(options: argparse.Namespace, suite: Suite) -> int:
+    """Run the command. Raises ValueError, OSError."""
+    cases = chosen(suite.cases(options.folder, options), options.limit, options.seed)
+    if not cases:
+        raise SuiteError(f"{options.folder}: no cases for {suite.name}; it expects {suite.layout}")
+    metrics = list(suite.metrics(options))
+    system = choose(options, suite.single_block)
+    if system.tasks is not None:
+        wrong = next((case.task for case in cases if case.task not in system.tasks), None)
+        if wrong:
+            raise ValueError(f"--engine {options.engine} cannot do '{wrong}', which {suite.name} asks for")
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunFolder(options.out or Path(scratch) / "run", settings(options, suite, system))
+        predictions = answered(system, cases, run)
+        rows, scores = rows_of(cases, predictions, metrics, options.seed, suite.macro)
+        run.finish(cases, scores)
+        print(f"{suite.name}, {system.name}\n\n{markdown(rows)}")
+        if options.out:
+            write(options.out, rows, cases, predictions, metrics, scores, settings(options, suite, system))
+    if options.markdown:
+        suite.write_markdown(options.markdown, cases, predictions)
+        print(f"the answers are in {options.markdown}, for {suite.name}'s own scorer")
+    failures = sum(bool(each.error) for each in predictions)
+    if failures:
+        first = next(each.error for each in predictions if each.error)
+        print(f"varytoy: {failures} of {len(cases)} cases have no answer, first: {first}", file=sys.stderr)
+    return 1 if failures == len(cases) else 0
+
+
+def chosen(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
+    """All cases, or ``limit`` of them by chance, in order. Raises SuiteError for ids that are there twice."""
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise SuiteError(f"{case.file}: the id '{case.id}' is there twice; ids must differ")
+        seen.add(case.id)
+    if limit is None or limit >= len(cases):
+        return list(cases)
+    return [cases[number] for number in sorted(random.Random(seed).sample(range(len(cases)), limit))]
+
+
+def settings(options: argparse.Namespace, suite: Suite, system: System) -> dict:
+    """What the answers depend on: all options but those of where and how fast."""
+    left_out = ("program", "run", "out", "markdown", "together", "suite")
+    own = {name: value for name, value in vars(options).items() if name not in left_out}
+    own["folder"] = str(options.folder.resolve().name)
+    return {"suite": suite.name, "system": system.name, "version": system.version, **_plain(own)}
+
+
+def _plain(values: dict) -> dict:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(values.items())}
+
+
+def answered(system: System, cases: Sequence[Case], run: RunFolder) -> list[Prediction]:
+    """The answers, those of an earlier run of the folder among them."""
+    open_cases = [case for case in cases if case.id not in run.done]
+    if len(open_cases) < len(cases):
+        print(f"{len(cases) - len(open_cases)} of {len(cases)} cases are answered already", file=sys.stderr)
+    answers = system.answers(open_cases)
+    try:
+        with tqdm(total=len(cases), initial=len(cases) - len(open_cases), unit="case") as bar:
+            for case, prediction in zip(open_cases, answers, strict=True):
+                run.add(case, prediction)
+                bar.update()
+    finally:
+        system.close()
+    return [run.done[case.id] for case in cases]
+
+
+def write(
+    folder: Path,
+    rows: Sequence[Row],
+    cases: Sequence[Case],
+    predictions: Sequence[Prediction],
+    metrics: Sequence[Metric],
+    scores: dict[str, np.ndarray],
+    made: dict,
+) -> None:
+    """Write ``table.md``, ``table.json`` and ``worst.png`` into the run's folder."""
+    table = {"settings": made, "machine": machine(), "rows": [row.to_json() for row in rows]}
+    (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
+    if metrics:
+        values = scores[metrics[0].name]
+        order = np.argsort(values if not metrics[0].is_error else -values, kind="stable")
+        worst = [number for number in order if values[number] == values[number]][:WORST]
+        contact_sheet.draw((_tile(cases[n], predictions[n], values[n]) for n in worst), folder / "worst.png")
+
+
+def _tile(case: Case, prediction: Prediction, score: float):
+    try:
+        image = case.open()
+    except ValueError:
+        image = contact_sheet.Image.new("RGB", (100, 100), "white")
+    right = [Box(f"right {box.label}".strip(), box.xyxy) for box in case.boxes]
+    boxes = [*right, *prediction.boxes] if case.boxes else []
+    drawn = draw_regions(image, object_regions(boxes, image.size)) if boxes else image
+    said = prediction.error or prediction.text or "(empty)"
+    truth = [f"right: {case.truth}"] if case.references else []
+    return drawn, [f"{score:.2f}  {case.id}  {case.prompt}", said[:200], *truth]
