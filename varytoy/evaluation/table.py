@@ -52,28 +52,25 @@ def rows_of(
     """The rows of the table, the whole first, and the scores of each case by metric; NaN where one does not apply."""
     measured = {metric.name: metric.rows(predictions, cases) for metric in metrics}
     scores = {metric.name: metric.value(measured[metric.name]) for metric in metrics}
+    clusters = [(str(case.file), case.page) for case in cases]
     groups = list(dict.fromkeys(case.group for case in cases))
-    parts = [(ALL, np.arange(len(cases)))]
+    parts = [(ALL, list(range(len(cases))))]
     if len(groups) > 1:
-        named = np.array([case.group for case in cases])
-        parts += [(group or "(none)", np.flatnonzero(named == group)) for group in groups]
+        numbered = list(enumerate(cases))
+        parts += [(group or "(none)", [n for n, case in numbered if case.group == group]) for group in groups]
     table = []
     for name, chosen in parts:
         failures = sum(bool(predictions[number].error) for number in chosen)
         seconds = float(np.mean([predictions[number].seconds for number in chosen])) if len(chosen) else 0.0
         row = Row(name, len(chosen), failures, round(seconds, 3))
         for metric in metrics:
-            value = _value(metric, measured[metric.name][chosen], [_cluster(cases[number]) for number in chosen], seed)
+            value = _value(metric, measured[metric.name][chosen], [clusters[number] for number in chosen], seed)
             if value is not None:
                 row.values[metric.name] = value
         table.append(row)
     if macro and len(table) > 1:
         table.insert(0, _mean(table[0], table[1:], metrics))
     return table, scores
-
-
-def _cluster(case: Case) -> tuple[str, int]:
-    return str(case.file), case.page
 
 
 def _value(metric: Metric, rows: np.ndarray, clusters: Sequence[tuple[str, int]], seed: int) -> Value | None:
