@@ -9,6 +9,7 @@ from pathlib import Path
 
 import varytoy  # noqa: F401  (first: it repairs mismatched torchvision builds)
 from data_tools.assets.packages import SourceError
+from train.published import ResultsError
 from train.recipe import EIGHT_BIT, Recipe, RecipeError, load_recipe, smoke_test
 from varytoy.checkpoints.loading import ModelError
 from varytoy.checkpoints.maps import WeightsError
@@ -142,11 +143,20 @@ def build_parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=_figure_file, default=Path("runs/study/study.png"), help="the curves")
     study.set_defaults(run=_study, needs=(*_TRAINER, *_SCORES, "bitsandbytes", "matplotlib", "peft"))
 
-    pages = programs.add_parser("pages", help="score whole PDF pages, and Tesseract on them")
-    pages.add_argument("folder", type=Path, help="NAME.pdf with NAME.txt")
-    pages.add_argument("--model", default="nano")
-    pages.add_argument("--limit", type=positive, help="number of pages (default: all)")
-    pages.set_defaults(run=_pages, needs=("rapidfuzz",))
+    peers = programs.add_parser(
+        "peers", help="measure nano beside Tesseract and RapidOCR on blocks, pages, scans, receipts"
+    )
+    peers.add_argument("data", type=Path, help="folder with print/blocks, print/pages, scans and receipts")
+    peers.add_argument("--model", default="nano")
+    peers.add_argument(
+        "--out", type=Path, default=Path("runs/peers"), help="folder of the runs; finished ones are kept"
+    )
+    peers.add_argument("--publish", action="store_true", help="write the figures to train/results")
+    peers.set_defaults(run=_peers, needs=("rapidfuzz", "rapidocr", "rapidocr_onnxruntime"))
+
+    results = programs.add_parser("results", help="compare the documentation's tables with train/results")
+    results.add_argument("--write", action="store_true", help="bring the documents up to date")
+    results.set_defaults(run=_results, needs=())
     return parser
 
 
@@ -268,10 +278,19 @@ def _study(options) -> None:
     draw(options.folder, options.seeds, options.out)
 
 
-def _pages(options) -> None:
-    from train.pages import report
+def _peers(options) -> int:
+    from train.peers import measure
 
-    report(options.model, options.folder, options.limit)
+    return measure(options.data, options.out, options.model, publish=options.publish)
+
+
+def _results(options) -> int:
+    from train.published import update
+
+    differing = update(options.write)
+    for name in differing:
+        print(f"{name}: {'written' if options.write else 'its tables differ from train/results: run with --write'}")
+    return 0 if options.write or not differing else 1
 
 
 def _run(options) -> None:
@@ -296,7 +315,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides += rest  # argparse takes only those before the first option
-    expected = (RecipeError, SampleError, SourceError, ModelError, DocumentError, WeightsError, MissingExtra, OSError)
+    expected = (
+        RecipeError,
+        ResultsError,
+        SampleError,
+        SourceError,
+        ModelError,
+        DocumentError,
+        WeightsError,
+        MissingExtra,
+        OSError,
+    )
     try:
         require("train", *getattr(options, "needs", ()), by=f"python -m train {options.program}")
         return options.run(options) or 0
