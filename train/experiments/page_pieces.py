@@ -6,13 +6,14 @@ empty answer. Blocks that cut a word in two are left out. Pages are cut into blo
 """
 
 import argparse
+import itertools
 import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFont
 from tqdm import tqdm
 
 import varytoy
@@ -28,6 +29,7 @@ LINES = (1, 1, 1, 2, 4, 8)
 """Most lines of a block; one of these for each page."""
 _EMPTY = 0.2
 """Share of the blocks without words that are kept."""
+_WIDTHS = ImageFont.load_default(size=20)
 Word = tuple[str, float, float, float, float]
 
 
@@ -73,14 +75,16 @@ def _in_crop(block: layout.Block, word: Word, text_size: float) -> Word:
 
 
 def row(name: str, image: str, rows: Sequence[Sequence[Word]], rng: random.Random) -> dict:
-    """The sample of a piece. Letters are taken as evenly spaced in their words."""
+    """The sample of a piece. Letters are placed in their words by the widths of a usual font."""
     letters, positions = [], []
     for words in rows:
         middle = sum((y1 + y2) / 2 for _, _, y1, _, y2 in words) / len(words)
         for text, x1, _, x2, _ in words:
-            for number, letter in enumerate(text):
+            widths = [_WIDTHS.getlength(letter) for letter in text]
+            ends = list(itertools.accumulate(widths))
+            for letter, width, end in zip(text, widths, ends, strict=True):
                 letters.append(letter)
-                positions += [round(x1 + (number + 0.5) * (x2 - x1) / len(text)), round(middle)]
+                positions += [round(x1 + (end - width / 2) * (x2 - x1) / max(ends[-1], 1.0)), round(middle)]
     answer = "\n".join(" ".join(word[0] for word in words) for words in rows)
     prompt = TASKS["ocr"].prompt("", rng)
     return {
