@@ -281,7 +281,7 @@ def _study(options) -> None:
 def _peers(options) -> int:
     from train.peers import measure
 
-    return measure(options.data, options.out, options.model, publish=options.publish)
+    return measure(options.data, options.out, options.model, words=options.words if options.publish else ())
 
 
 def _results(options) -> int:
@@ -311,6 +311,7 @@ def _run(options) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else arguments
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:

@@ -17,8 +17,11 @@ ENGINES = ("varytoy", "tesseract", "rapidocr", "rapidocr-v4")
 WHAT = "normalised edit distance of nano and other readers, with 95 % intervals and seconds a page"
 
 
-def measure(data: Path, out: Path, model: str = "nano", engines: Sequence[str] = ENGINES, publish: bool = False) -> int:
-    """Run each suite with each engine, one page at a time; finished ones are kept in ``out``. Returns the exit code."""
+def measure(
+    data: Path, out: Path, model: str = "nano", engines: Sequence[str] = ENGINES, words: Sequence[str] = ()
+) -> int:
+    """Run each suite with each engine, one page at a time; finished ones are kept in ``out``. ``words``: of the command
+    line, to publish the figures. Returns the exit code."""
     values: dict[str, dict[str, dict]] = {}
     for suite, folder in SUITES.items():
         for engine in engines:
@@ -36,8 +39,8 @@ def measure(data: Path, out: Path, model: str = "nano", engines: Sequence[str] =
                 "seconds": whole["seconds"],
             }
     print(table(values, engines))
-    if publish:
-        print(f"written to {save('peers', values, WHAT, 0, provenance('python -m train'))}")
+    if words:
+        print(f"written to {save('peers', values, WHAT, 0, provenance('python -m train', words))}")
     return 0
 
 

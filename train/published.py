@@ -1,7 +1,7 @@
 """``python -m train results``: the tables of the documentation, written from the figures in ``train/results``.
 
 Each JSON file there holds ``values`` and how they were made: ``command``, ``seed``, ``commit`` and ``machine``.
-Documents have tables between ``<!-- results: NAME -->`` and ``<!-- end of results -->``; ``tables.yaml`` has their cells.
+Documents have tables between ``<!-- results: NAME -->`` and ``<!-- end of results -->``, made of ``tables.yaml``.
 """
 
 import json

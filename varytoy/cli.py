@@ -168,7 +168,9 @@ def _import_vocabulary(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(words)
+    options.words = words
     try:
         return options.run(options)
     except BrokenPipeError:  # `| head`: the reader has closed the pipe

@@ -4,7 +4,6 @@ import datetime
 import importlib.metadata
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from varytoy.devices.machine import machine
 PACKAGES = ("torch", "transformers", "numpy", "pillow")
 
 
-def provenance(program: str, words: Sequence[str] | None = None) -> dict:
-    """What is written beside figures. ``program``: as it is started, ``varytoy`` or ``python -m train``. ``words``: its
-    arguments (default: those of this process)."""
-    words = sys.argv[1:] if words is None else words
+def provenance(program: str, words: Sequence[str]) -> dict:
+    """What is written beside figures. ``program``: as it is started, ``varytoy`` or ``python -m train``; ``words``: its
+    arguments."""
     return {
         "command": f"{program} {shlex.join(words)}".strip(),
         "commit": commit(),

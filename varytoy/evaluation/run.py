@@ -12,10 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from varytoy.data.boxes import Box
-from varytoy.devices.machine import machine
 from varytoy.evaluation import contact_sheet
 from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metric import Metric
+from varytoy.evaluation.provenance import provenance
 from varytoy.evaluation.run_folder import RunFolder
 from varytoy.evaluation.suite import Suite, SuiteError
 from varytoy.evaluation.systems import System, choose
@@ -44,7 +44,8 @@ def evaluate(options: argparse.Namespace, suite: Suite) -> int:
         run.finish(cases, scores)
         print(f"{suite.name}, {system.name}\n\n{markdown(rows)}")
         if options.out:
-            write(options.out, rows, cases, predictions, metrics, scores, settings(options, suite, system))
+            made = settings(options, suite, system)
+            write(options.out, rows, cases, predictions, metrics, scores, made, options.words)
     if options.markdown:
         suite.write_markdown(options.markdown, cases, predictions)
         print(f"the answers are in {options.markdown}, for {suite.name}'s own scorer")
@@ -69,7 +70,7 @@ def chosen(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
 
 def settings(options: argparse.Namespace, suite: Suite, system: System) -> dict:
     """What the answers depend on: all options but those of where and how fast."""
-    left_out = ("program", "run", "out", "markdown", "together", "suite")
+    left_out = ("program", "run", "out", "markdown", "together", "suite", "words")
     own = {name: value for name, value in vars(options).items() if name not in left_out}
     own["folder"] = str(options.folder.resolve().name)
     return {"suite": suite.name, "system": system.name, "version": system.version, **_plain(own)}
@@ -103,9 +104,10 @@ def write(
     metrics: Sequence[Metric],
     scores: dict[str, np.ndarray],
     made: dict,
+    words: Sequence[str],
 ) -> None:
     """Write ``table.md``, ``table.json`` and ``worst.png`` into the run's folder."""
-    table = {"settings": made, "machine": machine(), "rows": [row.to_json() for row in rows]}
+    table = {**provenance("varytoy", words), "settings": made, "rows": [row.to_json() for row in rows]}
     (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
     if metrics:
