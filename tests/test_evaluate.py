@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from test_serving import Running
 
 from varytoy.cli import main
 from varytoy.evaluation.case import Case
 from varytoy.evaluation.metric import F1, Mean
 from varytoy.evaluation.suite import SUITES, Suite
+from varytoy.inference.reader import Reader
 from varytoy.tasks import metrics
 
 LINES = ("Bright vixens jump", "Dozy fowl quack", "Waltz bad nymph")
@@ -45,6 +47,17 @@ def drawn(tmp_path, monkeypatch):
         ImageDraw.Draw(image).text((10, 12), line, font=font, fill="black")
         image.save(folder / f"{line}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return Reader.from_pretrained("nano", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def once(nano, monkeypatch):
+    """Load nano once for all tests."""
+    monkeypatch.setattr(Reader, "from_pretrained", lambda *words: nano)
 
 
 def rows(run: Path) -> list[dict]:
@@ -94,7 +107,7 @@ def test_a_picture_that_cannot_be_read_counts_as_an_empty_answer(drawn, tmp_path
     assert whole["failures"] == 1 and whole["values"]["edit distance"]["value"] > 0.33
 
 
-@pytest.mark.parametrize("engine", ["tesseract", "rapidocr", "rapidocr-v4"])
+@pytest.mark.parametrize("engine", ["tesseract", "rapidocr", pytest.param("rapidocr-v4", marks=pytest.mark.slow)])
 def test_other_readers_stand_beside_it(drawn, tmp_path, engine):
     run = tmp_path / "run"
     assert main(["evaluate", "drawn", str(drawn), "--engine", engine, "--out", str(run)]) == 0
@@ -103,6 +116,17 @@ def test_other_readers_stand_beside_it(drawn, tmp_path, engine):
     assert json.loads((run / "run.json").read_text("utf-8"))["version"][0].isdigit()
     boxes = [box for row in rows(run) for box in row["boxes"]]
     assert len(boxes) >= 3 and all(box["label"] for box in boxes)
+
+
+def test_a_server_is_asked_with_openais_api(drawn, tmp_path, nano, capsys):
+    run, reader = tmp_path / "run", nano.shared()
+    with Running(reader) as url:
+        assert main(["evaluate", "drawn", str(drawn), "--engine", f"openai:{url}", "--out", str(run)]) == 0
+    reader.close()
+    (whole, *_) = json.loads((run / "table.json").read_text("utf-8"))["rows"]
+    assert whole["values"]["edit distance"]["value"] < 0.2 and whole["failures"] == 0
+    assert main(["evaluate", "drawn", str(drawn), "--engine", f"openai:{url}"]) == 2  # it is gone
+    assert f"--engine openai:{url}: " in capsys.readouterr().err
 
 
 def test_words_of_the_command_line(drawn, capsys):
