@@ -76,7 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
     table.add_argument("--count", type=positive, default=200, help="images of each kind")
     table.add_argument("--seed", type=int, default=1001)
-    table.add_argument("--blocks", type=Path, help="also score a folder of NAME.png with NAME.txt")
     table.add_argument("--text-only", action="store_true", help="without the scenes")
     table.add_argument("--samples", type=Path, help="score a folder of your own samples instead, by task")
     table.add_argument(
@@ -196,7 +195,7 @@ def _evaluate(options) -> None:
         table = score_samples(load, options.samples, options.max_new_tokens, options.worst)
     else:
         picture_source = None if options.text_only else options.source
-        table = evaluate(load, options.source, picture_source, options.count, options.seed, options.blocks)
+        table = evaluate(load, options.source, picture_source, options.count, options.seed)
     for name, value in table.items():
         print(f"{name:<40} {value:.4f}")
     if options.write:

@@ -17,11 +17,10 @@ from train import contact_sheet
 from train.baselines import Guesses, branches_off
 from train.baselines import rows as compare
 from train.data.bad_samples import BadSamples, fault, open_sample
-from train.pages import with_texts
 from train.run_folder import writing
 from varytoy.data.answer import Answer
 from varytoy.data.boxes import parse_boxes
-from varytoy.data.sample import Sample, SampleError, image_size, open_image
+from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
 from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
@@ -149,34 +148,17 @@ def answer_all(
     return [answers[number] for number in range(len(views))]
 
 
-def read_blocks(reader: Reader, pairs: Sequence[tuple[Path, str]]) -> float:
-    """Mean normalised edit distance on images with their texts, each read in one pass."""
-    views, truths = [reader.fit_text(open_image(path)) for path, _ in pairs], [truth for _, truth in pairs]
-    question = [{"role": "user", "content": "<image>\n" + TASKS["ocr"].prompt()}]
-    answers = answer_all(reader, [question] * len(pairs), views, TASKS["ocr"])
-    return metrics.mean(
-        metrics.normalised_edit_distance(answer.text, truth) for answer, truth in zip(answers, truths, strict=True)
-    )
-
-
 def evaluate(
     open_reader: Callable[[], Reader],
     text_source: Path,
     picture_source: Path | None,
     count: int,
     seed: int,
-    blocks: Path | None = None,
 ) -> dict[str, float]:
-    """All scores of a model. ``open_reader`` loads it, after the other inputs were checked. ``blocks``: also score this
-    folder of block images with their texts."""
-    pairs = with_texts(blocks, "*.png") if blocks is not None else []  # errors in them are raised first
-    for path, _ in pairs:
-        image_size(path)
+    """All scores of a model, which ``open_reader`` loads."""
     torch.manual_seed(seed)
     reader = open_reader()
     scores = Evaluator(reader, text_source, picture_source, count, seed).table()
-    if blocks is not None:
-        scores["print/blocks edit distance"] = read_blocks(reader, pairs)
     return {name: round(value, 4) for name, value in scores.items()}
 
 
