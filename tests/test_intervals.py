@@ -8,7 +8,7 @@ import pytest
 
 from varytoy.data.boxes import Box
 from varytoy.evaluation.case import Case, Prediction
-from varytoy.evaluation.metric import Mean, bootstrap, interval
+from varytoy.evaluation.metric import Mean, Whole, bootstrap, interval
 from varytoy.evaluation.metrics import boxes
 
 CASE = Case("1", "detect", Path("page.png"), boxes=(Box("cat", (0, 0, 100, 100)),))
@@ -56,8 +56,11 @@ def test_average_precision_is_computed_again_on_resamples():
     assert np.isnan(metric.value(metric.rows(predictions, cases).sum(0)))  # no sums give it
 
 
-def test_bootstrap_is_the_interval_of_what_sums_give():
-    values = np.random.default_rng(0).random(20)
+def test_what_is_computed_again_has_the_interval_that_sums_give():
+    values, files = np.random.default_rng(0).random(20), [number // 3 for number in range(20)]
     predictions, cases = [Prediction(str(each)) for each in values], [CASE] * 20
-    assert bootstrap(LENGTH, predictions, cases, range(20)) == interval(LENGTH, drawn(values), range(20))
+    again = Whole("mean", lambda predictions, cases: lambda chosen: np.mean([values[case] for case in chosen]))
+    expected = interval(LENGTH, drawn(values), files, seed=5, resamples=50)
+    assert bootstrap(again, predictions, cases, files, seed=5, resamples=50) == pytest.approx(expected)
+    assert bootstrap(LENGTH, predictions, cases, files, seed=5, resamples=50) == expected
     assert np.isnan(bootstrap(LENGTH, [], [], [])).all() and math.isnan(LENGTH.measure([], []))

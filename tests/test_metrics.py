@@ -336,6 +336,21 @@ def test_average_precision_is_cocos():
     assert measured(boxes.average_precision(), ([near], truth)) == pytest.approx(0.5 * 51 / 101)
     assert measured(boxes.average_precision(at_half=True), ([near], truth)) == pytest.approx(51 / 101)
     assert math.isnan(measured(boxes.average_precision(), ([near], [])))
+    assert math.isnan(measured(boxes.average_precision()))
+
+
+def test_average_precision_of_a_choice_is_that_of_its_images():
+    rng = np.random.default_rng(0)
+
+    def drawn():
+        corners = rng.integers(0, 40, (rng.integers(0, 4), 2)).tolist()
+        return [Box(str(rng.choice(["cat", "dog"])), (x, y, x + 60, y + 60)) for x, y in corners]
+
+    predictions, truths = [drawn() for _ in range(6)], [drawn() for _ in range(6)]
+    of_choice = tasks_metrics.average_precision_of_choices(predictions, truths)
+    for choice in ([0, 1, 2, 3, 4, 5], [3, 3, 3, 1], [5, 0], []):
+        chosen = [predictions[image] for image in choice], [truths[image] for image in choice]
+        assert of_choice(choice) == tasks_metrics.average_precision(*chosen)
 
 
 # --- tables and markdown ---
@@ -354,6 +369,7 @@ SAME = "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>c</td>
         (TABLE.replace("</table>", "<tr><td>x</td><td></td></tr></table>"), TABLE, 1 - 3 / 6, 1 - 3 / 6),  # another row
         ("<table><tr><td><b>a</b></td><td>bc</td></tr></table>", TABLE, 1 - 2 / 3 / 4, 1),  # <b>, a, </b>; 4 elements
         (MARKDOWN, SAME, 1, 1),
+        (MARKDOWN, SAME.replace("th>", "td>"), 1, 1),
         (MARKDOWN, SAME.replace("<tbody>", "").replace("</tbody>", ""), 1 - 1 / 8, 1 - 1 / 8),
         ("no table", TABLE, 0, 0),
         ("", TABLE, 0, 0),
