@@ -7,8 +7,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-
 from varytoy.data.boxes import Box
 
 _DEEPEST = 50
@@ -55,16 +53,16 @@ def word_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
 
 def iou(first: Box, second: Box) -> float:
     """Intersection over union as pycocotools computes it; 0 where both are empty."""
-    return float(ious([first], [second])[0, 0])
+    return float(ious([first], [second])[0][0])
 
 
-def ious(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
-    """[first, second] IoU of each with each."""
+def ious(first: Sequence[Box], second: Sequence[Box]) -> list[list[float]]:
+    """IoU of each of the first boxes with each of the second."""
     from pycocotools import mask
 
     if not (first and second):
-        return np.zeros((len(first), len(second)))
-    return mask.iou([_xywh(box) for box in first], [_xywh(box) for box in second], [0] * len(second))
+        return [[] for _ in first]
+    return mask.iou([_xywh(box) for box in first], [_xywh(box) for box in second], [0] * len(second)).tolist()
 
 
 def _xywh(box: Box) -> list[float]:

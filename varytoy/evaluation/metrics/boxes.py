@@ -63,7 +63,7 @@ def line_iou() -> Metric:
 def match(predicted: tuple[Box, ...], true: tuple[Box, ...]) -> list[tuple[float, Box, Box]]:
     """(IoU, predicted box, true box) of boxes that overlap, one to one, in order of falling IoU; equal ones in the
     order of the predicted boxes, then of the true ones. Labels do not matter."""
-    overlaps = metrics.ious(predicted, true)
+    overlaps = np.array(metrics.ious(predicted, true))
     pairs: list[tuple[float, Box, Box]] = []
     left, right = set(range(len(predicted))), set(range(len(true)))
     for place in np.argsort(-overlaps, axis=None, kind="stable"):
