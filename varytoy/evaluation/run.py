@@ -15,11 +15,13 @@ from varytoy.data.boxes import Box
 from varytoy.evaluation import contact_sheet
 from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metric import Metric
+from varytoy.evaluation.metrics import MODULES
 from varytoy.evaluation.provenance import provenance
 from varytoy.evaluation.run_folder import RunFolder
 from varytoy.evaluation.suite import Suite, SuiteError
 from varytoy.evaluation.systems import System, choose
 from varytoy.evaluation.table import Row, markdown, rows_of
+from varytoy.extras import require
 from varytoy.tasks.base import draw_regions, object_regions
 
 WORST = 20
@@ -28,6 +30,7 @@ WORST = 20
 
 def evaluate(options: argparse.Namespace, suite: Suite) -> int:
     """Run the command. Raises ValueError, OSError."""
+    require("evaluate", *MODULES, by="varytoy evaluate")
     cases = chosen(suite.cases(options.folder, options), options.limit, options.seed)
     if not cases:
         raise SuiteError(f"{options.folder}: no cases for {suite.name}; it expects {suite.layout}")

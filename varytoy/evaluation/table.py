@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from varytoy.evaluation.case import Case, Prediction
-from varytoy.evaluation.metric import Metric, interval
+from varytoy.evaluation.metric import Metric, Whole, bootstrap, interval
 
 ALL, MEAN = "all", "mean of the groups"
 
@@ -64,7 +64,8 @@ def rows_of(
         seconds = float(np.mean([predictions[number].seconds for number in chosen])) if len(chosen) else 0.0
         row = Row(name, len(chosen), failures, round(seconds, 3))
         for metric in metrics:
-            value = _value(metric, measured[metric.name][chosen], [clusters[number] for number in chosen], seed)
+            own = [predictions[n] for n in chosen], [cases[n] for n in chosen], [clusters[n] for n in chosen]
+            value = _value(metric, measured[metric.name][chosen], *own, seed)
             if value is not None:
                 row.values[metric.name] = value
         table.append(row)
@@ -73,13 +74,24 @@ def rows_of(
     return table, scores
 
 
-def _value(metric: Metric, rows: np.ndarray, clusters: Sequence[tuple[str, int]], seed: int) -> Value | None:
-    value = float(metric.value(rows.sum(0)))
+def _value(
+    metric: Metric,
+    rows: np.ndarray,
+    predictions: Sequence[Prediction],
+    cases: Sequence[Case],
+    clusters: Sequence[object],
+    seed: int,
+) -> Value | None:
+    whole = isinstance(metric, Whole)
+    value = metric.measure(predictions, cases) if whole else float(metric.value(rows.sum(0)))
     if value != value:
         return None
     if len(set(clusters)) < 2:
         return Value(round(value, 4), is_error=metric.is_error)
-    low, high = interval(metric, rows, clusters, seed)
+    if whole:
+        low, high = bootstrap(metric, predictions, cases, clusters, seed)
+    else:
+        low, high = interval(metric, rows, clusters, seed)
     return Value(round(value, 4), round(low, 4), round(high, 4), metric.is_error)
 
 

@@ -5,7 +5,7 @@ import contextlib
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from varytoy.data.boxes import Box
 
@@ -53,9 +53,16 @@ def word_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
 
 def iou(first: Box, second: Box) -> float:
     """Intersection over union as pycocotools computes it; 0 where both are empty."""
+    return float(ious([first], [second])[0][0])
+
+
+def ious(first: Sequence[Box], second: Sequence[Box]) -> list[list[float]]:
+    """IoU of each of the first boxes with each of the second."""
     from pycocotools import mask
 
-    return float(mask.iou([_xywh(first)], [_xywh(second)], [0])[0, 0])
+    if not (first and second):
+        return [[] for _ in first]
+    return mask.iou([_xywh(box) for box in first], [_xywh(box) for box in second], [0] * len(second)).tolist()
 
 
 def _xywh(box: Box) -> list[float]:
@@ -72,11 +79,17 @@ def average_precision(
     The models give no scores, so boxes are ranked by their position in the answer: all first boxes come before all
     second ones, and ties follow the order of the images. Only the first 100 boxes of an answer count, as in COCO.
     """
+    return average_precision_of_choices(predictions, truths)(range(len(truths)))
+
+
+def average_precision_of_choices(
+    predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]]
+) -> Callable[[Sequence[int]], tuple[float, float] | None]:
+    """A function that gives ``average_precision`` of any choice of the images, by their numbers, in which an image may
+    stand more than once. The boxes are matched only once."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    if not any(truths):
-        return None
     boxes = [box for group in (*predictions, *truths) for box in group]
     labels = {label: number for number, label in enumerate(sorted({box.label.casefold() for box in boxes}), 1)}
 
@@ -95,27 +108,48 @@ def average_precision(
         coco.createIndex()
         return coco
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress and a table
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         scored = COCOeval(dataset(truths), dataset(predictions), "bbox")
+        scored.params.areaRng, scored.params.areaRngLbl = scored.params.areaRng[:1], ["all"]
+        scored.params.maxDets = [100]
         scored.evaluate()
-        scored.accumulate()
-        scored.summarize()
-    return float(scored.stats[0]), float(scored.stats[1])
+    matches = [
+        scored.evalImgs[start : start + len(truths)] for start in range(0, len(scored.evalImgs), len(truths) or 1)
+    ]
+
+    def of_choice(images: Sequence[int]) -> tuple[float, float] | None:
+        if not any(truths[image] for image in images):
+            return None
+        scored.evalImgs = [of_label[image] for of_label in matches for image in images]
+        scored.params.imgIds = scored._paramsEval.imgIds = list(range(len(images)))
+        with contextlib.redirect_stdout(io.StringIO()):
+            scored.accumulate()
+        precision = scored.eval["precision"]  # [thresholds, recalls, labels, 1, 1], -1 for labels without true boxes
+        return float(precision[precision > -1].mean()), float(precision[0][precision[0] > -1].mean())
+
+    return of_choice
+
+
+def box_hits(predicted: Sequence[Box], true: Sequence[Box], threshold: float = 0.5) -> int:
+    """How many predicted boxes of an image match a true one, one to one. Each box in the order of the answer takes the
+    free true box of its label (case is ignored) that it overlaps most, if at IoU >= threshold."""
+    unmatched, hits = list(true), 0
+    for box in predicted:
+        same = [other for other in unmatched if other.label.casefold() == box.label.casefold()]
+        best = max(same, key=lambda other: iou(other, box), default=None)
+        if best is not None and iou(best, box) >= threshold:
+            unmatched.remove(best)
+            hits += 1
+    return hits
 
 
 def detection_f1(
     predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]], threshold: float = 0.5
 ) -> float:
-    """F1 over the whole set; a box is a hit if it matches one true box of its label at IoU >= threshold, one to one."""
+    """F1 over the whole set, of the hits that ``box_hits`` counts; 1 if there are no boxes at all."""
     hits = predicted_count = true_count = 0
     for predicted, true in zip(predictions, truths, strict=True):
-        unmatched = list(true)
-        for box in predicted:
-            same = [other for other in unmatched if other.label.casefold() == box.label.casefold()]
-            best = max(same, key=lambda other: iou(other, box), default=None)
-            if best is not None and iou(best, box) >= threshold:
-                unmatched.remove(best)
-                hits += 1
+        hits += box_hits(predicted, true, threshold)
         predicted_count += len(predicted)
         true_count += len(true)
     total = predicted_count + true_count
