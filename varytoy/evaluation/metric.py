@@ -7,6 +7,7 @@ import numpy as np
 from varytoy.evaluation.case import Case, Prediction
 
 RESAMPLES = 1000
+WHOLE_RESAMPLES = 200
 Score = Callable[[Prediction, Case], float]
 
 
@@ -28,6 +29,29 @@ class Metric:
     def value(self, sums: np.ndarray) -> np.ndarray:
         """[..., k] sums -> [...] values; NaN where the metric is not defined."""
         raise NotImplementedError
+
+    def measure(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> float:
+        """The value of a set of cases; NaN where the metric is not defined."""
+        return float(self.value(self.rows(predictions, cases).sum(0)))
+
+
+class Whole(Metric):
+    """A metric of the whole set that no sums give, such as average precision. Its rows are empty and the value of their
+    sums is NaN; ``measure`` has the value, ``bootstrap`` computes it again on each resample."""
+
+    def __init__(
+        self, name: str, score: Callable[[Sequence[Prediction], Sequence[Case]], float], is_error: bool = False
+    ):
+        self.name, self.score, self.is_error = name, score, is_error
+
+    def rows(self, predictions, cases):
+        return np.zeros((len(cases), 0))
+
+    def value(self, sums):
+        return np.full(np.shape(sums)[:-1], np.nan)
+
+    def measure(self, predictions, cases):
+        return self.score(predictions, cases)
 
 
 class Mean(Metric):
@@ -79,16 +103,53 @@ def interval(
     metric: Metric, rows: np.ndarray, clusters: Sequence[object], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % bootstrap interval of a metric (percentiles), resampling whole clusters: questions about one picture
-    are not independent.
+    are not independent. NaN if there are no cases, or the metric is defined on no resample.
 
     Args:
         rows: [cases, k], as the metric gives them.
         clusters: what each case belongs to, such as its file.
     """
+    if not len(rows):
+        return _percentiles(np.zeros(0))
+    sums = np.zeros((len(set(clusters)), rows.shape[1]))
+    np.add.at(sums, _numbers(clusters), rows)
+    return _percentiles(metric.value(_draws(len(sums), seed, resamples) @ sums))
+
+
+def bootstrap(
+    metric: Metric,
+    predictions: Sequence[Prediction],
+    cases: Sequence[Case],
+    clusters: Sequence[object],
+    seed: int = 0,
+    resamples: int | None = None,
+) -> tuple[float, float]:
+    """As ``interval``, of any metric: a ``Whole`` is computed again on each resample, of which it has fewer."""
+    if not isinstance(metric, Whole) or not cases:
+        return interval(metric, metric.rows(predictions, cases), clusters, seed, resamples or RESAMPLES)
+    members: dict[int, list[int]] = {}
+    for case, number in enumerate(_numbers(clusters)):
+        members.setdefault(number, []).append(case)
+    values = []
+    for counts in _draws(len(members), seed, resamples or WHOLE_RESAMPLES):
+        chosen = [case for number, count in enumerate(counts) for case in members[number] * count]
+        values.append(metric.measure([predictions[case] for case in chosen], [cases[case] for case in chosen]))
+    return _percentiles(np.array(values))
+
+
+def _numbers(clusters: Sequence[object]) -> list[int]:
+    """The number of each case's cluster, from 0 in the order in which they appear."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
-    sums = np.zeros((len(numbers), rows.shape[1]))
-    np.add.at(sums, [numbers[name] for name in clusters], rows)
-    count = len(numbers)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    low, high = np.nanpercentile(metric.value(drawn @ sums), [2.5, 97.5])
+    return [numbers[name] for name in clusters]
+
+
+def _draws(clusters: int, seed: int, resamples: int) -> np.ndarray:
+    """[resamples, clusters] how often each cluster is drawn."""
+    return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)

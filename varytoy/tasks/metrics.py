@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from varytoy.data.boxes import Box
 
 _DEEPEST = 50
@@ -53,9 +55,16 @@ def word_error_rate(predictions: Sequence[str], truths: Sequence[str]) -> float:
 
 def iou(first: Box, second: Box) -> float:
     """Intersection over union as pycocotools computes it; 0 where both are empty."""
+    return float(ious([first], [second])[0, 0])
+
+
+def ious(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
+    """[first, second] IoU of each with each."""
     from pycocotools import mask
 
-    return float(mask.iou([_xywh(first)], [_xywh(second)], [0])[0, 0])
+    if not (first and second):
+        return np.zeros((len(first), len(second)))
+    return mask.iou([_xywh(box) for box in first], [_xywh(box) for box in second], [0] * len(second))
 
 
 def _xywh(box: Box) -> list[float]:
@@ -103,19 +112,26 @@ def average_precision(
     return float(scored.stats[0]), float(scored.stats[1])
 
 
+def box_hits(predicted: Sequence[Box], true: Sequence[Box], threshold: float = 0.5) -> int:
+    """How many predicted boxes of an image match a true one, one to one. Each box in the order of the answer takes the
+    free true box of its label (case is ignored) that it overlaps most, if at IoU >= threshold."""
+    unmatched, hits = list(true), 0
+    for box in predicted:
+        same = [other for other in unmatched if other.label.casefold() == box.label.casefold()]
+        best = max(same, key=lambda other: iou(other, box), default=None)
+        if best is not None and iou(best, box) >= threshold:
+            unmatched.remove(best)
+            hits += 1
+    return hits
+
+
 def detection_f1(
     predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]], threshold: float = 0.5
 ) -> float:
-    """F1 over the whole set; a box is a hit if it matches one true box of its label at IoU >= threshold, one to one."""
+    """F1 over the whole set, of the hits that ``box_hits`` counts; 1 if there are no boxes at all."""
     hits = predicted_count = true_count = 0
     for predicted, true in zip(predictions, truths, strict=True):
-        unmatched = list(true)
-        for box in predicted:
-            same = [other for other in unmatched if other.label.casefold() == box.label.casefold()]
-            best = max(same, key=lambda other: iou(other, box), default=None)
-            if best is not None and iou(best, box) >= threshold:
-                unmatched.remove(best)
-                hits += 1
+        hits += box_hits(predicted, true, threshold)
         predicted_count += len(predicted)
         true_count += len(true)
     total = predicted_count + true_count
