@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from varytoy.evaluation import tables
+from varytoy.evaluation.grids import grids
 from varytoy.evaluation.latex import normalise_latex
 
 TYPES = ("present", "absent", "order", "table", "math", "baseline")
@@ -148,7 +148,7 @@ def starts(text: str, page: str, most: int) -> list[int]:
 
 def _in_table(markdown: str, fields: dict[str, Any]) -> bool:
     wanted = {side: fields[side] for side in SIDES if fields[side]}
-    for table in tables.grids(markdown, with_markdown=not fields["ignore_markdown_tables"]):
+    for table in grids(markdown, with_markdown=not fields["ignore_markdown_tables"]):
         for cell in table.cells:
             if _alike(fields["cell"], cell.text, fields["max_diffs"]) and all(
                 any(_alike(text, other.text, fields["max_diffs"]) for other in table.beside(cell, side))

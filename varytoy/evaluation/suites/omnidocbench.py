@@ -15,8 +15,8 @@ LEFT_OUT = ("figure", "abandon", "header", "footer", "page_number", "page_footno
 
 @register
 class OmniDocBench(Suite):
-    """The truth is the page's parts in their order as markdown, formulas in LaTeX, tables in HTML. These metrics compare
-    whole pages; OmniDocBench's own match part by part, and their figures come from its program (--markdown)."""
+    """The truth is the page's parts in their order as markdown, formulas in LaTeX, tables in HTML. These metrics
+    compare whole pages; OmniDocBench's own match part by part, and its figures come from its program (--markdown)."""
 
     name = "omnidocbench"
     help = (

@@ -45,9 +45,7 @@ class Samples(Suite):
 
     def metrics(self, options):
         chosen = options.tasks or METRICS
-        return [
-            OfTask(task, make()) for task, makers in METRICS.items() for make in makers if task in chosen
-        ]
+        return [OfTask(task, make()) for task, makers in METRICS.items() for make in makers if task in chosen]
 
 
 def case_of(sample: Sample) -> Case:
@@ -57,11 +55,7 @@ def case_of(sample: Sample) -> Case:
         raise SuiteError(f"{sample.name}: the task {sample.task} is not scored; choose with --tasks {others}")
     if len(sample.images) != 1 or len(sample.messages) > 2 + (sample.messages[0]["role"] == "system"):
         raise SuiteError(f"{sample.name}: not one question about one image; leave it out of the folder")
-    prompt = find_prompt(sample.prompt)
-    takes = TASKS[sample.task].takes or TASKS[sample.task].class_prompts
-    argument = sample.prompt
-    if prompt and prompt[0].name == sample.task:
-        argument = prompt[1]
+    task, prompt = _asked(sample)
     truth = () if sample.task in ("ground", "detect") else (sample.answer,)
     references = dict.fromkeys((*truth, *sample.annotations.references))
     if sample.task == "caption":
@@ -70,13 +64,27 @@ def case_of(sample: Sample) -> Case:
     group = f"{sample.task} {kind}" if kind else sample.task
     return Case(
         sample.id or sample.where,
-        sample.task,
+        task,
         sample.image_paths()[0],
-        prompt=argument if takes else "",
+        prompt=prompt,
         references=tuple(references),
         boxes=tuple(sample.boxes or (parse_boxes(sample.answer) if sample.task in ("ground", "detect") else ())),
         group=group,
+        facts={"task": sample.task},
     )
+
+
+def _asked(sample: Sample) -> tuple[str, str]:
+    """The task that a system is asked, and what it takes. A caption that is asked for in other words, such as Chinese
+    ones, is asked for in them."""
+    if sample.task == "detect":
+        return "detect", ", ".join(sample.annotations.classes)
+    known = find_prompt(sample.prompt)
+    if known and known[0].name == sample.task:
+        return sample.task, known[1]
+    if sample.task == "caption":
+        return "chat", sample.prompt
+    return sample.task, sample.prompt if TASKS[sample.task].takes else ""
 
 
 class OfTask(Metric):
@@ -87,7 +95,7 @@ class OfTask(Metric):
         self.name, self.is_error = f"{task}: {metric.name}", metric.is_error
 
     def rows(self, predictions, cases):
-        own = [number for number, case in enumerate(cases) if case.task == self.task]
+        own = [number for number, case in enumerate(cases) if case.facts["task"] == self.task]
         measured = self.metric.rows([predictions[number] for number in own], [cases[number] for number in own])
         rows = np.zeros((len(cases), measured.shape[1]))
         rows[own] = measured

@@ -1,11 +1,11 @@
 """Tables in markdown and HTML: their cells and which stand beside each other."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_HTML = re.compile(r"<table\b.*?</table\s*>", re.DOTALL | re.IGNORECASE)
+from varytoy.evaluation.metrics.tables import elements
+
 _MOST = 1000
 """Rows or columns that a cell may span."""
 
@@ -75,28 +75,6 @@ def grids(text: str, with_markdown: bool = True) -> Iterator[Grid]:
                 cells.append(cell)
                 places |= {(i, j): cell for i in rows for j in columns if (i, j) not in places}
         yield Grid(cells, places)
-
-
-def elements(text: str, with_markdown: bool = True) -> list[Any]:
-    """The tables of a text in their order as elements of lxml: ``<table>`` of HTML, and with ``with_markdown`` those of
-    GitHub's markdown. Not tables in tables."""
-    from lxml import html
-    from markdown_it import MarkdownIt
-
-    if "<table" not in text.lower() and "|" not in text:
-        return []
-    blocks = _HTML.sub(lambda table: "\n\n" + "\n".join(_lines(table[0])) + "\n\n", text.replace("\0", ""))
-    reader = MarkdownIt("commonmark")
-    rendered = (reader.enable("table") if with_markdown else reader).render(blocks)
-    if "<table" not in rendered.lower():
-        return []
-    root = html.fromstring(f"<div>{rendered}</div>", parser=html.HTMLParser(remove_comments=True, encoding="utf-8"))
-    return root.xpath("//table[not(ancestor::table)]")
-
-
-def _lines(text: str) -> list[str]:
-    """Those that are not empty, at which markdown would end a block of HTML, without the indents of code."""
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _span(cell: Any, name: str) -> int:
