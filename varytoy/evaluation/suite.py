@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from varytoy.evaluation.case import Case
+from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metric import Metric
 
 
@@ -19,12 +19,14 @@ class Suite:
         name: on the command line.
         help: one line, for ``--help``.
         layout: the files that a folder must hold, for the documentation and errors.
+        single_block: whether each picture is one block of text, which other readers are told.
         macro: whether the score of the whole is the mean of its groups' scores, as for olmOCR-bench.
     """
 
     name: str
     help: str
     layout: str = ""
+    single_block: bool = False
     macro: bool = False
 
     def options(self, parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,10 @@ class Suite:
     def metrics(self, options: argparse.Namespace) -> Sequence[Metric]:
         """The metrics; the first is the suite's own, by which the worst cases are chosen."""
         raise NotImplementedError
+
+    def write_markdown(self, folder: Path, cases: Sequence[Case], predictions: Sequence[Prediction]) -> None:
+        """Write the answers as the suite's own scorer reads them."""
+        raise SuiteError(f"--markdown: {self.name} has no scorer that reads a folder of markdown; leave it out")
 
 
 SUITES: dict[str, Suite] = {}

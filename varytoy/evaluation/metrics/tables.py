@@ -53,8 +53,8 @@ def tables(text: str) -> list[Any]:
 
 
 def elements(text: str, with_markdown: bool = True) -> list[Any]:
-    """The tables of a text as elements of lxml, in their order: ``<table>`` of HTML and, with ``with_markdown``, those of
-    markdown; not tables in tables."""
+    """The tables of a text as elements of lxml, in their order: ``<table>`` of HTML and, with ``with_markdown``, those
+    of markdown; not tables in tables."""
     from lxml import html
     from markdown_it import MarkdownIt
 
