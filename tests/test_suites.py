@@ -302,7 +302,7 @@ def test_sroie(tmp_path):
     (case,) = cases_of("sroie", tmp_path)
     assert case.truth == "TAN, WOON & YANN\nTOTAL:\n8.70" and case.task == "ocr"
     assert case.boxes[1].label == "TAN, WOON & YANN" and case.boxes[1].xyxy == (100, 100, 600, 200)
-    perfect, metrics = Prediction(case.truth, case.boxes), SUITES["sroie"].metrics(options_of("sroie"))
+    perfect, metrics = Prediction(case.truth.title(), case.boxes), SUITES["sroie"].metrics(options_of("sroie"))
     assert [metric.measure([perfect], [case]) for metric in metrics] == [1, 0, 1, 1]
     asked = cases_of("sroie", tmp_path, "--fields")
     assert [(each.group, each.prompt, each.truth) for each in asked] == [
@@ -366,6 +366,7 @@ def test_omnidocbench(tmp_path):
     (case,) = cases_of("omnidocbench", tmp_path)
     assert case.truth == "# Title\n\nA paragraph.\n\n<table><tr><td>1</td></tr></table>\n\n$$\nx^2\n$$"
     assert (case.task, case.group) == ("markdown", "academic_literature")
+    assert cases_of("omnidocbench", tmp_path, "--task", "ocr")[0].task == "ocr"
     assert set(scores("omnidocbench", [case], [case.truth]).values()) == {0, 1}
     SUITES["omnidocbench"].write_markdown(tmp_path / "out", [case], [Prediction(" # Title\n")])
     assert (tmp_path / "out/paper.pdf_12.md").read_text() == "# Title\n"
@@ -427,6 +428,7 @@ def test_receipts(tmp_path):
     write(tmp_path / "500.json", {"lines": lines, "fields": {"total": "8.70"}})
     (case,) = cases_of("receipts", tmp_path)
     assert case.truth == "TOTAL:\n8.70" and case.boxes[1].xyxy == (100, 590, 450, 710)
+    assert scores("receipts", [case], ["Total: 8.70"])["character error rate without case"] == 0
     write(tmp_path / "500.json", {"lines": [lines[0], {"quad": [1, 2, 3, 4], "text": "a"}]})
     assert "500.json line 2: not four corners" in error_of("receipts", tmp_path)
 

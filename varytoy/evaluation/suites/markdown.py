@@ -1,9 +1,15 @@
 """Folders of markdown, a file a page, for the benchmarks' own scorers."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from varytoy.evaluation.case import Case, Prediction
+
+
+def task_option(parser: argparse.ArgumentParser) -> None:
+    help = "what pages are read as (default: markdown); ocr for readers of plain text"
+    parser.add_argument("--task", choices=("markdown", "ocr"), default="markdown", help=help)
 
 
 def write_markdown(

@@ -10,7 +10,7 @@ from varytoy.evaluation.metric import Metric, Ratio, ratio
 from varytoy.evaluation.olmocr_bench import TYPES, Assertion, parse
 from varytoy.evaluation.suite import Suite, SuiteError, register
 from varytoy.evaluation.suites.base import checked, parts_option, read_lines
-from varytoy.evaluation.suites.markdown import write_markdown
+from varytoy.evaluation.suites.markdown import task_option, write_markdown
 from varytoy.extras import require
 
 BASELINE = "baseline"
@@ -29,6 +29,8 @@ class OlmOcrBench(Suite):
 
     def options(self, parser):
         parts_option(parser, "--types", TYPES, "of the assertions (default: all; others in the files are an error)")
+
+        task_option(parser)
 
     def cases(self, folder, options):
         require("evaluate", "rapidfuzz", "lxml", by=f"varytoy evaluate {self.name}")
@@ -57,7 +59,7 @@ class OlmOcrBench(Suite):
                 added = parse({"type": "baseline", "id": f"{pdf}_baseline"})
                 pages.setdefault((pdf, 1), []).append((BASELINE, added))
         _check(folder / "pdfs", pages)
-        return [_case(folder / "pdfs" / pdf, pdf, page, own) for (pdf, page), own in pages.items()]
+        return [_case(options.task, folder / "pdfs", pdf, page, own) for (pdf, page), own in pages.items()]
 
     def metrics(self, options):
         return [PassRate(), *(_rate_of(kind) for kind in TYPES if not options.types or kind in options.types)]
@@ -81,9 +83,9 @@ def _check(folder: Path, pages: dict[tuple[str, int], list]) -> None:
                 raise SuiteError(f"{folder / pdf}: {error}") from error
 
 
-def _case(file: Path, pdf: str, page: int, own: list[tuple[str, Assertion]]) -> Case:
+def _case(task: str, folder: Path, pdf: str, page: int, own: list[tuple[str, Assertion]]) -> Case:
     group = ", ".join(dict.fromkeys(name for name, _ in own if name != BASELINE)) or BASELINE
-    return Case(f"{pdf}-{page}", "markdown", file, page, group=group, facts={"assertions": own, "pdf": pdf})
+    return Case(f"{pdf}-{page}", task, folder / pdf, page, group=group, facts={"assertions": own, "pdf": pdf})
 
 
 def file_name(case: Case) -> str:
@@ -119,4 +121,4 @@ def _rate_of(kind: str) -> Metric:
         own = [assertion for _, assertion in case.facts["assertions"] if assertion.kind == kind]
         return sum(assertion.holds(prediction.text) for assertion in own), len(own)
 
-    return Ratio(f"{NAMES.get(kind, kind)}", count)
+    return Ratio(NAMES.get(kind, kind), count)

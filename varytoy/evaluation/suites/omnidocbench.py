@@ -7,7 +7,7 @@ from varytoy.evaluation.case import Case
 from varytoy.evaluation.metrics import tables, text
 from varytoy.evaluation.suite import Suite, register
 from varytoy.evaluation.suites.base import checked, find, folder_of, images_option, read_list, with_pictures
-from varytoy.evaluation.suites.markdown import write_markdown
+from varytoy.evaluation.suites.markdown import task_option, write_markdown
 
 LEFT_OUT = ("figure", "abandon", "header", "footer", "page_number", "page_footnote", "need_mask", "text_mask")
 """Kinds of parts that are no text of the page, and those that OmniDocBench's scorer ignores."""
@@ -26,6 +26,7 @@ class OmniDocBench(Suite):
 
     def options(self, parser):
         images_option(parser, "images/")
+        task_option(parser)
 
     def cases(self, folder, options):
         file = find(folder, ("OmniDocBench.json",), self.layout)
@@ -36,7 +37,7 @@ class OmniDocBench(Suite):
                 picture = folder_of(options, folder) / first_file(folder_of(options, folder), f"images/{name}", name)
                 group = str(record["page_info"].get("page_attribute", {}).get("data_source", ""))
                 truth = page_markdown(record["layout_dets"])
-                cases.append(Case(f"{number}-{picture.stem}", "markdown", picture, references=(truth,), group=group))
+                cases.append(Case(f"{number}-{picture.stem}", options.task, picture, references=(truth,), group=group))
         return with_pictures(cases, "--images the folder that holds images/")
 
     def metrics(self, options):

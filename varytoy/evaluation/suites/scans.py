@@ -9,18 +9,13 @@ from varytoy.evaluation.metrics import boxes
 from varytoy.evaluation.suite import Suite, SuiteError, register
 from varytoy.evaluation.suites.base import PICTURES, checked, read_json, read_text, size_of, with_answers
 from varytoy.evaluation.suites.folders import reading_metrics
-from varytoy.evaluation.suites.sroie import page_text, quad_box
+from varytoy.evaluation.suites.sroie import WithoutCase, page_text, quad_box
 
 _BOX = re.compile(r"\bbbox\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)")
 
 
-class _Lines(Suite):
-    def metrics(self, options):
-        return [*reading_metrics(), boxes.spotting_f1(), boxes.spotting_f1(text=False)]
-
-
 @register
-class Scans(_Lines):
+class Scans(Suite):
     name = "scans"
     help = "scanned pages with their words in hOCR (edit distance, error rates, lines)"
     layout = "NAME.png (or .jpg, …) with NAME.hocr"
@@ -37,11 +32,16 @@ class Scans(_Lines):
         truth = "\n".join(line.label for line in lines)
         return Case(picture.stem, "ocr", picture, references=(truth,), boxes=tuple(lines))
 
+    def metrics(self, options):
+        return [*reading_metrics(), boxes.spotting_f1(), boxes.spotting_f1(text=False)]
+
 
 @register
-class Receipts(_Lines):
+class Receipts(Suite):
+    """Case is ignored, since receipts are often written down in capitals, as SROIE's are."""
+
     name = "receipts"
-    help = "receipts with the corners and texts of their lines (edit distance, error rates, lines)"
+    help = "receipts with the corners and texts of their lines (edit distance, error rates, lines; case is ignored)"
     layout = 'NAME.jpg (or .png, …) with NAME.json: {"lines": [{"quad": [x1, y1, … x4, y4], "text": …}]}, in pixels'
 
     def cases(self, folder, options):
@@ -57,6 +57,9 @@ class Receipts(_Lines):
                 lines.append(quad_box(line["quad"], line["text"], size))
         lines = [line for line in lines if line.label]
         return Case(picture.stem, "ocr", picture, references=(page_text(lines),), boxes=tuple(lines))
+
+    def metrics(self, options):
+        return [*map(WithoutCase, reading_metrics()), boxes.spotting_f1(), boxes.spotting_f1(text=False)]
 
 
 @register

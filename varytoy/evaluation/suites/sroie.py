@@ -1,9 +1,11 @@
 """SROIE: scanned receipts, with their lines of text and four fields."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from varytoy.data.boxes import Box
 from varytoy.evaluation.case import Case
+from varytoy.evaluation.metric import Metric
 from varytoy.evaluation.metrics import boxes, questions, text
 from varytoy.evaluation.suite import Suite, SuiteError, register
 from varytoy.evaluation.suites.base import checked, in_rows, read_json, read_text, size_of
@@ -19,7 +21,7 @@ FIELDS = {
 @register
 class Sroie(Suite):
     """The text of a receipt is its lines from top to bottom, and from left to right where they stand beside each other.
-    Fields are asked for one by one, in words of our own."""
+    Case is ignored. Fields are asked for one by one, in words of our own."""
 
     name = "sroie"
     help = "SROIE's receipts: their text and lines (tasks 1 and 2), or four fields of each (--fields, task 3)"
@@ -68,7 +70,24 @@ class Sroie(Suite):
     def metrics(self, options):
         if options.fields:
             return [questions.exact_match(), questions.anls()]
-        return [text.word_f1(), text.normalised_edit_distance(), boxes.spotting_f1(), boxes.spotting_f1(text=False)]
+        reading = [WithoutCase(metric) for metric in (text.word_f1(), text.normalised_edit_distance())]
+        return [*reading, boxes.spotting_f1(), boxes.spotting_f1(text=False)]
+
+
+class WithoutCase(Metric):
+    """A metric of texts in lower case: SROIE's truths are in capitals, whatever is printed."""
+
+    def __init__(self, metric: Metric):
+        self.metric = metric
+        self.name, self.is_error = f"{metric.name} without case", metric.is_error
+
+    def rows(self, predictions, cases):
+        lowered = [replace(each, text=each.text.lower()) for each in predictions]
+        true = [replace(case, references=tuple(each.lower() for each in case.references)) for case in cases]
+        return self.metric.rows(lowered, true)
+
+    def value(self, sums):
+        return self.metric.value(sums)
 
 
 def line_of(line: str, where: str, size: tuple[int, int], layout: str) -> Box:
