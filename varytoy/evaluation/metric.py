@@ -37,12 +37,19 @@ class Metric:
 
 class Whole(Metric):
     """A metric of the whole set that no sums give, such as average precision. Its rows are empty and the value of their
-    sums is NaN; ``measure`` has the value, ``bootstrap`` computes it again on each resample."""
+    sums is NaN; ``measure`` has the value, ``bootstrap`` computes it again on each resample.
+
+    Args:
+        prepare: given a set, a function of the numbers of chosen cases, some of them repeated, that gives their value.
+    """
 
     def __init__(
-        self, name: str, score: Callable[[Sequence[Prediction], Sequence[Case]], float], is_error: bool = False
+        self,
+        name: str,
+        prepare: Callable[[Sequence[Prediction], Sequence[Case]], Callable[[Sequence[int]], float]],
+        is_error: bool = False,
     ):
-        self.name, self.score, self.is_error = name, score, is_error
+        self.name, self.prepare, self.is_error = name, prepare, is_error
 
     def rows(self, predictions, cases):
         return np.zeros((len(cases), 0))
@@ -51,7 +58,7 @@ class Whole(Metric):
         return np.full(np.shape(sums)[:-1], np.nan)
 
     def measure(self, predictions, cases):
-        return self.score(predictions, cases)
+        return self.prepare(predictions, cases)(range(len(cases)))
 
 
 class Mean(Metric):
@@ -130,10 +137,9 @@ def bootstrap(
     members: dict[int, list[int]] = {}
     for case, number in enumerate(_numbers(clusters)):
         members.setdefault(number, []).append(case)
-    values = []
+    of_choice, values = metric.prepare(predictions, cases), []
     for counts in _draws(len(members), seed, resamples or WHOLE_RESAMPLES):
-        chosen = [case for number, count in enumerate(counts) for case in members[number] * count]
-        values.append(metric.measure([predictions[case] for case in chosen], [cases[case] for case in chosen]))
+        values.append(of_choice([case for number, count in enumerate(counts) for case in members[number] * count]))
     return _percentiles(np.array(values))
 
 

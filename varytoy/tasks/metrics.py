@@ -5,7 +5,7 @@ import contextlib
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -81,11 +81,17 @@ def average_precision(
     The models give no scores, so boxes are ranked by their position in the answer: all first boxes come before all
     second ones, and ties follow the order of the images. Only the first 100 boxes of an answer count, as in COCO.
     """
+    return average_precision_of_choices(predictions, truths)(range(len(truths)))
+
+
+def average_precision_of_choices(
+    predictions: Sequence[Sequence[Box]], truths: Sequence[Sequence[Box]]
+) -> Callable[[Sequence[int]], tuple[float, float] | None]:
+    """A function that gives ``average_precision`` of any choice of the images, by their numbers, in which an image may
+    stand more than once. The boxes are matched only once."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    if not any(truths):
-        return None
     boxes = [box for group in (*predictions, *truths) for box in group]
     labels = {label: number for number, label in enumerate(sorted({box.label.casefold() for box in boxes}), 1)}
 
@@ -104,12 +110,26 @@ def average_precision(
         coco.createIndex()
         return coco
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress and a table
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         scored = COCOeval(dataset(truths), dataset(predictions), "bbox")
+        scored.params.areaRng, scored.params.areaRngLbl = scored.params.areaRng[:1], ["all"]
+        scored.params.maxDets = [100]
         scored.evaluate()
-        scored.accumulate()
-        scored.summarize()
-    return float(scored.stats[0]), float(scored.stats[1])
+    matches = [
+        scored.evalImgs[start : start + len(truths)] for start in range(0, len(scored.evalImgs), len(truths) or 1)
+    ]
+
+    def of_choice(images: Sequence[int]) -> tuple[float, float] | None:
+        if not any(truths[image] for image in images):
+            return None
+        scored.evalImgs = [of_label[image] for of_label in matches for image in images]
+        scored.params.imgIds = scored._paramsEval.imgIds = list(range(len(images)))
+        with contextlib.redirect_stdout(io.StringIO()):
+            scored.accumulate()
+        precision = scored.eval["precision"]  # [thresholds, recalls, labels, 1, 1], -1 for labels without true boxes
+        return float(precision[precision > -1].mean()), float(precision[0][precision[0] > -1].mean())
+
+    return of_choice
 
 
 def box_hits(predicted: Sequence[Box], true: Sequence[Box], threshold: float = 0.5) -> int:

@@ -83,8 +83,14 @@ def average_precision(at_half: bool = False) -> Metric:
     """COCO's AP, the mean over IoU 0.50 to 0.95, or AP50, by pycocotools (``tasks.metrics.average_precision``: boxes
     are ranked by their position in the answer). NaN if there are no true boxes."""
 
-    def score(predictions, cases):
-        pair = metrics.average_precision([each.boxes for each in predictions], [case.boxes for case in cases])
-        return float("nan") if pair is None else pair[int(at_half)]
+    def prepare(predictions, cases):
+        answers, truths = [each.boxes for each in predictions], [case.boxes for case in cases]
+        of_choice = metrics.average_precision_of_choices(answers, truths)
 
-    return Whole("AP50" if at_half else "AP", score)
+        def value(chosen):
+            pair = of_choice(chosen)
+            return float("nan") if pair is None else pair[int(at_half)]
+
+        return value
+
+    return Whole("AP50" if at_half else "AP", prepare)

@@ -1,7 +1,7 @@
 """Metrics of tables and of markdown."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from varytoy.evaluation.metric import Mean, Metric, Ratio
@@ -65,7 +65,7 @@ def elements(text: str, with_markdown: bool = True) -> list[Any]:
         markdown.enable("table")
     parts = _TABLE.split(text.replace("\0", ""))
     parts[0::2] = map(markdown.render, parts[0::2])
-    root = html.document_fromstring("".join(parts) or "<p>", parser=html.HTMLParser(remove_comments=True))
+    root = html.document_fromstring("<p>" + "".join(parts), parser=html.HTMLParser(remove_comments=True))
     return root.xpath("//table[not(ancestor::table)]")
 
 
@@ -115,6 +115,11 @@ class _Costs:
 
     valuecls = float
 
+    def __init__(self):
+        from rapidfuzz.distance import Levenshtein
+
+        self.distance = Levenshtein.distance
+
     def delete(self, node: _Node) -> float:
         return 1.0
 
@@ -123,13 +128,9 @@ class _Costs:
     def rename(self, first: _Node, second: _Node) -> float:
         if first.kind != second.kind:
             return 1.0
-        return _distance(first.content, second.content)
+        if first.content == second.content:
+            return 0.0
+        return self.distance(first.content, second.content) / max(len(first.content), len(second.content))
 
-    def children(self, node: _Node) -> Sequence[_Node]:
+    def children(self, node: _Node) -> list[_Node]:
         return node.children
-
-
-def _distance(first: list[str], second: list[str]) -> float:
-    from rapidfuzz.distance import Levenshtein
-
-    return Levenshtein.distance(first, second) / max(len(first), len(second), 1)

@@ -111,7 +111,7 @@ class _Bleu(Metric):
 
         bleu = BLEU(smooth_method="none", tokenize=self.tokenizer, effective_order=True)  # for one sentence; it warns
         scores = [
-            bleu.sentence_score(each.text, case.references or [""])
+            bleu.sentence_score(each.text, case.references or ("",))
             for each, case in zip(predictions, cases, strict=True)
         ]
         rows = [(*score.counts, *score.totals, score.sys_len, score.ref_len) for score in scores]

@@ -34,7 +34,8 @@ def vqa_accuracy(official: bool = False) -> Metric:
     """Mean over questions of the mean, over the annotators, of min(1, how many of the others gave the answer / 3). The
     references of a case are the answers of all annotators, repeated as they were given; ten in VQA v2.
 
-    Answers and references are compared without case, articles and most punctuation, numbers up to ten in digits.
+    Answers and references are compared without case, articles and most punctuation, numbers up to ten in digits; an
+    empty answer is wrong.
 
     Args:
         official: leave the references as they are but for punctuation, and for that too where all agree, as the program
@@ -42,6 +43,8 @@ def vqa_accuracy(official: bool = False) -> Metric:
     """
 
     def score(prediction: Prediction, case: Case) -> float:
+        if not prediction.text.strip():
+            return 0.0
         return agreement(normalise(prediction.text), _references(case.references, official))
 
     return Mean("VQA accuracy", score)
@@ -54,9 +57,7 @@ def _references(answers: Sequence[str], official: bool) -> list[str]:
 
 
 def agreement(answer: str, references: Sequence[str]) -> float:
-    """Of an answer with those of the annotators; 0 if it is empty."""
-    if not answer:
-        return 0.0
+    """Of an answer with those of the annotators."""
     found = references.count(answer)
     return sum(min(1.0, (found - (other == answer)) / 3) for other in references) / max(len(references), 1)
 

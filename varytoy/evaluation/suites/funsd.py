@@ -31,7 +31,7 @@ class Funsd(Suite):
         size, words, lines = size_of(picture), [], []
         tree = read_json(file, self.layout)
         with checked(str(file), self.layout):
-            form = tree["form"]
+            form = list(tree["form"])
         for number, entity in enumerate(form, 1):
             with checked(f"{file} entity {number}", self.layout):
                 own = [Box.from_pixels(word["text"], word["box"], *size) for word in entity["words"]]

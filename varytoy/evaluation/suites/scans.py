@@ -51,7 +51,7 @@ class Receipts(Suite):
         size, lines = size_of(picture), []
         tree = read_json(file, self.layout)
         with checked(str(file), self.layout):
-            entries = tree["lines"]
+            entries = list(tree["lines"])
         for number, line in enumerate(entries, 1):
             with checked(f"{file} line {number}", self.layout):
                 lines.append(quad_box(line["quad"], line["text"], size))
