@@ -208,6 +208,7 @@ def test_answers_are_written_as_a_candidate_of_the_bench(bench):
         (line("headers_footers/a.pdf", "x", "present", text=" "), "line 2: 'text' must be a text"),
         (line("headers_footers/a.pdf", "c_1", "present", text="a"), "line 2: the id 'c_1' is also that of"),
         (line("headers_footers/a.pdf", "x", "present", text="a", max_diffs=-1), "'max_diffs' must be a whole number"),
+        (line("../a.pdf", "x", "present", text="a"), "line 2: the file name '../a.pdf' leaves pdfs/"),
         (line("no/such.pdf", "x", "present", text="a"), "1 of 4 PDFs are missing, first"),
         (line("arxiv_math/c.pdf", "x", "present", 3, text="a"), "c.pdf has 2 pages, there is no page 3"),
         ("{", "line 2 is not JSON"),

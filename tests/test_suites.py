@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -485,6 +486,13 @@ def test_samples(tmp_path):
     assert found["ground: accuracy at IoU 0.5"] == found["detect: F1 at IoU 0.5"] == 1
     assert found["markdown: markdown tree similarity"] != found["markdown: markdown tree similarity"], "there is none"
     assert [case.task for case in cases_of("samples", tmp_path, "--tasks", "vqa")] == ["vqa", "vqa"]
+    with tarfile.open(tmp_path / "shards.tar", "w") as shard:
+        shard.add(tmp_path / "images/a.png", "images/a.png")
+        shard.add(write(tmp_path / "one.json", rows[0]), "one.json")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards.tar").rename(tmp_path / "shards/shard-000000.tar")
+    (case,) = cases_of("samples", tmp_path / "shards")
+    assert case.open().size == SIZE
     write(tmp_path / "samples.jsonl", json.dumps(sample("chat", "Hello", "Hi")))
     assert "the task chat is not scored; choose with --tasks" in error_of("samples", tmp_path)
     write(tmp_path / "samples.jsonl", json.dumps({"task": "ocr"}))

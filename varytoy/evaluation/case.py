@@ -44,7 +44,7 @@ class Case:
         return self.references[0] if self.references else ""
 
     def open(self) -> Image.Image:
-        """RGB, upright by EXIF. Raises DocumentError."""
+        """RGB, upright by EXIF; a file in a shard is read there. Raises DocumentError, OSError."""
         shard = None if self.file.is_file() else shard_of(self.file)
         return next(iter(open_pages(read_member(*shard) if shard else self.file, [self.page]))).image
 

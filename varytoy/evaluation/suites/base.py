@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from varytoy.data.boxes import Box
 from varytoy.data.questions import Question, first_file, read_data
 from varytoy.data.sample import SampleError, image_size
+from varytoy.data.shards import has_member, shard_of
 from varytoy.evaluation.case import Case
 from varytoy.evaluation.suite import Suite, SuiteError
 
@@ -111,7 +113,7 @@ def checked(where: str, form: str) -> Iterator[None]:
     """Turns what reading a record of another form raises into a SuiteError with its place."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else error
         raise SuiteError(f"{where}: {reason}; give {form}") from error
 
@@ -169,10 +171,15 @@ def read_text(file: Path, or_else: str = "") -> str:
 def with_pictures(cases: Sequence[Case], cure: str) -> Sequence[Case]:
     """The cases, all of whose files are there. Raises SuiteError that counts those that are not and names the first."""
     files = dict.fromkeys(case.file for case in cases)
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not _is_there(file)]
     if missing:
         raise SuiteError(f"{len(missing)} of {len(files)} pictures are missing, first {missing[0]}: give {cure}")
     return cases
+
+
+def _is_there(file: Path) -> bool:
+    shard = shard_of(file)
+    return os.path.isfile(file) or bool(shard and has_member(*shard))
 
 
 def with_answers(folder: Path, suffixes: Sequence[str], answer: str, layout: str) -> list[tuple[Path, Path]]:

@@ -74,6 +74,8 @@ def _case(part: str, number: int, record: dict, folder: Path, folders: tuple[str
     question, answer = (turn["value"] for turn in record["conversations"][:2])
     prompt = question.replace("<image>", "").strip()
     task = "ocr" if part.endswith("page") else "chat"
+    if not isinstance(answer, str):
+        raise TypeError(f"the answer {str(answer)[:80]!r} is not a text")
     if task == "chat" and not prompt:
         raise ValueError("a question without words")
     file = folder / first_file(folder, *(f"{each}/{name}" for each in folders))

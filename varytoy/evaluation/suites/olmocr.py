@@ -1,5 +1,6 @@
 """olmOCR-bench: assertions about the markdown of pages of PDFs."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ class OlmOcrBench(Suite):
                     assertion, pdf, page = parse(row), row["pdf"], row["page"]
                     if type(page) is not int or page < 1 or not isinstance(pdf, str):
                         raise TypeError("'pdf' must be a file name and 'page' a number from 1")
+                    if Path(pdf).is_absolute() or ".." in Path(pdf).parts or not Path(pdf).name:
+                        raise ValueError(f"the file name {pdf[:80]!r} leaves pdfs/")
                 if assertion.id in seen:
                     raise SuiteError(f"{where}: the id '{assertion.id}' is also that of {seen[assertion.id]}")
                 seen[assertion.id] = where
@@ -72,7 +75,7 @@ class OlmOcrBench(Suite):
 def _check(folder: Path, pages: dict[tuple[str, int], list]) -> None:
     """Raises SuiteError for PDFs and pages that are not there."""
     names = sorted({pdf for pdf, _ in pages})
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         raise SuiteError(f"{len(missing)} of {len(names)} PDFs are missing, first {folder / missing[0]}: unpack all")
     for pdf, page in pages:
