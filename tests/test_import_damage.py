@@ -11,8 +11,8 @@ from PIL import Image
 from test_import_objects import coco, dropped, evaluated, run
 
 from data_tools.__main__ import main
-from data_tools.importers import json_stream
-from data_tools.importers.json_stream import stream_json
+from varytoy.data import json_stream
+from varytoy.data.json_stream import stream_json
 from varytoy.data.samples import read_samples
 
 

@@ -116,7 +116,7 @@ def test_no_file_is_too_long():
     assert {path: length for path, length in lengths.items() if length > LONGEST} == {}
 
 
-PLAIN_PICKLE = ROOT / "data_tools" / "importers" / "plain_pickle.py"
+PLAIN_PICKLE = ROOT / "varytoy" / "data" / "plain_pickle.py"
 
 
 def test_no_unpickling_and_no_evaluated_text():

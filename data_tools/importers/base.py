@@ -4,21 +4,21 @@ import argparse
 import codecs
 import itertools
 import json
-import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from data_tools.importers.json_stream import stream_json
 from data_tools.output import Unit
 from data_tools.program import Program, licence_option, output_of, output_options, workers_option
 from data_tools.writer import inside, produce
+from varytoy.data.coco_file import INVALID
+from varytoy.data.json_stream import stream_json
 from varytoy.data.sample import Sample, SampleError, open_image
 from varytoy.data.samples import parse_sample
 from varytoy.options import positive
 
-INVALID, UNREADABLE = "not a valid sample", "image cannot be read"
+UNREADABLE = "image cannot be read"
 
 
 class Entry(NamedTuple):
@@ -178,11 +178,6 @@ def _drop(unit: Unit, error: Dropped, where: str) -> None:
 def folder_of(options: argparse.Namespace) -> Path:
     """The folder of the images."""
     return getattr(options, "images", None) or options.annotations.parent
-
-
-def first_file(folder: Path, *names: str) -> str:
-    """The first of the names that is a file in the folder; where none is, the first."""
-    return next((name for name in names if os.path.isfile(folder / name)), names[0])
 
 
 def read_json(file: Path, form: str) -> Any:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from data_tools.importers.base import (
     Dropped,
@@ -10,15 +9,15 @@ from data_tools.importers.base import (
     Groups,
     Importer,
     evaluation_options,
-    first_file,
     folder_of,
     read_json,
 )
-from data_tools.importers.coco_file import CocoFile, read_coco
 from data_tools.importers.entities import clean
 from data_tools.importers.objects import GROUP, Labelled, check_turn, numbered, object_options, object_rows
 from data_tools.program import register
 from data_tools.writer import generator, question_row
+from varytoy.data.coco_file import CocoFile, corners, read_coco
+from varytoy.data.questions import first_file
 from varytoy.extras import require
 from varytoy.tasks import TASKS
 
@@ -43,8 +42,8 @@ class Coco(Importer):
         source = self.read(options)
 
         def make() -> Iterator[list[Entry]]:
-            for entry in source.bad:
-                yield [entry]
+            for bad in source.bad:
+                yield [Entry(bad.where, Dropped(bad.kind, bad.reason))]
             for image, (name, width, height) in source.images.items():
                 objects = [
                     Labelled(f"annotation {number}", source.classes.get(kind), corners(box), GROUP * crowd, kind)
@@ -65,15 +64,6 @@ class Coco(Importer):
         check_turn(folder / name, (width, height))
         rng = None if options.evaluate else generator(options.seed, self.name, image)
         yield from numbered(object_rows(objects, width, height, rng), image, name)
-
-
-def corners(box: Any) -> list:
-    """COCO's x, y, width, height -> x1, y1, x2, y2; what is no box stays as it is, for ``placed``."""
-    try:
-        x, y, width, height = box
-        return [x, y, x + width, y + height]
-    except (TypeError, ValueError):
-        return box if isinstance(box, list) else [box]
 
 
 @register

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from data_tools.importers.base import Dropped, evaluation_options
 from data_tools.writer import question_row
-from varytoy.data.boxes import SCALE, Box, check_label
+from varytoy.data.boxes import SCALE, Box
+from varytoy.data.pictures import turned
 from varytoy.tasks import TASKS
 
 MOST = 30
@@ -21,7 +20,6 @@ MOST = 30
 FLAT, OUTSIDE, NO_NUMBERS = "box without area", "box outside its image", "box that is not four finite numbers"
 UNKNOWN, NOTHING, CROWDED = "box of an unknown class", "image without objects", f"image with over {MOST} of each class"
 GROUP, TURNED = "box of a group of objects", "image that its EXIF turns, with boxes of the image as stored"
-_ORIENTATION = 0x0112
 _LARGEST = 1e12  # also false for NaN
 
 
@@ -52,16 +50,6 @@ def placed(label: str, sides: Sequence, width: float, height: float) -> Box:
     return box
 
 
-def class_name(name: object) -> str:
-    """The name as an answer can hold it. Raises ValueError for one that cannot be written."""
-    text = " ".join(str(name).split())
-    text.encode()  # raises for half of a character
-    check_label(text)
-    if not text or "," in text:
-        raise ValueError(f"the name {text!r} cannot stand in a list of classes")
-    return text
-
-
 def in_lower_case(name: str) -> str:
     """``Human face`` -> ``human face``, as COCO writes its classes; abbreviations such as SUV and TV stay."""
     parts = name.replace("/", " / ").split()
@@ -72,14 +60,7 @@ def in_lower_case(name: str) -> str:
 def check_turn(file: Path, size: tuple[int, int] | None = None) -> None:
     """Raises Dropped for an image that its EXIF turns: it is shown upright, and boxes of the image as it is stored
     would be beside its objects. ``size``: of the image that the boxes are about; the upright one's is right."""
-    try:
-        with Image.open(file) as image:
-            turn = image.getexif().get(_ORIENTATION, 1)
-            stored = image.size
-    except Exception:  # pillow's readers raise nearly anything; what cannot be read is reported with its samples
-        return
-    shown = stored[::-1] if turn in (5, 6, 7, 8) else stored
-    if turn in range(2, 9) and (size != shown or shown == stored):
+    if turned(file, size):
         raise Dropped(TURNED)
 
 

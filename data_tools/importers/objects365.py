@@ -3,9 +3,9 @@
 from pathlib import PurePosixPath
 
 from data_tools.importers.coco import Coco
-from data_tools.importers.coco_file import read_large_coco
 from data_tools.importers.objects import in_lower_case
 from data_tools.program import register
+from varytoy.data.coco_file import read_large_coco
 
 MISSPELT = {
     "Bakset": "Basket",

@@ -5,12 +5,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_tools.importers.base import Dropped, Entry, Importer, first_file, folder_of
+from data_tools.importers.base import Dropped, Entry, Importer, folder_of
 from data_tools.importers.objects import (
     GROUP,
     Labelled,
     check_turn,
-    class_name,
     in_lower_case,
     numbered,
     object_options,
@@ -18,6 +17,8 @@ from data_tools.importers.objects import (
 )
 from data_tools.program import register
 from data_tools.writer import generator
+from varytoy.data.coco_file import class_name
+from varytoy.data.questions import first_file
 
 _COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 _SIDES = ("XMin", "YMin", "XMax", "YMax")

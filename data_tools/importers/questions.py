@@ -1,7 +1,8 @@
 """``docvqa``, ``chartqa`` and ``textvqa``: questions about documents, charts and photographs with text."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from data_tools.importers.base import (
     Dropped,
@@ -9,13 +10,12 @@ from data_tools.importers.base import (
     Grouped,
     Importer,
     evaluation_options,
-    first_file,
     folder_of,
     read_json_list,
 )
-from data_tools.importers.json_stream import stream_json
 from data_tools.program import register
 from data_tools.writer import generator, question_row
+from varytoy.data.questions import Question, chartqa, docvqa, first_file, read_data, textvqa
 from varytoy.tasks import TASKS
 
 BARE = 0.25
@@ -39,8 +39,9 @@ class Questions(Importer):
     def groups(self, options):
         return Grouped(self.records(options), self.key)
 
-    def question(self, record: dict) -> tuple[object, list[str], str, list[str]]:
-        """Id (None: the entry's), file names of which one is the image, question, answers. Raises as ``rows``."""
+    @staticmethod
+    def question(record: Mapping[str, Any]) -> Question:
+        """Raises as ``rows``."""
         raise NotImplementedError
 
     def rows(self, entry, options):
@@ -74,13 +75,8 @@ class _OfData(Questions):
     """Base of those whose records are the list ``data`` of an object."""
 
     def records(self, options):
-        found = False
-        for key, number, record in stream_json(options.annotations, self.form):
-            if key == "data" and number:
-                found = True
-                yield Entry(f"{options.annotations} entry {number}", record)
-        if not found:
-            raise ValueError(f"{options.annotations} has no list 'data': give {self.form}")
+        for number, record in read_data(options.annotations, self.form):
+            yield Entry(f"{options.annotations} entry {number}", record)
 
 
 @register
@@ -91,10 +87,7 @@ class DocVqa(_OfData):
     takes = form = "train_v1.0_withQT.json"
     images = "images, which holds `documents`"
     key = "image"
-
-    def question(self, record):
-        name = record["image"]
-        return record["questionId"], [name, name.rpartition("/")[2]], record["question"], record.get("answers", [])
+    question = staticmethod(docvqa)
 
 
 @register
@@ -105,10 +98,7 @@ class ChartQa(Questions):
     takes = form = "train_human.json or train_augmented.json"
     images = "images, `png` or the folder that holds it"
     key = "imgname"
-
-    def question(self, record):
-        name = record["imgname"]
-        return None, [f"png/{name}", name], record["query"], [str(record["label"])]
+    question = staticmethod(chartqa)
 
 
 @register
@@ -119,8 +109,4 @@ class TextVqa(_OfData):
     takes = form = "TextVQA_0.5.1_train.json or TextVQA_0.5.1_val.json"
     images = "images, or the folder that holds `train_images`"
     key = "image_id"
-
-    def question(self, record):
-        name = f"{record['image_id']}.jpg"
-        names = [name, f"train_images/{name}", f"test_images/{name}"]
-        return record["question_id"], names, record["question"], record.get("answers", [])
+    question = staticmethod(textvqa)

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -51,6 +52,18 @@ class DocumentError(ValueError):
 
 class PasswordError(DocumentError):
     """The PDF needs a password, or the password is wrong."""
+
+
+def turned(file: Path, size: tuple[int, int] | None = None) -> bool:
+    """Whether EXIF turns the image, so that boxes of the image as it is stored are beside its objects. ``size``: of the
+    image that the boxes are about; the upright one's is right. False for what cannot be read."""
+    try:
+        with Image.open(file) as image:
+            turn, stored = image.getexif().get(_ORIENTATION, 1), image.size
+    except Exception:  # pillow's readers raise nearly anything; who opens the image reports it
+        return False
+    shown = stored[::-1] if turn in (5, 6, 7, 8) else stored
+    return turn in range(2, 9) and (size != shown or shown == stored)
 
 
 def open_picture(data: bytes, name: str) -> Image.Image:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from varytoy.data.boxes import Box
 from varytoy.data.documents import open_pages
+from varytoy.data.shards import read_member, shard_of
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Case:
         return self.references[0] if self.references else ""
 
     def open(self) -> Image.Image:
-        """RGB, upright by EXIF. Raises DocumentError."""
-        return next(iter(open_pages(self.file, [self.page]))).image
+        """RGB, upright by EXIF; a file in a shard is read there. Raises DocumentError, OSError."""
+        shard = None if self.file.is_file() else shard_of(self.file)
+        return next(iter(open_pages(read_member(*shard) if shard else self.file, [self.page]))).image
 
 
 @dataclass

@@ -44,19 +44,28 @@ def teds(structure: bool = False) -> Metric:
 
 
 def tables(text: str) -> list[Any]:
-    """The tables of a text as elements of lxml, in their order: those of markdown, and ``<table>`` of HTML; not tables
-    in tables. ``<th>`` is made ``<td>``, since PubTabNet's truth has no other cells."""
+    """``elements`` with ``<td>`` for ``<th>``, since PubTabNet's truth has no other cells."""
+    found = elements(text)
+    for table in found:
+        for cell in table.iter("th"):
+            cell.tag = "td"
+    return found
+
+
+def elements(text: str, with_markdown: bool = True) -> list[Any]:
+    """The tables of a text as elements of lxml, in their order: ``<table>`` of HTML and, with ``with_markdown``, those
+    of markdown; not tables in tables."""
     from lxml import html
     from markdown_it import MarkdownIt
 
     if "|" not in text and "<table" not in text.lower():
         return []
-    markdown = MarkdownIt("commonmark").enable("table")
+    markdown = MarkdownIt("commonmark")
+    if with_markdown:
+        markdown.enable("table")
     parts = _TABLE.split(text.replace("\0", ""))
     parts[0::2] = map(markdown.render, parts[0::2])
     root = html.document_fromstring("<p>" + "".join(parts), parser=html.HTMLParser(remove_comments=True))
-    for cell in root.iter("th"):
-        cell.tag = "td"
     return root.xpath("//table[not(ancestor::table)]")
 
 

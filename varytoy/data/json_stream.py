@@ -8,6 +8,7 @@ import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _WINDOW = 2**20
 """Bytes that are read at once."""
@@ -16,7 +17,7 @@ _LONGEST = 2**28
 _SPACE = " \t\r\n"
 
 
-def stream_json(file: Path, form: str) -> Iterator[tuple[str | None, int, object]]:
+def stream_json(file: Path, form: str) -> Iterator[tuple[str | None, int, Any]]:
     """The records of a file that holds a list, or an object with lists: (key of the list, number from 1, record). The
     key is None in a list; other values of an object have the number 0.
 

@@ -7,16 +7,24 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data_tools.importers.base import INVALID, Dropped, Entry
-from data_tools.importers.json_stream import stream_json
-from data_tools.importers.objects import class_name
+from varytoy.data.boxes import check_label
+from varytoy.data.json_stream import stream_json
 
 FORM = "COCO's instances (images, annotations, categories)"
 _NO_BOX = (float("nan"),) * 4
 Objects = list[tuple[int, Any, Any, bool]]
 """Number of the annotation, class id, box (x, y, width, height) and whether it is a crowd, for each object."""
+INVALID = "not a valid sample"
+
+
+class BadRecord(NamedTuple):
+    """A record that is not of the form: its place (``FILE annotation 3``), the kind of fault, and what is wrong."""
+
+    where: str
+    kind: str
+    reason: str
 
 
 @dataclass
@@ -33,7 +41,7 @@ class CocoFile:
     images: dict[int, tuple[str, Any, Any]] = field(default_factory=dict)
     classes: dict[int, str] = field(default_factory=dict)
     boxes: Callable[[int], Objects] = lambda image: []
-    bad: list[Entry] = field(default_factory=list)
+    bad: list[BadRecord] = field(default_factory=list)
 
 
 def read_coco(file: Path) -> CocoFile:
@@ -94,8 +102,27 @@ def read_large_coco(file: Path) -> CocoFile:
     return found
 
 
-def _stray(file: Path, number: int, image: int) -> Entry:
-    return Entry(f"{file} annotation {number}", Dropped("box of an unknown image", f"there is no image {image}"))
+def class_name(name: object) -> str:
+    """The name as an answer can hold it. Raises ValueError for one that cannot be written."""
+    text = " ".join(str(name).split())
+    text.encode()  # raises for half of a character
+    check_label(text)
+    if not text or "," in text:
+        raise ValueError(f"the name {text!r} cannot stand in a list of classes")
+    return text
+
+
+def corners(box: Any) -> list:
+    """COCO's x, y, width, height -> x1, y1, x2, y2; what is no box stays as it is, for those who check it."""
+    try:
+        x, y, width, height = box
+        return [x, y, x + width, y + height]
+    except (TypeError, ValueError):
+        return box if isinstance(box, list) else [box]
+
+
+def _stray(file: Path, number: int, image: int) -> BadRecord:
+    return BadRecord(f"{file} annotation {number}", "box of an unknown image", f"there is no image {image}")
 
 
 def _annotations(file: Path, found: CocoFile) -> Iterator[dict]:
@@ -127,7 +154,7 @@ def _annotations(file: Path, found: CocoFile) -> Iterator[dict]:
                 }
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"no key {error}" if isinstance(error, KeyError) else error
-            found.bad.append(Entry(f"{file} entry {number} of '{key}'", Dropped(INVALID, str(reason))))
+            found.bad.append(BadRecord(f"{file} entry {number} of '{key}'", INVALID, str(reason)))
     missing = {"images", "annotations", "categories"} - seen
     if missing:
         raise ValueError(f"{file} has no {sorted(missing)[0]}: give {FORM}")
