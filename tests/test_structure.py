@@ -36,6 +36,7 @@ ALLOWED = {
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras options data tasks layout outputs processing inference",
+    "evaluation": "errors extras options data tasks outputs processing inference",
     "bench": "options data models processing devices checkpoints inference",
     "cli": "__init__ options tasks outputs devices checkpoints inference serving",
 }

@@ -133,7 +133,8 @@ def extended_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str],
     trainer = BpeTrainer(vocab_size=room, initial_alphabet=new, limit_alphabet=len(new), show_progress=False)
     kept = set(new)
     learned.train_from_iterator(
-        ("".join(run) for text in texts for inside, run in itertools.groupby(text, kept.__contains__) if inside), trainer
+        ("".join(run) for text in texts for inside, run in itertools.groupby(text, kept.__contains__) if inside),
+        trainer,
     )
     merges = json.loads(learned.to_str())["model"]["merges"][: room - len(new)]
     next_id = len(tokenizer)
