@@ -7,7 +7,6 @@ made when lmms-eval asks for it. ``Answering`` does the work without it.
 import functools
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from varytoy.data.answer import Answer
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.many import in_order
 from varytoy.inference.reader import Reader
-from varytoy.inference.routing import takes_free_words, task_of
+from varytoy.inference.routing import takes_free_words, task_of, wording_of
 from varytoy.processing.messages import read_chat
 from varytoy.tasks import get_task
 
@@ -29,13 +29,11 @@ BOXES = ("text", "pixels", "fractions")
 from 0 to 1 of its sides."""
 _TOGETHER = 12
 """Requests at once for lmms-eval's ``--batch_size auto``."""
-_WORDINGS = (
-    (r"(.+)\nAnswer the question (?:using|with) a single word(?: or(?: short)? phrase| only)?\.", "vqa", "text"),
-    (r'Locate every object that matches the description "(.+?)"(?:, ".+")? in the image\..+', "ground", "pixels"),
-    (r"Bounding box coordinates .+ between 0 and 1\. .+ region this sentence describes: (.+)", "ground", "fractions"),
+_FORMS = (
+    ("Report bbox coordinates in JSON", "pixels"),
+    ("floating point numbers bounded between 0 and 1", "fractions"),
 )
-"""Prompts of lmms-eval's tasks, the task that they ask for, and how it wants boxes: DocVQA, GQA and others; refcoco…
-grounding, of whose expressions for the same object the first is asked; refcoco_bbox_rec."""
+"""What prompts of lmms-eval say of the form of boxes: refcoco_grounding, refcoco_bbox_rec."""
 _PARAGRAPHS = "\n\n"
 """lmms-eval's ``until`` for tasks that name none; in what is read it stands between paragraphs."""
 _SETTINGS = {"until", "max_new_tokens", "temperature", "do_sample", "num_beams", "top_p", "top_k"}
@@ -100,9 +98,9 @@ class Answering:
         messages, images = read_chat(question.messages)
         most = int(question.settings.get("max_new_tokens") or 1024)
         prompt = messages[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
-        task, argument, boxes = "chat", prompt, "text"
+        task, argument = "chat", prompt
         if len(images) == 1 and len([turn for turn in messages if turn["role"] != "system"]) == 1:
-            task, argument, boxes = self._route(reader, prompt, images[0])
+            task, argument = self._route(reader, prompt, images[0])
         try:
             if task == "chat":
                 answer = reader.chat(messages, images, max_new_tokens=most, cancel=cancel)
@@ -112,7 +110,11 @@ class Answering:
                 answer = found
         except ValueError as error:  # a prompt too long for the model, an image that cannot be opened
             return Answer("", stop_reason="error", error=f"{question.name}: {error}")
-        answer.text = _written(answer, (self.boxes or boxes) if task in ("detect", "ground") else "text")
+        if task in ("detect", "ground"):
+            asked = next((form for words, form in _FORMS if words in prompt), "text")
+            answer.text = _boxes_as(self.boxes or asked, answer)
+        elif answer.markup is not None:
+            answer.text = answer.markup
         if answer.tokens > most:  # a page of several blocks, each of which had its own limit
             tokenizer = reader.processor.tokenizer
             ids = tokenizer(answer.text, add_special_tokens=False)["input_ids"]
@@ -120,26 +122,24 @@ class Answering:
         answer.text = _until(answer.text, question.settings.get("until"))
         return answer
 
-    def _route(self, reader: Reader, prompt: str, image) -> tuple[str, str, str]:
-        """(task, argument, form of boxes)."""
-        for form, task, boxes in _WORDINGS:
-            match = re.fullmatch(form, prompt, re.DOTALL)
-            if match and self.task in ("", task):
-                return task, match[1].strip(), boxes
+    def _route(self, reader: Reader, prompt: str, image: Image.Image) -> tuple[str, str]:
+        """(task, argument)."""
+        found = wording_of(reader, prompt)
         if self.task:
             takes = get_task(self.task).takes or self.task == "detect"
-            return self.task, prompt if takes else "", "text"
-        if takes_free_words(reader):
-            return "chat", prompt, "text"
-        return *task_of(reader, prompt, image), "text"
+            return self.task, (found[1] if found and found[0] == self.task else prompt) if takes else ""
+        if not found and takes_free_words(reader):
+            return "chat", prompt
+        return task_of(reader, prompt, image)
 
 
-def _written(answer: Answer, boxes: str) -> str:
-    if boxes == "text":
-        return answer.text if answer.markup is None else answer.markup
-    width, height = answer.size or (1, 1)
-    if boxes == "pixels":
+def _boxes_as(form: str, answer: Answer) -> str:
+    """The boxes of an answer in one of ``BOXES``."""
+    if form == "text":
+        return answer.text
+    if form == "pixels":
         return json.dumps([{"bbox_2d": list(box), "label": label} for label, box in answer.boxes], ensure_ascii=False)
+    width, height = answer.size or (1, 1)
     sides = [(x1 / width, y1 / height, x2 / width, y2 / height) for _, (x1, y1, x2, y2) in answer.boxes]
     return "\n".join("[" + ", ".join(f"{side:.4f}" for side in box) + "]" for box in sides)
 
