@@ -122,11 +122,14 @@ def test_the_prompt_or_the_picture_chooses_the_task():
             ("Convert this page to markdown.", line_of_text()),
             ("hello", photograph()),
             ("How many dogs are there?", photograph()),
+            ("Is it a cat?\nSay yes or no.", photograph()),
+            ("What is it?\nAnswer the question using a single word or phrase.", photograph()),
         ):
             client.chat.completions.create(model="", messages=[message(text, image)])
     views, prompts = zip(*engine_says, strict=True)
-    assert views == ("text", "text", "picture", "picture")
-    assert prompts[:2] == ("OCR this image.", "Markdown, please.") and "dogs" in prompts[3]
+    assert views == ("text", "text", "picture", "picture", "picture", "picture")
+    assert prompts[:2] == ("OCR this image.", "Markdown, please.") and "dogs" in prompts[3] and "cat" in prompts[4]
+    assert prompts[5] == "What is it? Answer using a single word or phrase."
 
 
 def image_at(url) -> dict:

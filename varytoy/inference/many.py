@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from varytoy.data.answer import Answer
 from varytoy.data.documents import DocumentError, Page, PasswordError, Source, open_pages
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm"}
 """Suffixes of the files that are read in a folder."""
 STANDARD_INPUT = "-"
+_Asked = TypeVar("_Asked")
+_Answered = TypeVar("_Answered")
 TOGETHER = 4
 
 
@@ -160,15 +162,15 @@ def _pages(
 
 
 def in_order(
-    read: Callable[[PageAnswer], PageAnswer], pages: Iterator[PageAnswer], together: int, cancel: threading.Event
-) -> Iterator[PageAnswer]:
+    read: Callable[[_Asked], _Answered], pages: Iterator[_Asked], together: int, cancel: threading.Event
+) -> Iterator[_Answered]:
     """``read`` of each page, on threads of their own; no more are taken than are read at once. ``cancel`` is set when
     this ends early, which the threads are to heed."""
     if together == 1:
         yield from map(read, pages)
         return
     with ThreadPoolExecutor(together, "varytoy-page") as threads:
-        running: deque[Future[PageAnswer]] = deque()
+        running: deque[Future[_Answered]] = deque()
         try:
             for page in pages:
                 running.append(threads.submit(read, page))

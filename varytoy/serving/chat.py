@@ -15,14 +15,13 @@ from varytoy.data.documents import open_pages
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.join import join_pages
 from varytoy.inference.reader import Reader
+from varytoy.inference.routing import task_of
 from varytoy.outputs.doctags import doctags
 from varytoy.processing.messages import Message
 from varytoy.serving.fetch import fetch
-from varytoy.tasks import find_prompt
 
 MAX_IMAGES = 16
 """Images in one request."""
-_MARKDOWN = re.compile(r"markdown|html|latex|table", re.IGNORECASE)
 _DOCTAGS = re.compile(r"docling|doctags", re.IGNORECASE)
 _FINISHED = {"end": "stop", "length": "length", "loop": "length", "cancelled": "stop"}
 
@@ -91,7 +90,7 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
     if not images:
         raise RequestError("messages hold no image: send one as image_url with a data URI")
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
-    task, argument = _task(reader, prompt, images[0])
+    task, argument = task_of(reader, prompt, images[0])
     history = _history(turns[:-1]) if task in ("vqa", "chat") and len(images) == 1 else []
     doctags = (
         task in ("ocr", "markdown", "caption") and bool(_DOCTAGS.search(prompt)) and "markdown" not in prompt.lower()
@@ -153,19 +152,6 @@ def content(answer: Answer, stops: Sequence[str] = ()) -> tuple[str, str]:
     if places:
         return text[: min(places)], "stop"
     return text, _FINISHED.get(answer.stop_reason, "stop")
-
-
-def _task(reader: Reader, prompt: str, image: Image.Image) -> tuple[str, str]:
-    found = find_prompt(prompt)
-    if found:
-        return found[0].name, found[1]
-    likely = reader.task_for(image)
-    if likely == "ocr":
-        known = reader.processor.prompts
-        if prompt and not known and reader.processor.image_processor.mode != "fit":
-            return "chat", prompt  # a model that takes free words about a page
-        return ("markdown" if _MARKDOWN.search(prompt) and (not known or "markdown" in known) else "ocr"), ""
-    return ("vqa", prompt) if prompt.endswith("?") else (likely, "")
 
 
 def _history(turns: Sequence[Message]) -> list[Message]:
