@@ -49,6 +49,7 @@ class Predictions(TrainerCallback):
                 folder = self.folder / f"step-{state.global_step:06d}"
                 with writing(folder):
                     write(folder, TransformersEngine(model, self.processor), self.samples)
+            model.remember_images(0)  # which the engine asks for, and which would keep training's tensors
             model.train(was_training)
 
 

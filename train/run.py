@@ -42,7 +42,7 @@ class Run:
 
     @cached_property
     def data(self) -> SampleDataset:
-        return SampleDataset(self.recipe.data, self.recipe.train.seed, self.bad)
+        return SampleDataset(self.recipe.data, self.recipe.train.seed, self.bad, self.recipe.train.held_out)
 
     @cached_property
     def _built(self) -> tuple[VaryForTraining, VaryProcessor | None, str]:
