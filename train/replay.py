@@ -16,8 +16,8 @@ def is_adapting(recipe: Recipe) -> bool:
 
 
 def with_replay(recipe: Recipe, resume: bool = False, report: Callable[[str], None] = print) -> Recipe:
-    """The recipe with sources that replay what ``model.init`` was trained on, a fraction ``recipe.replay`` of each epoch
-    in all, unless it names replayed sources of its own; ``report`` is told what is replayed, or how to add it.
+    """The recipe with sources that replay what ``model.init`` was trained on, a fraction ``recipe.replay`` of each
+    epoch in all, unless it names replayed sources of its own; ``report`` is told what is replayed, or how to add it.
 
     A resumed run goes on with the sources that it began with.
     """
@@ -33,30 +33,28 @@ def with_replay(recipe: Recipe, resume: bool = False, report: Callable[[str], No
     if old and all(_absolute(source) in here for source, _ in old):
         return recipe  # it goes on with the same data
     old = [(source, count) for source, count in old if _absolute(source) not in here]
-    there = [
-        (source, count) for source, count in old if all(file.is_file() for file in sample_files(Path(source.path)))
-    ]
+    there = [(source, count) for source, count in old if _is_there(Path(source.path))]
     if not there:
         known = ", ".join(source.path for source, _ in old)
-        why = (
-            f"{known}, which it was trained on, is gone" if known else "its folder does not say what it was trained on"
-        )
+        why = f"{known}, which it was trained on, is gone" if known else "no record of what it was trained on"
         report(
             f"nothing is replayed, so {' and '.join(recipe.model.init)} may forget what it knows ({why}): add "
             "{path: FOLDER, replay: 0.1} to data, or set replay=0 if that does not matter"
         )
         return recipe
     total = sum(count for _, count in there)
-    added = [
-        replace(source, share=1.0, weight=0.0, replay=round(recipe.replay * count / total, 6))
-        for source, count in there
-    ]
+    shares = [round(recipe.replay * count / total, 6) for _, count in there]
+    added = [replace(old, share=1.0, weight=0.0, replay=share) for (old, _), share in zip(there, shares, strict=True)]
     for source in added:
         report(
             f"replayed: {source.replay:.1%} of each epoch from {source.path}, which "
             f"{' and '.join(recipe.model.init)} was trained on (replay=0 for none)"
         )
     return replace(recipe, data=[*recipe.data, *added])
+
+
+def _is_there(path: Path) -> bool:
+    return all(file.is_file() for file in sample_files(path))
 
 
 def _absolute(source: DataSettings) -> Path:
