@@ -76,11 +76,10 @@ def markdown(found: Report, sheets: list[str]) -> str:
 
 
 def _sources(found: Report) -> list[str]:
-    lines = [
-        f"- {each.name}: {len(each.samples)} samples of {each.source}"
-        + (f"; **{each.warning}**" if each.warning else "")
-        for each in found.sets
-    ]
+    lines = []
+    for each in found.sets:
+        warning = f"; **{each.warning}**" if each.warning else ""
+        lines.append(f"- {each.name}: {len(each.samples)} samples of {each.source}{warning}")
     if all(each.name != "old" for each in found.sets):
         lines.append("- old: none, the run replays nothing; --old SAMPLES says what must not be forgotten")
     if found.failed:
