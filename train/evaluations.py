@@ -17,7 +17,8 @@ from train.recipe import Recipe, RecipeError
 from varytoy.data.sample import Sample
 from varytoy.data.samples import read_samples
 from varytoy.errors import first_line
-from varytoy.inference.engine import TransformersEngine
+from varytoy.inference.batching import BatchingEngine
+from varytoy.inference.engine import ModelEngine, TransformersEngine
 from varytoy.inference.reader import Reader
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS
@@ -45,7 +46,7 @@ class Evaluations:
         model.eval()
         try:
             with eager, casts:
-                reader = Reader(TransformersEngine(model, self.processor, self.settings.evaluate_batch))
+                reader = Reader(self._engine(model))
                 for name in sorted({sample.task for sample in self.samples}):
                     chosen = [sample for sample in self.samples if sample.task == name]
                     pairs = self._ask(reader, chosen, failed, retries)
@@ -60,6 +61,12 @@ class Evaluations:
         measured = {f"eval_{name.replace(' ', '_')}": value for name, value in scores.items()}
         rest = {"eval_samples": count, "eval_failed": len(self.samples) - count}
         return measured | rest | {"eval_seconds": round(time.monotonic() - start, 1)}
+
+    def _engine(self, model: nn.Module) -> ModelEngine:
+        """On a CPU the fast one, if it can; on a GPU that whose cache is no larger than its answers."""
+        plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are in its layers
+        fast = model.device.type == "cpu" and self.dtype == torch.float32 and BatchingEngine.supports(plain)
+        return (BatchingEngine if fast else TransformersEngine)(plain, self.processor, self.batch)
 
     def _ask(self, reader: Reader, samples: Sequence[Sample], failed: list, retries: list) -> list:
         limit = self.settings.evaluate_tokens

@@ -13,6 +13,7 @@ from train.data.dataset import view_of
 from train.data.lengths import check_images
 from train.evaluations import Evaluations, choose_samples
 from train.machine import allow_old_cards, check_machine, distributed_defaults, remove_stale_locks, report_slow_bf16
+from train.memory.room import warn
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type, describe_optimizer
 from train.predictions import Predictions
@@ -94,6 +95,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
         report(f"  {count:>9,} samples from {source.path}" + (", replayed" if source.replay else ""))
     if recipe.train.held_out:
         report(f"  {sum(map(len, data.held_out)):>9,} samples are held out (train.held_out={recipe.train.held_out:g})")
+    if is_first():
+        warn(recipe, model, report)
     asked = choose_samples(recipe, data, report) if recipe.train.evaluate_steps else []
     if resume:
         arguments.eval_on_start = False  # the run that goes on has begun before

@@ -135,7 +135,7 @@ class TrainSettings:
     """At most so many of these, the same ones each time."""
     evaluate_batch: Annotated[int, Gt(0)] = 8
     """Samples that are answered together."""
-    evaluate_tokens: Annotated[int, Gt(0)] = 256
+    evaluate_tokens: Annotated[int, Gt(0)] = 512
     """Longest answer in ``evaluate_steps``, in tokens; longer ones are cut, and scored as they are."""
     group_by_size: bool = True
     """Batch images of similar size together."""

@@ -1,8 +1,10 @@
-"""``python -m train memory RECIPE``: estimate the GPU memory of a training step of a recipe, without a GPU.
+"""``python -m train memory RECIPE``: estimate the GPU memory of a recipe's training step and evaluation, without a GPU,
+and what it needs on the host and the disk (train.memory.budget).
 
 The step itself runs (forward, backward, optimizer) on PyTorch's fake tensors, which have shapes but no data, and each
 storage is tracked from allocation to release. So the peak is that of the program, not of a formula; the reserve covers
-what the GPU's allocator and kernels add.
+what the GPU's allocator and kernels add. What ``train.evaluate_steps`` or ``predict_steps`` generate runs the same way,
+beside the optimizer's state.
 """
 
 import contextlib
@@ -20,9 +22,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import Trainer, TrainingArguments
 
 from train import adapters
+from train.memory.budget import Need, disk_needs, host_needs, look_at, rows, sizes_of
+from train.memory.reading import PROMPT, read
 from train.memory.zero import zero_terms
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type
+from train.predictions import DRAWN
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from train.run import Run
 from varytoy.devices.precision import keep_in
@@ -60,8 +65,8 @@ class Plan:
     phase: str
     phases: dict[str, int]
     approximations: list[str] = field(default_factory=list)
-    host: int = 0
-    """On the host, for DeepSpeed's offloaded optimizer."""
+    needs: list[Need] = field(default_factory=list)
+    """On the host and the disk."""
 
     def fits(self, card: float) -> bool:
         """Whether peak and reserve fit into ``card`` GiB."""
@@ -142,9 +147,31 @@ def _numbers(index: Tensor | None) -> tuple[Tensor | None, ...]:
     return index.nonzero(as_tuple=True) if mask else (index,)
 
 
-def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
+LOWER = {
+    "weights": "train.weights=bf16, --overlay lora or qlora",
+    "optimizer state": "train.optimizer=adamw_bnb_8bit, freeze",
+    "gradients": "train.in_backward=true, freeze",
+    "keys and values": "train.evaluate_batch, train.evaluate_tokens",
+    "activations": "train.batch_size, train.gradient_checkpointing=true, train.max_length",
+    "DeepSpeed's buffers": "reduce_bucket_size of the DeepSpeed file",
+}
+"""Kind of memory -> the settings that lower it."""
+EVALUATION = "evaluation: "
+"""Begins the names of the phases of an evaluation."""
+
+
+def evaluated(recipe: Recipe) -> tuple[int, int]:
+    """Samples that an evaluation of the recipe answers together, and tokens of an answer; (0, 0) without any."""
+    train = recipe.train
+    if train.evaluate_steps:
+        return min(train.evaluate_batch, train.evaluate_count), train.evaluate_tokens
+    return (1, DRAWN) if train.predict_steps else (0, 0)
+
+
+def plan(recipe: Recipe, tokens: int = 0, images: int = 1, steps: bool = True) -> Plan:
     """Run a step of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images`` images
-    each; all other tokens are supervised.
+    each; all other tokens are supervised. Then an evaluation, if the recipe has any. ``steps``: False for the
+    evaluation alone.
 
     Raises:
         RecipeError: the recipe names no architecture, or its image tokens alone are more than ``tokens``.
@@ -187,20 +214,44 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
             for buffer in buffers:
                 tracker.add(buffer, "DeepSpeed's buffers")
             approximations.append("DeepSpeed's buffers are computed; each gradient is freed as soon as it is in them")
-            _step(recipe, model, batch, tracker)
+            if steps:
+                _step(recipe, model, batch, tracker)
         else:
             optimizer = _optimizer(recipe, arguments, model)
             _make_state(optimizer, fake)
-            for _ in range(min(recipe.train.accumulation, 2)):  # the second runs with the first's gradients in memory
-                _step(recipe, model, batch, tracker)
-            if not recipe.train.in_backward:
+            for _ in range(min(recipe.train.accumulation, 2) if steps else 0):
+                _step(recipe, model, batch, tracker)  # the second runs with the first's gradients in memory
+            if steps and not recipe.train.in_backward:
                 _step_optimizer(arguments, model, optimizer, tracker)
             for tensor in _state(optimizer):
                 tracker.add(tensor, "optimizer state")
+        size = sum(tensor.nbytes for tensor in batch.values())
+        batch.clear()
+        if any(evaluated(recipe)):
+            _evaluate(recipe, model, images, tracker, fake)
     estimate = tracker.plan()
     estimate.approximations = approximations
-    estimate.host = terms.host if recipe.train.deepspeed else 0
+    sizes = sizes_of(recipe, model, size)
+    offloaded = terms.host if recipe.train.deepspeed else 0
+    count, pixels = look_at(recipe)
+    estimate.needs = [*host_needs(recipe, sizes, offloaded, pixels), *disk_needs(recipe, sizes, count)]
     return estimate
+
+
+def _evaluate(recipe: Recipe, model: nn.Module, images: int, tracker: Tracker, fake: FakeTensorMode) -> None:
+    """Run the phases of an evaluation."""
+    tracker.phase = f"{EVALUATION}pictures and prompt"
+    rows, answer = evaluated(recipe)
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are in its layers
+    prompt = images * image_tokens(plain.config) + PROMPT
+    plain.eval()
+    batch = dummy_batch(plain, rows, prompt, images, fake)
+    del batch["labels"]
+    casts = recipe.train.precision != "fp32" and not recipe.train.deepspeed
+    dtype = compute_type(recipe)
+    with torch.autocast("cpu", dtype) if casts else contextlib.nullcontext():
+        read(plain, batch, prompt + answer, dtype, tracker, fake, EVALUATION)
+    plain.train()
 
 
 def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
@@ -366,12 +417,14 @@ def _phases(model: VaryForTraining, tracker: Tracker, free_gradients: bool):
 def report(estimate: Plan) -> str:
     """The plan as a table."""
     lines = [f"peak {estimate.peak / GIB:.2f} GiB, at {estimate.phase}", ""]
-    lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in estimate.kinds.items()]
+    for kind, size in estimate.kinds.items():
+        lower = f"   lower: {LOWER[kind]}" if kind in LOWER else ""
+        lines.append(f"  {kind:<20} {size / GIB:6.2f} GiB{lower}")
     lines += ["", "peak of each phase"]
-    lines += [f"  {phase:<28} {size / GIB:6.2f} GiB" for phase, size in estimate.phases.items()]
+    lines += [f"  {phase:<32} {size / GIB:6.2f} GiB" for phase, size in estimate.phases.items()]
     lines += [f"stand-in: {text}" for text in estimate.approximations]
-    if estimate.host:
-        lines.append(f"on the host, for DeepSpeed's optimizer: {estimate.host / GIB:.1f} GiB")
+    for where, title in (("host", "on the host, computed"), ("disk", "on the disk, computed")):
+        lines += ["", title, *rows(estimate.needs, where)]
     return "\n".join(lines)
 
 
@@ -410,7 +463,13 @@ def _change(estimate: Plan, recipe: Recipe) -> dict[str, object]:
         "optimizer state": [small],
         "gradients": [at_once],
         "weights": [narrow] if train.weights == "fp32" else [],
+        "keys and values": [
+            {"evaluate_batch": max(train.evaluate_batch // 2, 1)},
+            {"evaluate_tokens": max(train.evaluate_tokens // 2, 64)},
+        ],
     }
+    if estimate.phase.startswith(EVALUATION):
+        changes["workspace"] = changes["activations"] = changes["keys and values"][:1]
     for kind in sorted(estimate.kinds, key=estimate.kinds.get, reverse=True):
         for change in changes.get(kind, []):
             changed = replace(recipe, train=replace(train, **change))
