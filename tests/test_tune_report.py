@@ -127,9 +127,7 @@ def test_adapters_are_compared_with_their_base_and_proved(tuned, base, ten, caps
     assert found["base"] == str(base) and found["merge"]["equal"] and not found["merge"]["nothing"]
     assert found["merge"]["layers"] == 14 and 0 < found["merge"]["change"] and found["merge"]["weights"] < 1e-5
     assert found["sentence"] in said and found["decision"] in ("keep", "do not keep", "undecided")
-    held = {
-        sample.id for part in SampleDataset([DataSettings(str(ten))], 0, BadSamples(), 0.3).held_out for sample in part
-    }
+    held = {sample.id for sample in SampleDataset([DataSettings(str(ten))], 0, BadSamples(), 0.3).held_out[0]}
     results = [result for result in found["results"] if result["set"] == "new"]
     assert {answer["id"] for result in results for answer in result["answers"]} == held
     for result in results:
@@ -157,11 +155,8 @@ def test_adapters_that_were_merged_to_nothing_are_named(tuned, ten, tmp_path, ca
     assert any("ALL ADAPTERS ARE ZERO" in line for line in found.sentences())
     assert main(["report", str(empty), "--new", str(ten), "--max-new-tokens", "4", "--count", "2"]) == 0
     assert "Do not keep it: its adapters change nothing." in capsys.readouterr().out
-    one = {
-        name: value * 0 if name == next(n for n in weights if "lora_B" in n) else value
-        for name, value in weights.items()
-    }
-    save_file(one, empty / "adapter_model.safetensors", {"format": "pt"})
+    first = next(name for name in weights if "lora_B" in name)
+    save_file(weights | {first: weights[first] * 0}, empty / "adapter_model.safetensors", {"format": "pt"})
     found = check_merge(empty, list(read_samples(ten))[:1], tmp_path / "one")
     assert len(found.zero) == 1 and not found.is_nothing and "1 of 14 adapters" in "\n".join(found.sentences())
 

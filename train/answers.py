@@ -66,6 +66,12 @@ def answer_all(
     return [answers[number] for number in range(len(views))]
 
 
+def metric_name(task: Task, samples: Sequence[Sample]) -> str:
+    """Task and metric, e.g. ``ocr character error rate``."""
+    metric = task.metric_of(samples)
+    return metric if metric.startswith(task.name) else f"{task.name} {metric}"
+
+
 def scorable(samples: Iterable[Sample], bad: Callable[[Exception], None]) -> Iterator[Sample]:
     """The samples with one image whose answers can be scored; ``bad`` is called with the reason for each other."""
     return (sample for sample in samples if _can_be_scored(sample, bad))

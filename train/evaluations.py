@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from train.answers import answered, scorable
+from train.answers import answered, metric_name, scorable
 from train.data.bad_samples import BadSamples
 from train.data.dataset import SampleDataset
 from train.optim.choose import compute_type
@@ -104,7 +104,7 @@ def _score(name: str, pairs: list, failed: list) -> dict[str, float]:
         failed.append(error)
         return {}
     cut = {f"{name} cut at the limit": reasons["length"] / len(pairs)} if reasons["length"] else {}
-    return {f"{name} {TASKS[name].metric_of(samples)}": round(score, 4)} | cut
+    return {metric_name(TASKS[name], samples): round(score, 4)} | cut
 
 
 def choose_samples(recipe: Recipe, data: SampleDataset, report: Callable[[str], None] = print) -> list[Sample]:

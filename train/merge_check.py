@@ -28,7 +28,8 @@ class MergeCheck:
 
     Attributes:
         layers: that have adapters; ``zero``: names of those whose adapter adds nothing.
-        weights: largest difference of a weight; ``largest``: largest weight; ``missing``: weights of one of the two.
+        weights: largest difference of a weight; ``relative``: of a weight by the largest of its tensor; ``missing``:
+            weights of one of the two.
         change: largest difference of an adapted weight from the base's.
         scores: largest difference of a token's score (logit) on ``samples`` samples; ``effect``: from the base's.
         same_answers: of these samples, those with the same greedy answer.
@@ -40,7 +41,7 @@ class MergeCheck:
     zero: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     weights: float = 0.0
-    largest: float = 0.0
+    relative: float = 0.0
     change: float = 0.0
     scores: float = 0.0
     effect: float = 0.0
@@ -56,15 +57,15 @@ class MergeCheck:
     @property
     def is_equal(self) -> bool:
         """Whether the merged model is base and adapters, but for rounding."""
-        close = self.weights <= 1e-5 * self.largest and self.scores <= max(1e-3, 0.01 * self.effect)
+        close = self.relative <= 1e-5 and self.scores <= max(1e-3, 0.01 * self.effect)
         return close and not self.missing
 
     def sentences(self) -> list[str]:
         verdict = "equals" if self.is_equal else "DOES NOT EQUAL"
         lines = [
             f"The merged model {verdict} base + adapters: the largest difference of a weight is {self.weights:.1e} "
-            f"(the largest weight is {self.largest:.3g}), of a token's score {self.scores:.1e}; {self.same_answers} of "
-            f"{self.samples} greedy answers are the same.",
+            f"({self.relative:.1e} of its tensor's largest), of a token's score {self.scores:.1e}; {self.same_answers} "
+            f"of {self.samples} greedy answers are the same.",
             f"From the base the scores differ by up to {self.effect:.3g}, the weights of the {self.layers} adapted "
             f"layers by up to {self.change:.2e}.",
         ]
@@ -116,6 +117,7 @@ def check_merge(run: Path, samples: Sequence[Sample], work: Path, four_bits: str
         try:
             packed = load_model(base, torch.float32)[0]
             quantize(packed, four_bits, torch.float32)
+            adapters.keep_unpacked(packed)
             packed = PeftModel.from_pretrained(packed, str(run)).eval()
             found.four_bits = _largest(got, [_scores(packed, each) for each in inputs])
         except MissingExtra:
@@ -147,8 +149,9 @@ def _compare_weights(merged: nn.Module, beside: nn.Module, found: MergeCheck) ->
             found.change = max(found.change, float((actual[key] - module.base_layer.weight).abs().max()))
     for name in expected.keys() & actual.keys():
         if actual[name].is_floating_point() and actual[name].numel():
-            found.weights = max(found.weights, float((actual[name] - expected[name]).abs().max()))
-            found.largest = max(found.largest, float(expected[name].abs().max()))
+            difference, largest = (actual[name] - expected[name]).abs().max(), expected[name].abs().max()
+            found.weights = max(found.weights, float(difference))
+            found.relative = max(found.relative, float(difference / largest.clamp(min=1e-12)))
 
 
 def _inputs(processor: VaryProcessor, sample: Sample) -> dict[str, Tensor]:

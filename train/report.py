@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from train import contact_sheet
-from train.answers import answered, scorable
+from train.answers import answered, metric_name, scorable
 from train.data.bad_samples import BadSamples
 from train.data.held_out import picture_of, split
 from train.intervals import Interval, paired, sums_of
@@ -55,7 +55,7 @@ class Pair:
 
 @dataclass
 class TaskResult:
-    """Both models' scores on a task of one set of samples."""
+    """Both models' scores on a task of one set of samples. ``metric``: ``metric_name``."""
 
     set: str
     task: str
@@ -283,7 +283,7 @@ def _results(chosen: SampleSet, before: dict, after: dict, seed: int) -> list[Ta
             Pair(sample, *said, pair, (pair[0] - pair[1]) if task.is_error else (pair[1] - pair[0]))
             for sample, said, pair in zip(samples, zip(*texts, strict=True), scores, strict=True)
         ]
-        metric = task.metric_of(samples)
+        metric = metric_name(task, samples)
         results.append(TaskResult(chosen.name, name, metric, task.is_error, base, tuned, difference, pairs))
     return results
 
@@ -340,7 +340,7 @@ def decide(found: Report) -> tuple[str, str]:
 
 
 def _change(result: TaskResult) -> str:
-    return f"{result.task} {result.metric} goes from {result.base.value:.4f} to {result.tuned.value:.4f}"
+    return f"{result.metric} goes from {result.base.value:.4f} to {result.tuned.value:.4f}"
 
 
 def draw(found: Report, out: Path) -> list[str]:

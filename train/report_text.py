@@ -23,11 +23,11 @@ def write(found: Report, out: Path) -> None:
 def table(found: Report) -> str:
     """A markdown table with a row for each task of each set of samples."""
     rows = [
-        ["samples", "task: metric", "n", "base", "tuned", "tuned - base", "", "won : lost"],
+        ["samples", "metric", "n", "base", "tuned", "tuned - base", "", "won : lost"],
         ["---"] * 8,
     ]
     for result in found.results:
-        metric = f"{result.task}: {result.metric}" + (" (less is better)" if result.is_error else "")
+        metric = result.metric + (" (less is better)" if result.is_error else "")
         rows.append(
             [
                 result.set,

@@ -88,6 +88,7 @@ class Run:
         recipe, model = self.recipe, self.model
         if recipe.lora.quantize:
             quantize(model, recipe.lora.quantize, compute_type(recipe))
+            adapters.keep_unpacked(model)
         if recipe.lora.rank:
             model = adapters.add_adapters(model, recipe, base)
         if recipe.train.compile:
