@@ -3,18 +3,19 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import launch, losses, tiny_recipe
+from conftest import ROOT, TINY, launch, losses, tiny_recipe
 from safetensors.torch import load_file
 
 import train.answers
 import train.memory.room
 from train.loop import run
 from train.recipe import DataSettings, LoraSettings, RecipeError, read_recipe
-from varytoy.data.samples import read_samples
+from train.replay import with_replay
 
 
 def logged(folder: Path) -> list[dict]:
@@ -166,33 +167,24 @@ def test_a_run_that_replays_nothing_says_how_to(ten, tmp_path):
     run(tiny_recipe(old, tmp_path / "first", max_steps=1))
     shutil.rmtree(old)
 
-    def first_line(**changes) -> str:
-        chosen, said = adapting(ten, tmp_path / "run", tmp_path / "first", max_steps=1), []
-        for name, value in changes.items():
-            setattr(chosen, name, value)
-        run(chosen, say=said.append, overwrite=True)
-        return said[0]
+    def first_lines(init: str = "first", **changes) -> list[str]:
+        chosen, said = replace(adapting(ten, tmp_path / "run", tmp_path / init), **changes), []
+        assert with_replay(chosen, report=said.append) == chosen
+        return said
 
-    said = first_line()
+    (said,) = first_lines()
     assert said.startswith(f"nothing is replayed, so {tmp_path / 'first'} may forget") and str(old) in said
     assert "replay: 0.1" in said
     own = [DataSettings(str(ten)), DataSettings(str(ten), replay=0.2)]
-    assert first_line(data=own) == f"replayed: 20% of each epoch from {ten}"
-    for changes in ({"replay": 0.0}, {"stage": "pretrain"}):
-        assert first_line(**changes).startswith("stage ")
-    same = list(read_samples(ten))
-    assert same  # the run's own data once more: nothing is missing
-    run(tiny_recipe(ten, tmp_path / "third", max_steps=1))
-    chosen, lines = adapting(ten, tmp_path / "fourth", tmp_path / "third", max_steps=1), []
-    run(chosen, say=lines.append)
-    assert lines[0].startswith("stage ")
+    assert first_lines(data=own) == [f"replayed: 20% of each epoch from {ten}"]
+    assert first_lines(replay=0.0) == first_lines(stage="pretrain") == []
+    run(tiny_recipe(ten, tmp_path / "same", max_steps=1))  # the run's own data once more: nothing is missing
+    assert first_lines("same") == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("deepspeed", ["zero2.json", "zero3.json"])
 def test_deepspeed_is_asked_too(ten, tmp_path, deepspeed):
-    from conftest import ROOT, TINY
-
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"stage: pretrain\noutput: {tmp_path / 'run'}\nmodel: {{preset: {TINY}}}\ndata: [{{path: {ten}}}]\n"

@@ -180,7 +180,7 @@ def test_a_full_tune_on_its_own_training_data(ten, base, tmp_path, capsys):
     start = ["report", str(tmp_path / "run"), "--count", "2", "--max-new-tokens", "4", "--out", str(out)]
     assert main([*start, "--old", str(ten)]) == 0
     said = capsys.readouterr().out
-    assert "TRAINED ON" in said and "held out" in said.split("TRAINED ON")[1]
+    assert "TRAINED ON" in said and "train.held_out" in said
     found = json.loads((out / "report.json").read_text())
     assert found["merge"] is None and {result["set"] for result in found["results"]} == {"new", "old"}
     assert main(start) == 0
