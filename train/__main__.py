@@ -244,7 +244,8 @@ def _export(options) -> None:
 
 
 def _memory(options) -> int:
-    from train.memory.plan import advice, plan, report, verdict
+    from train.memory.advice import advice, report, verdict
+    from train.memory.plan import plan
 
     recipe = _load(options)
     card, shape = options.gpu, (options.tokens, options.images)

@@ -133,7 +133,7 @@ class TrainSettings:
     """Samples for ``evaluate_steps``; by default those of ``held_out``."""
     evaluate_count: Annotated[int, Gt(0)] = 48
     """At most so many of these, the same ones each time."""
-    evaluate_batch: Annotated[int, Gt(0)] = 8
+    evaluate_batch: Annotated[int, Gt(0)] = 4
     """Samples that are answered together."""
     evaluate_tokens: Annotated[int, Gt(0)] = 512
     """Longest answer in ``evaluate_steps``, in tokens; longer ones are cut, and scored as they are."""
