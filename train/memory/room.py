@@ -9,7 +9,7 @@ from torch import nn
 
 from train.memory.budget import disk_needs, sizes_of, total
 from train.memory.plan import GIB, RESERVE, evaluated, plan
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, read_zero
 
 
 def warn(recipe: Recipe, model: nn.Module, report: Callable[[str], None]) -> None:
@@ -17,6 +17,8 @@ def warn(recipe: Recipe, model: nn.Module, report: Callable[[str], None]) -> Non
     evaluates, answer = evaluated(recipe)
     if evaluates:
         try:
+            if recipe.train.deepspeed and read_zero(recipe.train.deepspeed).get("stage") == 3:
+                raise RecipeError(f"{recipe.train.deepspeed}: memory does not predict ZeRO-3")
             found = plan(recipe, steps=False)
         except RecipeError as error:
             report(f"whether the evaluation fits in memory is not known: {error}")
