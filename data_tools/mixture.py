@@ -122,9 +122,10 @@ def counts(sources: Sequence[DataSettings], available: Sequence[int]) -> list[in
     wanted = [source.weight * most if source.weight else source.share * number for source, number in pairs]
     fresh = sum(number for source, number in zip(sources, wanted, strict=True) if not source.replay)
     replayed = sum(source.replay for source in sources)
+    old = [round(source.replay / (1 - replayed) * fresh) for source in sources]
     return [
-        round(source.replay / (1 - replayed) * fresh if source.replay else number)
-        for source, number in zip(sources, wanted, strict=True)
+        max(number, 1 if fresh else 0) if source.replay else round(own)  # of little data, too, something is replayed
+        for source, number, own in zip(sources, old, wanted, strict=True)
     ]
 
 

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import RECIPES, ROOT
+from conftest import RECIPES, ROOT, tiny_recipe
 
 import train.objectives.text
 from train.__main__ import main
+from train.loop import run
+from train.memory.advice import verdict
 from train.memory.inference import plan_reading
-from train.memory.plan import GIB, plan
+from train.memory.plan import GIB, RESERVE, plan
+from train.memory.reading import PROMPT
 from train.recipe import DataSettings, LoraSettings, ModelSettings, Recipe, RecipeError, TrainSettings, load_recipe
 from varytoy.devices.doctor import NEEDS
 from varytoy.models.config import VaryConfig, read_preset
@@ -225,6 +228,67 @@ def test_measured_beside_the_plan(shape, tmp_path, capsys):
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     said = re.search(r"measured on (.+): peak ([\d.]+) GiB \(planned ([\d.]+)", out)
     assert 0.5 * float(said[3]) < float(said[2]) < 4 * float(said[3])  # a CPU's process has more than its tensors
+
+
+def test_an_evaluation_is_planned_beside_the_optimizer(shape):
+    """Two answers so long that their keys and values are most of it; then many short ones, whose images are."""
+    recipe = small(shape, evaluate_steps=5, evaluate_on="unused", evaluate_batch=2, evaluate_tokens=60_000)
+    plain, found = plan(replace(recipe, train=replace(recipe.train, evaluate_steps=0))), plan(recipe)
+    assert not any(phase.startswith("evaluation") for phase in plain.phases)
+    cache = 2 * LAYERS * 2 * (256 + PROMPT + 60_000) * WIDTH * 4  # in 32 bits
+    assert found.kinds["keys and values"] == pytest.approx(cache, rel=0.01)
+    assert found.phase == "evaluation: last token" and found.peak > plain.peak
+    assert found.peak > cache + found.kinds["weights"] + found.kinds["optimizer state"]
+    assert found.phases["clipping"] == plain.phases["clipping"] and "gradients" not in found.kinds
+    alone = plan(recipe, steps=False)
+    assert alone.peak == pytest.approx(found.peak, rel=0.001) and "backward: decoder" not in alone.phases
+    said = verdict(found, recipe, card=(0.75 * found.peak + RESERVE) / GIB)
+    assert re.search(r"^does not fit.*with train\.evaluate_batch=1 it is", said), said
+    many, fewer = (
+        plan(replace(recipe, train=replace(recipe.train, evaluate_batch=batch, evaluate_tokens=10)), steps=False)
+        for batch in (16, 8)
+    )
+    assert many.phase == "evaluation: pictures and prompt"
+    assert 0.5 * many.peak < fewer.peak < 0.6 * many.peak
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_bnb_8bit"])
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_disk_takes_what_is_said(ten, tmp_path, optimizer, rank):
+    recipe = tiny_recipe(ten, tmp_path / "run", clip=True, max_steps=1, save_steps=1, keep=1, optimizer=optimizer)
+    recipe.freeze, recipe.lora = ["vision_vocabulary", "clip"] * bool(rank), LoraSettings(rank=rank)
+    run(recipe)
+
+    def size(*patterns: str) -> int:
+        return sum(file.stat().st_size for pattern in patterns for file in (tmp_path / "run").glob(pattern))
+
+    found = {need.what: need.size for need in plan(recipe).needs if need.where == "disk"}
+    assert found["weights in 2 checkpoints"] / 2 == pytest.approx(size("checkpoint-1/*.safetensors"), rel=0.1)
+    if optimizer == "adamw_torch":  # 8-bit states of small tensors stay in 32 bits, and these are all small
+        assert found["optimizer state in 2 checkpoints"] / 2 == pytest.approx(
+            size("checkpoint-1/optimizer.pt"), rel=0.2
+        )
+    assert found["the finished model"] == pytest.approx(size("*.safetensors"), rel=0.1)
+    assert found.get("base of the adapters", 0) == pytest.approx(size("base/*.safetensors"), rel=0.1)
+
+
+def test_each_row_names_the_setting_that_lowers_it(ten, shape, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"stage: sft\nmodel: {{preset: {shape}}}\ndata: [{{path: {ten}}}]\ntrain: {{batch_size: 1}}\n")
+    settings = ["train.workers=3", "train.evaluate_steps=9", "train.held_out=0.1", "train.max_length=600"]
+    assert main(["memory", str(path), *settings]) == 0
+    said = capsys.readouterr().out
+    for what, setting in (
+        ("optimizer state", "train.optimizer=adamw_bnb_8bit"),
+        ("activations", "train.batch_size"),
+        ("3 loader processes", "train.workers"),
+        ("6 batches made ahead", "train.workers, train.batch_size"),
+        ("3 images of", "train.workers"),
+        ("weights in 3 checkpoints", "train.keep"),
+        ("optimizer state in 3 checkpoints", "train.optimizer=adamw_bnb_8bit, train.keep"),
+    ):
+        assert re.search(rf"{what} .*GiB +lower: {setting}", said), (what, said)
+    assert "evaluation: last token" in said
 
 
 def test_deepspeed_of_another_kind_is_refused(shape):

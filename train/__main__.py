@@ -32,6 +32,16 @@ def _gib(text: str) -> float:
     return number
 
 
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0")
+    return number
+
+
 def _to_write(text: str) -> Path:
     """The output file; its folder is checked before the work begins."""
     path = Path(text)
@@ -87,6 +97,19 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer, with --samples")
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
+
+    report = programs.add_parser("report", help="compare a tuned model with its base, and say whether to keep it")
+    report.add_argument("tuned", metavar="RUN", type=Path, help="the folder of a run, of adapters or of a checkpoint")
+    report.add_argument("--new", type=Path, metavar="SAMPLES", help="what it was to learn (default: see the recipe)")
+    report.add_argument("--old", type=Path, metavar="SAMPLES", help="what it must not forget (default: its replay)")
+    report.add_argument("--base", default="", metavar="MODEL", help="the model before (default: see the recipe)")
+    report.add_argument("--count", type=positive, default=100, help="samples of each")
+    report.add_argument("--seed", type=int, default=0, help="of the choice and of the intervals")
+    report.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/report")
+    report.add_argument("--tolerance", type=_share, default=0.02, help="by how much old tasks may be worse")
+    report.add_argument("--max-new-tokens", type=positive, default=512, help="longest answer")
+    device_options(report)
+    report.set_defaults(run=_report, needs=_SCORES)
 
     scale = programs.add_parser("calibrate", help="fit a model's confidences to how often it is right, and draw both")
     scale.add_argument("--model", default="nano", help="nano, a folder or a hub id")
@@ -202,6 +225,20 @@ def _evaluate(options) -> None:
         write_table(table, options.write)
 
 
+def _report(options) -> None:
+    from train.report import Options, compare
+    from train.report_text import table, write
+
+    names = ("new", "old", "base", "count", "seed", "tolerance", "max_new_tokens", "device", "dtype")
+    out = options.out or options.tuned / "report"
+    found = compare(options.tuned, Options(**{name: getattr(options, name) for name in names}))
+    write(found, out)
+    print(f"\n{table(found)}\n")
+    if found.merge is not None:
+        print("\n".join(found.merge.sentences()))
+    print(f"{found.sentence}\nthe report is in {out / 'report.md'}")
+
+
 def _calibrate(options) -> None:
     from train.calibration import calibrate
 
@@ -216,7 +253,8 @@ def _export(options) -> None:
 
 
 def _memory(options) -> int:
-    from train.memory.plan import advice, plan, report, verdict
+    from train.memory.advice import advice, report, verdict
+    from train.memory.plan import plan
 
     recipe = _load(options)
     card, shape = options.gpu, (options.tokens, options.images)

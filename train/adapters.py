@@ -51,6 +51,14 @@ class _Unpacked(torch.autograd.Function):
         return gradient @ gradient.new_empty(context.shape), None, None, None
 
 
+def keep_unpacked(model: nn.Module) -> None:
+    """Stop bitsandbytes from packing four-bit weights anew for a CPU when they are first read without gradients, as in
+    an evaluation: training would go on with layers in another layout, and widths that are no multiple of 64 fail."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def add_adapters(model: nn.Module, recipe: Recipe, base: Path | str = "") -> nn.Module:
     """Wrap the model with PEFT; ``base``: the folder with the weights without adapters.
 

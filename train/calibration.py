@@ -12,7 +12,8 @@ from pathlib import Path
 
 from data_tools.render.blocks import BlockRenderer
 from data_tools.writer import write_samples
-from train.evaluate import BLOCKS, answers
+from train.answers import answers
+from train.evaluate import BLOCKS
 from train.run_folder import writing
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples

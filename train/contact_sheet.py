@@ -23,10 +23,12 @@ def worst(texts: Sequence[str], samples: Sequence[Sample], count: int) -> list[t
     return [(samples[number], texts[number], scores[number]) for number in order[:count]]
 
 
-def draw(rows: Sequence[tuple[Sample, str, float]], target: Path) -> None:
-    """Write a sheet of the images with predicted boxes, question, answer, right answer and score."""
+def draw(rows: Sequence[tuple[Sample, str, float]], target: Path, before: Sequence[str] = ()) -> None:
+    """Write a sheet of the images with predicted boxes, question, answer, right answer and score. ``before``: another
+    model's answers, written under each."""
     font = ImageFont.load_default(size=12)
-    height = _SIDE + 16 * _LINES
+    most = _LINES + 4 if before else _LINES
+    height = _SIDE + 16 * most
     down = -(-len(rows) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * (_SIDE + 12) + 12, down * (height + 12) + 12), "white")
     pen = ImageDraw.Draw(sheet)
@@ -37,9 +39,14 @@ def draw(rows: Sequence[tuple[Sample, str, float]], target: Path) -> None:
         drawn.thumbnail((_SIDE, _SIDE))
         sheet.paste(drawn, (x, y))
         written = [f"{score:.2f}  {sample.prompt}" if sample.task != "caption" else f"{score:.2f}", text or "(empty)"]
-        lines = [line for part in written for line in textwrap.wrap(part, _CHARACTERS)]
+        if before:
+            parts = (written[0], f"now: {text or '(empty)'}", f"before: {before[number] or '(empty)'}")
+            cut = [textwrap.wrap(part, _CHARACTERS)[: most // 4] for part in parts]  # room for each
+            lines = [line for part in cut for line in part]
+        else:
+            lines = [line for part in written for line in textwrap.wrap(part, _CHARACTERS)]
         lines += textwrap.wrap(f"right: {sample.answer}", _CHARACTERS)
-        pen.multiline_text((x, y + _SIDE + 2), "\n".join(lines[:_LINES]), font=font, fill="black", spacing=2)
+        pen.multiline_text((x, y + _SIDE + 2), "\n".join(lines[:most]), font=font, fill="black", spacing=2)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target)

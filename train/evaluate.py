@@ -2,29 +2,24 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
-from tqdm import tqdm
 
 from data_tools.render.blocks import BlockOptions, BlockRenderer
 from data_tools.render.scenes import SceneRenderer
 from data_tools.writer import Renderer, write_samples
 from train import contact_sheet
-from train.baselines import Guesses, branches_off
+from train.answers import answered, answers, scorable
+from train.baselines import Guesses
 from train.baselines import rows as compare
-from train.data.bad_samples import BadSamples, fault, open_sample
+from train.data.bad_samples import BadSamples
 from train.run_folder import writing
-from varytoy.data.answer import Answer
 from varytoy.data.boxes import parse_boxes
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
-from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
-from varytoy.processing.processor import Message
 from varytoy.tasks import TASKS, Task, metrics
 
 _BATCH, _WORST = 32, 20
@@ -101,51 +96,10 @@ class Evaluator:
         return list(read_samples(folder))
 
 
-def answers(
-    reader: Reader,
-    samples: Sequence[Sample],
-    vision: bool = True,
-    blank: bool = False,
-    batch: int = 8,
-    max_new_tokens: int = 1024,
-) -> list[Answer]:
-    """The model's raw answers, each image read in one pass; in the order of ``samples``, all of one task."""
-    views = [_view(reader, sample, blank) for sample in samples]
-    questions = [sample.messages[:-1] for sample in samples]
-    task = TASKS[samples[0].task]
-    with nullcontext() if vision else branches_off(reader.engine_for(task.view).model):
-        return answer_all(reader, questions, views, task, batch, max_new_tokens)
-
-
 def _precision(name: str, texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
     """COCO's average precision of detection answers; empty if no sample has a box."""
     pair = metrics.average_precision([parse_boxes(text) for text in texts], [sample.boxes for sample in samples])
     return {} if pair is None else {f"{name} AP@[.50:.95]": pair[0], f"{name} AP50": pair[1]}
-
-
-def _view(reader: Reader, sample: Sample, blank: bool) -> Image.Image:
-    image = open_sample(sample)[0]
-    if blank:
-        return Image.new("RGB", image.size, "white" if TASKS[sample.task].view == "text" else _GREY)
-    return reader.fit_text(image) if TASKS[sample.task].view == "text" else image
-
-
-def answer_all(
-    reader: Reader,
-    questions: Sequence[Sequence[Message]],
-    views: Sequence[Image.Image],
-    task: Task,
-    batch: int = 8,
-    max_new_tokens: int = 1024,
-) -> list[Answer]:
-    """Raw answers to questions about one image each, in batches of images of similar size; in the order given."""
-    order = sorted(range(len(views)), key=lambda number: views[number].width * views[number].height)
-    answers: dict[int, Answer] = {}
-    for start in tqdm(range(0, len(order), batch), unit="batch", leave=False):
-        part = order[start : start + batch]
-        requests = [Request.of(task, questions[number], [views[number]], max_new_tokens) for number in part]
-        answers |= zip(part, reader.engine_for(task.view).generate(requests), strict=True)
-    return [answers[number] for number in range(len(views))]
 
 
 def evaluate(
@@ -175,11 +129,11 @@ def score_samples(
     reader = open_reader()
     bad = BadSamples()
     groups: dict[str, list[Sample]] = {}
-    for sample in _scorable(folder, bad):
+    for sample in scorable(read_samples(folder, on_error=bad), bad):
         groups.setdefault(sample.task, []).append(sample)
     scores = {}
     for name, chosen in sorted(groups.items()):
-        pairs = _answered(reader, chosen, bad, max_new_tokens)
+        pairs = answered(reader, chosen, bad, max_new_tokens)
         if pairs:
             outputs, chosen = zip(*pairs, strict=True)
             texts = [answer.text for answer in outputs]
@@ -212,7 +166,7 @@ def compare_samples(
     """
     reader = open_reader()
     bad = BadSamples()
-    samples = list(_scorable(folder, bad))
+    samples = list(scorable(read_samples(folder, on_error=bad), bad))
     if not samples:
         raise SampleError(f"{folder}: no samples with an image that could be scored ({bad.count} bad ones)")
     guesses = Guesses(training)
@@ -239,38 +193,6 @@ def _by_kind(task: Task, texts: Sequence[str], samples: Sequence[Sample]) -> dic
         f"{task.name}, {len(numbers)} of {kind}": task.score([texts[n] for n in numbers], [samples[n] for n in numbers])
         for kind, numbers in sorted(kinds.items())
     }
-
-
-def _scorable(folder: Path, bad: BadSamples) -> Iterator[Sample]:
-    return (sample for sample in read_samples(folder, on_error=bad) if _can_be_scored(sample, bad))
-
-
-def _can_be_scored(sample: Sample, bad: BadSamples) -> bool:
-    try:
-        if sample.task not in TASKS:
-            raise ValueError(f"there is no task '{sample.task}'; there are {', '.join(TASKS)}")
-        if len(sample.images) != 1:
-            raise ValueError(f"{len(sample.images)} images; expected one")
-        TASKS[sample.task].score([sample.answer], [sample])
-    except Exception as error:  # annotations or boxes that the metric needs may be missing or malformed
-        bad(fault(sample, error))
-        return False
-    return True
-
-
-def _answered(
-    reader: Reader, samples: Sequence[Sample], bad: BadSamples, max_new_tokens: int
-) -> list[tuple[Answer, Sample]]:
-    """The answers with their samples; a batch that fails is halved, down to single samples."""
-    try:
-        return list(zip(answers(reader, samples, max_new_tokens=max_new_tokens), samples, strict=True))
-    except Exception as error:  # of any kind: one sample must not end the evaluation
-        if len(samples) == 1:
-            bad(fault(samples[0], error))
-            return []
-    half = len(samples) // 2  # so that few are run again
-    parts = (samples[:half], samples[half:])
-    return [pair for part in parts for pair in _answered(reader, part, bad, max_new_tokens)]
 
 
 def write_table(table: dict[str, float], target: Path) -> None:

@@ -13,6 +13,7 @@ from train.data.dataset import view_of
 from train.data.feature_cache import FeatureStore, feature_key, image_key
 from train.data.mirror import is_mirrored
 from train.recipe import Recipe, RecipeError
+from train.replay import with_replay
 from train.run import Run
 from train.run_folder import write_aside, writing
 from varytoy.data.sample import Sample, open_image
@@ -29,7 +30,7 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     """
     if not recipe.features:
         raise RecipeError("features: name a folder for them, e.g. features=runs/features")
-    folder = Path(recipe.features)
+    folder, recipe = Path(recipe.features), with_replay(recipe)
     run = Run(recipe, with_towers=True)
     bad, data, model, processor = run.bad, run.data, run.model, run.processor
     if processor.image_processor.mode == "fit":

@@ -10,11 +10,15 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from train import adapters
 from train.checkpointing import not_written, resume_point
 from train.data.dataset import view_of
+from train.data.lengths import check_images
+from train.evaluations import Evaluations, choose_samples
 from train.machine import allow_old_cards, check_machine, distributed_defaults, remove_stale_locks, report_slow_bf16
+from train.memory.room import warn
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type, describe_optimizer
 from train.predictions import Predictions
 from train.recipe import Recipe, RecipeError
+from train.replay import with_replay
 from train.run import Run
 from train.run_folder import (
     alone,
@@ -63,6 +67,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
         allow_old_cards(report)
         remove_stale_locks(report)
     report_slow_bf16(recipe, report)
+    recipe = with_replay(recipe, resume, report)
     checkpoint = None
     if resume:
         checkpoint = resume_point(output, report)
@@ -79,6 +84,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
     if overwrite:
         check_overwrite(recipe, output)
     strides = model.config.vocabulary_config.stride
+    check_images(data.samples, run.processor, recipe.train.max_length)
     processor, arguments = run.processor, run.arguments
     with arguments.main_process_first(desc="base of the adapters"):
         base = base_folder(model, recipe, processor, resume, writes=arguments.process_index == 0)
@@ -86,7 +92,14 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
     if recipe.lora.rank:
         report(adapters.describe(model))
     for source, count in zip(recipe.data, data.counts, strict=True):
-        report(f"  {count:>9,} samples from {source.path}")
+        report(f"  {count:>9,} samples from {source.path}" + (", replayed" if source.replay else ""))
+    if recipe.train.held_out:
+        report(f"  {sum(map(len, data.held_out)):>9,} samples are held out (train.held_out={recipe.train.held_out:g})")
+    if is_first():
+        warn(recipe, model, report)
+    asked = choose_samples(recipe, data, report) if recipe.train.evaluate_steps else []
+    if resume:
+        arguments.eval_on_start = False  # the run that goes on has begun before
     trainer = VaryTrainer(
         model=model,
         args=arguments,
@@ -98,6 +111,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
         lr_overrides=recipe.train.lr_overrides,
         max_nonfinite_batches=recipe.train.max_nonfinite_batches,
         report=report,
+        eval_dataset=asked or None,
+        ask=Evaluations(asked, processor, recipe, report if is_first() else lambda _: None),
         callbacks=[
             Records(output / "metrics.jsonl", run.bad),
             OwnSteps(),

@@ -85,6 +85,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         clip_features: Tensor | None = None,
         segments: Tensor | None = None,
         position_ids: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
         **options,
     ) -> VaryOutput:
         """The loss of a batch, or without ``labels`` the model's own output (see train.data.collator).
@@ -94,6 +95,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         """
         images = {"pixel_values": pixel_values, "image_sizes": image_sizes, "clip_pixel_values": clip_pixel_values}
         if labels is None:
+            options["logits_to_keep"] = logits_to_keep  # generate looks for this argument, else it keeps all
             return super().forward(input_ids, attention_mask, position_ids=position_ids, **images, **options)
         if segments is not None:
             attention_mask = segment_mask(segments, self.dtype)

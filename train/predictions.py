@@ -17,6 +17,9 @@ from varytoy.inference.engine import Engine, Request, TransformersEngine
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS
 
+DRAWN = 400
+"""Longest answer that is drawn, in tokens."""
+
 
 class Predictions(TrainerCallback):
     """Writes ``FOLDER/step-N/``: the images with the predicted boxes, and ``predictions.jsonl`` with
@@ -49,10 +52,11 @@ class Predictions(TrainerCallback):
                 folder = self.folder / f"step-{state.global_step:06d}"
                 with writing(folder):
                     write(folder, TransformersEngine(model, self.processor), self.samples)
+            model.remember_images(0)  # which the engine asks for, and which would keep training's tensors
             model.train(was_training)
 
 
-def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_tokens: int = 400) -> None:
+def write(folder: Path, engine: Engine, samples: Sequence[Sample], max_new_tokens: int = DRAWN) -> None:
     """Ask the first question of each sample and write the answers."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:

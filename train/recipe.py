@@ -114,7 +114,7 @@ class TrainSettings:
     """Mean fraction of an answer's tokens that are replaced in the model's input, never in the labels, so that it
     learns to recover from its own mistakes."""
     max_length: Annotated[int, Gt(0)] = 4096
-    """Longest sample in tokens; longer ones are counted as bad."""
+    """Longest sample in tokens; longer ones are counted as bad. A run is refused whose images alone are longer."""
     workers: Annotated[int, Ge(0)] = 0
     seed: Annotated[int, Interval(ge=0, le=_MAX_SEED)] = 0
     save_steps: Annotated[int, Gt(0)] = 500
@@ -124,6 +124,19 @@ class TrainSettings:
     log_steps: Annotated[int, Gt(0)] = 20
     predict_steps: Annotated[int, Ge(0)] = 0
     """Steps between which the answers to four samples are written to the run's ``predictions``; 0 for never."""
+    held_out: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the pictures of each source that is not trained on but asked by ``evaluate_steps`` and by ``report``."""
+    evaluate_steps: Annotated[int, Ge(0)] = 0
+    """Steps between which the model answers samples that it is not trained on; each task's score is logged. It begins
+    before the first step. 0 for never."""
+    evaluate_on: str = ""
+    """Samples for ``evaluate_steps``; by default those of ``held_out``."""
+    evaluate_count: Annotated[int, Gt(0)] = 48
+    """At most so many of these, the same ones each time."""
+    evaluate_batch: Annotated[int, Gt(0)] = 4
+    """Samples that are answered together."""
+    evaluate_tokens: Annotated[int, Gt(0)] = 512
+    """Longest answer in ``evaluate_steps``, in tokens; longer ones are cut, and scored as they are."""
     group_by_size: bool = True
     """Batch images of similar size together."""
 
@@ -145,6 +158,9 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     data: list[DataSettings] = field(default_factory=list)
     """Sources of samples, or in YAML the name of a file with a mixture of them (data_tools.mixture)."""
+    replay: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Fraction of an epoch's samples that come from what ``model.init`` was trained on, if its folder says what that
+    was and ``data`` names no ``replay`` of its own (train.replay); for stage sft and adapters. 0 for none."""
     freeze: list[Part] = field(default_factory=list)
     objectives: dict[str, Settings] = field(default_factory=dict, metadata={"fill": fill_objectives})
     """Objectives besides the text, by name (train.objectives)."""
@@ -159,6 +175,11 @@ class Recipe:
             raise RecipeError("train.max_steps: a number of steps, or -1 for as many as train.epochs has, not 0")
         if self.model.preset and not self.model.preset.endswith(".json"):
             _one_of("model.preset", self.model.preset, VaryConfig.presets())
+        if self.train.evaluate_steps and not (self.train.evaluate_on or self.train.held_out):
+            raise RecipeError(
+                "train.evaluate_steps: name samples to ask: train.evaluate_on=FOLDER, or train.held_out=0.05 for a "
+                "part of the data"
+            )
         if self.train.predict_steps and self.train.deepspeed:
             raise RecipeError("train.predict_steps asks one process, and DeepSpeed may spread the model: set it to 0")
         for part in self.train.lr_overrides:
@@ -198,10 +219,9 @@ class Recipe:
         heads = [name for name in self.used_objectives if OBJECTIVES[name].has_head]
         if heads:
             raise RecipeError(f"features stand in for the towers, which {' and '.join(heads)} train: leave these out")
-        if self.train.predict_steps:
-            raise RecipeError(
-                "train.predict_steps asks the whole model, which has no towers with features: set it to 0"
-            )
+        for name in ("predict_steps", "evaluate_steps"):
+            if getattr(self.train, name):
+                raise RecipeError(f"train.{name} asks the whole model, which has no towers with features: set it to 0")
 
     def _check_frozen_towers(self, why: str) -> None:
         towers = ["vision_vocabulary", "clip"] if self.model.clip else ["vision_vocabulary"]
@@ -290,10 +310,12 @@ def smoke_test(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     cut = copy.deepcopy(recipe)
     cut.output = f"{Path(recipe.output)}-smoke-test"
     cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
-    cut.data, cut.features = [DataSettings(folder)], ""
+    cut.data, cut.features, cut.replay = [DataSettings(folder)], "", 0.0
     train = cut.train
     train.max_steps, train.accumulation, train.log_steps, train.save_steps = 3, 1, 1, 3
     train.batch_size = min(train.batch_size, 2)
+    train.held_out, train.evaluate_on = 0.0, folder if train.evaluate_steps else ""
+    train.evaluate_steps, train.evaluate_count = min(train.evaluate_steps, 3), min(train.evaluate_count, 4)
     if not on_card:
         train.precision = "fp32" if train.deepspeed else train.precision.replace("fp16", "bf16")
         train.weights = train.weights.replace("fp16", "bf16")

@@ -42,7 +42,7 @@ class Run:
 
     @cached_property
     def data(self) -> SampleDataset:
-        return SampleDataset(self.recipe.data, self.recipe.train.seed, self.bad)
+        return SampleDataset(self.recipe.data, self.recipe.train.seed, self.bad, self.recipe.train.held_out)
 
     @cached_property
     def _built(self) -> tuple[VaryForTraining, VaryProcessor | None, str]:
@@ -88,6 +88,7 @@ class Run:
         recipe, model = self.recipe, self.model
         if recipe.lora.quantize:
             quantize(model, recipe.lora.quantize, compute_type(recipe))
+            adapters.keep_unpacked(model)
         if recipe.lora.rank:
             model = adapters.add_adapters(model, recipe, base)
         if recipe.train.compile:

@@ -37,6 +37,8 @@ class VaryTrainer(Trainer):
         lr_overrides: learning rates of parts that have their own.
         max_nonfinite_batches: number of batches with a non-finite loss before the run fails.
         report: called with each message for the user.
+        ask: gives the scores of the model as it is after so many steps (train.evaluations), in place of a loss on
+            other data.
 
     Attributes:
         tokens: number of tokens processed so far.
@@ -49,6 +51,7 @@ class VaryTrainer(Trainer):
         lr_overrides: dict[str, float] | None = None,
         max_nonfinite_batches: int = 10,
         report: Callable[[str], None] = print,
+        ask: Callable[[nn.Module, int], dict[str, float]] | None = None,
         **kwargs,
     ):
         self.sizes, self.lr_overrides, self.max_nonfinite_batches, self.report = (
@@ -57,6 +60,7 @@ class VaryTrainer(Trainer):
             max_nonfinite_batches,
             report,
         )
+        self.ask = ask
         self.tokens = self.not_finite = 0
         self._temporary: str | None = None
         self._names: list[str] = []
@@ -85,6 +89,14 @@ class VaryTrainer(Trainer):
         ]
         self.optimizer = kind(rows, **settings)
         return self.optimizer
+
+    def evaluate(self, *arguments, **options) -> dict[str, float]:
+        """Ask the model, and log the scores. Each process of several asks all samples, so that none waits for another
+        and towers that are spread over them (ZeRO-3) are gathered by all."""
+        scores = self.ask(self.model, self.state.global_step)
+        self.log(dict(scores))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
+        return scores
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self._names = inputs.pop("names", [])
@@ -170,10 +182,11 @@ class VaryTrainer(Trainer):
 
 
 class OwnSteps(TrainerCallback):
-    """Use the recipe's save and log intervals after a resume, where the Trainer would use the checkpoint's."""
+    """Use the recipe's intervals after a resume, where the Trainer would use the checkpoint's."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps, state.logging_steps = int(args.save_steps), int(args.logging_steps)
+        state.eval_steps = int(args.eval_steps or 0)
 
 
 class Warmup(TrainerCallback):
@@ -202,8 +215,9 @@ class Records(TrainerCallback):
         if not state.is_world_process_zero:
             return
         row = {"step": state.global_step, "seconds": round(time.time() - self.start, 1), **(logs or {})}
-        row |= {name: round(torch.stack(values).float().mean().item(), 4) for name, values in self.parts.items()}
-        self.parts = {}
+        if "eval_samples" not in row:
+            row |= {name: round(torch.stack(values).float().mean().item(), 4) for name, values in self.parts.items()}
+            self.parts = {}
         row["bad_samples"] = self.bad.count
         with writing(self.path), self.path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 from varytoy import __version__
-from varytoy.evaluation.suites import SUITES
-from varytoy.evaluation.systems.choose import ENGINES
 from varytoy.inference.many import TOGETHER
 from varytoy.inference.read import complain, read_files
 from varytoy.options import DRAFTS, DTYPE_NAMES, device_options, positive
@@ -19,7 +17,8 @@ _DRAFTS = "where drafts of text come from, which the model checks: itself, a PDF
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: alone, as stock transformers; onnx: vision"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """``command``: the one that is called; the suites, which import NumPy, are listed for ``evaluate`` only."""
     parser = argparse.ArgumentParser(prog="varytoy", description="Small vision-language models that read.")
     parser.add_argument("--version", action="version", version=f"varytoy {__version__}")
     programs = parser.add_subparsers(dest="program", required=True, metavar="COMMAND")
@@ -45,7 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 
-    _evaluate_options(programs)
+    about = "Measure a model, or another reader, on a suite of test data."
+    evaluation = programs.add_parser("evaluate", help="measure a model or another reader", description=about)
+    if command == "evaluate":
+        _evaluate_options(evaluation)
 
     serve = programs.add_parser("serve", help="serve a model with OpenAI's API (needs the extra 'serve')")
     serve.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
@@ -90,9 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate_options(programs) -> None:
-    about = "Measure a model, or another reader, on a suite of test data."
-    evaluation = programs.add_parser("evaluate", help="measure a model or another reader", description=about)
+def _evaluate_options(evaluation: argparse.ArgumentParser) -> None:
+    from varytoy.evaluation.suites import SUITES
+    from varytoy.evaluation.systems.choose import ENGINES
+
     suites = evaluation.add_subparsers(dest="suite", required=True, metavar="SUITE")
     for suite in SUITES.values():
         parser = suites.add_parser(suite.name, help=suite.help, description=f"{suite.help}. Expects {suite.layout}.")
@@ -115,6 +118,7 @@ def _evaluate_options(programs) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from varytoy.evaluation.run import evaluate
+    from varytoy.evaluation.suites import SUITES
 
     return evaluate(options, SUITES[options.suite])
 
@@ -169,7 +173,7 @@ def _import_vocabulary(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    options = build_parser().parse_args(words)
+    options = build_parser(words[0] if words else "").parse_args(words)
     options.words = words
     try:
         return options.run(options)

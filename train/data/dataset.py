@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 from data_tools.mixture import DataSettings, choose, counts, reworded
 from train.data.bad_samples import BadSamples, open_sample
 from train.data.crop import crop
+from train.data.held_out import split
 from train.data.mirror import MirroredSample, is_mirrored, with_mirrored
 from train.objectives.objects import is_complete
 from varytoy.data.boxes import Box, on_grid, text_on_grid
@@ -23,25 +24,32 @@ from varytoy.tasks import TASKS
 class SampleDataset(Dataset):
     """Samples of all sources in one deterministic order; an item is the sample with its open images, or None if bad.
 
+    Args:
+        held_out: share of the pictures of each folder whose samples are not trained on.
+
     Attributes:
         counts: samples taken from each source.
+        held_out: those of each source that are not trained on, as they were read.
         epoch: the Trainer sets it; it seeds random crops.
         spans: for each sample the part of an epoch in which it comes, as start and length. Copies (``share`` above 1)
             are spread out: in the same batch they would add nothing.
     """
 
-    def __init__(self, sources: Sequence[DataSettings], seed: int, bad: BadSamples):
+    def __init__(self, sources: Sequence[DataSettings], seed: int, bad: BadSamples, held_out: float = 0.0):
         self.bad, self.seed, self.epoch = bad, seed, 0
         self.sources = list(sources)
         self.samples: list[Sample] = []
         self.counts: list[int] = []
         self.spans: list[tuple[float, float]] = []
         parts: list[list[Sample]] = []
-        folders: dict[str, list[Sample]] = {}  # several sources may take from one
+        folders: dict[str, tuple[list[Sample], list[Sample]]] = {}  # several sources may take from one
+        self.held_out: list[list[Sample]] = []
         for number, source in enumerate(sources):
             if source.path not in folders:
-                folders[source.path] = list(read_samples(source.path, on_error=bad))
-            samples = [sample for sample in folders[source.path] if source.takes(sample)]
+                folders[source.path] = split(list(read_samples(source.path, on_error=bad)), held_out)
+            taught, asked = folders[source.path]
+            samples = [sample for sample in taught if source.takes(sample)]
+            self.held_out.append([sample for sample in asked if source.takes(sample)])
             if source.prompts:
                 rng = random.Random(f"prompts:{seed}:{number}")
                 samples = [reworded(sample, source.prompts, rng) for sample in samples]

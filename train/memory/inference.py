@@ -1,23 +1,21 @@
 """``python -m train needs``: estimate the GPU memory that each published model needs for reading, without a GPU.
 
-As in train.memory the model itself runs on fake tensors: one forward pass over all images and prompts, and then one for
-the last token of the answers, when the key-value cache is largest.
+As in train.memory the model itself runs on fake tensors (train.memory.reading).
 """
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import DynamicCache
 
 from train.adapters import stand_in
 from train.memory.plan import GIB, Plan, Tracker, dummy_batch, make_fake
+from train.memory.reading import PROMPT, read
 from varytoy.devices.precision import exchange
 from varytoy.models.config import VaryConfig
 from varytoy.models.connectors import image_tokens
 from varytoy.models.vary import VaryForConditionalGeneration, count_parameters
 
 MODELS = {"vary-toy": "Vary-toy", "got": "GOT-OCR 2.0", "vary-tiny": "Vary-tiny (OPT-125M)"}
-_PROMPT = 40  # tokens of system text, question and template
 
 
 class Int8StandIn(nn.Linear):
@@ -51,32 +49,16 @@ def plan_reading(preset: str, quantize: str = "", pages: int = 1, answer: int = 
             exchange(model.language_model, Int8StandIn)
     make_fake(model, fake)
     model.eval()
-    text = config.text_config
-    heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
-    image = image_tokens(config)
-    length = image + _PROMPT + answer
+    prompt = image_tokens(config) + PROMPT
     tracker = Tracker(fake)
     with torch.no_grad(), tracker:
         tracker.phase = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.add(tensor, "weights")
         tracker.phase = "pictures and prompt"
-        batch = dummy_batch(model, pages, image + _PROMPT, 1, fake)
+        batch = dummy_batch(model, pages, prompt, 1, fake)
         del batch["labels"]
-        first = model(**batch, use_cache=True, logits_to_keep=1)
-        del first, batch
-        tracker.phase = "last token"
-        cache = DynamicCache()
-        with fake:
-            shape = (pages, heads, length - 1, text.hidden_size // text.num_attention_heads)
-            kept = [torch.empty(shape, dtype=torch.float16) for _ in range(2 * text.num_hidden_layers)]
-        for number in range(text.num_hidden_layers):
-            pair = kept[2 * number : 2 * number + 2]
-            for tensor in pair:
-                tracker.add(tensor, "keys and values")
-            cache.update(*pair, number)
-        del kept, pair, tensor
-        model(torch.zeros(pages, 1, dtype=torch.long), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        read(model, batch, prompt + answer, torch.float16, tracker, fake)
     return tracker.plan()
 
 

@@ -1,15 +1,17 @@
-"""``python -m train memory RECIPE``: estimate the GPU memory of a training step of a recipe, without a GPU.
+"""``python -m train memory RECIPE``: estimate the GPU memory of a recipe's training step and evaluation, without a GPU,
+and what it needs on the host and the disk (train.memory.budget).
 
 The step itself runs (forward, backward, optimizer) on PyTorch's fake tensors, which have shapes but no data, and each
 storage is tracked from allocation to release. So the peak is that of the program, not of a formula; the reserve covers
-what the GPU's allocator and kernels add.
+what the GPU's allocator and kernels add. What ``train.evaluate_steps`` or ``predict_steps`` generate runs the same way,
+beside the optimizer's state.
 """
 
 import contextlib
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +22,13 @@ from torch.utils._pytree import tree_leaves
 from transformers import Trainer, TrainingArguments
 
 from train import adapters
+from train.memory.budget import Need, disk_needs, host_needs, look_at, sizes_of
+from train.memory.reading import PROMPT, read
 from train.memory.zero import zero_terms
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type
-from train.recipe import EIGHT_BIT, Recipe, RecipeError
+from train.predictions import DRAWN
+from train.recipe import Recipe, RecipeError
 from train.run import Run
 from varytoy.devices.precision import keep_in
 from varytoy.models.connectors import image_tokens
@@ -39,8 +44,11 @@ KINDS = (
     "keys and values",
     "activations",
     "DeepSpeed's buffers",
+    "pictures and prompts",
     "workspace",
 )
+EVALUATION = "evaluation: "
+"""Begins the names of the phases of an evaluation."""
 _BLOCK = 512  # the CUDA allocator rounds sizes up to multiples of this
 _LARGE = 1 << 16  # factory calls with more elements give fake tensors
 
@@ -52,6 +60,7 @@ class Plan:
     Attributes:
         peak: peak over all phases; ``kinds``: its breakdown; ``phase``: the phase of the peak.
         phases: the peak of each phase, in order of execution.
+        parts: the breakdown of the peak of ``step`` and of ``evaluation``, if there is one.
         approximations: the parts that were not run, and their stand-ins.
     """
 
@@ -59,9 +68,10 @@ class Plan:
     kinds: dict[str, int]
     phase: str
     phases: dict[str, int]
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
     approximations: list[str] = field(default_factory=list)
-    host: int = 0
-    """On the host, for DeepSpeed's offloaded optimizer."""
+    needs: list[Need] = field(default_factory=list)
+    """On the host and the disk."""
 
     def fits(self, card: float) -> bool:
         """Whether peak and reserve fit into ``card`` GiB."""
@@ -112,7 +122,7 @@ class Tracker(TorchDispatchMode):
             self._numbers[key] = number
             self._alive[key] = weakref.ref(storage, lambda _: self._gone(key, number, size))
             self.events.append((self.phase, number, size))
-            self.kinds[number] = "activations" if self.phase.startswith("forward") else "workspace"
+            self.kinds[number] = _kind(self.phase)
         if kind:
             self.kinds[self._numbers[key]] = kind
 
@@ -122,15 +132,24 @@ class Tracker(TorchDispatchMode):
 
     def plan(self) -> Plan:
         """Replay the events, now that the kinds are known."""
-        total = peak = 0
-        current, at_peak, peak_phase, phases = Counter(), Counter(), "", {}
+        total, current, phases = 0, Counter(), {}
+        peaks: dict[str, tuple[int, Counter, str]] = {}
         for phase, number, size in self.events:
             total += size
             current[self.kinds[number]] += size
             phases[phase] = max(phases.get(phase, 0), total)
-            if total > peak:
-                peak, at_peak, peak_phase = total, current.copy(), phase
-        return Plan(peak, {kind: at_peak[kind] for kind in KINDS if at_peak[kind]}, peak_phase, phases)
+            part = "evaluation" if phase.startswith(EVALUATION) else "step"
+            if total > peaks.get(part, (0,))[0]:
+                peaks[part] = (total, current.copy(), phase)
+        parts = {part: {kind: found[kind] for kind in KINDS if found[kind]} for part, (_, found, _) in peaks.items()}
+        most = max(peaks, key=lambda part: peaks[part][0])
+        return Plan(peaks[most][0], parts[most], peaks[most][2], phases, parts)
+
+
+def _kind(phase: str) -> str:
+    if phase.startswith(EVALUATION):
+        return "pictures and prompts"
+    return "activations" if phase.startswith("forward") else "workspace"
 
 
 _INDEXING = (torch.ops.aten.index, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
@@ -142,9 +161,18 @@ def _numbers(index: Tensor | None) -> tuple[Tensor | None, ...]:
     return index.nonzero(as_tuple=True) if mask else (index,)
 
 
-def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
+def evaluated(recipe: Recipe) -> tuple[int, int]:
+    """Samples that an evaluation of the recipe answers together, and tokens of an answer; (0, 0) without any."""
+    train = recipe.train
+    if train.evaluate_steps:
+        return min(train.evaluate_batch, train.evaluate_count), train.evaluate_tokens
+    return (1, DRAWN) if train.predict_steps else (0, 0)
+
+
+def plan(recipe: Recipe, tokens: int = 0, images: int = 1, steps: bool = True) -> Plan:
     """Run a step of the recipe on samples of ``tokens`` (default: its ``train.max_length``) with ``images`` images
-    each; all other tokens are supervised.
+    each; all other tokens are supervised. Then an evaluation, if the recipe has any. ``steps``: False for the
+    evaluation alone.
 
     Raises:
         RecipeError: the recipe names no architecture, or its image tokens alone are more than ``tokens``.
@@ -174,6 +202,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
         raise RecipeError("train.deepspeed: memory predicts 16-bit runs: set train.precision=fp16 or bf16")
     arguments = run.arguments
     tracker = Tracker(fake)
+    optimizer = None
     with tracker, _phases(model, tracker, bool(recipe.train.deepspeed)):
         tracker.phase = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
@@ -187,20 +216,46 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1) -> Plan:
             for buffer in buffers:
                 tracker.add(buffer, "DeepSpeed's buffers")
             approximations.append("DeepSpeed's buffers are computed; each gradient is freed as soon as it is in them")
-            _step(recipe, model, batch, tracker)
+            if steps:
+                _step(recipe, model, batch, tracker)
         else:
             optimizer = _optimizer(recipe, arguments, model)
             _make_state(optimizer, fake)
-            for _ in range(min(recipe.train.accumulation, 2)):  # the second runs with the first's gradients in memory
-                _step(recipe, model, batch, tracker)
-            if not recipe.train.in_backward:
+            for _ in range(min(recipe.train.accumulation, 2) if steps else 0):
+                _step(recipe, model, batch, tracker)  # the second runs with the first's gradients in memory
+            if steps and not recipe.train.in_backward:
                 _step_optimizer(arguments, model, optimizer, tracker)
             for tensor in _state(optimizer):
                 tracker.add(tensor, "optimizer state")
+        size = sum(tensor.nbytes for tensor in batch.values())
+        batch.clear()
+    if any(evaluated(recipe)):
+        with tracker:
+            _evaluate(recipe, model, images, tracker, fake)
+    del optimizer  # its state stands beside the evaluation
     estimate = tracker.plan()
     estimate.approximations = approximations
-    estimate.host = terms.host if recipe.train.deepspeed else 0
+    sizes = sizes_of(recipe, model, size)
+    offloaded = terms.host if recipe.train.deepspeed else 0
+    count, pixels = look_at(recipe)
+    estimate.needs = [*host_needs(recipe, sizes, offloaded, pixels), *disk_needs(recipe, sizes, count)]
     return estimate
+
+
+def _evaluate(recipe: Recipe, model: nn.Module, images: int, tracker: Tracker, fake: FakeTensorMode) -> None:
+    """Run the phases of an evaluation."""
+    tracker.phase = f"{EVALUATION}pictures and prompt"
+    rows, answer = evaluated(recipe)
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are in its layers
+    prompt = images * image_tokens(plain.config) + PROMPT
+    plain.eval()
+    batch = dummy_batch(plain, rows, prompt, images, fake)
+    del batch["labels"]
+    casts = recipe.train.precision != "fp32" and not recipe.train.deepspeed
+    dtype = compute_type(recipe)
+    with torch.autocast("cpu", dtype) if casts else contextlib.nullcontext():
+        read(plain, batch, prompt + answer, dtype, tracker, fake, EVALUATION)
+    plain.train()
 
 
 def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
@@ -361,67 +416,3 @@ def _phases(model: VaryForTraining, tracker: Tracker, free_gradients: bool):
     finally:
         for handle in handles:
             handle.remove()
-
-
-def report(estimate: Plan) -> str:
-    """The plan as a table."""
-    lines = [f"peak {estimate.peak / GIB:.2f} GiB, at {estimate.phase}", ""]
-    lines += [f"  {kind:<20} {size / GIB:6.2f} GiB" for kind, size in estimate.kinds.items()]
-    lines += ["", "peak of each phase"]
-    lines += [f"  {phase:<28} {size / GIB:6.2f} GiB" for phase, size in estimate.phases.items()]
-    lines += [f"stand-in: {text}" for text in estimate.approximations]
-    if estimate.host:
-        lines.append(f"on the host, for DeepSpeed's optimizer: {estimate.host / GIB:.1f} GiB")
-    return "\n".join(lines)
-
-
-def verdict(estimate: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
-    """One line: whether it fits a GPU of ``card`` GiB, and if not, which settings to change."""
-    sums = f"{estimate.peak / GIB:.2f} + {RESERVE / GIB:.1f} GiB reserve of {card:g} GiB"
-    if estimate.fits(card):
-        return f"fits: {sums}"
-    return f"does not fit: {sums}; {advice(estimate, recipe, card, tokens, images)}"
-
-
-def advice(estimate: Plan, recipe: Recipe, card: float, tokens: int = 0, images: int = 1) -> str:
-    """Settings to change, largest part of the peak first, among those the recipe allows, until the plan fits."""
-    changed: dict[str, object] = {}
-    while not estimate.fits(card) and (change := _change(estimate, recipe)):
-        changed |= change
-        recipe = replace(recipe, train=replace(recipe.train, **change))
-        estimate = plan(recipe, tokens, images)
-    settings = " ".join(f"train.{key}={value}".lower() for key, value in changed.items())
-    sentences = [f"with {settings} it is {estimate.peak / GIB:.2f} GiB"] if changed else []
-    if not estimate.fits(card):
-        sentences.append("freeze more of the model" if recipe.lora.quantize else "try --overlay lora or qlora")
-    return ", ".join(sentences)
-
-
-def _change(estimate: Plan, recipe: Recipe) -> dict[str, object]:
-    """Settings that reduce the largest part of the plan; empty if all are in use already."""
-    train = recipe.train
-    small = {} if train.optimizer in EIGHT_BIT else {"optimizer": "adamw_bnb_8bit"}
-    at_once = {"in_backward": True, "clip_norm": 0.0, "accumulation": 1}
-    narrow = {"weights": "fp16", "precision": "fp16"}  # not bf16, which GPUs of the 10 series do not support
-    if not recipe.lora.rank:
-        narrow |= {"precision": "fp32", "loss_scale": 0.0, **small, **at_once}
-    changes = {
-        "activations": [{"gradient_checkpointing": True}, {"batch_size": max(train.batch_size // 2, 1)}],
-        "optimizer state": [small],
-        "gradients": [at_once],
-        "weights": [narrow] if train.weights == "fp32" else [],
-    }
-    for kind in sorted(estimate.kinds, key=estimate.kinds.get, reverse=True):
-        for change in changes.get(kind, []):
-            changed = replace(recipe, train=replace(train, **change))
-            if changed != recipe and _allowed(changed):
-                return change
-    return {}
-
-
-def _allowed(recipe: Recipe) -> bool:
-    try:
-        recipe.check()
-    except RecipeError:
-        return False
-    return True

@@ -62,6 +62,7 @@ def describe_optimizer(trainer: Trainer) -> str:
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
     settings = recipe.train
+    evaluates = settings.evaluate_steps > 0
     return TrainingArguments(
         output_dir=recipe.output,
         num_train_epochs=settings.epochs,
@@ -85,6 +86,9 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         save_steps=settings.save_steps,
         save_total_limit=settings.keep,
         logging_steps=settings.log_steps,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=settings.evaluate_steps or None,
+        eval_on_start=evaluates,
         report_to=["tensorboard"],
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),

@@ -88,11 +88,7 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalG
     file = folder / _ADAPTER
     settings = read_settings(file, ADAPTER)
     stored = _adapter_shapes(folder, settings)
-    # The run's own folder comes first: the stored path may belong to another run by now.
-    local_bases = (parent / "base" for parent in (folder, folder.parent) if (parent / "base" / "config.json").is_file())
-    base = str(next(local_bases, "")) or settings.get("base_model_name_or_path")
-    if not base:
-        raise ModelError(f"'{folder}' is an adapter, and its {_ADAPTER} names no base")
+    base = base_of(folder)
     try:
         path = find(base)
         if (path / _ADAPTER).is_file():
@@ -106,6 +102,16 @@ def _load_adapted(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalG
         if expected != stored:
             raise WeightsError(f"{file}: its settings give other tensors for '{path}' than its weights have")
         return adapted.merge_and_unload(), processor
+
+
+def base_of(folder: Path) -> str:
+    """The base of a PEFT folder: a folder or a hub id. Raises ModelError if it names none."""
+    # The run's own folder comes first: the stored path may belong to another run by now.
+    local_bases = (parent / "base" for parent in (folder, folder.parent) if (parent / "base" / "config.json").is_file())
+    base = str(next(local_bases, "")) or read_settings(folder / _ADAPTER, ADAPTER).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"'{folder}' is an adapter, and its {_ADAPTER} names no base")
+    return base
 
 
 def _adapter_shapes(folder: Path, settings: dict) -> dict[str, torch.Size]:
