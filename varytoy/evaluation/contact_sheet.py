@@ -1,7 +1,7 @@
 """Contact sheets: pictures with a few lines of text below each."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -10,11 +10,12 @@ SIDE, LINES, COLUMNS = 300, 7, 5
 _CHARACTERS, _GAP = 44, 12
 
 
-def draw(tiles: Iterable[tuple[Image.Image, Iterable[str]]], target: Path) -> None:
-    """Write a sheet of (picture, paragraphs), five in a row; seven lines of text each."""
+def draw(tiles: Iterable[tuple[Image.Image, Sequence[str]]], target: Path, lines: int = LINES) -> None:
+    """Write a sheet of (picture, paragraphs), five in a row. ``lines``: of text below each; paragraphs that need more
+    share them evenly."""
     tiles = list(tiles)
     font = ImageFont.load_default(size=12)
-    width, height = SIDE + _GAP, SIDE + 16 * LINES + _GAP
+    width, height = SIDE + _GAP, SIDE + 16 * lines + _GAP
     rows = max(-(-len(tiles) // COLUMNS), 1)
     sheet = Image.new("RGB", (COLUMNS * width + _GAP, rows * height + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -23,7 +24,10 @@ def draw(tiles: Iterable[tuple[Image.Image, Iterable[str]]], target: Path) -> No
         small = image.copy()
         small.thumbnail((SIDE, SIDE))
         sheet.paste(small, (x, y))
-        lines = [line for part in paragraphs for line in textwrap.wrap(part, _CHARACTERS)]
-        pen.multiline_text((x, y + SIDE + 2), "\n".join(lines[:LINES]), font=font, fill="black", spacing=2)
+        wrapped = [textwrap.wrap(part, _CHARACTERS) for part in paragraphs]
+        if sum(map(len, wrapped)) > lines:
+            wrapped = [part[: lines // len(wrapped)] for part in wrapped]
+        written = "\n".join(line for part in wrapped for line in part)
+        pen.multiline_text((x, y + SIDE + 2), written, font=font, fill="black", spacing=2)
     target.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(target)
