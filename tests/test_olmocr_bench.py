@@ -25,7 +25,7 @@ def holds(kind: str, markdown: str, **fields: object) -> bool:
         ("“Quoted” — text", {"text": '"Quoted" - text'}, True),
         ("line\n\nbreaks  go", {"text": "line breaks go"}, True),
         ("A long sentanc here", {"text": "A long sentence"}, False),
-        ("A long sentance here", {"text": "A long sentence", "max_diffs": 2}, True),
+        ("A long sentxnce here", {"text": "A long sentence", "max_diffs": 2}, True),
         ("Upper case", {"text": "upper case"}, False),
         ("Upper case", {"text": "upper case", "case_sensitive": False}, True),
         ("head, middle, tail", {"text": "middle", "first_n": 4}, False),
@@ -44,8 +44,8 @@ def test_order():
     page = "First heading\n\nsome words between.\n\nLast sentence of all."
     assert holds("order", page, before="First heading", after="Last sentence")
     assert not holds("order", page, before="Last sentence", after="First heading")
-    assert holds("order", page, before="Frist heading", after="Last sentance", max_diffs=2)
-    assert not holds("order", page, before="Frist heading", after="Last sentence")
+    assert holds("order", page, before="Fxrst heading", after="Last sentxnce", max_diffs=2)
+    assert not holds("order", page, before="Fxrst heading", after="Last sentence")
     assert not holds("order", page, before="First heading", after="not there at all", max_diffs=3)
     assert holds("order", "b, then a, then b", before="a", after="b")
 
