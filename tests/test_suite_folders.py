@@ -27,8 +27,12 @@ def test_blocks_and_pages(tmp_path):
     page = Image.new("RGB", SIZE)
     page.save(tmp_path / "001.pdf", save_all=True, append_images=[page])
     assert "001.pdf has 2 pages: give each a file of its own" in error_of("pages", tmp_path)
+    (tmp_path / "001.pdf").unlink()
+    (tmp_path / "001.txt").unlink()
     (tmp_path / "000.txt").write_bytes(b"caf\xe9")
     assert "000.txt is not UTF-8" in error_of("pages", tmp_path)
+    picture(tmp_path / "000.jpg")
+    assert "000.jpg and 000.png have one name: rename one" in error_of("blocks", tmp_path)
 
 
 HOCR = """<?xml version="1.0" encoding="UTF-8"?>

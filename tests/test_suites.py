@@ -246,6 +246,11 @@ def test_refcoco_asks_each_sentence(tmp_path):
     assert "refs(unc).p entry 1: instances.json lacks the image or the box of reference 3" in error_of(
         "refcoco", tmp_path
     )
+    tree = json.loads((tmp_path / "instances.json").read_text())
+    tree["annotations"][0]["bbox"] = None
+    refcoco(tmp_path, refs)
+    write(tmp_path / "instances.json", tree)
+    assert "entry 1: the box of reference 0 in instances.json is not four numbers" in error_of("refcoco", tmp_path)
     refcoco(tmp_path, [{"split": "val"}])
     assert "refs(unc).p entry 1: no key 'image_id'; give refs(unc).p" in error_of("refcoco", tmp_path)
 
