@@ -98,6 +98,9 @@ SPANS = """<table><thead><tr><th></th><th colspan="2">Results</th></tr>
         ({"cell": "2.00", "left": "Paer"}, False),
         ({"cell": "Banana"}, False),
         ({"cell": "Apple", "ignore_markdown_tables": True}, False),
+        ({"cell": "Pear", "top_heading": "Apple"}, True),
+        ({"cell": "Plum", "up": "Fig", "right": "4.00"}, True),
+        ({"cell": "short", "up": "above the gap"}, True),
         ({"cell": "73.4", "up": "71.2", "left": "72.3", "top_heading": "Results"}, True),
         ({"cell": "73.4", "top_heading": "Test", "left_heading": "Large"}, True),
         ({"cell": "73.4", "top_heading": "Dev set"}, False),
@@ -105,7 +108,11 @@ SPANS = """<table><thead><tr><th></th><th colspan="2">Results</th></tr>
     ],
 )
 def test_tables(fields, right):
-    assert holds("table", f"{TABLE}\n{SPANS}\nText after.", **fields) is right
+    """The first column of markdown is a heading too. A line of dashes is not needed, and gaps are crossed."""
+    others = (
+        "| Fig | 3.00 |\n| Plum | 4.00 |\n\na | above the gap\nb\nmerely one |\n\n1 | above the gap\n2 |\n3 | short"
+    )
+    assert holds("table", f"{TABLE}\n{SPANS}\nText after.\n\n{others}", **fields) is right
 
 
 @pytest.mark.parametrize(
