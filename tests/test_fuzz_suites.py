@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import FUZZ, mutated_bytes, mutated_tree
-from test_suites import HOCR, cases_of, docvqa, omnidocbench, options_of, picture, ref, refcoco
+from test_suite_folders import HOCR
+from test_suites import cases_of, docvqa, omnidocbench, options_of, picture, ref, refcoco
 
 from varytoy.data.boxes import Box
 from varytoy.evaluation.case import Prediction

@@ -25,7 +25,7 @@ def holds(kind: str, markdown: str, **fields: object) -> bool:
         ("“Quoted” — text", {"text": '"Quoted" - text'}, True),
         ("line\n\nbreaks  go", {"text": "line breaks go"}, True),
         ("A long sentanc here", {"text": "A long sentence"}, False),
-        ("A long sentance here", {"text": "A long sentence", "max_diffs": 2}, True),
+        ("A long sentxnce here", {"text": "A long sentence", "max_diffs": 2}, True),
         ("Upper case", {"text": "upper case"}, False),
         ("Upper case", {"text": "upper case", "case_sensitive": False}, True),
         ("head, middle, tail", {"text": "middle", "first_n": 4}, False),
@@ -44,8 +44,8 @@ def test_order():
     page = "First heading\n\nsome words between.\n\nLast sentence of all."
     assert holds("order", page, before="First heading", after="Last sentence")
     assert not holds("order", page, before="Last sentence", after="First heading")
-    assert holds("order", page, before="Frist heading", after="Last sentance", max_diffs=2)
-    assert not holds("order", page, before="Frist heading", after="Last sentence")
+    assert holds("order", page, before="Fxrst heading", after="Last sentxnce", max_diffs=2)
+    assert not holds("order", page, before="Fxrst heading", after="Last sentence")
     assert not holds("order", page, before="First heading", after="not there at all", max_diffs=3)
     assert holds("order", "b, then a, then b", before="a", after="b")
 
@@ -98,6 +98,9 @@ SPANS = """<table><thead><tr><th></th><th colspan="2">Results</th></tr>
         ({"cell": "2.00", "left": "Paer"}, False),
         ({"cell": "Banana"}, False),
         ({"cell": "Apple", "ignore_markdown_tables": True}, False),
+        ({"cell": "Pear", "top_heading": "Apple"}, True),
+        ({"cell": "Plum", "up": "Fig", "right": "4.00"}, True),
+        ({"cell": "short", "up": "above the gap"}, True),
         ({"cell": "73.4", "up": "71.2", "left": "72.3", "top_heading": "Results"}, True),
         ({"cell": "73.4", "top_heading": "Test", "left_heading": "Large"}, True),
         ({"cell": "73.4", "top_heading": "Dev set"}, False),
@@ -105,7 +108,11 @@ SPANS = """<table><thead><tr><th></th><th colspan="2">Results</th></tr>
     ],
 )
 def test_tables(fields, right):
-    assert holds("table", f"{TABLE}\n{SPANS}\nText after.", **fields) is right
+    """The first column of markdown is a heading too. A line of dashes is not needed, and gaps are crossed."""
+    others = (
+        "| Fig | 3.00 |\n| Plum | 4.00 |\n\na | above the gap\nb\nmerely one |\n\n1 | above the gap\n2 |\n3 | short"
+    )
+    assert holds("table", f"{TABLE}\n{SPANS}\nText after.\n\n{others}", **fields) is right
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 They follow the definitions of olmOCR's ``bench`` with these differences: formulas are compared as normalised LaTeX, not
 as KaTeX draws them, so that two ways to write one formula may fail; ``order`` takes the best of overlapping matches by
-Levenshtein distance; markdown tables are GitHub's. For the official score write the answers with ``--markdown`` and run
+Levenshtein distance. For the official score write the answers with ``--markdown`` and run
 olmOCR's own program on them.
 """
 
@@ -75,9 +75,9 @@ def parse(row: dict[str, Any]) -> Assertion:
     for name in texts:
         if not isinstance(row[name], str) or not row[name].strip():
             raise TypeError(f"'{name}' must be a text")
-        fields[name] = row[name].strip() if kind == "math" else normalise(row[name]).strip()
+        fields[name] = row[name].strip() if kind == "math" else normalise(row[name])
     for name in SIDES:
-        fields[name] = normalise(row.get(name) or "").strip()
+        fields[name] = normalise(row.get(name) or "")
     for name in ("first_n", "last_n", "max_length", "max_repeats"):
         fields[name] = _whole(row, name, None)
     flags = {"case_sensitive": True, "check_disallowed_characters": True, "max_length_skips_image_alt_tags": False}
@@ -161,7 +161,7 @@ def _in_table(markdown: str, fields: dict[str, Any]) -> bool:
 def _alike(text: str, cell: str, most: int) -> bool:
     from rapidfuzz import fuzz
 
-    return fuzz.ratio(text, normalise(cell).strip()) / 100 >= max(0.5, 1 - most / max(len(text), 1))
+    return fuzz.ratio(text, normalise(cell)) / 100 >= max(0.5, 1 - most / max(len(text), 1))
 
 
 def _has_formula(markdown: str, fields: dict[str, Any]) -> bool:

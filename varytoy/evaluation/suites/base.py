@@ -78,8 +78,6 @@ class DataSuite(QuestionSuite):
         try:
             for number, record in read_data(file, self.layout):
                 yield Record(f"{file} entry {number}", "", str(number), record)
-        except SuiteError:
-            raise
         except ValueError as error:
             raise SuiteError(str(error)) from error
 
@@ -113,7 +111,7 @@ def checked(where: str, form: str) -> Iterator[None]:
     """Turns what reading a record of another form raises into a SuiteError with its place."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else error
         raise SuiteError(f"{where}: {reason}; give {form}") from error
 
@@ -186,13 +184,16 @@ def with_answers(folder: Path, suffixes: Sequence[str], answer: str, layout: str
     """The pictures or documents of a folder with the files of the same name that end in ``answer``, by name.
 
     Raises:
-        SuiteError: there are none, or one lacks its partner.
+        SuiteError: there are none, one lacks its partner, or two have one.
     """
     if not folder.is_dir():
         raise SuiteError(f"there is no folder {folder}: give one with {layout}")
     files = sorted(folder.iterdir())
     pictures = {file.stem: file for file in files if file.suffix.lower() in suffixes}
     answers = {file.stem: file for file in files if file.suffix == answer}
+    if len(pictures) < sum(file.suffix.lower() in suffixes for file in files):
+        twice = next(file for file in files if file.suffix.lower() in suffixes and file not in pictures.values())
+        raise SuiteError(f"{twice} and {pictures[twice.stem].name} have one name: rename one, with its answer")
     for stem, file in {**pictures, **answers}.items():
         if (stem in pictures) != (stem in answers):
             raise SuiteError(f"{file} has no partner: give {layout}")

@@ -33,8 +33,6 @@ class RefCoco(Suite):
         instances = find(folder, ("instances.json",), self.layout)
         try:
             refs, source = read_refs(file), read_large_coco(instances)
-        except SuiteError:
-            raise
         except ValueError as error:
             raise SuiteError(str(error)) from error
         cases, splits = [], set()
@@ -57,6 +55,8 @@ class RefCoco(Suite):
         with checked(where, self.layout):
             if ref.image is None or ref.box is None:
                 raise ValueError(f"instances.json lacks the image or the box of reference {ref.number}")
+            if any(side != side for side in ref.box):
+                raise ValueError(f"the box of reference {ref.number} in instances.json is not four numbers")
             name, width, height = ref.image
             names = [f"{part}{each}" for part in ("", "train2014/", "train2017/") for each in file_names(name)]
             picture = folder / first_file(folder, names[2], *names)

@@ -47,9 +47,9 @@ class Sroie(Suite):
         raise SuiteError(f"{picture} has no {names[0]}/{picture.stem}.txt: give {self.layout}")
 
     def _text(self, base: Path, picture: Path) -> list[Case]:
-        file = self._partner(base, picture, ("box",))
+        file, size = self._partner(base, picture, ("box",)), size_of(picture)
         lines = [
-            line_of(line, f"{file} line {number}", size_of(picture), self.layout)
+            line_of(line, f"{file} line {number}", size, self.layout)
             for number, line in enumerate(read_text(file, or_else="latin-1").splitlines(), 1)  # some files are
             if line.strip()
         ]
