@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from train.data.dataset import SampleDataset
@@ -215,6 +215,9 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
         config = VaryConfig.from_pretrained(settings.init[-1])
     else:
         raise RecipeError("model: name a preset or a checkpoint to begin from (init)")
+    tokenizer = None if settings.preset else _tokenizer_of(settings)
+    if tokenizer is not None:
+        config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
     if not settings.clip:
         config.clip_config = None
         config.clip_projection_size = 0
@@ -250,23 +253,42 @@ def processor_of(settings: ModelSettings) -> VaryProcessor:
     Raises:
         RecipeError: no tokenizer is available.
     """
-    tokenizer = None
-    if settings.tokenizer:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
-        except (OSError, ValueError, KeyError) as error:
-            raise RecipeError(
-                f"model.tokenizer: no tokenizer in '{settings.tokenizer}': {first_line(error)}"
-            ) from error
+    tokenizer = _tokenizer_of(settings)
     for folder in map(Path, reversed(settings.init)):
         if not settings.preset and (folder / "processor_config.json").is_file():
-            return VaryProcessor.from_pretrained(folder)
+            processor = VaryProcessor.from_pretrained(folder)
+            processor.tokenizer = _extending(processor.tokenizer, tokenizer, settings) or processor.tokenizer
+            return processor
     try:
         return VaryProcessor.preset(settings.preset, tokenizer)
     except ValueError as error:
         raise RecipeError(f"model: {error} (model.tokenizer=FOLDER)") from error
+
+
+def _tokenizer_of(settings: ModelSettings) -> PreTrainedTokenizerBase | None:
+    if not settings.tokenizer:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(settings.tokenizer)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"model.tokenizer: no tokenizer in '{settings.tokenizer}': {first_line(error)}") from error
+
+
+def _extending(
+    old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase | None, settings: ModelSettings
+) -> PreTrainedTokenizerBase | None:
+    """The new tokenizer, which has the old one's tokens at their ids. Raises RecipeError for another."""
+    if new is not None:
+        known, before = new.get_vocab(), old.get_vocab()
+        changed = next((token for token, number in before.items() if known.get(token) != number), None)
+        if changed is not None:
+            raise RecipeError(
+                f"model.tokenizer: '{settings.tokenizer}' does not have {changed!r} at its id in {settings.init[-1]}: "
+                "extend that one (python -m data_tools tokenizer --after)"
+            )
+    return new
 
 
 def _decoding(settings: ModelSettings) -> GenerationConfig:

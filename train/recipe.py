@@ -47,7 +47,7 @@ class ModelSettings:
     init: list[str] = field(default_factory=list)
     """Checkpoints to load in order; tensors are copied where name and shape match."""
     tokenizer: str = ""
-    """Folder of a tokenizer; empty if the preset or ``init`` has one."""
+    """Folder of a tokenizer; empty if the preset or ``init`` has one. With ``init`` one that extends its tokenizer."""
     decoder: Literal["", "opt"] = ""
     """``opt`` replaces the preset's decoder by an OPT-shaped one of the same width (the vocabulary stage)."""
     clip: bool = True

@@ -118,6 +118,9 @@ def extended_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str],
 
     Args:
         size: length of the vocabulary.
+
+    Raises:
+        ValueError: it is no larger than the tokenizer's.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
@@ -126,6 +129,8 @@ def extended_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str],
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = tree["model"]["vocab"]
     room = size - len(tokenizer)
+    if room <= 0:
+        raise ValueError(f"a vocabulary of {size} has no room behind the {len(tokenizer)} tokens: give a larger size")
     texts = list(texts)
     counts = Counter(each for text in texts for each in text if each not in vocabulary)
     new = [character for character, count in counts.most_common(max(room, 0)) if count >= _OFTEN]
