@@ -19,11 +19,12 @@ from varytoy.inference.calibration import calibrated_answer
 from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.engine import Engine, Request
 from varytoy.inference.history import fit_history, with_placeholders
-from varytoy.inference.join import join_pages, mean_confidence, totals
+from varytoy.inference.join import join_pages
 from varytoy.inference.known_words import lines_in, tesseract_words, view_of
 from varytoy.inference.load_engine import load
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
+from varytoy.inference.page_reading import read_page
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
@@ -344,13 +345,13 @@ class Reader:
             settings = self.processor.image_processor
             part = page.one_pass(settings.text_size, settings.max_pixels)
             if part is None and not options.history:
-                return self._blocks(page, options)
+                return read_page(self.engine, page, options)
             box = part or box
             view = fit_text(page, settings.text_size, part)
         elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
             return self._read_pieces(image, options)
         scale = (box[2] - box[0]) / view.width
-        rows = [row for block in page.blocks for row in block.rows] if view is not image else []
+        rows = [cell.box for block in page.blocks for cell in block.cells] if view is not image else []
         known: list[list[PlacedWord]] = []
         if options.words:
             known = lines_in(options.words, box, view_of(box, scale), page.text_size, rows)
@@ -420,48 +421,7 @@ class Reader:
         them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
         options = Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
-        return self._blocks(PageLayout(to_rgb(image), cancel), options)
-
-    def _blocks(self, page: PageLayout, options: Options) -> Answer:
-        image, show = page.image, options.show
-        text_blocks = [block for block in page.blocks if block.kind == "text"]
-        blocks = [block for block in text_blocks if block.text_size >= layout.SMALLEST]
-        skipped = len(text_blocks) - len(blocks)
-        if not blocks:
-            empty = "" if options.task.name == "markdown" else None
-            confidence = None if skipped else 1.0
-            return Answer("", markup=empty, confidence=confidence, size=image.size, skipped=skipped)
-        messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
-        text_size = self.processor.image_processor.text_size
-
-        def live(texts: list[str]) -> None:
-            if options.progress:
-                options.progress(max(len(texts), 1), len(blocks))
-            if show:
-                show(layout.join_blocks(texts, blocks[: len(texts)]))
-
-        def request(block: layout.Block) -> Request:
-            place = functools.partial(block.crop_point, text_size=text_size)
-            known = lines_in(options.words, block.box, place, block.text_size, block.rows)
-            crop = layout.crop_block(image, block, text_size)
-            return Request.of(options.task, messages, [crop], options.max_new_tokens, known)
-
-        listens = live if show or options.progress else None
-        rows = self.engine.generate(map(request, blocks), listens, options.cancel)
-        answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
-        read = []
-        for row, block in zip(rows, blocks, strict=False):
-            region = Region(block.box, text=row.text, score=row.confidence)
-            if options.task.literal:
-                step = self.processor.place_size[1] / block.scale_to(text_size)
-                to_page = functools.partial(block.page_x, text_size=text_size)
-                region = locate(region, row.words, block.rows, page.ink, to_page, step)
-            if row.text.strip():
-                read.append(region)
-        answer.regions = [*read, *answer.objects]
-        said = {"confidence": mean_confidence(rows), "size": image.size, "skipped": skipped}
-        stopped = {"stop_reason": "cancelled"} if len(rows) < len(blocks) else {}
-        return replace(answer, **totals(rows) | stopped, **said)
+        return read_page(self.engine, PageLayout(to_rgb(image), cancel), options)
 
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""

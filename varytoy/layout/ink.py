@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from varytoy.layout.rules import rules
+
 WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
 SMALLEST = 2.5  # a smaller x-height (pixels) is unreadable
@@ -19,6 +21,8 @@ SMALLEST = 2.5  # a smaller x-height (pixels) is unreadable
 MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
 MAX_SEGMENTS = 6_000  # the longest are kept
 MAX_PICTURES = 200  # the largest are kept
+MARK = 2.4  # heights of a letter: farther away, a point, quotation mark or sign of equality belongs to no letter
+NONE, RULE = -1, -2  # owners of ink that belongs to no segment, and of that which is no text
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Segment:
     letters: int  # 0: a picture
     box: np.ndarray  # xyxy in the working image before deskewing
     level: float = 0.0  # the letters' height where all have the same, capitals or not; else 0
+    number: int = -1  # of its ink in ``Analysis.owners``
 
     @property
     def top(self) -> float:
@@ -52,6 +57,18 @@ class Analysis:
     skew: float  # tangent
     segments: list[Segment]
     pictures: np.ndarray  # [n, 4]
+    owners: np.ndarray  # [H, W]: of the ink at each working pixel the ``number`` of its segment, or ``RULE``; else NONE
+
+    def foreign(self, box: tuple[int, int, int, int], own: frozenset[int]) -> np.ndarray:
+        """Bool [h, w] at the working size: ink in a box of the page that is of other segments than ``own``, or of
+        rules."""
+        x0, y0, x1, y1 = box
+        rows, columns = (
+            slice(int(y0 * self.scale), int(np.ceil(y1 * self.scale))),
+            slice(int(x0 * self.scale), int(np.ceil(x1 * self.scale))),
+        )
+        part = self.owners[rows, columns]
+        return (part != NONE) & ~np.isin(part, list(own))
 
 
 # ---- ink ------------------------------------------------------------------------------------------------------------
@@ -232,22 +249,29 @@ def _only(kept: np.ndarray, boxes: np.ndarray, runs: np.ndarray, owner: np.ndarr
     return boxes[kept], runs[own], (np.cumsum(kept) - 1)[owner[own]]
 
 
-def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float) -> list[Segment]:
-    """Link neighbouring letters. ``owner``: component of each run; ``height``: a typical letter's."""
+def _segments(
+    boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float
+) -> tuple[list[Segment], np.ndarray]:
+    """Link neighbouring letters. ``owner``: component of each run; ``height``: a typical letter's. Also the segment of
+    each component, NONE for none."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     drop = np.round((boxes[:, 0] + boxes[:, 2]) / 2 * slope).astype(int)
     y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
     letter = (tall >= 0.55 * height) | ((tall >= 0.35 * height) & (width >= 0.6 * height))
     letter &= (tall >= 0.8 * height) | (width >= 0.6 * tall)  # else a quotation mark
-    reach = boxes[:, 2] + np.clip(1.4 * tall, 1.5 * height, 8 * height)
+    reach = boxes[:, 2] + np.clip(1.4 * tall, MARK * height, 8 * height)
     above = np.where(letter, np.maximum(0.6 * tall, 0.15 * height), 0.15 * height)
     pairs = _near(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
     if pairs is None:  # drop the specks first; there cannot be that many letters
-        return [] if letter.all() else _segments(*_only(letter, boxes, runs, owner), height, slope)
+        label = np.full(len(boxes), NONE)
+        if letter.all():
+            return [], label
+        segments, label[letter] = _segments(*_only(letter, boxes, runs, owner), height, slope)
+        return segments, label
     i, j = pairs  # j is right of i
     # Points, quotes and hyphens belong to the nearest letter: they widen it, but do not define a line.
     gap = boxes[j, 0] - boxes[i, 2]
-    near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
+    near = (letter[i] != letter[j]) & (gap <= MARK * height)
     small, large, away = np.where(letter[i], j, i)[near], np.where(letter[i], i, j)[near], gap[near]
     centre = (y0[small] + y1[small]) / 2
     inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
@@ -264,7 +288,7 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     space = np.where(least < 1.8 * height, 1.65 * height, 1.3 * least)
     beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (from_x[j] - to_x[i] <= space)
     if not letter.any():
-        return []
+        return [], np.full(len(boxes), NONE)
     level = np.abs(y1[i] - y1[j]) < 0.3 * height
     dots = ~letter[i] & ~letter[j] & level & (gap <= 1.6 * height)
     chain = _joined(len(boxes), i[dots], j[dots])
@@ -282,7 +306,11 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     closest = np.argsort(-away)
     closest = closest[label[small[closest]] < 0]
     label[small[closest]] = label[large[closest]]
-    return _measure(boxes, runs, owner, label, letter, drop, count, slope)
+    for _ in range(3):  # the other marks of """ and ...
+        for here, there in ((i[dots], j[dots]), (j[dots], i[dots])):
+            follows = (label[here] >= 0) & (label[there] < 0)
+            label[there[follows]] = label[here[follows]]
+    return _measure(boxes, runs, owner, label, letter, drop, count, slope), label
 
 
 def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) -> list[Segment]:
@@ -333,6 +361,7 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
         Segment(
             extent[k, 0] + top[k] * slope, extent[k, 2] + top[k] * slope, float(base[k]),
             float(size[k]) * (CAPITAL if capitals[k] else 1), int(number[k]), extent[k], float(size[k]) * level[k],
+            k,
         )
         for k in range(count)
     ]  # fmt: skip
@@ -388,7 +417,7 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     short, long = np.minimum(width, tall), np.maximum(width, tall)
     fill = areas / (width * tall)
-    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.45) & (long > 8 * short)))
+    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.75) & (long > 8 * short)))
     rule |= (tall > 3 * height) & (width < 0.25 * tall)
     big = (tall > 6 * height) & (width > 6 * height)
     pictures = np.flatnonzero(big & (fill >= 0.15))
@@ -434,12 +463,29 @@ def analyse(ink: Ink) -> Analysis | None:
     if _look_inside(grey, mask, boxes, areas, height):
         runs, owner, boxes, areas = _components(mask)
         height = _typical_height(boxes, areas) or height
+    owners = np.full(mask.shape, NONE, np.int16)
+    ruled = rules(mask, height)
+    if ruled.any():
+        owners[ruled] = RULE
+        runs, owner, boxes, areas = _components(mask & ~ruled)
+        height = _typical_height(boxes, areas) or height
     drop, pictures = _not_text(boxes, areas, height)
+    _paint(owners, runs, np.where(drop & (boxes[:, 3] - boxes[:, 1] >= 2), RULE, NONE)[owner])
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]
     slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
-    segments = _segments(boxes, runs, owner, height, slope) if len(boxes) else []
-    return Analysis(scale, slope, _credible([s for s in _settle(segments) if s.size >= SMALLEST]), pictures)
+    segments, label = _segments(boxes, runs, owner, height, slope) if len(boxes) else ([], np.zeros(0, int))
+    _paint(owners, runs, label[owner])
+    segments = _credible([s for s in _settle(segments) if s.size >= SMALLEST])
+    return Analysis(scale, slope, segments, pictures, owners)
+
+
+def _paint(owners: np.ndarray, runs: np.ndarray, values: np.ndarray) -> None:
+    """Write the value of each run that is not ``NONE`` into the image of owners."""
+    known = values != NONE
+    row, start, stop = runs[known].T
+    item, column = _expand(start, stop)
+    owners[row[item], column] = values[known][item]
 
 
 def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -55,13 +55,7 @@ class PageLayout:
     @cached_property
     def blocks(self) -> list[Block]:
         """In reading order; none where there is no text and no picture."""
-        return self.cut(MAX_LINES)
-
-    def cut(self, max_lines: int) -> list[Block]:
-        """Blocks of at most ``max_lines`` lines. Raises ValueError for less than one."""
-        if max_lines < 1:
-            raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
-        return [] if self.analysis is None else cut(self.image, self.analysis, max_lines, self.cancel)
+        return [] if self.analysis is None else cut(self.image, self.analysis, self.cancel)
 
     def scale_to(self, text_size: float) -> float:
         """Factor that resizes the image to an x-height of ``text_size`` pixels; 1.0 where no text is found or its size
@@ -71,8 +65,9 @@ class PageLayout:
 
     def one_pass(self, text_size: float, max_pixels: int) -> Box | None:
         """xyxy, in pixels of the image, of the text without wide margins, if it can be read at once at that text size;
-        None for a page with more than ``MAX_LINES`` lines, too long a line, a picture, or over ``max_pixels``."""
-        if any(block.kind != "text" or not block.line_start for block in self.blocks):
+        None for a page with more than ``MAX_LINES`` lines, cells beside each other, a picture, or over ``max_pixels``.
+        """
+        if any(block.kind != "text" or len(block.cells) > block.lines for block in self.blocks):
             return None
         if sum(block.lines for block in self.blocks) > MAX_LINES:
             return None
@@ -90,6 +85,6 @@ class PageLayout:
         return box if (box[2] - box[0]) * (box[3] - box[1]) * scale**2 <= max_pixels else None
 
 
-def cut_blocks(image: Image.Image, max_lines: int = MAX_LINES, cancel: threading.Event | None = None) -> list[Block]:
-    """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
-    return PageLayout(image, cancel).cut(max_lines)
+def cut_blocks(image: Image.Image, cancel: threading.Event | None = None) -> list[Block]:
+    """The page's blocks in reading order. No text and no picture: no blocks."""
+    return PageLayout(image, cancel).blocks

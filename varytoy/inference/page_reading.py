@@ -1,0 +1,123 @@
+"""Read a page cell by cell: lines of text, and parts of lines between wide gaps, in batches."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from varytoy import layout
+from varytoy.data.answer import Answer, Region, Word
+from varytoy.data.sample import IMAGE_PLACEHOLDER
+from varytoy.inference.asking import Options
+from varytoy.inference.engine import Engine, Request
+from varytoy.inference.join import mean_confidence, totals
+from varytoy.inference.known_words import lines_in
+from varytoy.layout.blocks import around, by_block, join_rows
+from varytoy.layout.page import PageLayout
+from varytoy.layout.words import word_boxes
+
+SURE = 0.6
+"""Least confidence of a cell: what is read with less are mostly rules, stamps, barcodes and other things."""
+_REPEATED = re.compile(r"(?=\S*[^\W_])(.{1,40}?)\1{4,}")
+
+
+def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
+    """The answer about a page, with a region for each block. An empty page gives an empty text."""
+    found = [block for block in page.blocks if block.kind == "text"]
+    blocks = [block for block in found if block.text_size >= layout.SMALLEST]
+    skipped = len(found) - len(blocks)
+    if not blocks or page.analysis is None:
+        empty = "" if options.task.name == "markdown" else None
+        confidence = None if skipped else 1.0
+        return Answer("", markup=empty, confidence=confidence, size=page.image.size, skipped=skipped)
+    analysis, text_size = page.analysis, engine.processor.image_processor.text_size
+    messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
+    cells = [cell for block in blocks for cell in block.cells]
+    views = [layout.CellView.of(cell, text_size) for cell in cells]
+
+    def request(view: layout.CellView) -> Request:
+        cell = view.cell
+        known = lines_in(options.words, cell.box, view.point, cell.text_size, [cell.box])
+        return Request.of(options.task, messages, [view.image(page.image, analysis)], options.max_new_tokens, known)
+
+    answers = engine.generate(map(request, views), _live(options, blocks), options.cancel)
+    read = [_credible(answer) for answer in answers]
+    skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
+    answer = options.task.parse(layout.join_texts([each.text for each in read], blocks), page.image.size)
+    step = engine.processor.place_size[1]
+    pairs = list(zip(views, read, strict=False))
+    regions = [_region(part, block, page, options, step) for part, block in by_block(pairs, blocks)]
+    answer.regions = [*(region for region in regions if region.text), *answer.objects]
+    said = {"confidence": mean_confidence(read), "size": page.image.size, "skipped": skipped}
+    stopped = {"stop_reason": "cancelled"} if len(answers) < len(cells) else {}
+    return replace(answer, **totals(answers) | stopped, **said)
+
+
+def _live(options: Options, blocks: Sequence[layout.Block]) -> Callable[[list[str]], None] | None:
+    """What is called with the texts of the cells so far."""
+    if not options.show and not options.progress:
+        return None
+
+    def live(texts: list[str]) -> None:
+        if options.progress:
+            options.progress(max(len(by_block(texts, blocks)), 1), len(blocks))
+        if options.show:
+            options.show(layout.join_texts([without_repeats(text) for text in texts], blocks))
+
+    return live
+
+
+def without_repeats(text: str) -> str:
+    """The text with one of each unit that comes five times or more in a row."""
+    return _REPEATED.sub(r"\1", text)
+
+
+def _credible(answer: Answer) -> Answer:
+    """The answer to a cell without repetitions; without text where it is not sure."""
+    if answer.confidence is not None and answer.confidence < SURE:
+        return replace(answer, text="", words=[], tokens=0)
+    text = without_repeats(answer.text)
+    return answer if text == answer.text else replace(answer, text=text, words=_kept(answer.words))
+
+
+def _kept(words: Sequence[Word]) -> list[Word]:
+    """The words without repetitions."""
+    text, starts = "", []
+    for word in words:
+        starts.append(len(text))
+        text += f"{word.text} "
+    gone = [(match.end(1), match.end()) for match in _REPEATED.finditer(text)]
+    kept = []
+    for word, start in zip(words, starts, strict=True):
+        places = range(start, start + len(word.text))
+        left = "".join(text[at] for at in places if not any(first <= at < last for first, last in gone))
+        if left:
+            kept.append(replace(word, text=left))
+    return kept
+
+
+def _region(
+    part: Sequence[tuple[layout.CellView, Answer]], block: layout.Block, page: PageLayout, options: Options, step: int
+) -> Region:
+    """A block that was read, with its lines and their words."""
+    score = mean_confidence([answer for _, answer in part])
+    region = Region(block.box, text=join_rows([answer.text for _, answer in part], block), score=score)
+    if not options.task.literal:
+        return region
+    lines, start = [], 0
+    for row in block.rows:
+        cells = [(view, answer) for view, answer in part[start : start + len(row)] if answer.text.strip()]
+        start += len(row)
+        if cells:
+            words = tuple(word for view, answer in cells for word in _words(view, answer, page, step))
+            text = " ".join(answer.text.strip() for _, answer in cells)
+            score = mean_confidence([answer for _, answer in cells])
+            lines.append(Region(around([cell.box for cell in row]), text=text, score=score, parts=words))
+    return replace(region, parts=tuple(lines))
+
+
+def _words(view: layout.CellView, answer: Answer, page: PageLayout, step: int) -> list[Region]:
+    """The words of a cell. ``step``: pixels of the view between two places that the model can tell."""
+    words = answer.words
+    starts = [None if word.x is None else view.page_x(word.x) for word in words]
+    boxes = word_boxes(page.ink, view.cell.box, [word.text for word in words], starts, step / view.scale / 2)
+    return [Region(box, text=word.text, score=word.score) for word, box in zip(words, boxes, strict=True)]
