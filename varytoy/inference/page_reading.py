@@ -1,7 +1,7 @@
 """Read a page cell by cell: lines of text, and parts of lines between wide gaps, in batches."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from varytoy import layout
@@ -25,21 +25,13 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
     found = [block for block in page.blocks if block.kind == "text"]
     blocks = [block for block in found if block.text_size >= layout.SMALLEST]
     skipped = len(found) - len(blocks)
-    if not blocks or page.analysis is None:
+    if not blocks:
         empty = "" if options.task.name == "markdown" else None
         confidence = None if skipped else 1.0
         return Answer("", markup=empty, confidence=confidence, size=page.image.size, skipped=skipped)
-    analysis, text_size = page.analysis, engine.processor.image_processor.text_size
-    messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
     cells = [cell for block in blocks for cell in block.cells]
-    views = [layout.CellView.of(cell, text_size) for cell in cells]
-
-    def request(view: layout.CellView) -> Request:
-        cell = view.cell
-        known = lines_in(options.words, cell.box, view.point, cell.text_size, [cell.box])
-        return Request.of(options.task, messages, [view.image(page.image, analysis)], options.max_new_tokens, known)
-
-    answers = engine.generate(map(request, views), _live(options, blocks), options.cancel)
+    views = [layout.CellView.of(cell, engine.processor.image_processor.text_size) for cell in cells]
+    answers = engine.generate(_requests(views, page, options), _live(options, blocks), options.cancel)
     read = [_credible(answer) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
     answer = options.task.parse(layout.join_texts([each.text for each in read], blocks), page.image.size)
@@ -50,6 +42,24 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
     said = {"confidence": mean_confidence(read), "size": page.image.size, "skipped": skipped}
     stopped = {"stop_reason": "cancelled"} if len(answers) < len(cells) else {}
     return replace(answer, **totals(answers) | stopped, **said)
+
+
+def confidence_in(engine: Engine, page: PageLayout, options: Options, most: int = 6) -> float | None:
+    """The mean confidence of the model in some of the page's longest lines; None where there are none, or it gives
+    none."""
+    text_size = engine.processor.image_processor.text_size
+    cells = [cell for block in page.blocks for cell in block.cells if cell.text_size >= layout.SMALLEST]
+    cells = sorted(cells, key=lambda cell: (cell.box[0] - cell.box[2]) / cell.text_size)[:most]
+    views = [layout.CellView.of(cell, text_size) for cell in cells]
+    return mean_confidence(engine.generate(_requests(views, page, options), None, options.cancel)) if views else None
+
+
+def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Options) -> Iterator[Request]:
+    messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
+    for view in views:
+        known = lines_in(options.words, view.cell.box, view.point, view.cell.text_size, [view.cell.box])
+        image = view.image(page.image, page.analysis)
+        yield Request.of(options.task, messages, [image], options.max_new_tokens, known)
 
 
 def _live(options: Options, blocks: Sequence[layout.Block]) -> Callable[[list[str]], None] | None:

@@ -24,11 +24,11 @@ from varytoy.inference.known_words import lines_in, tesseract_words, view_of
 from varytoy.inference.load_engine import load
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
-from varytoy.inference.page_reading import read_page
+from varytoy.inference.page_reading import confidence_in, read_page
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
-from varytoy.layout.orientation import turn_back
+from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
@@ -311,30 +311,31 @@ class Reader:
             options = replace(options, words=opened.words())
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
-        turn, certain = page.turn
-        answer = self._turned(page, turn, options)
-        confident = answer.confidence is None or answer.confidence > _CONFIDENT
-        if certain or len(answer.blocks) > 1 or not answer.text or confident or options.cancelled:
-            return answer
-        # A few words whose layout leaves the orientation open: the reading with the higher confidence decides.
-        other = self._turned(page, (turn + 180) % 360, replace(options, show=None))
-        if options.cancelled:
-            return answer
-        return other if other.text and (other.confidence or 0.0) > answer.confidence + 0.1 else answer
-
-    def _turned(self, page: PageLayout, turn: int, options: Options) -> Answer:
-        """The answer for the page rotated by ``turn`` degrees; boxes are in coordinates of the unrotated page."""
-        size = page.image.size
-        if turn:
-            page, options = PageLayout(page.image.rotate(turn, expand=True), options.cancel), replace(options, words=())
-        answer = self._upright(page, options)
-        if turn:
-            turned = page.image.size
-            answer.regions = [
-                region.moved(lambda point: turn_back((*point, *point), turn, turned)[:2]) for region in answer.regions
-            ]
-        answer.size, answer.turned = size, turn
+        upright, rotation, certain = page.upright()
+        if not certain and not options.cancelled:
+            upright, rotation = self._surer(page, upright, rotation, options)
+        if upright is not page:
+            options = replace(options, words=())
+        answer = self._upright(upright, options)
+        answer.turned = rotation.turn
+        if upright is not page:
+            size = upright.image.size
+            answer.regions = [region.moved(lambda point: rotation.back(point, size)) for region in answer.regions]
+            answer.size = page.image.size
         return answer
+
+    def _surer(
+        self, page: PageLayout, upright: PageLayout, rotation: Rotation, options: Options
+    ) -> tuple[PageLayout, Rotation]:
+        """The page as it is, or upside down: the way up in which the model reads some lines with more confidence."""
+        asked = replace(options, words=())
+        sure = confidence_in(self.engine, upright, asked)
+        if sure is None or sure > _CONFIDENT:
+            return upright, rotation
+        turned = replace(rotation, turn=(rotation.turn + 180) % 360)
+        other = page.rotated(turned)
+        otherwise = confidence_in(self.engine, other, asked)
+        return (other, turned) if otherwise is not None and otherwise > sure + 0.1 else (upright, rotation)
 
     def _upright(self, page: PageLayout, options: Options) -> Answer:
         task, image = options.task, page.image

@@ -182,8 +182,8 @@ def _pieces(image: Image.Image, cell: Cell) -> list[Cell]:
         near = np.flatnonzero((np.abs(middles - target) < PIECE / 4 * cell.text_size) & (widths > 1))
         if len(near):
             cuts.add(x0 + int(middles[near[widths[near].argmax()]]))
-    edges = sorted(cuts)
-    return [replace(cell, box=(a, y0, b, y1)) for a, b in zip(edges, edges[1:], strict=False)]
+    sides = sorted(cuts)
+    return [replace(cell, box=(a, y0, b, y1)) for a, b in zip(sides, sides[1:], strict=False)]
 
 
 def join_texts(texts: Sequence[str], blocks: Sequence[Block]) -> str:

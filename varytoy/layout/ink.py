@@ -21,6 +21,7 @@ SMALLEST = 2.5  # a smaller x-height (pixels) is unreadable
 MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
 MAX_SEGMENTS = 6_000  # the longest are kept
 MAX_PICTURES = 200  # the largest are kept
+STEEP = 1.3  # how much sharper rows of more than two degrees must be than flatter ones
 MARK = 2.4  # heights of a letter: farther away, a point, quotation mark or sign of equality belongs to no letter
 NONE, RULE = -1, -2  # owners of ink that belongs to no segment, and of that which is no text
 
@@ -202,7 +203,7 @@ def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
     return float(np.median(height[letter])) if letter.any() else None
 
 
-def _tilt(boxes: np.ndarray, size: float) -> float:
+def tilt(boxes: np.ndarray, size: float) -> float:
     """Tangent of the skew: the slope at which the letters' bottoms fall into the fewest rows."""
     if len(boxes) < 12:
         return 0.0
@@ -217,11 +218,16 @@ def _tilt(boxes: np.ndarray, size: float) -> float:
         rows = np.bincount(low, 1 - part, low.max() + 2) + np.bincount(low + 1, part, low.max() + 2)
         return float((rows**2).sum())
 
-    coarse = np.arange(-35, 36) * 0.001
-    best = coarse[int(np.argmax([sharpness(s) for s in coarse]))]
-    fine = best + np.arange(-8, 9) * 0.000125
-    best = float(fine[int(np.argmax([sharpness(s) for s in fine]))])
-    flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * sharpness(0.0)
+    def best_of(slopes: np.ndarray) -> float:
+        return float(slopes[int(np.argmax([sharpness(slope) for slope in slopes]))])
+
+    level = sharpness(0.0)
+    best = best_of(np.arange(-35, 36) * 0.001)
+    if len(boxes) >= 40 and sharpness(best) < 4 * level:  # perhaps steeper
+        steep = best_of(np.arange(-180, 181) * 0.001)
+        best = steep if sharpness(steep) > STEEP * max(level, sharpness(best)) else best
+    best = best_of(best + np.arange(-8, 9) * 0.000125)
+    flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * level
     return 0.0 if flat else best
 
 
@@ -473,7 +479,7 @@ def analyse(ink: Ink) -> Analysis | None:
     _paint(owners, runs, np.where(drop & (boxes[:, 3] - boxes[:, 1] >= 2), RULE, NONE)[owner])
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]
-    slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
+    slope = tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
     segments, label = _segments(boxes, runs, owner, height, slope) if len(boxes) else ([], np.zeros(0, int))
     _paint(owners, runs, label[owner])
     segments = _credible([s for s in _settle(segments) if s.size >= SMALLEST])

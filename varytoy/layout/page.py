@@ -8,10 +8,12 @@ from PIL import Image
 
 from varytoy.layout.blocks import Block, cut
 from varytoy.layout.ink import Analysis, Ink, analyse, segments_size
-from varytoy.layout.orientation import turn_of
+from varytoy.layout.orientation import Rotation, is_sideways, upside_down
 
 MAX_ENLARGED = 4.0
 MAX_LINES = 8
+STRAIGHT = 1.0
+"""Degrees of skew above which a page is straightened as a whole; below, its cells are."""
 Box = tuple[int, int, int, int]
 
 
@@ -44,13 +46,37 @@ class PageLayout:
 
     @cached_property
     def skew(self) -> float:
-        """Degrees, within +-2, by which the lines slope down to the right: ``image.rotate(skew)`` is straight."""
+        """Degrees, within +-10, by which the lines slope down to the right: ``image.rotate(skew)`` is straight."""
         return 0.0 if self.analysis is None else float(np.degrees(np.arctan(self.analysis.skew)))
 
     @cached_property
-    def turn(self) -> tuple[int, bool]:
-        """Degrees by which it must be rotated to be upright, and whether that is certain (``orientation.turn_of``)."""
-        return turn_of(self.image, self.ink, self.analysis)
+    def sideways(self) -> bool:
+        """Whether its lines are vertical."""
+        return is_sideways(self.ink.components[2])
+
+    @cached_property
+    def upside_down(self) -> tuple[bool, bool]:
+        """Whether it is upside down if its lines are horizontal and straight, and whether that is certain."""
+        return upside_down(self.ink, self.analysis)
+
+    def upright(self) -> tuple["PageLayout", Rotation, bool]:
+        """The page rotated to stand upright (itself if it does), how, and whether it is certain that it is not upside
+        down; where the evidence is weak it is left as it is."""
+        page, turn, skew = self, 0, 0.0
+        if page.sideways:
+            turn = 90
+            page = self.rotated(Rotation(self.image.size, turn))
+        if abs(page.skew) > STRAIGHT:
+            skew = page.skew
+            page = self.rotated(Rotation(self.image.size, turn, skew))
+        down, certain = page.upside_down
+        if down:
+            turn += 180
+            page = self.rotated(Rotation(self.image.size, turn, skew))
+        return page, Rotation(self.image.size, turn, skew), certain
+
+    def rotated(self, rotation: Rotation) -> "PageLayout":
+        return PageLayout(rotation.apply(self.image), self.cancel)
 
     @cached_property
     def blocks(self) -> list[Block]:

@@ -46,7 +46,9 @@ def _thin_runs(mask: np.ndarray, long: int, thick: int) -> np.ndarray:
     ruled = np.zeros(mask.size + 1, np.int8)
     ruled[starts[kept]], ruled[stops[kept]] = 1, -1
     thin &= ~(above & below)
-    return ruled[:-1].cumsum(dtype=np.int8).reshape(-1, width).astype(bool) & _filled(tops[thin], bottoms[thin], turned).T
+    return (
+        ruled[:-1].cumsum(dtype=np.int8).reshape(-1, width).astype(bool) & _filled(tops[thin], bottoms[thin], turned).T
+    )
 
 
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
