@@ -12,11 +12,14 @@ from varytoy.inference.engine import Engine, Request
 from varytoy.inference.join import mean_confidence, totals
 from varytoy.inference.known_words import lines_in
 from varytoy.layout.blocks import around, by_block, join_rows
+from varytoy.layout.headings import heading_levels
 from varytoy.layout.page import PageLayout
 from varytoy.layout.words import word_boxes
 
 SURE = 0.6
 """Least confidence of a cell: what is read with less are mostly rules, stamps, barcodes and other things."""
+_LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
+"""Of a heading: page numbers may be large."""
 _REPEATED = re.compile(r"(?=\S*[^\W_])(.{1,40}?)\1{4,}")
 
 
@@ -31,10 +34,13 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
         return Answer("", markup=empty, confidence=confidence, size=page.image.size, skipped=skipped)
     cells = [cell for block in blocks for cell in block.cells]
     views = [layout.CellView.of(cell, engine.processor.image_processor.text_size) for cell in cells]
-    answers = engine.generate(_requests(views, page, options), _live(options, blocks), options.cancel)
+    levels = [0] * len(blocks)
+    if options.task.name == "markdown" and page.text_size:
+        levels = heading_levels(blocks, page.text_size)
+    answers = engine.generate(_requests(views, page, options), _live(options, blocks, levels), options.cancel)
     read = [_credible(answer) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
-    answer = options.task.parse(layout.join_texts([each.text for each in read], blocks), page.image.size)
+    answer = options.task.parse(_join([each.text for each in read], blocks, levels), page.image.size)
     step = engine.processor.place_size[1]
     pairs = list(zip(views, read, strict=False))
     regions = [_region(part, block, page, options, step) for part, block in by_block(pairs, blocks)]
@@ -62,7 +68,21 @@ def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Optio
         yield Request.of(options.task, messages, [image], options.max_new_tokens, known)
 
 
-def _live(options: Options, blocks: Sequence[layout.Block]) -> Callable[[list[str]], None] | None:
+def _join(texts: Sequence[str], blocks: Sequence[layout.Block], levels: Sequence[int]) -> str:
+    """The text of the page, from those of the cells so far. ``levels``: of headings, 0 for other blocks."""
+    written = [join_rows(part, block) for part, block in by_block(texts, blocks)]
+    return "\n\n".join(filter(None, map(_as_heading, written, levels)))
+
+
+def _as_heading(text: str, level: int) -> str:
+    """The text as a heading in markdown, unless it has no word or its level is 0."""
+    words = " ".join(text.split()).strip("#* ")
+    return f"{'#' * level} {words}" if level and len(_LETTER.findall(words)) >= _LEAST_LETTERS else text
+
+
+def _live(
+    options: Options, blocks: Sequence[layout.Block], levels: Sequence[int]
+) -> Callable[[list[str]], None] | None:
     """What is called with the texts of the cells so far."""
     if not options.show and not options.progress:
         return None
@@ -71,7 +91,7 @@ def _live(options: Options, blocks: Sequence[layout.Block]) -> Callable[[list[st
         if options.progress:
             options.progress(max(len(by_block(texts, blocks)), 1), len(blocks))
         if options.show:
-            options.show(layout.join_texts([without_repeats(text) for text in texts], blocks))
+            options.show(_join([without_repeats(text) for text in texts], blocks, levels))
 
     return live
 

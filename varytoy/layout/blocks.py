@@ -186,12 +186,6 @@ def _pieces(image: Image.Image, cell: Cell) -> list[Cell]:
     return [replace(cell, box=(a, y0, b, y1)) for a, b in zip(sides, sides[1:], strict=False)]
 
 
-def join_texts(texts: Sequence[str], blocks: Sequence[Block]) -> str:
-    """Join the texts of the blocks' cells, or of the first of them: a blank line between blocks, a newline between
-    rows, a space between cells; empty ones are left out."""
-    return "\n\n".join(filter(None, (join_rows(part, block) for part, block in by_block(texts, blocks))))
-
-
 def by_block(values: Sequence, blocks: Sequence[Block]) -> list[tuple[Sequence, Block]]:
     """Each block that was begun with the values of its cells, from those of all blocks' first cells."""
     parted, start = [], 0
@@ -203,7 +197,8 @@ def by_block(values: Sequence, blocks: Sequence[Block]) -> list[tuple[Sequence, 
 
 
 def join_rows(texts: Sequence[str], block: Block) -> str:
-    """The text of a block, from the texts of its cells or of the first of them."""
+    """The text of a block, from the texts of its cells or of the first of them: a newline between rows, a space between
+    cells; empty ones are left out."""
     lines, start = [], 0
     for row in block.rows:
         lines.append(" ".join(filter(None, map(str.strip, texts[start : start + len(row)]))))
