@@ -16,11 +16,10 @@ from varytoy.layout.headings import heading_levels
 from varytoy.layout.page import PageLayout
 from varytoy.layout.words import word_boxes
 
-SURE = 0.6
-"""Least confidence of a cell: what is read with less are mostly rules, stamps, barcodes and other things."""
 _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 """Of a heading: page numbers may be large."""
-_REPEATED = re.compile(r"(?=\S*[^\W_])(.{1,40}?)\1{4,}")
+_REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
+"""A unit five times or more, and the least characters of them together: 1000000 is a number."""
 
 
 def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
@@ -33,12 +32,13 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
         confidence = None if skipped else 1.0
         return Answer("", markup=empty, confidence=confidence, size=page.image.size, skipped=skipped)
     cells = [cell for block in blocks for cell in block.cells]
-    views = [layout.CellView.of(cell, engine.processor.image_processor.text_size) for cell in cells]
+    settings = engine.processor.image_processor
+    views = [layout.CellView.of(cell, settings.text_size) for cell in cells]
     levels = [0] * len(blocks)
     if options.task.name == "markdown" and page.text_size:
         levels = heading_levels(blocks, page.text_size)
     answers = engine.generate(_requests(views, page, options), _live(options, blocks, levels), options.cancel)
-    read = [_credible(answer) for answer in answers]
+    read = [_credible(answer, settings.least_confidence) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
     answer = options.task.parse(_join([each.text for each in read], blocks, levels), page.image.size)
     step = engine.processor.place_size[1]
@@ -98,12 +98,18 @@ def _live(
 
 def without_repeats(text: str) -> str:
     """The text with one of each unit that comes five times or more in a row."""
-    return _REPEATED.sub(r"\1", text)
+    return _REPEATED.sub(lambda match: match[1] if _is_repeat(match) else match[0], text)
 
 
-def _credible(answer: Answer) -> Answer:
-    """The answer to a cell without repetitions; without text where it is not sure."""
-    if answer.confidence is not None and answer.confidence < SURE:
+def _is_repeat(match: re.Match[str]) -> bool:
+    """Whether it is no leader of a table of contents, rule of hyphens or the like, which are of signs alone."""
+    return any(map(str.isalnum, match[1])) and len(match[0]) >= _LEAST_REPEATED
+
+
+def _credible(answer: Answer, least: float) -> Answer:
+    """The answer to a cell without repetitions; without text where its confidence is less than ``least``: what is read
+    with little are mostly rules, stamps, barcodes and other things."""
+    if answer.confidence is not None and answer.confidence < least:
         return replace(answer, text="", words=[], tokens=0)
     text = without_repeats(answer.text)
     return answer if text == answer.text else replace(answer, text=text, words=_kept(answer.words))
@@ -115,7 +121,7 @@ def _kept(words: Sequence[Word]) -> list[Word]:
     for word in words:
         starts.append(len(text))
         text += f"{word.text} "
-    gone = [(match.end(1), match.end()) for match in _REPEATED.finditer(text)]
+    gone = [(match.end(1), match.end()) for match in _REPEATED.finditer(text) if _is_repeat(match)]
     kept = []
     for word, start in zip(words, starts, strict=True):
         places = range(start, start + len(word.text))
@@ -148,6 +154,8 @@ def _region(
 def _words(view: layout.CellView, answer: Answer, page: PageLayout, step: int) -> list[Region]:
     """The words of a cell. ``step``: pixels of the view between two places that the model can tell."""
     words = answer.words
+    if not words:  # of an engine that gives none
+        return [Region(view.cell.box, text=answer.text.strip(), score=answer.confidence)]
     starts = [None if word.x is None else view.page_x(word.x) for word in words]
     boxes = word_boxes(page.ink, view.cell.box, [word.text for word in words], starts, step / view.scale / 2)
     return [Region(box, text=word.text, score=word.score) for word, box in zip(words, boxes, strict=True)]

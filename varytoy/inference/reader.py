@@ -330,7 +330,7 @@ class Reader:
         """The page as it is, or upside down: the way up in which the model reads some lines with more confidence."""
         asked = replace(options, words=())
         sure = confidence_in(self.engine, upright, asked)
-        if sure is None or sure > _CONFIDENT:
+        if sure is None or sure > _CONFIDENT or options.cancelled:
             return upright, rotation
         turned = replace(rotation, turn=(rotation.turn + 180) % 360)
         other = page.rotated(turned)
@@ -343,10 +343,10 @@ class Reader:
             options = replace(options, words=tesseract_words(image))
         box, view = (0, 0, *image.size), image
         if task.view == "text" and self._reads_blocks:
+            if not options.history:
+                return read_page(self.engine, page, options)
             settings = self.processor.image_processor
             part = page.one_pass(settings.text_size, settings.max_pixels)
-            if part is None and not options.history:
-                return read_page(self.engine, page, options)
             box = part or box
             view = fit_text(page, settings.text_size, part)
         elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):

@@ -91,7 +91,7 @@ class PageLayout:
 
     def one_pass(self, text_size: float, max_pixels: int) -> Box | None:
         """xyxy, in pixels of the image, of the text without wide margins, if it can be read at once at that text size;
-        None for a page with more than ``MAX_LINES`` lines, cells beside each other, a picture, or over ``max_pixels``.
+        None for a page with more than ``MAX_LINES`` lines, a cell beside another, a picture, or over ``max_pixels``.
         """
         if any(block.kind != "text" or len(block.cells) > block.lines for block in self.blocks):
             return None
