@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from varytoy.layout.rules import rules
 
@@ -22,6 +22,7 @@ MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text 
 MAX_SEGMENTS = 6_000  # the longest are kept
 MAX_PICTURES = 200  # the largest are kept
 STEEP = 1.3  # how much sharper rows of more than two degrees must be than flatter ones
+DOTS, GROWN = 0.5, 1.5  # heights of ink to those of letters where letters may be dots; how much blur makes those grow
 MARK = 2.4  # heights of a letter: farther away, a point, quotation mark or sign of equality belongs to no letter
 NONE, RULE = -1, -2  # owners of ink that belongs to no segment, and of that which is no text
 
@@ -61,15 +62,13 @@ class Analysis:
     owners: np.ndarray  # [H, W]: of the ink at each working pixel the ``number`` of its segment, or ``RULE``; else NONE
 
     def foreign(self, box: tuple[int, int, int, int], own: frozenset[int]) -> np.ndarray:
-        """Bool [h, w] at the working size: ink in a box of the page that is of other segments than ``own``, or of
-        rules."""
-        x0, y0, x1, y1 = box
-        rows, columns = (
-            slice(int(y0 * self.scale), int(np.ceil(y1 * self.scale))),
-            slice(int(x0 * self.scale), int(np.ceil(x1 * self.scale))),
-        )
-        part = self.owners[rows, columns]
-        return (part != NONE) & ~np.isin(part, list(own))
+        """Bool [h, w] at the working size: ink in a box of the page that is of rules, or of segments of other rows.
+        ``own``: numbers of the segments that the box was drawn around."""
+        x0, y0, x1, y1 = (side * self.scale for side in box)
+        part = self.owners[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]
+        margin = (y1 - y0) / 5
+        beside = [s.number for s in self.segments if y0 + margin < (s.box[1] + s.box[3]) / 2 < y1 - margin]
+        return (part != NONE) & ~np.isin(part, [*own, *beside])
 
 
 # ---- ink ------------------------------------------------------------------------------------------------------------
@@ -451,6 +450,20 @@ class Ink:
     def __init__(self, image: Image.Image, most: int | None = None):
         self.grey, self.scale = _working(image, most)
         self.mask = _ink(self.grey)
+        if most is None:
+            self._join_dots()
+
+    def _join_dots(self) -> None:
+        """Take the ink of the blurred image where letters are made of dots, as a needle printer prints them."""
+        _, _, boxes, areas = self.components
+        typical = _typical_height(boxes, areas)
+        if typical is None or np.median(boxes[:, 3] - boxes[:, 1]) > DOTS * typical:
+            return
+        blurred = np.asarray(Image.fromarray(self.grey).filter(ImageFilter.GaussianBlur(1.5)))
+        mask = _ink(blurred)
+        components = _components(mask)
+        if (_typical_height(*components[2:]) or 0.0) > GROWN * typical:
+            self.grey, self.mask, self.components = blurred, mask, components
 
     @cached_property
     def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
