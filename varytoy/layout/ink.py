@@ -1,8 +1,7 @@
 """Ink and letters of a page, without a model: binarisation, text size and skew.
 
 Ink is what differs from the local paper, darker or lighter. Its connected components are linked into segments of text
-lines. Every text size is the x-height in pixels. Numpy and pillow only: SciPy's connected_components gives the same
-labels in the same time, but is a large package that takes long to import.
+lines. Every text size is the x-height in pixels.
 """
 
 from collections.abc import Sequence
@@ -12,13 +11,13 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageFilter
 
+from varytoy.layout.components import expand, joined, label_components, middle_of, neighbours, typical_height
 from varytoy.layout.rules import rules
 
 WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
 SMALLEST = 2.5  # a smaller x-height (pixels) is unreadable
 # Bounds of the work, far above any page of text; only textures (dither, halftone, noise) exceed them.
-MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
 MAX_SEGMENTS = 6_000  # the longest are kept
 MAX_PICTURES = 200  # the largest are kept
 STEEP = 1.3  # how much sharper rows of more than two degrees must be than flatter ones
@@ -121,85 +120,7 @@ def text_mask(image: Image.Image) -> np.ndarray:
     return _ink(np.asarray(image.convert("L")))
 
 
-# ---- components -----------------------------------------------------------------------------------------------------
-
-
-def _joined(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Labels 0.. of the connected sets of ``count`` items under the edges a-b."""
-    parent = np.arange(count)
-    while len(a):
-        low, high = np.minimum(parent[a], parent[b]), np.maximum(parent[a], parent[b])
-        apart = low != high
-        a, b = a[apart], b[apart]
-        np.minimum.at(parent, high[apart], low[apart])
-        while not np.array_equal(parent, above := parent[parent]):
-            parent = above
-    return (np.cumsum(parent == np.arange(count)) - 1)[parent]
-
-
-def _expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (i, j) with start[i] <= j < stop[i]."""
-    number = np.maximum(stop - start, 0)
-    first = np.repeat(np.arange(len(start)), number)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(number) - number, number)
-    return first, start[first] + within
-
-
-def _near(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, band: float) -> tuple[np.ndarray, ...] | None:
-    """Pairs (i, j) of items whose ranges share a row, j starting right of i's start and left of its end ``x1``; None
-    where they are more than ``MAX_PAIRS``."""
-    order = np.argsort(x0, kind="stable")
-    first, last = (np.floor((y[order] - y0.min()) / band).astype(int) for y in (y0, y1))
-    stop = np.searchsorted(x0[order], x1[order], "right")  # rank at which the pairs of an item end
-    item, row = _expand(first, last + 1)  # an item is entered in every band of rows that it touches
-    by_row = np.argsort(row * len(order) + item, kind="stable")
-    item, row = item[by_row], row[by_row]
-    key = row * len(order) + item
-    following, end = np.arange(1, len(key) + 1), np.searchsorted(key, row * len(order) + stop[item])
-    if np.maximum(end - following, 0).sum() > MAX_PAIRS:
-        return None
-    a, b = _expand(following, end)
-    a, b, row = item[a], item[b], row[a]
-    once = row == np.maximum(first[a], first[b])
-    a, b = a[once], b[once]
-    shared = (y0[order[a]] <= y1[order[b]]) & (y0[order[b]] <= y1[order[a]])
-    a, b = a[shared], b[shared]
-    by_rank = np.argsort(a * len(order) + b, kind="stable")
-    return order[a[by_rank]], order[b[by_rank]]
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs [R, 3] (row, x0, x1), component of each run [R], component boxes [C, 4] xyxy, areas [C]."""
-    width = mask.shape[1] + 2
-    flat = np.pad(mask, ((0, 0), (1, 1))).ravel().view(np.int8)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, stops = edges[::2], edges[1::2]
-    rows = starts // width
-    pairs = _expand(np.searchsorted(stops, starts - width), np.searchsorted(starts, stops - width, "right"))
-    label = _joined(len(starts), *pairs)
-    runs = np.stack([rows, starts - rows * width - 1, stops - rows * width - 1], axis=1)
-    count = int(label.max()) + 1 if len(label) else 0
-    boxes = np.tile(np.array([mask.shape[1], mask.shape[0], 0, 0]), (count, 1))
-    np.minimum.at(boxes[:, 0], label, runs[:, 1])
-    np.minimum.at(boxes[:, 1], label, runs[:, 0])
-    np.maximum.at(boxes[:, 2], label, runs[:, 2])
-    np.maximum.at(boxes[:, 3], label, runs[:, 0] + 1)
-    return runs, label, boxes, np.bincount(label, runs[:, 2] - runs[:, 1], count)
-
-
-def _middle(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
-    """Median of ``values`` per label; anything for a label without values."""
-    order = np.lexsort((values, label))
-    number = np.bincount(label, minlength=count)
-    return values[order][np.maximum(np.cumsum(number) - number + (number - 1) // 2, 0)]
-
-
-def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
-    """Median height of letter candidates; dots and specks, which some pages have many of, are excluded."""
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    dot = (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
-    letter = (height >= 4) & (width >= 2) & ~dot & (width < 40 * height)
-    return float(np.median(height[letter])) if letter.any() else None
+# ---- skew and text size --------------------------------------------------------------------------------------------
 
 
 def tilt(boxes: np.ndarray, size: float) -> float:
@@ -228,9 +149,6 @@ def tilt(boxes: np.ndarray, size: float) -> float:
     best = best_of(best + np.arange(-8, 9) * 0.000125)
     flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * level
     return 0.0 if flat else best
-
-
-# ---- text size ------------------------------------------------------------------------------------------------------
 
 
 def _band(profile: np.ndarray) -> tuple[float, float, bool]:
@@ -266,7 +184,7 @@ def _segments(
     letter &= (tall >= 0.8 * height) | (width >= 0.6 * tall)  # else a quotation mark
     reach = boxes[:, 2] + np.clip(1.4 * tall, MARK * height, 8 * height)
     above = np.where(letter, np.maximum(0.6 * tall, 0.15 * height), 0.15 * height)
-    pairs = _near(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
+    pairs = neighbours(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
     if pairs is None:  # drop the specks first; there cannot be that many letters
         label = np.full(len(boxes), NONE)
         if letter.all():
@@ -296,11 +214,11 @@ def _segments(
         return [], np.full(len(boxes), NONE)
     level = np.abs(y1[i] - y1[j]) < 0.3 * height
     dots = ~letter[i] & ~letter[j] & level & (gap <= 1.6 * height)
-    chain = _joined(len(boxes), i[dots], j[dots])
+    chain = joined(len(boxes), i[dots], j[dots])
     leader = ~letter & (np.bincount(chain)[chain] >= 4)  # the dots of a table of contents tie its row together
     tied = ((leader[i] & letter[j]) | (letter[i] & leader[j])) & level & (gap <= 2.2 * height)
     edge = beside | tied | (dots & leader[i])
-    label = _joined(len(boxes), i[edge], j[edge])
+    label = joined(len(boxes), i[edge], j[edge])
     letters = np.bincount(label, letter)
     known = letters > 0
     if known.sum() > MAX_SEGMENTS:
@@ -329,8 +247,8 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     top, bottom = np.full(count, 2**30), np.full(count, -(2**30))
     np.minimum.at(top, label[letters], boxes[letters, 1] - drop[letters])
     np.maximum.at(bottom, label[letters], boxes[letters, 3] - drop[letters])
-    foot = _middle((boxes[:, 3] - drop)[letters], label[letters], count)
-    wide, high = (_middle((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
+    foot = middle_of((boxes[:, 3] - drop)[letters], label[letters], count)
+    wide, high = (middle_of((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
     start = np.concatenate([[0], np.cumsum(bottom - top + 1)])
     of_letter = letter[owner]
     row, segment = runs[of_letter, 0] - drop[owner[of_letter]], label[owner[of_letter]]
@@ -352,7 +270,7 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     enough = np.bincount(label[letters[low]], minlength=count) >= np.maximum(2, 0.2 * number)
     low &= enough[label[letters]]
     if low.any():
-        size[enough] = _middle(tall[low], label[letters[low]], count)[enough]
+        size[enough] = middle_of(tall[low], label[letters[low]], count)[enough]
         level &= ~enough
     # A line of code may be mostly brackets and capitals: letters of the page's x-height tell it from a heading.
     page = _weighted_median(size, number)
@@ -456,38 +374,38 @@ class Ink:
     def _join_dots(self) -> None:
         """Take the ink of the blurred image where letters are made of dots, as a needle printer prints them."""
         _, _, boxes, areas = self.components
-        typical = _typical_height(boxes, areas)
+        typical = typical_height(boxes, areas)
         if typical is None or np.median(boxes[:, 3] - boxes[:, 1]) > DOTS * typical:
             return
         blurred = np.asarray(Image.fromarray(self.grey).filter(ImageFilter.GaussianBlur(1.5)))
         mask = _ink(blurred)
-        components = _components(mask)
-        if (_typical_height(*components[2:]) or 0.0) > GROWN * typical:
+        components = label_components(mask)
+        if (typical_height(*components[2:]) or 0.0) > GROWN * typical:
             self.grey, self.mask, self.components = blurred, mask, components
 
     @cached_property
     def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """``_components`` of the mask."""
-        return _components(self.mask)
+        """``label_components`` of the mask."""
+        return label_components(self.mask)
 
 
 def analyse(ink: Ink) -> Analysis | None:
     """Segments of text lines and pictures; None where there is no text."""
     grey, scale = ink.grey, ink.scale
     runs, owner, boxes, areas = ink.components
-    height = _typical_height(boxes, areas)
+    height = typical_height(boxes, areas)
     if height is None:
         return None
     mask = ink.mask.copy()
     if _look_inside(grey, mask, boxes, areas, height):
-        runs, owner, boxes, areas = _components(mask)
-        height = _typical_height(boxes, areas) or height
+        runs, owner, boxes, areas = label_components(mask)
+        height = typical_height(boxes, areas) or height
     owners = np.full(mask.shape, NONE, np.int16)
     ruled = rules(mask, height)
     if ruled.any():
         owners[ruled] = RULE
-        runs, owner, boxes, areas = _components(mask & ~ruled)
-        height = _typical_height(boxes, areas) or height
+        runs, owner, boxes, areas = label_components(mask & ~ruled)
+        height = typical_height(boxes, areas) or height
     drop, pictures = _not_text(boxes, areas, height)
     _paint(owners, runs, np.where(drop & (boxes[:, 3] - boxes[:, 1] >= 2), RULE, NONE)[owner])
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
@@ -503,7 +421,7 @@ def _paint(owners: np.ndarray, runs: np.ndarray, values: np.ndarray) -> None:
     """Write the value of each run that is not ``NONE`` into the image of owners."""
     known = values != NONE
     row, start, stop = runs[known].T
-    item, column = _expand(start, stop)
+    item, column = expand(start, stop)
     owners[row[item], column] = values[known][item]
 
 
