@@ -18,6 +18,7 @@ from varytoy.layout.words import word_boxes
 
 _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 """Of a heading: page numbers may be large."""
+_HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
 _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
 """A unit five times or more, and the least characters of them together: 1000000 is a number."""
 
@@ -34,9 +35,7 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
     cells = [cell for block in blocks for cell in block.cells]
     settings = engine.processor.image_processor
     views = [layout.CellView.of(cell, settings.text_size) for cell in cells]
-    levels = [0] * len(blocks)
-    if options.task.name == "markdown" and page.text_size:
-        levels = heading_levels(blocks, page.text_size)
+    levels = heading_levels(blocks, page.text_size or 1.0) if options.task.name == "markdown" else []
     answers = engine.generate(_requests(views, page, options), _live(options, blocks, levels), options.cancel)
     read = [_credible(answer, settings.least_confidence) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
@@ -69,15 +68,20 @@ def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Optio
 
 
 def _join(texts: Sequence[str], blocks: Sequence[layout.Block], levels: Sequence[int]) -> str:
-    """The text of the page, from those of the cells so far. ``levels``: of headings, 0 for other blocks."""
+    """The text of the page, from those of the cells so far. ``levels``: in markdown, of the headings, 0 for other
+    blocks."""
     written = [join_rows(part, block) for part, block in by_block(texts, blocks)]
-    return "\n\n".join(filter(None, map(_as_heading, written, levels)))
+    if levels:
+        written = [_as_heading(text, level) for text, level in zip(written, levels, strict=False)]
+    return "\n\n".join(filter(None, written))
 
 
 def _as_heading(text: str, level: int) -> str:
-    """The text as a heading in markdown, unless it has no word or its level is 0."""
+    """Markdown as a heading of that level if it has words; with 0 as none, whatever the model made of a lone line."""
     words = " ".join(text.split()).strip("#* ")
-    return f"{'#' * level} {words}" if level and len(_LETTER.findall(words)) >= _LEAST_LETTERS else text
+    if level and len(_LETTER.findall(words)) >= _LEAST_LETTERS:
+        return f"{'#' * level} {words}"
+    return _HEADING.sub("", text)
 
 
 def _live(

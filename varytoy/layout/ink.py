@@ -198,8 +198,10 @@ def _segments(
     small, large, away = np.where(letter[i], j, i)[near], np.where(letter[i], i, j)[near], gap[near]
     centre = (y0[small] + y1[small]) / 2
     inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
-    small, large, away = small[inside], large[inside], away[inside]
+    small, large, away, centre = small[inside], large[inside], away[inside], centre[inside]
     close = away <= 0.8 * height
+    outside = np.maximum(np.maximum(y0[large] - centre, centre - y1[large]), 0)
+    away = np.maximum(away, 0) + 2 * outside  # a point is of the letter before it, not of that below
     from_x, to_x = boxes[:, 0].copy(), boxes[:, 2].copy()
     np.minimum.at(from_x, large[close], boxes[small[close], 0])
     np.maximum.at(to_x, large[close], boxes[small[close], 2])
