@@ -219,6 +219,18 @@ def test_what_is_no_text_is_left_out(processor):
     assert (answer.skipped, len(answer.blocks[0].parts)) == (1, 4)
 
 
+def test_headings_in_markdown_are_what_is_larger(processor):
+    """Whatever the model makes of a lone line, also while it is read."""
+    sheet = Image.new("RGB", (900, 420), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((30, 20), "A large title", "black", ImageFont.load_default(size=40))
+    sheet.paste(page(6), (30, 110))
+    said = iter(["**Title**", "# one", "two", "three", "four", "five", "six"])
+    engine = FakeEngine(processor, lambda request: Answer(next(said), confidence=1.0, tokens=1))
+    answer = Reader(engine).markdown(sheet)
+    assert answer.markdown == "# Title\n\none\ntwo\nthree\nfour\nfive\nsix"
+
+
 def test_a_question_that_fills_the_context_is_refused(reader, monkeypatch):
     monkeypatch.setattr(reader.engine.model.config.text_config, "max_position_embeddings", 300)
     with pytest.raises(ValueError, match="the context is 300"):

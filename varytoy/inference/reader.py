@@ -235,7 +235,7 @@ class Reader:
         drafts: str = "model",
         progress: Callable[[int, int], None] | None = None,
     ) -> Answer | list[Answer]:
-        """Run one task on an image or a document. Text that does not fit in one pass is read block by block.
+        """Run one task on an image or a document. Text is read line by line, and cell by cell in tables and forms.
 
         Args:
             source: a PIL image, a path or a file's bytes; a list of them gives a list of answers. A document of
@@ -248,7 +248,7 @@ class Reader:
             password: of a protected PDF.
             drafts: where drafts of text come from, which the model checks: its own head for letters (``model``), a
                 ``pdf``'s text layer, or ``tesseract``. They change the time, not the answer, but for dynamic-int8.
-            progress: called while a page is read block by block, with the number of the block and of all blocks.
+            progress: called while a page is read, with the number of the block and of all blocks.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
@@ -418,8 +418,8 @@ class Reader:
         show: Show | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """Read a page: split it into blocks at white space, scale each to the text size that the model reads best, read
-        them in batches and join the texts. An empty page gives an empty text."""
+        """Read a page that stands upright: split it into cells at white space, scale each to the text size that the model
+        reads best, read them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
         options = Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
         return read_page(self.engine, PageLayout(to_rgb(image), cancel), options)
@@ -438,7 +438,7 @@ class Reader:
 
     @property
     def _reads_blocks(self) -> bool:
-        """Whether the model reads a page block by block; models that resize it to a square read it whole."""
+        """Whether the model reads a page cell by cell; models that resize it to a square read it whole."""
         return self.processor.image_processor.mode == "fit"
 
     def _conversation(

@@ -80,7 +80,7 @@ class VaryImageProcessor(BaseImageProcessor):
 
     def fit(self, image: Image.Image) -> Image.Image:
         """An RGB image of text at the text size and with the margins that the model was trained on (only in mode
-        ``"fit"``). More text than fits in one pass is only scaled: ``Reader`` reads pages block by block."""
+        ``"fit"``). More text than fits in one pass is only scaled: ``Reader`` reads pages cell by cell."""
         if self.mode != "fit":
             return image
         page = PageLayout(image)
