@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from varytoy.layout import (
-    Block,
-    PageLayout,
-    crop_block,
-    cut_blocks,
-    join_blocks,
-    text_mask,
-)
+from varytoy.layout import Block, Cell, CellView, PageLayout, cut_blocks, text_mask
+from varytoy.layout.blocks import by_block, join_rows
+from varytoy.layout.headings import heading_levels
 
 WORDS = (
     "The committee met on Tuesday; its members (all seven) agreed that 14 of the 20 proposals, including yours, "
@@ -164,10 +159,8 @@ def left_to_right(blocks: list[Block]) -> list[int]:
 @pytest.mark.parametrize("offset", [0, 11])
 def test_columns_are_read_one_after_the_other(offset):
     blocks = cut_blocks(two_columns(offset))
-    assert [block.lines for block in blocks] == [1, 7, 7, 4, 5, 1]
-    assert [block.paragraph_start for block in blocks] == [True, True, False, True, False, True]
-    assert all(box[2] < 500 for box in (blocks[1].box, blocks[2].box))
-    assert all(box[0] > 500 for box in (blocks[3].box, blocks[4].box))
+    assert [block.lines for block in blocks] == [1, 14, 9, 1]
+    assert blocks[1].box[2] < 500 < blocks[2].box[0]
     assert blocks[0].text_size > 1.6 * blocks[1].text_size
 
 
@@ -199,7 +192,8 @@ def test_a_table_is_read_row_by_row():
         for column, x in enumerate((40, 280, 500, 720)):
             sheet.line(x, 30 + 32 * row, [WORDS[row], f"{row * 37}.5", WORDS[row + 9], f"{row * 91}"][column])
     (block,) = cut_blocks(sheet.image)
-    assert block.lines == 7 and block.box[0] < 60 and block.box[2] > 730
+    assert [len(row) for row in block.rows] == [4] * 7
+    assert [cell.box[0] // 10 for cell in block.rows[0]] == [4, 28, 50, 72]
 
 
 def test_terms_stay_beside_their_definitions():
@@ -211,13 +205,6 @@ def test_terms_stay_beside_their_definitions():
     blocks = cut_blocks(sheet.image)
     assert [block.lines for block in blocks] == [3] * 4
     assert all(block.box[0] < 60 for block in blocks)
-
-
-@pytest.mark.parametrize("most, expected", [(8, [7, 7, 6]), (20, [20]), (1, [1] * 20)])
-def test_no_block_has_more_lines_than_asked_for(most, expected):
-    blocks = cut_blocks(text_sheet(16, lines=20), max_lines=most)
-    assert sorted((block.lines for block in blocks), reverse=True) == expected
-    assert [block.paragraph_start for block in blocks] == [True] + [False] * (len(blocks) - 1)
 
 
 def test_paragraphs_part_at_gaps_and_at_indents():
@@ -299,11 +286,6 @@ def test_a_spoilt_page_has_the_blocks_of_the_clean_one():
     assert [block.lines for block in photograph] == [block.lines for block in clean]
 
 
-def test_max_lines_must_be_positive():
-    with pytest.raises(ValueError, match="max_lines"):
-        cut_blocks(text_sheet(16), max_lines=0)
-
-
 def test_a_page_takes_a_moment():
     sheet = Sheet(1240, 1754)
     for x in (80, 650):
@@ -323,58 +305,107 @@ def test_a_page_takes_a_moment():
 def test_skew_is_measured_and_does_not_change_the_blocks(angle):
     page = two_columns().rotate(-angle, Image.BICUBIC, fillcolor="white")
     assert PageLayout(page).skew == pytest.approx(angle, abs=0.06)
-    assert [block.lines for block in cut_blocks(page)] == [1, 7, 7, 4, 5, 1]
+    assert [block.lines for block in cut_blocks(page)] == [1, 14, 9, 1]
 
 
-def test_crop_is_straight():
+def view(page: Image.Image, row: int = 0, text_size: float = 8.0) -> Image.Image:
+    """What a model gets of a row of the only block."""
+    analysed = PageLayout(page)
+    (block,) = analysed.blocks
+    (cell,) = block.rows[row]
+    return CellView.of(cell, text_size).image(page, analysed.analysis)
+
+
+def test_views_are_straight():
     page = text_sheet(20, lines=5).rotate(-0.9, Image.BICUBIC, fillcolor="white", expand=True)
-    (block,) = cut_blocks(page)
-    assert block.skew == pytest.approx(0.9, abs=0.08)
-    assert abs(PageLayout(crop_block(page, block, text_size=16)).skew) < 0.1
+    assert PageLayout(page).skew == pytest.approx(0.9, abs=0.08)
+    assert abs(PageLayout(view(page, 2, 16)).skew) < 0.1
 
 
-# ---- crop and join --------------------------------------------------------------------------------------------------
+# ---- views and texts of cells ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [14, 30, 60])
-def test_crop_brings_letters_to_the_wanted_size(size):
-    page = text_sheet(size, lines=3)
-    (block,) = cut_blocks(page)
-    crop = crop_block(page, block, text_size=8)
-    assert crop.mode == "RGB"
-    assert PageLayout(crop).text_size == pytest.approx(8, rel=0.12)
+def test_views_bring_letters_to_the_wanted_size(size):
+    seen = view(text_sheet(size, lines=3))
+    assert seen.mode == "RGB"
+    assert PageLayout(seen).text_size == pytest.approx(8, rel=0.12)
 
 
-def test_crop_has_a_margin_of_paper_and_grows_four_times_at_most():
+def test_views_have_a_margin_of_paper_and_grow_four_times_at_most():
     page = text_sheet(20, lines=2, paper="#ead8b0")
-    (block,) = cut_blocks(page)
-    crop = crop_block(page, block, text_size=100, margin=9)
-    assert abs(crop.width - 18 - 4 * (block.box[2] - block.box[0])) <= 20
-    assert (np.asarray(crop)[:9] == (0xEA, 0xD8, 0xB0)).all()
+    seen = view(page, 0, 100)
+    assert seen.width < 4 * page.width and seen.width > 3 * page.width
+    assert (np.asarray(seen)[:6] == (0xEA, 0xD8, 0xB0)).all()
 
 
-def test_join_parts_paragraphs_and_goes_on_within_them():
-    blocks = [Block((0, 0, 9, 9), 8.0, 1, start) for start in (True, True, False, True)]
-    assert join_blocks(["Title", "one\ntwo-", "three", "four"], blocks) == "Title\n\none\ntwo-\nthree\n\nfour"
-    assert join_blocks(["a", " ", "b", ""], blocks) == "a\nb"
-    assert join_blocks([], []) == ""
-    with pytest.raises(ValueError):
-        join_blocks(["a"], blocks)
+def test_a_view_shows_no_ink_of_other_lines_and_rules():
+    """Lines so tight that descenders reach between ascenders, underlined, in a frame."""
+    sheet = Sheet(700, 130)
+    for number in range(3):
+        sheet.line(30, 20 + 21 * number, "pygmy bilging judgy flying bulky jelly", 20)
+    sheet.draw.rectangle((22, 14, 480, 92), outline="black", width=2)
+    alone = Sheet(700, 130)
+    alone.line(30, 41, "pygmy bilging judgy flying bulky jelly", 20)
+    found = PageLayout(sheet.image)
+    (block,) = found.blocks
+    seen = CellView.of(block.rows[1][0], 14).image(sheet.image, found.analysis)
+    (only,) = PageLayout(alone.image).blocks
+    wanted = CellView.of(only.rows[0][0], 14).image(alone.image, PageLayout(alone.image).analysis)
+    ink = [(np.asarray(each.convert("L")) < 128).sum() for each in (seen, wanted)]
+    assert abs(ink[0] - ink[1]) < 0.05 * ink[1]
 
 
-def test_a_line_that_is_too_long_is_cut_at_word_spaces_and_joined():
+def test_signs_belong_to_their_line():
+    """Quotation marks, colons, signs of equality and braces of code, which are no letters."""
+    sheet = Sheet(600, 200)
+    path = "dejavu/DejaVuSansMono.ttf" if "dejavu/DejaVuSansMono.ttf" in FONTS else None
+    for number, text in enumerate(['if name == "x":', "a = '''b'''", "return {", "}"]):
+        sheet.line(40, 20 + 30 * number, text, 20, path)
+    (block,) = cut_blocks(sheet.image)
+    columns = np.asarray(sheet.image.convert("L")) < 128
+    assert [len(row) for row in block.rows] == [1] * 4
+    for (cell,) in block.rows:
+        x0, y0, x1, y1 = cell.box
+        assert columns[y0:y1].any(axis=0).nonzero()[0].max() < x1 + 1
+
+
+def test_texts_are_joined_by_rows_and_cells():
+    cell = Cell((0, 0, 9, 9), 8.0)
+    blocks = [Block((0, 0, 9, 9), 8.0, ((cell,),)), Block((0, 0, 9, 9), 8.0, ((cell, cell), (cell,)))]
+    joined = [join_rows(part, block) for part, block in by_block(["Title", " one", "two ", "three"], blocks)]
+    assert joined == ["Title", "one two\nthree"]
+    assert [join_rows(part, block) for part, block in by_block(["a", "", "b"], blocks)] == ["a", "b"]
+    assert by_block([], blocks) == []
+
+
+def test_a_line_that_is_too_long_is_cut_at_word_spaces():
     words = [f"word{number}" for number in range(40)]
     font = ImageFont.load_default(size=20)
     image = Image.new("RGB", (int(font.getlength(" ".join(words))) + 40, 46), "white")
     ImageDraw.Draw(image).text((20, 8), " ".join(words), "black", font)
-    blocks = cut_blocks(image)
-    widths = [block.box[2] - block.box[0] for block in blocks]
-    assert len(blocks) > 2 and max(widths) < 100 * blocks[0].text_size
-    assert [block.line_start for block in blocks] == [True] + [False] * (len(blocks) - 1)
+    (block,) = cut_blocks(image)
+    (row,) = block.rows
+    widths = [cell.box[2] - cell.box[0] for cell in row]
+    assert len(row) > 2 and max(widths) < 100 * block.text_size
     starts = [20 + font.getlength(" ".join(words[:number]) + " " * bool(number)) for number in range(len(words))]
-    for block in blocks[1:]:  # each begins in a word space
-        assert min(abs(block.box[0] - start) for start in starts) < 8
-    assert join_blocks(["a"] * len(blocks), blocks) == " ".join("a" * len(blocks))
+    for cell in row[1:]:  # each begins in a word space
+        assert min(abs(cell.box[0] - start) for start in starts) < 8
+
+
+def test_headings_are_what_is_larger():
+    """A title, a section and a subsection; a large page number and a large paragraph are none by their size alone."""
+    sheet = Sheet(900, 900)
+    y = sheet.line(40, 30, "How pages are read", 36) + 20
+    y = sheet.paragraph(40, y, 800, 4) + 20
+    y = sheet.line(40, y, "Rows and cells", 29) + 15
+    y = sheet.paragraph(40, y, 800, 3) + 20
+    y = sheet.line(40, y, "Wide gaps between words", 24) + 15
+    y = sheet.paragraph(40, y, 800, 6) + 30
+    sheet.paragraph(40, y, 800, 5, 26)
+    page = PageLayout(sheet.image)
+    assert [block.lines for block in page.blocks] == [1, 4, 1, 3, 1, 6, 5]
+    assert heading_levels(page.blocks, page.text_size) == [1, 0, 2, 0, 3, 0, 0]
 
 
 @pytest.mark.parametrize("kind", ["dither", "noise", "checkerboard", "stripes", "dots"])

@@ -129,7 +129,7 @@ def test_a_page_of_several_blocks_streams_as_it_is_read(reader, monkeypatch):
     options = {"progress": lambda *place: reached.append(place), "max_new_tokens": 12}
     answer = reader.ocr(two_columns(), show=shown.append, **options)
     assert len(shown) > 2 and shown[-1] == answer.text
-    assert reached == sorted(reached) and (reached[0], reached[-1]) == ((1, 6), (6, 6))
+    assert reached == sorted(reached) and (reached[0], reached[-1]) == ((1, 2), (2, 2))
     kept = zip(shown, shown[1:], strict=False)
     assert all(later.startswith(earlier.rstrip()) for earlier, later in kept), "what was shown changed again"
 
@@ -207,13 +207,28 @@ def test_the_oldest_turns_go_when_the_context_is_full(processor):
     assert [message["content"].count("<image>") for message in messages] == [1] + [0] * (len(messages) - 1)
 
 
-def test_wide_margins_are_cut_before_a_few_lines_are_read(processor):
-    sheet = Image.new("RGB", (1200, 1600), "white")
-    sheet.paste(page(3, 24), (300, 200))
-    engine = FakeEngine(processor, lambda request: Answer("", confidence=1.0))
-    Reader(engine).ocr(sheet)
-    (view,) = engine.images
-    assert view.width < 200 and view.height < 100 and layout.cut_blocks(view)[0].lines == 3
+def test_what_is_no_text_is_left_out(processor):
+    """Repetitions, but for the leaders of contents and round numbers, and lines that the model is not sure of."""
+    said = iter(["12 " * 30, "Rows ........ 4", "of 1000000", "zzz", "last last"])
+    sure = {"zzz": 0.5}
+    processor.image_processor.least_confidence = 0.6
+    engine = FakeEngine(processor, lambda request: Answer(text := next(said), confidence=sure.get(text, 1.0), tokens=1))
+    answer = Reader(engine).ocr(page(5))
+    processor.image_processor.least_confidence = 0.0
+    assert answer.text == "12\nRows ........ 4\nof 1000000\nlast last"
+    assert (answer.skipped, len(answer.blocks[0].parts)) == (1, 4)
+
+
+def test_headings_in_markdown_are_what_is_larger(processor):
+    """Whatever the model makes of a lone line, also while it is read."""
+    sheet = Image.new("RGB", (900, 420), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((30, 20), "A large title", "black", ImageFont.load_default(size=40))
+    sheet.paste(page(6), (30, 110))
+    said = iter(["**Title**", "# one", "two", "three", "four", "five", "six"])
+    engine = FakeEngine(processor, lambda request: Answer(next(said), confidence=1.0, tokens=1))
+    answer = Reader(engine).markdown(sheet)
+    assert answer.markdown == "# Title\n\none\ntwo\nthree\nfour\nfive\nsix"
 
 
 def test_a_question_that_fills_the_context_is_refused(reader, monkeypatch):
@@ -231,7 +246,7 @@ def test_an_empty_page_has_no_text(reader):
     assert (answer.text, answer.stop_reason) == ("", "end")
 
 
-def test_a_page_is_read_block_by_block_in_order(processor):
+def test_a_page_is_read_line_by_line_in_order(processor):
     """The model is replaced by one that says how many crops it was given before; what is tested is the way of the
     blocks."""
     engine = FakeEngine(processor, lambda request: Answer(f"<{next(numbers)}>", confidence=1.0, tokens=3))
@@ -240,7 +255,9 @@ def test_a_page_is_read_block_by_block_in_order(processor):
     assert len(engine.requests) >= 6
     order = [int(part) for part in answer.text.replace("<", " ").replace(">", " ").split()]
     assert order == list(range(len(engine.requests)))
-    assert [block.score for block in answer.blocks] == [1.0] * len(order) and answer.tokens == 3 * len(order)
+    lines = [line for block in answer.blocks for line in block.parts]
+    assert [line.score for line in lines] == [1.0] * len(order) and answer.tokens == 3 * len(order)
+    assert [line.text for line in lines] == [f"<{number}>" for number in order]
 
 
 def count(monkeypatch, calls: Counter, owner, name: str) -> None:
@@ -280,8 +297,9 @@ def test_work_is_done_once(reader, tmp_path, monkeypatch, image):
 
 def test_a_large_picture_goes_through_the_page(processor):
     engine = FakeEngine(processor, lambda request: Answer("x", confidence=1.0, tokens=1))
-    assert len(Reader(engine).ocr(page(3)).blocks) == 1
-    assert len(Reader(engine).ocr(page(14)).blocks) > 1
+    for lines in (1, 14):
+        (block,) = Reader(engine).ocr(page(lines)).blocks
+        assert len(block.parts) == lines
 
 
 def test_text_is_brought_to_the_size_the_model_reads(reader):
@@ -472,7 +490,7 @@ def test_a_cancelled_engine_takes_no_more_requests(reader):
 
 def test_an_engine_without_confidence_and_one_that_stops_at_once(processor):
     engine = FakeEngine(processor, lambda request: Answer("x"))
-    assert Reader(engine).ocr(two_columns()).confidence is None and Reader(engine).ocr(page(2)).text == "x"
+    assert Reader(engine).ocr(two_columns()).confidence is None and Reader(engine).ocr(page(2)).text == "x\nx"
     engine.generate = lambda *rest: []
     assert Reader(engine).ocr(page(2)).stop_reason == Reader(engine).caption(page(2)).stop_reason == "cancelled"
 

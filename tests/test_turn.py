@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.data.answer import Answer
 from varytoy.inference.reader import Reader
-from varytoy.layout.orientation import turn_back
+from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
 
 TEXT = "The light of the lamp fell on the table, and all that Hilda had brought lay there: bread, a knife, an apple."
@@ -22,17 +22,25 @@ def page(text: str = TEXT, lines: int = 8) -> Image.Image:
     return image
 
 
+def turned_by(image: Image.Image, angle: float) -> Image.Image:
+    return image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
+
+
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_turned_pages_are_known(turn):
-    assert PageLayout(page().rotate(-turn, expand=True)).turn == (turn, True)
+@pytest.mark.parametrize("skew", [0.0, 4.0, -9.0])
+def test_turned_pages_are_known(turn, skew):
+    upright, rotation, certain = PageLayout(turned_by(page(), -turn - skew)).upright()
+    assert (rotation.turn, certain) == (turn, True)
+    assert rotation.skew == pytest.approx(skew, abs=0.15) and abs(upright.skew) < 0.2
 
 
 @pytest.mark.parametrize("text", [TEXT.upper(), "3190 2785 4466 " * 8])
 def test_unsure_is_upright(text):
     """Capitals and figures, which reach nowhere."""
-    assert PageLayout(page(text)).turn[0] == 0
-    assert PageLayout(page(text, lines=1)).turn[0] == 0
-    assert PageLayout(Image.new("RGB", (300, 200), "white")).turn == (0, True)
+    for image in (page(text), page(text, lines=1), Image.new("RGB", (300, 200), "white")):
+        analysed = PageLayout(image)
+        upright, rotation, _ = analysed.upright()
+        assert upright is analysed and (rotation.turn, rotation.skew) == (0, 0.0)
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
@@ -56,25 +64,46 @@ def test_boxes_of_a_turned_page_are_of_the_file(processor, turn):
 
 
 def test_stopped_is_stopped(processor):
-    """No second try the other way up takes the place of what was read so far."""
-    cancel, said = threading.Event(), [("Hello wor", 0.7), ("q", 0.97)]
+    """Where the ink leaves open which way is up, the other one is not tried after a stop."""
+    cancel = threading.Event()
 
     def stopped(request) -> Answer:
         cancel.set()
-        text, sure = said.pop(0)
-        return Answer(text, stop_reason="cancelled", confidence=sure, tokens=3)
+        return Answer("Hello wor", stop_reason="cancelled", confidence=0.7, tokens=3)
 
-    reader = Reader(FakeEngine(processor, stopped))
+    engine = FakeEngine(processor, stopped)
+    reader = Reader(engine)
     assert reader.ocr(page("3190", lines=1), cancel=cancel).text == "Hello wor"
+    assert len(engine.requests) == 2  # to see whether this is the way up, and to read
     assert [answer.stop_reason for answer in reader.ocr([page(), page()], cancel=cancel)] == ["cancelled", "cancelled"]
 
 
-def test_turning_back_is_exact():
-    picture = Image.new("L", (7, 5))
-    picture.paste(255, (1, 2, 4, 3))
-    for turn in (0, 90, 180, 270):
-        turned = picture.rotate(turn, expand=True)
-        assert turn_back(turned.getbbox(), turn, turned.size) == (1, 2, 4, 3)
+@pytest.mark.parametrize("skew", [0.0, 7.0])
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_points_are_turned_back(turn, skew):
+    picture = Image.new("L", (70, 50))
+    picture.paste(255, (10, 20, 13, 23))
+    rotation = Rotation(picture.size, turn, skew)
+    upright = rotation.apply(picture)
+    x0, y0, x1, y1 = upright.getbbox()
+    x, y = rotation.back(((x0 + x1) / 2, (y0 + y1) / 2), upright.size)
+    assert (x, y) == pytest.approx((11.5, 21.5), abs=1 if skew else 0)
+
+
+def test_words_of_a_skewed_page_lie_on_their_ink(processor):
+    skewed = turned_by(page(lines=12), -6)
+    answer = Reader(FakeEngine(processor, lambda request: Answer("x", confidence=1.0, tokens=1))).ocr(skewed)
+    lines = [line for block in answer.blocks for line in block.parts]
+    assert len(lines) == 12 and answer.size == skewed.size and answer.turned == 0
+    for line in lines:
+        assert len(line.polygon) == 4
+        (x0, y0), (x1, _), (x2, y2), _ = line.polygon
+        assert (y2 - y0) / abs(x2 - x0) == pytest.approx(0.105, abs=0.05)
+        middle = round((x0 + x2) / 2), round((y0 + y2) / 2)
+        assert (
+            skewed.crop((middle[0] - 15, middle[1] - 8, middle[0] + 15, middle[1] + 8)).convert("L").getextrema()[0]
+            < 100
+        )
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])

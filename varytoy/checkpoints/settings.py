@@ -147,6 +147,7 @@ PROCESSOR: Rules = {
         "max_pixels": whole(1, 2**31),
         "picture_side": _SIDE,
         "text_size": number(0.1, 1000),
+        "least_confidence": number(0, 1),
         "latents": whole(0, 2**14),
         "clip_size": whole(0, 2**14),
         "clip_mode": one_of("crop", "squash"),

@@ -31,11 +31,18 @@ class Region:
     parts: tuple["Region", ...] = ()
 
     def moved(self, move: Callable[[Point], Point]) -> "Region":
-        """The region with ``move`` applied to its corners."""
-        (x1, y1), (x2, y2) = move(self.box[:2]), move(self.box[2:])
-        box = (round(min(x1, x2)), round(min(y1, y2)), round(max(x1, x2)), round(max(y1, y2)))
+        """The region with ``move`` applied to its corners; the box is the one around them, with the corners as
+        ``polygon`` where they are no rectangle of their own."""
+        x0, y0, x1, y1 = self.box
+        corners = tuple(move(corner) for corner in self.polygon or ((x0, y0), (x1, y0), (x1, y1), (x0, y1)))
+        xs, ys = zip(*corners, strict=True)
+        box = (round(min(xs)), round(min(ys)), round(max(xs)), round(max(ys)))
+        level = all(
+            min(abs(x - min(xs)), abs(x - max(xs))) + min(abs(y - min(ys)), abs(y - max(ys))) < 2 for x, y in corners
+        )
+        polygon = corners if self.polygon or not level else ()
         parts = tuple(part.moved(move) for part in self.parts)
-        return replace(self, box=box, polygon=tuple(move(point) for point in self.polygon), parts=parts)
+        return replace(self, box=box, polygon=polygon, parts=parts)
 
 
 @dataclass(frozen=True)

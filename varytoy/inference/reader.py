@@ -19,15 +19,16 @@ from varytoy.inference.calibration import calibrated_answer
 from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.engine import Engine, Request
 from varytoy.inference.history import fit_history, with_placeholders
-from varytoy.inference.join import join_pages, mean_confidence, totals
+from varytoy.inference.join import join_pages
 from varytoy.inference.known_words import lines_in, tesseract_words, view_of
 from varytoy.inference.load_engine import load
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
+from varytoy.inference.page_reading import confidence_in, read_page
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
-from varytoy.layout.orientation import turn_back
+from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
@@ -234,7 +235,7 @@ class Reader:
         drafts: str = "model",
         progress: Callable[[int, int], None] | None = None,
     ) -> Answer | list[Answer]:
-        """Run one task on an image or a document. Text that does not fit in one pass is read block by block.
+        """Run one task on an image or a document. Text is read line by line, and cell by cell in tables and forms.
 
         Args:
             source: a PIL image, a path or a file's bytes; a list of them gives a list of answers. A document of
@@ -247,7 +248,7 @@ class Reader:
             password: of a protected PDF.
             drafts: where drafts of text come from, which the model checks: its own head for letters (``model``), a
                 ``pdf``'s text layer, or ``tesseract``. They change the time, not the answer, but for dynamic-int8.
-            progress: called while a page is read block by block, with the number of the block and of all blocks.
+            progress: called while a page is read, with the number of the block and of all blocks.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
@@ -310,30 +311,31 @@ class Reader:
             options = replace(options, words=opened.words())
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
-        turn, certain = page.turn
-        answer = self._turned(page, turn, options)
-        confident = answer.confidence is None or answer.confidence > _CONFIDENT
-        if certain or len(answer.blocks) > 1 or not answer.text or confident or options.cancelled:
-            return answer
-        # A few words whose layout leaves the orientation open: the reading with the higher confidence decides.
-        other = self._turned(page, (turn + 180) % 360, replace(options, show=None))
-        if options.cancelled:
-            return answer
-        return other if other.text and (other.confidence or 0.0) > answer.confidence + 0.1 else answer
-
-    def _turned(self, page: PageLayout, turn: int, options: Options) -> Answer:
-        """The answer for the page rotated by ``turn`` degrees; boxes are in coordinates of the unrotated page."""
-        size = page.image.size
-        if turn:
-            page, options = PageLayout(page.image.rotate(turn, expand=True), options.cancel), replace(options, words=())
-        answer = self._upright(page, options)
-        if turn:
-            turned = page.image.size
-            answer.regions = [
-                region.moved(lambda point: turn_back((*point, *point), turn, turned)[:2]) for region in answer.regions
-            ]
-        answer.size, answer.turned = size, turn
+        upright, rotation, certain = page.upright()
+        if not certain and not options.cancelled:
+            upright, rotation = self._surer(page, upright, rotation, options)
+        if upright is not page:
+            options = replace(options, words=())
+        answer = self._upright(upright, options)
+        answer.turned = rotation.turn
+        if upright is not page:
+            size = upright.image.size
+            answer.regions = [region.moved(lambda point: rotation.back(point, size)) for region in answer.regions]
+            answer.size = page.image.size
         return answer
+
+    def _surer(
+        self, page: PageLayout, upright: PageLayout, rotation: Rotation, options: Options
+    ) -> tuple[PageLayout, Rotation]:
+        """The page as it is, or upside down: the way up in which the model reads some lines with more confidence."""
+        asked = replace(options, words=())
+        sure = confidence_in(self.engine, upright, asked)
+        if sure is None or sure > _CONFIDENT or options.cancelled:
+            return upright, rotation
+        turned = replace(rotation, turn=(rotation.turn + 180) % 360)
+        other = page.rotated(turned)
+        otherwise = confidence_in(self.engine, other, asked)
+        return (other, turned) if otherwise is not None and otherwise > sure + 0.1 else (upright, rotation)
 
     def _upright(self, page: PageLayout, options: Options) -> Answer:
         task, image = options.task, page.image
@@ -341,16 +343,16 @@ class Reader:
             options = replace(options, words=tesseract_words(image))
         box, view = (0, 0, *image.size), image
         if task.view == "text" and self._reads_blocks:
+            if not options.history:
+                return read_page(self.engine, page, options)
             settings = self.processor.image_processor
             part = page.one_pass(settings.text_size, settings.max_pixels)
-            if part is None and not options.history:
-                return self._blocks(page, options)
             box = part or box
             view = fit_text(page, settings.text_size, part)
         elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
             return self._read_pieces(image, options)
         scale = (box[2] - box[0]) / view.width
-        rows = [row for block in page.blocks for row in block.rows] if view is not image else []
+        rows = [cell.box for block in page.blocks for cell in block.cells] if view is not image else []
         known: list[list[PlacedWord]] = []
         if options.words:
             known = lines_in(options.words, box, view_of(box, scale), page.text_size, rows)
@@ -416,52 +418,11 @@ class Reader:
         show: Show | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """Read a page: split it into blocks at white space, scale each to the text size that the model reads best, read
-        them in batches and join the texts. An empty page gives an empty text."""
+        """Read a page that stands upright: split it into cells at white space, scale each to the text size that the model
+        reads best, read them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
         options = Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
-        return self._blocks(PageLayout(to_rgb(image), cancel), options)
-
-    def _blocks(self, page: PageLayout, options: Options) -> Answer:
-        image, show = page.image, options.show
-        text_blocks = [block for block in page.blocks if block.kind == "text"]
-        blocks = [block for block in text_blocks if block.text_size >= layout.SMALLEST]
-        skipped = len(text_blocks) - len(blocks)
-        if not blocks:
-            empty = "" if options.task.name == "markdown" else None
-            confidence = None if skipped else 1.0
-            return Answer("", markup=empty, confidence=confidence, size=image.size, skipped=skipped)
-        messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
-        text_size = self.processor.image_processor.text_size
-
-        def live(texts: list[str]) -> None:
-            if options.progress:
-                options.progress(max(len(texts), 1), len(blocks))
-            if show:
-                show(layout.join_blocks(texts, blocks[: len(texts)]))
-
-        def request(block: layout.Block) -> Request:
-            place = functools.partial(block.crop_point, text_size=text_size)
-            known = lines_in(options.words, block.box, place, block.text_size, block.rows)
-            crop = layout.crop_block(image, block, text_size)
-            return Request.of(options.task, messages, [crop], options.max_new_tokens, known)
-
-        listens = live if show or options.progress else None
-        rows = self.engine.generate(map(request, blocks), listens, options.cancel)
-        answer = options.task.parse(layout.join_blocks([row.text for row in rows], blocks[: len(rows)]), image.size)
-        read = []
-        for row, block in zip(rows, blocks, strict=False):
-            region = Region(block.box, text=row.text, score=row.confidence)
-            if options.task.literal:
-                step = self.processor.place_size[1] / block.scale_to(text_size)
-                to_page = functools.partial(block.page_x, text_size=text_size)
-                region = locate(region, row.words, block.rows, page.ink, to_page, step)
-            if row.text.strip():
-                read.append(region)
-        answer.regions = [*read, *answer.objects]
-        said = {"confidence": mean_confidence(rows), "size": image.size, "skipped": skipped}
-        stopped = {"stop_reason": "cancelled"} if len(rows) < len(blocks) else {}
-        return replace(answer, **totals(rows) | stopped, **said)
+        return read_page(self.engine, PageLayout(to_rgb(image), cancel), options)
 
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
@@ -477,7 +438,7 @@ class Reader:
 
     @property
     def _reads_blocks(self) -> bool:
-        """Whether the model reads a page block by block; models that resize it to a square read it whole."""
+        """Whether the model reads a page cell by cell; models that resize it to a square read it whole."""
         return self.processor.image_processor.mode == "fit"
 
     def _conversation(

@@ -1,8 +1,7 @@
 """Ink and letters of a page, without a model: binarisation, text size and skew.
 
 Ink is what differs from the local paper, darker or lighter. Its connected components are linked into segments of text
-lines. Every text size is the x-height in pixels. Numpy and pillow only: SciPy's connected_components gives the same
-labels in the same time, but is a large package that takes long to import.
+lines. Every text size is the x-height in pixels.
 """
 
 from collections.abc import Sequence
@@ -10,15 +9,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
+
+from varytoy.layout.components import expand, joined, label_components, middle_of, neighbours, typical_height
+from varytoy.layout.rules import rules
 
 WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
 SMALLEST = 2.5  # a smaller x-height (pixels) is unreadable
 # Bounds of the work, far above any page of text; only textures (dither, halftone, noise) exceed them.
-MAX_PAIRS = 3_000_000  # neighbours among components; the densest pages of text have 100,000
 MAX_SEGMENTS = 6_000  # the longest are kept
 MAX_PICTURES = 200  # the largest are kept
+STEEP = 1.3  # how much sharper rows of more than two degrees must be than flatter ones
+DOTS, GROWN = 0.5, 1.5  # heights of ink to those of letters where letters may be dots; how much blur makes those grow
+MARK = 2.4  # heights of a letter: farther away, a point, quotation mark or sign of equality belongs to no letter
+NONE, RULE = -1, -2  # owners of ink that belongs to no segment, and of that which is no text
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Segment:
     letters: int  # 0: a picture
     box: np.ndarray  # xyxy in the working image before deskewing
     level: float = 0.0  # the letters' height where all have the same, capitals or not; else 0
+    number: int = -1  # of its ink in ``Analysis.owners``
 
     @property
     def top(self) -> float:
@@ -52,6 +58,16 @@ class Analysis:
     skew: float  # tangent
     segments: list[Segment]
     pictures: np.ndarray  # [n, 4]
+    owners: np.ndarray  # [H, W]: of the ink at each working pixel the ``number`` of its segment, or ``RULE``; else NONE
+
+    def foreign(self, box: tuple[int, int, int, int], own: frozenset[int]) -> np.ndarray:
+        """Bool [h, w] at the working size: ink in a box of the page that is of rules, or of segments of other rows.
+        ``own``: numbers of the segments that the box was drawn around."""
+        x0, y0, x1, y1 = (side * self.scale for side in box)
+        part = self.owners[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]
+        margin = (y1 - y0) / 5
+        beside = [s.number for s in self.segments if y0 + margin < (s.box[1] + s.box[3]) / 2 < y1 - margin]
+        return (part != NONE) & ~np.isin(part, [*own, *beside])
 
 
 # ---- ink ------------------------------------------------------------------------------------------------------------
@@ -104,88 +120,10 @@ def text_mask(image: Image.Image) -> np.ndarray:
     return _ink(np.asarray(image.convert("L")))
 
 
-# ---- components -----------------------------------------------------------------------------------------------------
+# ---- skew and text size --------------------------------------------------------------------------------------------
 
 
-def _joined(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Labels 0.. of the connected sets of ``count`` items under the edges a-b."""
-    parent = np.arange(count)
-    while len(a):
-        low, high = np.minimum(parent[a], parent[b]), np.maximum(parent[a], parent[b])
-        apart = low != high
-        a, b = a[apart], b[apart]
-        np.minimum.at(parent, high[apart], low[apart])
-        while not np.array_equal(parent, above := parent[parent]):
-            parent = above
-    return (np.cumsum(parent == np.arange(count)) - 1)[parent]
-
-
-def _expand(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (i, j) with start[i] <= j < stop[i]."""
-    number = np.maximum(stop - start, 0)
-    first = np.repeat(np.arange(len(start)), number)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(number) - number, number)
-    return first, start[first] + within
-
-
-def _near(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, band: float) -> tuple[np.ndarray, ...] | None:
-    """Pairs (i, j) of items whose ranges share a row, j starting right of i's start and left of its end ``x1``; None
-    where they are more than ``MAX_PAIRS``."""
-    order = np.argsort(x0, kind="stable")
-    first, last = (np.floor((y[order] - y0.min()) / band).astype(int) for y in (y0, y1))
-    stop = np.searchsorted(x0[order], x1[order], "right")  # rank at which the pairs of an item end
-    item, row = _expand(first, last + 1)  # an item is entered in every band of rows that it touches
-    by_row = np.argsort(row * len(order) + item, kind="stable")
-    item, row = item[by_row], row[by_row]
-    key = row * len(order) + item
-    following, end = np.arange(1, len(key) + 1), np.searchsorted(key, row * len(order) + stop[item])
-    if np.maximum(end - following, 0).sum() > MAX_PAIRS:
-        return None
-    a, b = _expand(following, end)
-    a, b, row = item[a], item[b], row[a]
-    once = row == np.maximum(first[a], first[b])
-    a, b = a[once], b[once]
-    shared = (y0[order[a]] <= y1[order[b]]) & (y0[order[b]] <= y1[order[a]])
-    a, b = a[shared], b[shared]
-    by_rank = np.argsort(a * len(order) + b, kind="stable")
-    return order[a[by_rank]], order[b[by_rank]]
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs [R, 3] (row, x0, x1), component of each run [R], component boxes [C, 4] xyxy, areas [C]."""
-    width = mask.shape[1] + 2
-    flat = np.pad(mask, ((0, 0), (1, 1))).ravel().view(np.int8)
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, stops = edges[::2], edges[1::2]
-    rows = starts // width
-    pairs = _expand(np.searchsorted(stops, starts - width), np.searchsorted(starts, stops - width, "right"))
-    label = _joined(len(starts), *pairs)
-    runs = np.stack([rows, starts - rows * width - 1, stops - rows * width - 1], axis=1)
-    count = int(label.max()) + 1 if len(label) else 0
-    boxes = np.tile(np.array([mask.shape[1], mask.shape[0], 0, 0]), (count, 1))
-    np.minimum.at(boxes[:, 0], label, runs[:, 1])
-    np.minimum.at(boxes[:, 1], label, runs[:, 0])
-    np.maximum.at(boxes[:, 2], label, runs[:, 2])
-    np.maximum.at(boxes[:, 3], label, runs[:, 0] + 1)
-    return runs, label, boxes, np.bincount(label, runs[:, 2] - runs[:, 1], count)
-
-
-def _middle(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
-    """Median of ``values`` per label; anything for a label without values."""
-    order = np.lexsort((values, label))
-    number = np.bincount(label, minlength=count)
-    return values[order][np.maximum(np.cumsum(number) - number + (number - 1) // 2, 0)]
-
-
-def _typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
-    """Median height of letter candidates; dots and specks, which some pages have many of, are excluded."""
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    dot = (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
-    letter = (height >= 4) & (width >= 2) & ~dot & (width < 40 * height)
-    return float(np.median(height[letter])) if letter.any() else None
-
-
-def _tilt(boxes: np.ndarray, size: float) -> float:
+def tilt(boxes: np.ndarray, size: float) -> float:
     """Tangent of the skew: the slope at which the letters' bottoms fall into the fewest rows."""
     if len(boxes) < 12:
         return 0.0
@@ -200,15 +138,17 @@ def _tilt(boxes: np.ndarray, size: float) -> float:
         rows = np.bincount(low, 1 - part, low.max() + 2) + np.bincount(low + 1, part, low.max() + 2)
         return float((rows**2).sum())
 
-    coarse = np.arange(-35, 36) * 0.001
-    best = coarse[int(np.argmax([sharpness(s) for s in coarse]))]
-    fine = best + np.arange(-8, 9) * 0.000125
-    best = float(fine[int(np.argmax([sharpness(s) for s in fine]))])
-    flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * sharpness(0.0)
+    def best_of(slopes: np.ndarray) -> float:
+        return float(slopes[int(np.argmax([sharpness(slope) for slope in slopes]))])
+
+    level = sharpness(0.0)
+    best = best_of(np.arange(-35, 36) * 0.001)
+    if len(boxes) >= 40 and sharpness(best) < 4 * level:  # perhaps steeper
+        steep = best_of(np.arange(-180, 181) * 0.001)
+        best = steep if sharpness(steep) > STEEP * max(level, sharpness(best)) else best
+    best = best_of(best + np.arange(-8, 9) * 0.000125)
+    flat = abs(best) < 0.0015 or sharpness(best) < 1.1 * level
     return 0.0 if flat else best
-
-
-# ---- text size ------------------------------------------------------------------------------------------------------
 
 
 def _band(profile: np.ndarray) -> tuple[float, float, bool]:
@@ -232,27 +172,36 @@ def _only(kept: np.ndarray, boxes: np.ndarray, runs: np.ndarray, owner: np.ndarr
     return boxes[kept], runs[own], (np.cumsum(kept) - 1)[owner[own]]
 
 
-def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float) -> list[Segment]:
-    """Link neighbouring letters. ``owner``: component of each run; ``height``: a typical letter's."""
+def _segments(
+    boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: float, slope: float
+) -> tuple[list[Segment], np.ndarray]:
+    """Link neighbouring letters. ``owner``: component of each run; ``height``: a typical letter's. Also the segment of
+    each component, NONE for none."""
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     drop = np.round((boxes[:, 0] + boxes[:, 2]) / 2 * slope).astype(int)
     y0, y1 = boxes[:, 1] - drop, boxes[:, 3] - drop
     letter = (tall >= 0.55 * height) | ((tall >= 0.35 * height) & (width >= 0.6 * height))
     letter &= (tall >= 0.8 * height) | (width >= 0.6 * tall)  # else a quotation mark
-    reach = boxes[:, 2] + np.clip(1.4 * tall, 1.5 * height, 8 * height)
+    reach = boxes[:, 2] + np.clip(1.4 * tall, MARK * height, 8 * height)
     above = np.where(letter, np.maximum(0.6 * tall, 0.15 * height), 0.15 * height)
-    pairs = _near(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
+    pairs = neighbours(boxes[:, 0], reach, y0 - above, y1 + above, 1.5 * height)
     if pairs is None:  # drop the specks first; there cannot be that many letters
-        return [] if letter.all() else _segments(*_only(letter, boxes, runs, owner), height, slope)
+        label = np.full(len(boxes), NONE)
+        if letter.all():
+            return [], label
+        segments, label[letter] = _segments(*_only(letter, boxes, runs, owner), height, slope)
+        return segments, label
     i, j = pairs  # j is right of i
     # Points, quotes and hyphens belong to the nearest letter: they widen it, but do not define a line.
     gap = boxes[j, 0] - boxes[i, 2]
-    near = (letter[i] != letter[j]) & (gap <= 1.6 * height)
+    near = (letter[i] != letter[j]) & (gap <= MARK * height)
     small, large, away = np.where(letter[i], j, i)[near], np.where(letter[i], i, j)[near], gap[near]
     centre = (y0[small] + y1[small]) / 2
     inside = (centre > y0[large] - 0.6 * tall[large]) & (centre < y1[large] + 0.4 * tall[large])
-    small, large, away = small[inside], large[inside], away[inside]
+    small, large, away, centre = small[inside], large[inside], away[inside], centre[inside]
     close = away <= 0.8 * height
+    outside = np.maximum(np.maximum(y0[large] - centre, centre - y1[large]), 0)
+    away = np.maximum(away, 0) + 2 * outside  # a point is of the letter before it, not of that below
     from_x, to_x = boxes[:, 0].copy(), boxes[:, 2].copy()
     np.minimum.at(from_x, large[close], boxes[small[close], 0])
     np.maximum.at(to_x, large[close], boxes[small[close], 2])
@@ -264,14 +213,14 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     space = np.where(least < 1.8 * height, 1.65 * height, 1.3 * least)
     beside = letter[i] & letter[j] & alike & (shared >= 0.45 * least) & (from_x[j] - to_x[i] <= space)
     if not letter.any():
-        return []
+        return [], np.full(len(boxes), NONE)
     level = np.abs(y1[i] - y1[j]) < 0.3 * height
     dots = ~letter[i] & ~letter[j] & level & (gap <= 1.6 * height)
-    chain = _joined(len(boxes), i[dots], j[dots])
+    chain = joined(len(boxes), i[dots], j[dots])
     leader = ~letter & (np.bincount(chain)[chain] >= 4)  # the dots of a table of contents tie its row together
     tied = ((leader[i] & letter[j]) | (letter[i] & leader[j])) & level & (gap <= 2.2 * height)
     edge = beside | tied | (dots & leader[i])
-    label = _joined(len(boxes), i[edge], j[edge])
+    label = joined(len(boxes), i[edge], j[edge])
     letters = np.bincount(label, letter)
     known = letters > 0
     if known.sum() > MAX_SEGMENTS:
@@ -282,7 +231,11 @@ def _segments(boxes: np.ndarray, runs: np.ndarray, owner: np.ndarray, height: fl
     closest = np.argsort(-away)
     closest = closest[label[small[closest]] < 0]
     label[small[closest]] = label[large[closest]]
-    return _measure(boxes, runs, owner, label, letter, drop, count, slope)
+    for _ in range(3):  # the other marks of """ and ...
+        for here, there in ((i[dots], j[dots]), (j[dots], i[dots])):
+            follows = (label[here] >= 0) & (label[there] < 0)
+            label[there[follows]] = label[here[follows]]
+    return _measure(boxes, runs, owner, label, letter, drop, count, slope), label
 
 
 def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) -> list[Segment]:
@@ -296,8 +249,8 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     top, bottom = np.full(count, 2**30), np.full(count, -(2**30))
     np.minimum.at(top, label[letters], boxes[letters, 1] - drop[letters])
     np.maximum.at(bottom, label[letters], boxes[letters, 3] - drop[letters])
-    foot = _middle((boxes[:, 3] - drop)[letters], label[letters], count)
-    wide, high = (_middle((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
+    foot = middle_of((boxes[:, 3] - drop)[letters], label[letters], count)
+    wide, high = (middle_of((boxes[:, k + 2] - boxes[:, k])[letters], label[letters], count) for k in (0, 1))
     start = np.concatenate([[0], np.cumsum(bottom - top + 1)])
     of_letter = letter[owner]
     row, segment = runs[of_letter, 0] - drop[owner[of_letter]], label[owner[of_letter]]
@@ -319,7 +272,7 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
     enough = np.bincount(label[letters[low]], minlength=count) >= np.maximum(2, 0.2 * number)
     low &= enough[label[letters]]
     if low.any():
-        size[enough] = _middle(tall[low], label[letters[low]], count)[enough]
+        size[enough] = middle_of(tall[low], label[letters[low]], count)[enough]
         level &= ~enough
     # A line of code may be mostly brackets and capitals: letters of the page's x-height tell it from a heading.
     page = _weighted_median(size, number)
@@ -333,6 +286,7 @@ def _measure(boxes, runs, owner, label, letter, drop, count: int, slope: float) 
         Segment(
             extent[k, 0] + top[k] * slope, extent[k, 2] + top[k] * slope, float(base[k]),
             float(size[k]) * (CAPITAL if capitals[k] else 1), int(number[k]), extent[k], float(size[k]) * level[k],
+            k,
         )
         for k in range(count)
     ]  # fmt: skip
@@ -388,7 +342,7 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     short, long = np.minimum(width, tall), np.maximum(width, tall)
     fill = areas / (width * tall)
-    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.45) & (long > 8 * short)))
+    rule = (long > 3.2 * height) & ((short < 0.5 * height) | ((fill > 0.75) & (long > 8 * short)))
     rule |= (tall > 3 * height) & (width < 0.25 * tall)
     big = (tall > 6 * height) & (width > 6 * height)
     pictures = np.flatnonzero(big & (fill >= 0.15))
@@ -416,30 +370,61 @@ class Ink:
     def __init__(self, image: Image.Image, most: int | None = None):
         self.grey, self.scale = _working(image, most)
         self.mask = _ink(self.grey)
+        if most is None:
+            self._join_dots()
+
+    def _join_dots(self) -> None:
+        """Take the ink of the blurred image where letters are made of dots, as a needle printer prints them."""
+        _, _, boxes, areas = self.components
+        typical = typical_height(boxes, areas)
+        if typical is None or np.median(boxes[:, 3] - boxes[:, 1]) > DOTS * typical:
+            return
+        blurred = np.asarray(Image.fromarray(self.grey).filter(ImageFilter.GaussianBlur(1.5)))
+        mask = _ink(blurred)
+        components = label_components(mask)
+        if (typical_height(*components[2:]) or 0.0) > GROWN * typical:
+            self.grey, self.mask, self.components = blurred, mask, components
 
     @cached_property
     def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """``_components`` of the mask."""
-        return _components(self.mask)
+        """``label_components`` of the mask."""
+        return label_components(self.mask)
 
 
 def analyse(ink: Ink) -> Analysis | None:
     """Segments of text lines and pictures; None where there is no text."""
     grey, scale = ink.grey, ink.scale
     runs, owner, boxes, areas = ink.components
-    height = _typical_height(boxes, areas)
+    height = typical_height(boxes, areas)
     if height is None:
         return None
     mask = ink.mask.copy()
     if _look_inside(grey, mask, boxes, areas, height):
-        runs, owner, boxes, areas = _components(mask)
-        height = _typical_height(boxes, areas) or height
+        runs, owner, boxes, areas = label_components(mask)
+        height = typical_height(boxes, areas) or height
+    owners = np.full(mask.shape, NONE, np.int16)
+    ruled = rules(mask, height)
+    if ruled.any():
+        owners[ruled] = RULE
+        runs, owner, boxes, areas = label_components(mask & ~ruled)
+        height = typical_height(boxes, areas) or height
     drop, pictures = _not_text(boxes, areas, height)
+    _paint(owners, runs, np.where(drop & (boxes[:, 3] - boxes[:, 1] >= 2), RULE, NONE)[owner])
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]
-    slope = _tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
-    segments = _segments(boxes, runs, owner, height, slope) if len(boxes) else []
-    return Analysis(scale, slope, _credible([s for s in _settle(segments) if s.size >= SMALLEST]), pictures)
+    slope = tilt(boxes[(tall > 0.55 * height) & (tall < 3 * height)], height)
+    segments, label = _segments(boxes, runs, owner, height, slope) if len(boxes) else ([], np.zeros(0, int))
+    _paint(owners, runs, label[owner])
+    segments = _credible([s for s in _settle(segments) if s.size >= SMALLEST])
+    return Analysis(scale, slope, segments, pictures, owners)
+
+
+def _paint(owners: np.ndarray, runs: np.ndarray, values: np.ndarray) -> None:
+    """Write the value of each run that is not ``NONE`` into the image of owners."""
+    known = values != NONE
+    row, start, stop = runs[known].T
+    item, column = expand(start, stop)
+    owners[row[item], column] = values[known][item]
 
 
 def _weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:

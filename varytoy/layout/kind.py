@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from varytoy.layout.ink import Ink, _joined, _near, _typical_height
+from varytoy.layout.components import joined, neighbours, typical_height
+from varytoy.layout.ink import Ink
 
 PIXELS = 600_000
 """Size at which an image is judged."""
@@ -26,7 +27,7 @@ def is_text(image: Image.Image) -> bool:
         return True
     if areas.sum() < STROKE * len(runs) and _plain(image) >= PLAIN:
         return True
-    height = _typical_height(boxes, areas)
+    height = typical_height(boxes, areas)
     return height is not None and max(_in_rows(boxes, height), _in_rows(boxes[:, [1, 0, 3, 2]], height)) >= LETTERS
 
 
@@ -47,7 +48,7 @@ def _in_rows(boxes: np.ndarray, height: float) -> float:
         return 0.0
     x0, y0, x1, y1 = letters.astype(float).T
     tall = y1 - y0
-    pairs = _near(x0, x1 + 1.3 * tall, y0, y1, 1.5 * height)
+    pairs = neighbours(x0, x1 + 1.3 * tall, y0, y1, 1.5 * height)
     if pairs is None:  # texture
         return 0.0
     i, j = pairs  # j is right of i
@@ -55,5 +56,5 @@ def _in_rows(boxes: np.ndarray, height: float) -> float:
     shared = np.minimum(y1[i], y1[j]) - np.maximum(y0[i], y0[j])
     level = np.minimum(np.abs(y0[i] - y0[j]), np.abs(y1[i] - y1[j])) <= np.maximum(1, 0.25 * low)
     beside = level & (shared >= 0.45 * low) & (high < 2.2 * low) & (x0[j] >= x1[i] - 0.3 * low)
-    row = _joined(len(letters), i[beside], j[beside])
+    row = joined(len(letters), i[beside], j[beside])
     return float((np.bincount(row)[row] > 1).sum()) / len(boxes)

@@ -1,10 +1,13 @@
 """Page orientation from ink alone: letters stand on lines, and Latin script has more ascenders than descenders. Upright
 where the evidence is weak."""
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
-from varytoy.layout.ink import Analysis, Ink, _band, analyse
+from varytoy.layout.ink import Analysis, Ink, _band, tilt
 
 LEAST_LETTERS = 20
 SIDEWAYS = 1.5
@@ -15,19 +18,17 @@ _STRETCH = 20
 _LEAST_OUTSIDE = 0.06
 
 
-def turn_of(image: Image.Image, ink: Ink, analysis: Analysis | None) -> tuple[int, bool]:
-    """Degrees, counter-clockwise as in ``Image.rotate``, by which an image of text must be rotated to be upright (0,
-    90, 180 or 270; 0 where the evidence is weak), and whether it is certain that it is not upside down."""
-    across, down = alignment(ink.components[2])
-    if not across and not down:
-        return 0, True  # too few letters
-    if down > SIDEWAYS * across:
-        ink = Ink(image.transpose(Image.Transpose.ROTATE_90))
-        above, below = reach(ink, analyse(ink))
-        return (90 if above >= below else 270), _differ(above, below)
+def is_sideways(boxes: np.ndarray) -> bool:
+    """Whether the letters [C, 4] xyxy of a page stand in columns rather than in rows."""
+    across, down = alignment(boxes)
+    return down > SIDEWAYS * across
+
+
+def upside_down(ink: Ink, analysis: Analysis | None) -> tuple[bool, bool]:
+    """Whether a page with horizontal lines is upside down, and whether that is certain."""
     above, below = reach(ink, analysis)
     sure = _differ(above, below)
-    return (180 if sure and below > above else 0), sure
+    return sure and below > above, sure
 
 
 def _differ(above: int, below: int) -> bool:
@@ -45,18 +46,21 @@ def alignment(boxes: np.ndarray) -> tuple[float, float]:
     letter = (size > 0.5 * typical) & (size < 3 * typical)
     if letter.sum() < LEAST_LETTERS:
         return 0.0, 0.0
-    x0, y0, x1, y1 = boxes[letter].T
-    return (
-        _sharpness(x0, y0, typical) + _sharpness(x0, y1, typical),
-        _sharpness(y0, x0, typical) + _sharpness(y0, x1, typical),
-    )
+    letters = boxes[letter]
+    return _in_rows(letters, typical), _in_rows(letters[:, [1, 0, 3, 2]], typical)
+
+
+def _in_rows(letters: np.ndarray, typical: float) -> float:
+    x0, y0, x1, y1 = letters.T
+    drop = (x0 + x1) / 2 * tilt(letters, typical)
+    return _sharpness(x0, y0 - drop, typical) + _sharpness(x0, y1 - drop, typical)
 
 
 def _sharpness(along: np.ndarray, edge: np.ndarray, typical: float) -> float:
     """Mean number of letters with the same edge, within strips narrow enough for skew not to matter."""
     cell = max(1.0, typical / 6)
     strip = (along / (_STRIP * typical)).astype(int)
-    position = (edge / cell).astype(int)
+    position = ((edge - edge.min()) / cell).astype(int)
     _, counts = np.unique(strip * (position.max() + 1) + position, return_counts=True)
     return float((counts**2).sum() / counts.sum())
 
@@ -86,13 +90,34 @@ def reach(ink: Ink, analysis: Analysis | None) -> tuple[int, int]:
     return above, below
 
 
-def turn_back(box: tuple[int, int, int, int], turn: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Map an xyxy box of a rotated image of ``size`` back to the image before the rotation by ``turn`` degrees."""
-    x0, y0, x1, y1 = box
-    width, height = size
-    return {
-        0: (x0, y0, x1, y1),
-        90: (height - y1, x0, height - y0, x1),
-        180: (width - x1, height - y1, width - x0, height - y0),
-        270: (y0, width - x1, y1, width - x0),
-    }[turn]
+@dataclass(frozen=True)
+class Rotation:
+    """How an image was rotated to stand upright: by ``turn``, a multiple of 90, and then by ``skew``; both in degrees,
+    counter-clockwise as in ``Image.rotate``. ``size``: of the image before."""
+
+    size: tuple[int, int]
+    turn: int = 0
+    skew: float = 0.0
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The image, upright, with paper in the corners."""
+        turned = image.rotate(self.turn, expand=True) if self.turn else image
+        if not self.skew:
+            return turned
+        pixels = np.asarray(turned)[::5, ::5]
+        paper = np.median(pixels.reshape(-1, *pixels.shape[2:]), axis=0)
+        fill = tuple(int(v) for v in np.atleast_1d(paper))
+        return turned.rotate(
+            self.skew, Image.Resampling.BICUBIC, expand=True, fillcolor=fill if len(fill) > 1 else fill[0]
+        )
+
+    def back(self, point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
+        """From a point in the upright image of ``size`` to one in the image before."""
+        x, y = point
+        turned = self.size[::-1] if self.turn % 180 else self.size
+        if self.skew:
+            cos, sin = math.cos(math.radians(self.skew)), math.sin(math.radians(self.skew))
+            x, y = x - size[0] / 2, y - size[1] / 2
+            x, y = cos * x - sin * y + turned[0] / 2, sin * x + cos * y + turned[1] / 2
+        width, height = turned
+        return {0: (x, y), 90: (height - y, x), 180: (width - x, height - y), 270: (y, width - x)}[self.turn]

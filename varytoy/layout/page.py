@@ -8,10 +8,12 @@ from PIL import Image
 
 from varytoy.layout.blocks import Block, cut
 from varytoy.layout.ink import Analysis, Ink, analyse, segments_size
-from varytoy.layout.orientation import turn_of
+from varytoy.layout.orientation import Rotation, is_sideways, upside_down
 
 MAX_ENLARGED = 4.0
 MAX_LINES = 8
+STRAIGHT = 1.0
+"""Degrees of skew above which a page is straightened as a whole; below, its cells are."""
 Box = tuple[int, int, int, int]
 
 
@@ -44,24 +46,42 @@ class PageLayout:
 
     @cached_property
     def skew(self) -> float:
-        """Degrees, within +-2, by which the lines slope down to the right: ``image.rotate(skew)`` is straight."""
+        """Degrees, within +-10, by which the lines slope down to the right: ``image.rotate(skew)`` is straight."""
         return 0.0 if self.analysis is None else float(np.degrees(np.arctan(self.analysis.skew)))
 
     @cached_property
-    def turn(self) -> tuple[int, bool]:
-        """Degrees by which it must be rotated to be upright, and whether that is certain (``orientation.turn_of``)."""
-        return turn_of(self.image, self.ink, self.analysis)
+    def sideways(self) -> bool:
+        """Whether its lines are vertical."""
+        return is_sideways(self.ink.components[2])
+
+    @cached_property
+    def upside_down(self) -> tuple[bool, bool]:
+        """Whether it is upside down if its lines are horizontal and straight, and whether that is certain."""
+        return upside_down(self.ink, self.analysis)
+
+    def upright(self) -> tuple["PageLayout", Rotation, bool]:
+        """The page rotated to stand upright (itself if it does), how, and whether it is certain that it is not upside
+        down; where the evidence is weak it is left as it is."""
+        page, turn, skew = self, 0, 0.0
+        if page.sideways:
+            turn = 90
+            page = self.rotated(Rotation(self.image.size, turn))
+        if abs(page.skew) > STRAIGHT:
+            skew = page.skew
+            page = self.rotated(Rotation(self.image.size, turn, skew))
+        down, certain = page.upside_down
+        if down:
+            turn += 180
+            page = self.rotated(Rotation(self.image.size, turn, skew))
+        return page, Rotation(self.image.size, turn, skew), certain
+
+    def rotated(self, rotation: Rotation) -> "PageLayout":
+        return PageLayout(rotation.apply(self.image), self.cancel)
 
     @cached_property
     def blocks(self) -> list[Block]:
         """In reading order; none where there is no text and no picture."""
-        return self.cut(MAX_LINES)
-
-    def cut(self, max_lines: int) -> list[Block]:
-        """Blocks of at most ``max_lines`` lines. Raises ValueError for less than one."""
-        if max_lines < 1:
-            raise ValueError(f"max_lines is {max_lines}: a block holds at least one line")
-        return [] if self.analysis is None else cut(self.image, self.analysis, max_lines, self.cancel)
+        return [] if self.analysis is None else cut(self.image, self.analysis, self.cancel)
 
     def scale_to(self, text_size: float) -> float:
         """Factor that resizes the image to an x-height of ``text_size`` pixels; 1.0 where no text is found or its size
@@ -71,8 +91,9 @@ class PageLayout:
 
     def one_pass(self, text_size: float, max_pixels: int) -> Box | None:
         """xyxy, in pixels of the image, of the text without wide margins, if it can be read at once at that text size;
-        None for a page with more than ``MAX_LINES`` lines, too long a line, a picture, or over ``max_pixels``."""
-        if any(block.kind != "text" or not block.line_start for block in self.blocks):
+        None for a page with more than ``MAX_LINES`` lines, a cell beside another, a picture, or over ``max_pixels``.
+        """
+        if any(block.kind != "text" or len(block.cells) > block.lines for block in self.blocks):
             return None
         if sum(block.lines for block in self.blocks) > MAX_LINES:
             return None
@@ -90,6 +111,6 @@ class PageLayout:
         return box if (box[2] - box[0]) * (box[3] - box[1]) * scale**2 <= max_pixels else None
 
 
-def cut_blocks(image: Image.Image, max_lines: int = MAX_LINES, cancel: threading.Event | None = None) -> list[Block]:
-    """The page's blocks in reading order; each holds at most ``max_lines`` lines. No text and no picture: no blocks."""
-    return PageLayout(image, cancel).cut(max_lines)
+def cut_blocks(image: Image.Image, cancel: threading.Event | None = None) -> list[Block]:
+    """The page's blocks in reading order. No text and no picture: no blocks."""
+    return PageLayout(image, cancel).blocks

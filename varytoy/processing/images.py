@@ -26,6 +26,7 @@ class VaryImageProcessor(BaseImageProcessor):
         max_pixels: ``"fit"``: larger images of text are downscaled to this.
         picture_side: ``"fit"``: the longer side of a scene.
         text_size: ``"fit"``: the x-height, in pixels, at which the model reads best.
+        least_confidence: ``"fit"``: lines of a page read with less confidence are no text and left out (0 to 1).
         latents: tokens per image if the connector makes a fixed number of them; 0 for one per grid position.
         clip_size: side for the CLIP branch; 0 when there is none.
         clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
@@ -43,6 +44,7 @@ class VaryImageProcessor(BaseImageProcessor):
         max_pixels: int = 1024 * 1024,
         picture_side: int = 224,
         text_size: float = 8.0,
+        least_confidence: float = 0.0,
         latents: int = 0,
         clip_size: int = 224,
         clip_mode: str = "crop",
@@ -55,7 +57,7 @@ class VaryImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
         self.max_pixels, self.picture_side = max_pixels, picture_side
-        self.text_size, self.latents = text_size, latents
+        self.text_size, self.least_confidence, self.latents = text_size, least_confidence, latents
         self.clip_size, self.clip_mode = clip_size, clip_mode
         self.mean, self.std = tuple(mean), tuple(std)
         self.clip_mean, self.clip_std = tuple(clip_mean), tuple(clip_std)
@@ -78,7 +80,7 @@ class VaryImageProcessor(BaseImageProcessor):
 
     def fit(self, image: Image.Image) -> Image.Image:
         """An RGB image of text at the text size and with the margins that the model was trained on (only in mode
-        ``"fit"``). More text than fits in one pass is only scaled: ``Reader`` reads pages block by block."""
+        ``"fit"``). More text than fits in one pass is only scaled: ``Reader`` reads pages cell by cell."""
         if self.mode != "fit":
             return image
         page = PageLayout(image)

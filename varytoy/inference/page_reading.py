@@ -1,0 +1,165 @@
+"""Read a page cell by cell: lines of text, and parts of lines between wide gaps, in batches."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from varytoy import layout
+from varytoy.data.answer import Answer, Region, Word
+from varytoy.data.sample import IMAGE_PLACEHOLDER
+from varytoy.inference.asking import Options
+from varytoy.inference.engine import Engine, Request
+from varytoy.inference.join import mean_confidence, totals
+from varytoy.inference.known_words import lines_in
+from varytoy.layout.blocks import around, by_block, join_rows
+from varytoy.layout.headings import heading_levels
+from varytoy.layout.page import PageLayout
+from varytoy.layout.words import word_boxes
+
+_LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
+"""Of a heading: page numbers may be large."""
+_HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
+_REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
+"""A unit five times or more, and the least characters of them together: 1000000 is a number."""
+
+
+def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
+    """The answer about a page, with a region for each block. An empty page gives an empty text."""
+    found = [block for block in page.blocks if block.kind == "text"]
+    blocks = [block for block in found if block.text_size >= layout.SMALLEST]
+    skipped = len(found) - len(blocks)
+    if not blocks:
+        empty = "" if options.task.name == "markdown" else None
+        confidence = None if skipped else 1.0
+        return Answer("", markup=empty, confidence=confidence, size=page.image.size, skipped=skipped)
+    cells = [cell for block in blocks for cell in block.cells]
+    settings = engine.processor.image_processor
+    views = [layout.CellView.of(cell, settings.text_size) for cell in cells]
+    levels = heading_levels(blocks, page.text_size or 1.0) if options.task.name == "markdown" else []
+    answers = engine.generate(_requests(views, page, options), _live(options, blocks, levels), options.cancel)
+    read = [_credible(answer, settings.least_confidence) for answer in answers]
+    skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
+    answer = options.task.parse(_join([each.text for each in read], blocks, levels), page.image.size)
+    step = engine.processor.place_size[1]
+    pairs = list(zip(views, read, strict=False))
+    regions = [_region(part, block, page, options, step) for part, block in by_block(pairs, blocks)]
+    answer.regions = [*(region for region in regions if region.text), *answer.objects]
+    said = {"confidence": mean_confidence(read), "size": page.image.size, "skipped": skipped}
+    stopped = {"stop_reason": "cancelled"} if len(answers) < len(cells) else {}
+    return replace(answer, **totals(answers) | stopped, **said)
+
+
+def confidence_in(engine: Engine, page: PageLayout, options: Options, most: int = 6) -> float | None:
+    """The mean confidence of the model in some of the page's longest lines; None where there are none, or it gives
+    none."""
+    text_size = engine.processor.image_processor.text_size
+    cells = [cell for block in page.blocks for cell in block.cells if cell.text_size >= layout.SMALLEST]
+    cells = sorted(cells, key=lambda cell: (cell.box[0] - cell.box[2]) / cell.text_size)[:most]
+    views = [layout.CellView.of(cell, text_size) for cell in cells]
+    return mean_confidence(engine.generate(_requests(views, page, options), None, options.cancel)) if views else None
+
+
+def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Options) -> Iterator[Request]:
+    messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
+    for view in views:
+        known = lines_in(options.words, view.cell.box, view.point, view.cell.text_size, [view.cell.box])
+        image = view.image(page.image, page.analysis)
+        yield Request.of(options.task, messages, [image], options.max_new_tokens, known)
+
+
+def _join(texts: Sequence[str], blocks: Sequence[layout.Block], levels: Sequence[int]) -> str:
+    """The text of the page, from those of the cells so far. ``levels``: in markdown, of the headings, 0 for other
+    blocks."""
+    written = [join_rows(part, block) for part, block in by_block(texts, blocks)]
+    if levels:
+        written = [_as_heading(text, level) for text, level in zip(written, levels, strict=False)]
+    return "\n\n".join(filter(None, written))
+
+
+def _as_heading(text: str, level: int) -> str:
+    """Markdown as a heading of that level if it has words; with 0 as none, whatever the model made of a lone line."""
+    words = " ".join(text.split()).strip("#* ")
+    if level and len(_LETTER.findall(words)) >= _LEAST_LETTERS:
+        return f"{'#' * level} {words}"
+    return _HEADING.sub("", text)
+
+
+def _live(
+    options: Options, blocks: Sequence[layout.Block], levels: Sequence[int]
+) -> Callable[[list[str]], None] | None:
+    """What is called with the texts of the cells so far."""
+    if not options.show and not options.progress:
+        return None
+
+    def live(texts: list[str]) -> None:
+        if options.progress:
+            options.progress(max(len(by_block(texts, blocks)), 1), len(blocks))
+        if options.show:
+            options.show(_join([without_repeats(text) for text in texts], blocks, levels))
+
+    return live
+
+
+def without_repeats(text: str) -> str:
+    """The text with one of each unit that comes five times or more in a row."""
+    return _REPEATED.sub(lambda match: match[1] if _is_repeat(match) else match[0], text)
+
+
+def _is_repeat(match: re.Match[str]) -> bool:
+    """Whether it is no leader of a table of contents, rule of hyphens or the like, which are of signs alone."""
+    return any(map(str.isalnum, match[1])) and len(match[0]) >= _LEAST_REPEATED
+
+
+def _credible(answer: Answer, least: float) -> Answer:
+    """The answer to a cell without repetitions; without text where its confidence is less than ``least``: what is read
+    with little are mostly rules, stamps, barcodes and other things."""
+    if answer.confidence is not None and answer.confidence < least:
+        return replace(answer, text="", words=[], tokens=0)
+    text = without_repeats(answer.text)
+    return answer if text == answer.text else replace(answer, text=text, words=_kept(answer.words))
+
+
+def _kept(words: Sequence[Word]) -> list[Word]:
+    """The words without repetitions."""
+    text, starts = "", []
+    for word in words:
+        starts.append(len(text))
+        text += f"{word.text} "
+    gone = [(match.end(1), match.end()) for match in _REPEATED.finditer(text) if _is_repeat(match)]
+    kept = []
+    for word, start in zip(words, starts, strict=True):
+        places = range(start, start + len(word.text))
+        left = "".join(text[at] for at in places if not any(first <= at < last for first, last in gone))
+        if left:
+            kept.append(replace(word, text=left))
+    return kept
+
+
+def _region(
+    part: Sequence[tuple[layout.CellView, Answer]], block: layout.Block, page: PageLayout, options: Options, step: int
+) -> Region:
+    """A block that was read, with its lines and their words."""
+    score = mean_confidence([answer for _, answer in part])
+    region = Region(block.box, text=join_rows([answer.text for _, answer in part], block), score=score)
+    if not options.task.literal:
+        return region
+    lines, start = [], 0
+    for row in block.rows:
+        cells = [(view, answer) for view, answer in part[start : start + len(row)] if answer.text.strip()]
+        start += len(row)
+        if cells:
+            words = tuple(word for view, answer in cells for word in _words(view, answer, page, step))
+            text = " ".join(answer.text.strip() for _, answer in cells)
+            score = mean_confidence([answer for _, answer in cells])
+            lines.append(Region(around([cell.box for cell in row]), text=text, score=score, parts=words))
+    return replace(region, parts=tuple(lines))
+
+
+def _words(view: layout.CellView, answer: Answer, page: PageLayout, step: int) -> list[Region]:
+    """The words of a cell. ``step``: pixels of the view between two places that the model can tell."""
+    words = answer.words
+    if not words:  # of an engine that gives none
+        return [Region(view.cell.box, text=answer.text.strip(), score=answer.confidence)]
+    starts = [None if word.x is None else view.page_x(word.x) for word in words]
+    boxes = word_boxes(page.ink, view.cell.box, [word.text for word in words], starts, step / view.scale / 2)
+    return [Region(box, text=word.text, score=word.score) for word, box in zip(words, boxes, strict=True)]
