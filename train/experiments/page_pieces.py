@@ -1,8 +1,8 @@
 """``python -m train.experiments.page_pieces OUT RENDERED … --seed 1``: rendered pages cut as ``Reader`` cuts them.
 
-RENDERED are folders of ``data_tools render`` whose samples know their words. Each block that the layout finds becomes a
-sample: the crop, scaled as for reading, and the words in its rows; a picture or rule without words becomes an
-empty answer. Blocks that cut a word in two are left out. Pages are cut into blocks of 1, 2, 4 or 8 lines.
+RENDERED are folders of ``data_tools render`` whose samples know their words. Each cell that the layout finds becomes a
+sample: the view that the model would get, and the words in it; a picture or rule without words becomes an empty answer.
+Cells that cut a word in two are left out, and pages that stand askew.
 """
 
 import argparse
@@ -21,71 +21,68 @@ from data_tools.writer import generator
 from varytoy import layout
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
+from varytoy.layout.blocks import Cell
 from varytoy.layout.page import PageLayout
 from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS
 
-LINES = (1, 1, 1, 2, 4, 8)
-"""Most lines of a block; one of these for each page."""
+_STRAIGHT = 0.15
+"""Degrees."""
 _EMPTY = 0.2
-"""Share of the blocks without words that are kept."""
+"""Share of the cells without words that are kept."""
 _WIDTHS = ImageFont.load_default(size=20)
 Word = tuple[str, float, float, float, float]
 
 
-def pieces(sample: Sample, rng: random.Random, text_size: float) -> Iterator[tuple[Image.Image, list[list[Word]]]]:
-    """(crop, rows of words with their boxes in the crop's pixels) of each block of a page."""
+def pieces(sample: Sample, rng: random.Random, text_size: float) -> Iterator[tuple[Image.Image, list[Word]]]:
+    """(view, words with their boxes in its pixels) of each cell of a page."""
     image = sample.open_images()[0]
     page = PageLayout(image)
+    if abs(page.skew) > _STRAIGHT:  # its words' places in the views are not known exactly
+        return
     words = [(box.label, *box.to_pixels(*image.size)) for box in sample.annotations.text_words]
-    for block in page.cut(rng.choice(LINES)):
-        if block.kind != "text" or block.text_size < layout.SMALLEST:
+    for cell in (cell for block in page.blocks for cell in block.cells):
+        if cell.text_size < layout.SMALLEST:
             continue
-        rows = _rows(block, words)
-        if rows is None or (not any(rows) and rng.random() > _EMPTY):
+        own = _words(cell, words)
+        if own is None or (not own and rng.random() > _EMPTY):
             continue
-        crop = layout.crop_block(image, block, text_size)
-        yield crop, [[_in_crop(block, word, text_size) for word in row] for row in rows if row]
+        view = layout.CellView.of(cell, text_size)
+        placed = [(text, *view.point(x1, y1), *view.point(x2, y2)) for text, x1, y1, x2, y2 in own]
+        yield view.image(page.image, page.analysis), placed
 
 
-def _rows(block: layout.Block, words: Sequence[Word]) -> list[list[Word]] | None:
-    """The words of each row, from left to right; None if the block cuts a word or has one beside its rows."""
-    left, top, right, bottom = block.box
-    rows: list[list[Word]] = [[] for _ in block.rows]
+def _words(cell: Cell, words: Sequence[Word]) -> list[Word] | None:
+    """The words in a cell, from left to right; None if it cuts one, or one lies half in it."""
+    left, top, right, bottom = cell.box
+    own = []
     for word in words:
         _, x1, y1, x2, y2 = word
         across, middle = min(right, x2) - max(left, x1), (y1 + y2) / 2
-        if across <= 0 or not top - 1 <= middle <= bottom + 1:
+        if across <= 0 or not top - 2 <= middle <= bottom + 2:
             continue
-        if across < 0.6 * (x2 - x1):
-            if across > 0.2 * (x2 - x1):
-                return None
-            continue
-        nearest = min(range(len(rows)), key=lambda n: abs((block.rows[n][1] + block.rows[n][3]) / 2 - middle))
-        row_top, row_bottom = block.rows[nearest][1::2]
-        if not row_top - 2 <= middle <= row_bottom + 2:
+        share = across / max(x2 - x1, 1)
+        if share > 0.6:
+            own.append(word)
+        elif share > 0.2:
             return None
-        rows[nearest].append(word)
-    return [sorted(row, key=lambda word: word[1]) for row in rows]
+    rows = [word[2] + word[4] for word in own]
+    if own and max(rows) - min(rows) > 2 * (bottom - top):
+        return None
+    return sorted(own, key=lambda word: word[1])
 
 
-def _in_crop(block: layout.Block, word: Word, text_size: float) -> Word:
-    text, x1, y1, x2, y2 = word
-    return (text, *block.crop_point(x1, y1, text_size), *block.crop_point(x2, y2, text_size))
-
-
-def row(name: str, image: str, rows: Sequence[Sequence[Word]], rng: random.Random) -> dict:
-    """The sample of a piece. Letters are placed in their words by the widths of a usual font."""
+def row(name: str, image: str, words: Sequence[Word], rng: random.Random) -> dict:
+    """The sample of a cell. Letters are placed in their words by the widths of a usual font."""
     letters, positions = [], []
-    for words in rows:
-        middle = sum((y1 + y2) / 2 for _, _, y1, _, y2 in words) / len(words)
-        for text, x1, _, x2, _ in words:
-            widths = [_WIDTHS.getlength(letter) for letter in text]
-            ends = list(itertools.accumulate(widths))
-            for letter, width, end in zip(text, widths, ends, strict=True):
-                letters.append(letter)
-                positions += [round(x1 + (end - width / 2) * (x2 - x1) / max(ends[-1], 1.0)), round(middle)]
-    answer = "\n".join(" ".join(word[0] for word in words) for words in rows)
+    middle = sum((y1 + y2) / 2 for _, _, y1, _, y2 in words) / max(len(words), 1)
+    for text, x1, _, x2, _ in words:
+        widths = [_WIDTHS.getlength(letter) for letter in text]
+        ends = list(itertools.accumulate(widths))
+        for letter, width, end in zip(text, widths, ends, strict=True):
+            letters.append(letter)
+            positions += [round(x1 + (end - width / 2) * (x2 - x1) / max(ends[-1], 1.0)), round(middle)]
+    answer = " ".join(word[0] for word in words)
     prompt = TASKS["ocr"].prompt("", rng)
     return {
         "id": name,
@@ -93,7 +90,6 @@ def row(name: str, image: str, rows: Sequence[Sequence[Word]], rng: random.Rando
         "messages": [{"role": "user", "content": f"<image>\n{prompt}"}, {"role": "assistant", "content": answer}],
         "images": [image],
         "annotations": {"letters": "".join(letters), "letter_positions": positions},
-        "metadata": {"lines": len(rows)},
     }
 
 
@@ -102,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("rendered", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of each page's blocks")
+    parser.add_argument("--share", type=float, default=1.0, help="of each page's cells")
     options = parser.parse_args(words)
     text_size = VaryProcessor.from_pretrained(varytoy.NANO).image_processor.text_size
     (options.out / "images").mkdir(parents=True)
@@ -118,12 +114,12 @@ def main(words: Sequence[str] | None = None) -> int:
                 except SampleError as error:
                     print(f"page_pieces: {error}", file=sys.stderr)
                     continue
-                for crop, rows in found:
+                for crop, own in found:
                     if rng.random() >= options.share:
                         continue
                     name = f"images/{count:06d}.webp"
                     crop.convert("L").save(options.out / name, quality=80)
-                    one = row(f"{sample.id}-{count}", name, rows, rng)
+                    one = row(f"{sample.id}-{count}", name, own, rng)
                     lines.write(json.dumps(one, ensure_ascii=False) + "\n")
                     count += 1
     print(f"{count:,} samples in {options.out}")
