@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from train.recipe import EIGHT_BIT, Recipe, RecipeError
 from varytoy.data.sample import SampleError, image_size
@@ -73,8 +74,10 @@ def sizes_of(recipe: Recipe, model: nn.Module, batch: float = 0.0) -> Sizes:
     """What ``budget`` needs to know of the recipe's model, which may be of fake tensors."""
     config = model.config
     width = torch.finfo(DTYPES[recipe.train.precision if recipe.train.deepspeed else recipe.train.weights]).bits // 8
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    base = count_parameters(config) * width
+    sizes = {id(each): getattr(each, "ds_numel", each.numel()) for each in model.parameters()}  # ZeRO-3 spreads them
+    trained = sum(sizes[id(each)] for each in model.parameters() if each.requires_grad)
+    zero3 = is_deepspeed_zero3_enabled()  # in whose process no model can be made without its weights
+    base = (sum(sizes.values()) if zero3 else count_parameters(config)) * width
     features = 0.0
     if recipe.features:
         side, (down, across) = config.vocabulary_config.image_size, config.vocabulary_config.stride
