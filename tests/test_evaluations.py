@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import train.answers
 import train.memory.room
 from train.loop import run
+from train.machine import check_machine
 from train.recipe import DataSettings, LoraSettings, RecipeError, read_recipe
 from train.replay import with_replay
 
@@ -97,6 +98,15 @@ def test_an_evaluation_that_fails_does_not_end_the_run(ten, tmp_path, monkeypatc
     assert len(losses(tmp_path / "again")) == 2 and any(
         "10 of 10 samples" in line and "kernel" in line for line in said
     )
+
+
+def test_several_processes_of_zero3_are_refused(ten, tmp_path, monkeypatch):
+    zero3 = str(ROOT / "train" / "recipes" / "deepspeed" / "zero3.json")
+    chosen = tiny_recipe(ten, tmp_path / "run", deepspeed=zero3, evaluate_steps=1, held_out=0.1)
+    check_machine(chosen)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="train.evaluate_steps: ZeRO-3 in several processes.*zero2.json"):
+        check_machine(chosen)
 
 
 def test_what_to_ask_must_be_named(ten, tmp_path):

@@ -15,7 +15,7 @@ from train.__main__ import main
 from train.loop import run
 from train.memory.advice import verdict
 from train.memory.inference import plan_reading
-from train.memory.plan import GIB, RESERVE, plan
+from train.memory.plan import GIB, RESERVE, dummy_batch, plan
 from train.memory.reading import PROMPT
 from train.recipe import DataSettings, LoraSettings, ModelSettings, Recipe, RecipeError, TrainSettings, load_recipe
 from varytoy.devices.doctor import NEEDS
@@ -250,6 +250,22 @@ def test_an_evaluation_is_planned_beside_the_optimizer(shape):
     )
     assert many.phase == "evaluation: pictures and prompt"
     assert 0.5 * many.peak < fewer.peak < 0.6 * many.peak
+
+
+def test_an_evaluation_takes_what_is_planned(shape):
+    """transformers' generate, measured by torch's profiler."""
+    rows, answer = 4, 20
+    settings = {"evaluate_steps": 5, "evaluate_on": "unused", "evaluate_batch": rows, "evaluate_tokens": answer}
+    recipe = small(shape, optimizer="sgd", **settings)
+    found = plan(recipe, steps=False)
+    model = train.model.assemble(recipe).eval()
+    batch = dummy_batch(model, rows, 256 + PROMPT, 1)
+    del batch["labels"]
+    pixels = sum(tensor.nbytes for name, tensor in batch.items() if "pixel" in name)  # made before the profile begins
+    length = {"max_new_tokens": answer, "min_new_tokens": answer, "do_sample": False, "pad_token_id": 0}
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        model.generate(**batch, attention_mask=torch.ones_like(batch["input_ids"]), **length)
+    assert found.peak - found.kinds["weights"] == pytest.approx(most_allocated(profile) + pixels, rel=0.1)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_bnb_8bit"])

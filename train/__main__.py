@@ -229,8 +229,9 @@ def _report(options) -> None:
     from train.report import Options, compare
     from train.report_text import table, write
 
-    names = ("new", "old", "base", "count", "seed", "tolerance", "max_new_tokens", "device", "dtype")
+    names = ("new", "old", "base", "count", "seed", "tolerance", "max_new_tokens")
     out = options.out or options.tuned / "report"
+    names += ("device", "dtype", "quantize", "runtime")
     found = compare(options.tuned, Options(**{name: getattr(options, name) for name in names}))
     write(found, out)
     print(f"\n{table(found)}\n")

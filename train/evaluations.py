@@ -117,7 +117,7 @@ def choose_samples(recipe: Recipe, data: SampleDataset, report: Callable[[str], 
     if train.evaluate_on:
         found, where = list(read_samples(train.evaluate_on, on_error=bad)), f"train.evaluate_on={train.evaluate_on}"
     else:
-        parts = {(sample.folder, sample.id): sample for part in data.held_out for sample in part}
+        parts = {(sample.where, sample.id): sample for part in data.held_out for sample in part}
         found, where = list(parts.values()), f"train.held_out={train.held_out:g}"
     found = list(scorable(found, bad))
     if not found:

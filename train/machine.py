@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, read_zero
 
 STALE = 300
 """Seconds after which a compilation's lock is stale, if nobody compiles."""
@@ -70,6 +70,11 @@ def check_machine(recipe: Recipe) -> None:
     if recipe.train.in_backward and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
             "train.in_backward steps before processes could share their gradients: start one process, or use DeepSpeed"
+        )
+    spread = recipe.train.deepspeed and read_zero(recipe.train.deepspeed).get("stage") == 3
+    if recipe.train.evaluate_steps and spread and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(  # what ZeRO-3 gathers without gradients it cannot train with afterwards
+            "train.evaluate_steps: ZeRO-3 in several processes cannot generate: set it to 0, or take zero2.json"
         )
     if cards > 1 and "LOCAL_RANK" not in os.environ:
         raise RecipeError(

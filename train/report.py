@@ -123,6 +123,8 @@ class Options:
     max_new_tokens: int = 512
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str = ""
+    runtime: str = "torch"
 
 
 def compare(run: Path, options: Options, say=print) -> Report:
@@ -142,11 +144,11 @@ def compare(run: Path, options: Options, say=print) -> Report:
         say(f"{chosen.name}: {len(chosen.samples)} samples of {chosen.source}")
         if chosen.warning:
             say(f"  note: {chosen.warning}")
-    first = Reader.from_pretrained(base, options.device, options.dtype)
+    first = Reader.from_pretrained(base, options.device, options.dtype, options.quantize, options.runtime)
     dtype = first.precision.storage  # the same for both, or rounding would be compared
     said = [_ask(first, chosen.samples, bad, options) for chosen in sets]
     del first
-    second = Reader.from_pretrained(str(run), options.device, dtype)
+    second = Reader.from_pretrained(str(run), options.device, dtype, options.quantize, options.runtime)
     now = [_ask(second, chosen.samples, bad, options) for chosen in sets]
     del second
     results = [

@@ -91,8 +91,8 @@ class VaryTrainer(Trainer):
         return self.optimizer
 
     def evaluate(self, *arguments, **options) -> dict[str, float]:
-        """Ask the model, and log the scores. Each process of several asks all samples, so that none waits for another
-        and towers that are spread over them (ZeRO-3) are gathered by all."""
+        """Ask the model, and log the scores. Each process of several asks all samples, so that none waits for another's
+        answers longer than for its own."""
         scores = self.ask(self.model, self.state.global_step)
         self.log(dict(scores))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)

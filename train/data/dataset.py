@@ -184,7 +184,9 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
     complete = [sample for sample in samples if is_complete(sample)]
     boxes, annotations = complete[0].boxes if complete else [], Annotations(all_objects=bool(complete))
     kind = MirroredSample if is_mirrored(first) else Sample
-    return kind(messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder)
+    return kind(
+        messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder, where=first.where
+    )
 
 
 def view_of(sample: Sample) -> str:
