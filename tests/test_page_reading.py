@@ -8,14 +8,13 @@ from varytoy.data.answer import Answer
 from varytoy.inference.reader import Reader
 
 
-def test_what_is_no_text_is_left_out(processor):
+def test_what_is_no_text_is_left_out(processor, monkeypatch):
     """Repetitions, but for the leaders of contents and round numbers, and lines that the model is not sure of."""
     said = iter(["12 " * 30, "Rows ........ 4", "of 1000000", "zzz", "last last"])
     sure = {"zzz": 0.5}
-    processor.image_processor.least_confidence = 0.6
+    monkeypatch.setattr(processor.image_processor, "least_confidence", 0.6)
     engine = FakeEngine(processor, lambda request: Answer(text := next(said), confidence=sure.get(text, 1.0), tokens=1))
     answer = Reader(engine).ocr(page(5))
-    processor.image_processor.least_confidence = 0.0
     assert answer.text == "12\nRows ........ 4\nof 1000000\nlast last"
     assert (answer.skipped, len(answer.blocks[0].parts)) == (1, 4)
 
