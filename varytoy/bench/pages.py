@@ -70,7 +70,12 @@ def compare(reader: Reader, page: Page, batch_size: int, repeats: int) -> list[s
     passes = {name: each.passes for name, each in engines.items() if isinstance(each, BatchingEngine)}
     seconds, answers = timed(runs, repeats)
     names = ("engine", "seconds", "tokens a second", "passes", "agreed", "times as fast", "same text")
-    rows = [f"{len(requests)} lines and cells, {batch_size} together", "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    rows = [
+        f"{len(requests)} lines and cells, {batch_size} together",
+        "",
+        f"| {' | '.join(names)} |",
+        "|---" * len(names) + "|",
+    ]
     for name, each in engines.items():
         times, tokens = seconds[name], sum(answer.tokens for answer in answers[name])
         cells = [name, f"{median(times):.2f}", f"{tokens / median(times):.0f}", "", ""]

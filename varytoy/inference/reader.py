@@ -418,8 +418,8 @@ class Reader:
         show: Show | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """Read a page that stands upright: split it into cells at white space, scale each to the text size that the model
-        reads best, read them in batches and join the texts. An empty page gives an empty text."""
+        """Read a page that stands upright: split it into cells at white space, scale each to the text size that the
+        model reads best, read them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
         options = Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
         return read_page(self.engine, PageLayout(to_rgb(image), cancel), options)
