@@ -126,16 +126,10 @@ def test_the_prompt_or_the_picture_chooses_the_task():
             ("What is it?\nAnswer the question using a single word or phrase.", photograph()),
         ):
             client.chat.completions.create(model="", messages=[message(text, image)])
-<<<<<<< HEAD
-    views, prompts = zip(*engine_says, strict=True)
+    views, prompts = zip(*dict.fromkeys(engine_says), strict=True)  # a line is asked about again to see which way is up
     assert views == ("text", "text", "picture", "picture", "picture", "picture")
     assert prompts[:2] == ("OCR this image.", "Markdown, please.") and "dogs" in prompts[3] and "cat" in prompts[4]
     assert prompts[5] == "What is it? Answer using a single word or phrase."
-=======
-    views, prompts = zip(*dict.fromkeys(engine_says), strict=True)  # a line is asked about again to see which way is up
-    assert views == ("text", "text", "picture", "picture")
-    assert prompts[:2] == ("OCR this image.", "Markdown, please.") and "dogs" in prompts[3]
->>>>>>> layout
 
 
 def image_at(url) -> dict:
