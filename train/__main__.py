@@ -173,6 +173,8 @@ def build_parser() -> argparse.ArgumentParser:
     peers.add_argument(
         "--out", type=Path, default=Path("runs/peers"), help="folder of the runs; finished ones are kept"
     )
+    peers.add_argument("--engines", nargs="+", metavar="ENGINE", help="some of the readers (default: all)")
+    peers.add_argument("--limit", type=positive, help="cases of each suite (default: all)")
     peers.add_argument("--publish", action="store_true", help="write the figures to train/results")
     peers.set_defaults(run=_peers, needs=("rapidfuzz", "rapidocr", "rapidocr_onnxruntime"))
 
@@ -317,9 +319,10 @@ def _study(options) -> None:
 
 
 def _peers(options) -> int:
-    from train.peers import measure
+    from train.peers import ENGINES, measure
 
-    return measure(options.data, options.out, options.model, words=options.words if options.publish else ())
+    words = options.words if options.publish else ()
+    return measure(options.data, options.out, options.model, options.engines or ENGINES, options.limit, words)
 
 
 def _results(options) -> int:

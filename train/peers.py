@@ -18,16 +18,21 @@ WHAT = "normalised edit distance of nano and other readers, with 95 % intervals 
 
 
 def measure(
-    data: Path, out: Path, model: str = "nano", engines: Sequence[str] = ENGINES, words: Sequence[str] = ()
+    data: Path,
+    out: Path,
+    model: str = "nano",
+    engines: Sequence[str] = ENGINES,
+    limit: int | None = None,
+    words: Sequence[str] = (),
 ) -> int:
-    """Run each suite with each engine, one page at a time; finished ones are kept in ``out``. ``words``: of the command
-    line, to publish the figures. Returns the exit code."""
+    """Run each suite with each engine, one page at a time; finished ones are kept in ``out``. ``limit``: cases of a
+    suite. ``words``: of the command line, to publish the figures. Returns the exit code."""
     values: dict[str, dict[str, dict]] = {}
     for suite, folder in SUITES.items():
         for engine in engines:
             run = out / f"{suite}-{engine}"
-            words = ["evaluate", suite, str(data / folder), "--engine", engine, "--together", "1", "--out", str(run)]
-            code = varytoy([*words, "--model", model])
+            asked = ["evaluate", suite, str(data / folder), "--engine", engine, "--together", "1", "--out", str(run)]
+            code = varytoy([*asked, "--model", model, *(["--limit", str(limit)] if limit else [])])
             if code:
                 return code
             whole = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"][0]
