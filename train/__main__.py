@@ -176,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     peers.add_argument("--engines", nargs="+", metavar="ENGINE", help="some of the readers (default: all)")
     peers.add_argument("--limit", type=positive, help="cases of each suite (default: all)")
     peers.add_argument("--publish", action="store_true", help="write the figures to train/results")
-    peers.set_defaults(run=_peers, needs=("rapidfuzz", "rapidocr", "rapidocr_onnxruntime"))
+    peers.set_defaults(run=_peers, needs=("rapidfuzz",))
 
     results = programs.add_parser("results", help="compare the documentation's tables with train/results")
     results.add_argument("--write", action="store_true", help="bring the documents up to date")

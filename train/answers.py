@@ -110,6 +110,7 @@ def answered(
         if len(samples) == 1:
             bad(_fault(samples[0], error))
         elif on_retry is not None:
+            error.__traceback__ = error.__context__ = None  # which hold the batch's tensors
             on_retry(error)
     # Outside of the except, whose traceback holds the batch's tensors.
     if torch.cuda.is_available():

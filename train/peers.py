@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.published import save
+from train.published import RESULTS, save
 from varytoy.cli import main as varytoy
 from varytoy.evaluation.provenance import provenance
+from varytoy.evaluation.table import Value
 
 SUITES = {"blocks": "print/blocks", "pages": "print/pages", "scans": "scans", "receipts": "receipts"}
 """Suite -> its folder in DATA."""
@@ -26,13 +27,15 @@ def measure(
     words: Sequence[str] = (),
 ) -> int:
     """Run each suite with each engine, one page at a time; finished ones are kept in ``out``. ``limit``: cases of a
-    suite. ``words``: of the command line, to publish the figures. Returns the exit code."""
+    suite. ``words``: of the command line, to publish the figures beside those of other engines. Returns the exit
+    code."""
     values: dict[str, dict[str, dict]] = {}
     for suite, folder in SUITES.items():
         for engine in engines:
             run = out / f"{suite}-{engine}"
             asked = ["evaluate", suite, str(data / folder), "--engine", engine, "--together", "1", "--out", str(run)]
-            code = varytoy([*asked, "--model", model, *(["--limit", str(limit)] if limit else [])])
+            of_model = ["--model", model] if engine == "varytoy" else []
+            code = varytoy([*asked, *of_model, *(["--limit", str(limit)] if limit else [])])
             if code:
                 return code
             whole = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"][0]
@@ -45,6 +48,9 @@ def measure(
             }
     print(table(values, engines))
     if words:
+        there = RESULTS / "peers.json"
+        known = json.loads(there.read_text(encoding="utf-8"))["values"] if there.is_file() else {}
+        values = {suite: {**known.get(suite, {}), **row} for suite, row in values.items()}
         print(f"written to {save('peers', values, WHAT, 0, provenance('python -m train', words))}")
     return 0
 
@@ -52,6 +58,6 @@ def measure(
 def table(values: dict[str, dict[str, dict]], engines: Sequence[str]) -> str:
     lines = [["", "cases", *engines], ["---"] * (2 + len(engines))]
     for suite, row in values.items():
-        cells = [f"{row[name]['value']:.3f} [{row[name]['low']:.3f}, {row[name]['high']:.3f}]" for name in engines]
+        cells = [str(Value(*(row[name][key] for key in ("value", "low", "high")))) for name in engines]
         lines.append([suite, str(row[engines[0]]["cases"]), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

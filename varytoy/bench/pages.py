@@ -32,14 +32,14 @@ def page(paragraphs: int, seed: int = 0) -> Image.Image:
 
 
 class _Recorder:
-    """An engine that keeps the requests that a page becomes."""
+    """An engine that keeps the requests of its last call: those of the page; before them its way up is found."""
 
     def __init__(self, engine: Engine):
         self.processor, self.context = engine.processor, engine.context
         self.requests: list[Request] = []
 
     def generate(self, requests, show=None, cancel=None) -> list[Answer]:
-        self.requests += requests
+        self.requests = list(requests)
         return []
 
 

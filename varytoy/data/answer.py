@@ -80,7 +80,8 @@ class Answer:
         loops: repetitions that were left out; the answer goes on after them.
         seconds: how long it took, with the analysis of the page; 0 from an ``Engine``.
         words: of a raw answer of an ``Engine``.
-        skipped: number of blocks left out: their letters are too small to read, or they are image texture.
+        skipped: number of blocks and lines left out: their letters are too small to read, they are image texture, or
+            what was read has less confidence than the checkpoint's ``least_confidence``.
         turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
         pages: the answers to each page of a document with several.
     """

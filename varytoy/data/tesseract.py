@@ -43,7 +43,7 @@ def read_lines(
     found = _run(image, ("txt", "tsv"), "--psm", str(mode), "-l", language)
     lines: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in csv.DictReader(io.StringIO(found["tsv"]), delimiter="\t", quoting=csv.QUOTE_NONE):
-        if row["level"] == _WORD and row["text"].strip():
+        if row["level"] == _WORD and (row["text"] or "").strip():
             key = tuple(row[name] for name in ("block_num", "par_num", "line_num"))
             lines.setdefault(key, []).append(row)
     return found["txt"], [(" ".join(row["text"] for row in rows), _around(rows)) for rows in lines.values()]

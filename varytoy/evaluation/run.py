@@ -1,11 +1,12 @@
 """``varytoy evaluate``: answer the cases of a suite, score them, and write what came out."""
 
 import argparse
+import hashlib
 import json
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metric import Metric
 from varytoy.evaluation.metrics import MODULES
 from varytoy.evaluation.provenance import provenance
-from varytoy.evaluation.run_folder import RunFolder
+from varytoy.evaluation.run_folder import RunFolder, check_folder
 from varytoy.evaluation.suite import Suite, SuiteError
 from varytoy.evaluation.systems import System, choose
 from varytoy.evaluation.table import Row, markdown, rows_of
@@ -35,20 +36,29 @@ def evaluate(options: argparse.Namespace, suite: Suite) -> int:
     if not cases:
         raise SuiteError(f"{options.folder}: no cases for {suite.name}; it expects {suite.layout}")
     metrics = list(suite.metrics(options))
+    if options.markdown and type(suite).write_markdown is Suite.write_markdown:
+        raise SuiteError(f"--markdown: {suite.name} has no scorer that reads a folder of markdown; leave it out")
+    check_folder(options.out)
     system = choose(options, suite.single_block)
     if system.tasks is not None:
         wrong = next((case.task for case in cases if case.task not in system.tasks), None)
         if wrong:
             raise ValueError(f"--engine {options.engine} cannot do '{wrong}', which {suite.name} asks for")
     with tempfile.TemporaryDirectory() as scratch:
-        run = RunFolder(options.out or Path(scratch) / "run", settings(options, suite, system))
+        made = settings(options, suite, system, cases)
+        run = RunFolder(options.out or Path(scratch) / "run", made)
         predictions = answered(system, cases, run)
-        rows, scores = rows_of(cases, predictions, metrics, options.seed, suite.macro)
+        rows, scores = rows_of(
+            cases,
+            predictions,
+            metrics,
+            options.seed,
+        )
         run.finish(cases, scores)
         print(f"{suite.name}, {system.name}\n\n{markdown(rows)}")
         if options.out:
-            made = settings(options, suite, system)
-            write(options.out, rows, cases, predictions, metrics, scores, made, options.words)
+            made = provenance("varytoy", options.words, system.device) | {"settings": made}
+            write(options.out, rows, cases, predictions, metrics, scores, made)
     if options.markdown:
         suite.write_markdown(options.markdown, cases, predictions)
         print(f"the answers are in {options.markdown}, for {suite.name}'s own scorer")
@@ -71,12 +81,23 @@ def chosen(cases: Sequence[Case], limit: int | None, seed: int) -> list[Case]:
     return [cases[number] for number in sorted(random.Random(seed).sample(range(len(cases)), limit))]
 
 
-def settings(options: argparse.Namespace, suite: Suite, system: System) -> dict:
-    """What the answers depend on: all options but those of where and how fast."""
+def settings(options: argparse.Namespace, suite: Suite, system: System, cases: Sequence[Case]) -> dict:
+    """What the answers depend on: all options but those of where and how fast, the cases, a local model's weights."""
     left_out = ("program", "run", "out", "markdown", "together", "suite", "words")
     own = {name: value for name, value in vars(options).items() if name not in left_out}
-    own["folder"] = str(options.folder.resolve().name)
+    own["folder"] = options.folder.resolve().name
+    own["cases"] = _digest((case.id, case.prompt, case.references, case.page, _size(case.file)) for case in cases)
+    weights = sorted(Path(system.name).glob("*.safetensors")) if Path(system.name).is_dir() else []
+    own["weights"] = _digest((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights)
     return {"suite": suite.name, "system": system.name, "version": system.version, **_plain(own)}
+
+
+def _digest(rows: Iterable[tuple]) -> str:
+    return hashlib.sha256("\n".join(map(repr, rows)).encode()).hexdigest()[:16]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0  # of a shard's member
 
 
 def _plain(values: dict) -> dict:
@@ -107,15 +128,15 @@ def write(
     metrics: Sequence[Metric],
     scores: dict[str, np.ndarray],
     made: dict,
-    words: Sequence[str],
 ) -> None:
-    """Write ``table.md``, ``table.json`` and ``worst.png`` into the run's folder."""
-    table = {**provenance("varytoy", words), "settings": made, "rows": [row.to_json() for row in rows]}
+    """Write ``table.md``, ``table.json`` and ``worst.png`` into the run's folder. ``made``: what made them."""
+    table = {**made, "rows": [row.to_json() for row in rows]}
     (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
-    if metrics:
-        values = scores[metrics[0].name]
-        order = np.argsort(values if not metrics[0].is_error else -values, kind="stable")
+    shown = next((metric for metric in metrics if not np.isnan(scores[metric.name]).all()), None)
+    if shown is not None:
+        values = scores[shown.name]
+        order = np.argsort(values if not shown.is_error else -values, kind="stable")
         worst = [number for number in order if values[number] == values[number]][:WORST]
         contact_sheet.draw((_tile(cases[n], predictions[n], values[n]) for n in worst), folder / "worst.png")
 

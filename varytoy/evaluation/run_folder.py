@@ -28,8 +28,7 @@ class RunFolder:
         if written.is_file():
             self._check(json.loads(written.read_text(encoding="utf-8")), settings)
             self._read()
-        elif folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"--out: {folder} holds other files; name a new folder")
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         written.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
@@ -46,11 +45,21 @@ class RunFolder:
         if not self.file.is_file():
             return
         lines = self.file.read_bytes().split(b"\n")
-        rows = [json.loads(line) for line in lines[:-1]]
+        rows = [self._row(number, line) for number, line in enumerate(lines[:-1], 1)]
         kept = [row for row in rows if not row["error"]]
         if len(kept) < len(rows) or lines[-1]:
             replace_lines(self.file, kept)
         self.done = {row["id"]: Prediction.from_json(row) for row in kept}
+
+    def _row(self, number: int, line: bytes) -> dict:
+        try:
+            row = json.loads(line)
+            Prediction.from_json(row)
+            return {**row, "id": row["id"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.file} line {number} is damaged ({error!r}): delete the line, and its case is asked again"
+            ) from None
 
     def add(self, case: Case, prediction: Prediction) -> None:
         with self.file.open("a", encoding="utf-8") as lines:
@@ -65,6 +74,12 @@ class RunFolder:
             own = {name: value for name, value in own.items() if value == value}
             rows.append({**_row(case, self.done[case.id]), "scores": own})
         replace_lines(self.file, rows)
+
+
+def check_folder(folder: Path | None) -> None:
+    """Raises ValueError for a folder with other files than those of an evaluation."""
+    if folder is not None and folder.exists() and not (folder / SETTINGS).is_file() and any(folder.iterdir()):
+        raise ValueError(f"--out: {folder} holds other files; name a new folder")
 
 
 def _row(case: Case, prediction: Prediction) -> dict:

@@ -20,14 +20,12 @@ class Suite:
         help: one line, for ``--help``.
         layout: the files that a folder must hold, for the documentation and errors.
         single_block: whether each picture is one block of text, which other readers are told.
-        macro: whether the score of the whole is the mean of its groups' scores, as for olmOCR-bench.
     """
 
     name: str
     help: str
     layout: str = ""
     single_block: bool = False
-    macro: bool = False
 
     def options(self, parser: argparse.ArgumentParser) -> None:
         """Add the suite's own options."""

@@ -8,7 +8,7 @@ import numpy as np
 from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metric import Metric, Whole, bootstrap, interval
 
-ALL, MEAN = "all", "mean of the groups"
+ALL = "all"
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Row:
 
 
 def rows_of(
-    cases: Sequence[Case], predictions: Sequence[Prediction], metrics: Sequence[Metric], seed: int, macro: bool = False
+    cases: Sequence[Case], predictions: Sequence[Prediction], metrics: Sequence[Metric], seed: int
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """The rows of the table, the whole first, and the scores of each case by metric; NaN where one does not apply."""
     measured = {metric.name: metric.rows(predictions, cases) for metric in metrics}
@@ -69,8 +69,6 @@ def rows_of(
             if value is not None:
                 row.values[metric.name] = value
         table.append(row)
-    if macro and len(table) > 1:
-        table.insert(0, _mean(table[0], table[1:], metrics))
     return table, scores
 
 
@@ -93,21 +91,6 @@ def _value(
     else:
         low, high = interval(metric, rows, clusters, seed)
     return Value(round(value, 4), round(low, 4), round(high, 4), metric.is_error)
-
-
-def _mean(whole: Row, groups: Sequence[Row], metrics: Sequence[Metric]) -> Row:
-    """The mean of the groups' values; its interval takes the groups as independent."""
-    row = Row(MEAN, whole.cases, whole.failures, whole.seconds)
-    for metric in metrics:
-        values = [group.values[metric.name] for group in groups if metric.name in group.values]
-        if values:
-            mean = sum(each.value for each in values) / len(values)
-            half = [(each.high - each.low) / 2 for each in values if each.low is not None and each.high is not None]
-            spread = sum(side**2 for side in half) ** 0.5 / len(values)
-            row.values[metric.name] = Value(
-                round(mean, 4), round(mean - spread, 4), round(mean + spread, 4), metric.is_error
-            )
-    return row
 
 
 def markdown(rows: Sequence[Row]) -> str:

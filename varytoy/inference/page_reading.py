@@ -20,7 +20,9 @@ _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 """Of a heading: page numbers may be large."""
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
 _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
-"""A unit five times or more, and the least characters of them together: 1000000 is a number."""
+"""A unit five times or more, and the least characters of them together."""
+_MANY = 20
+"""Times that figures must repeat: zeros and columns of equal numbers do."""
 
 
 def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
@@ -77,11 +79,12 @@ def _join(texts: Sequence[str], blocks: Sequence[layout.Block], levels: Sequence
 
 
 def _as_heading(text: str, level: int) -> str:
-    """Markdown as a heading of that level if it has words; with 0 as none, whatever the model made of a lone line."""
+    """Markdown as a heading of that level if it has words. With 0 as none: the model takes lone lines for headings, so
+    a single mark is taken out; several are comments of a listing."""
     words = " ".join(text.split()).strip("#* ")
     if level and len(_LETTER.findall(words)) >= _LEAST_LETTERS:
         return f"{'#' * level} {words}"
-    return _HEADING.sub("", text)
+    return _HEADING.sub("", text) if len(_HEADING.findall(text)) == 1 else text
 
 
 def _live(
@@ -106,8 +109,10 @@ def without_repeats(text: str) -> str:
 
 
 def _is_repeat(match: re.Match[str]) -> bool:
-    """Whether it is no leader of a table of contents, rule of hyphens or the like, which are of signs alone."""
-    return any(map(str.isalnum, match[1])) and len(match[0]) >= _LEAST_REPEATED
+    """Whether it is no number or row of numbers, leader of a table of contents, rule of hyphens or the like."""
+    if not any(map(str.isalpha, match[1])):
+        return any(map(str.isdigit, match[1])) and len(match[0]) >= _MANY * len(match[1])
+    return len(match[0]) >= _LEAST_REPEATED
 
 
 def _credible(answer: Answer, least: float) -> Answer:

@@ -201,7 +201,8 @@ def _of_answer(answer: Answer) -> Iterator[str]:
     if answer.turned:
         yield f"the text stands turned; it was read after a turn of {answer.turned} degrees"
     if answer.skipped:
-        yield f"{answer.skipped} blocks have letters too small to read, or are a picture's texture; they were left out"
+        what = "have letters too small to read, are a picture's texture, or were read with too little confidence"
+        yield f"{answer.skipped} blocks or lines {what}; they were left out"
     if answer.loops:
         yield f"the model repeated itself {answer.loops} times; the repetitions were left out, and it went on"
     if answer.stop_reason == "loop":

@@ -144,8 +144,9 @@ def extended_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str],
     merges = json.loads(learned.to_str())["model"]["merges"][: room - len(new)]
     next_id = len(tokenizer)
     for piece in [*new, *("".join(pair) for pair in merges)]:
-        vocabulary[piece] = next_id
-        next_id += 1
+        if piece not in vocabulary:  # two merges may give the same piece
+            vocabulary[piece] = next_id
+            next_id += 1
     tree["model"]["merges"] += merges
     return chat_tokenizer(Tokenizer.from_str(json.dumps(tree)))
 

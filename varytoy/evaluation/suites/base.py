@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from varytoy.data.boxes import Box
+from varytoy.data.pictures import turned
 from varytoy.data.questions import Question, first_file, read_data
 from varytoy.data.sample import SampleError, image_size
 from varytoy.data.shards import has_member, shard_of
@@ -203,11 +204,15 @@ def with_answers(folder: Path, suffixes: Sequence[str], answer: str, layout: str
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Width and height as the file stores the picture. Raises SuiteError."""
+    """Width and height as the file stores the picture. Raises SuiteError, also for one that EXIF turns: it would be
+    shown beside its boxes."""
     try:
-        return image_size(file)
+        size = image_size(file)
     except SampleError as error:
         raise SuiteError(str(error)) from error
+    if turned(file, size):
+        raise SuiteError(f"{file}: EXIF turns it, but its boxes are of the picture as stored: save it without EXIF")
+    return size
 
 
 def in_rows(boxes: Iterable[Box]) -> list[list[Box]]:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from PIL import Image
 
+from varytoy.errors import first_line
 from varytoy.evaluation.case import Case, Prediction
 
 
@@ -15,11 +17,13 @@ class System:
         name: in tables and files.
         version: of the program or package behind it.
         tasks: names of the tasks that it can do; None for all.
+        device: where its model runs; None for the CPU, or elsewhere.
     """
 
     name: str
     version: str = ""
     tasks: tuple[str, ...] | None = None
+    device: Any = None
 
     def answers(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         """An answer to each case, in order. A case that fails gives a prediction with an ``error``."""
@@ -27,8 +31,8 @@ class System:
             start = time.perf_counter()
             try:
                 prediction = self.answer(case, case.open())
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                prediction = Prediction(stop_reason="error", error=f"{case.file.name}: {error}")
+            except Exception as error:  # of any kind: one case must not end the evaluation
+                prediction = failed(case, error)
             prediction.seconds = time.perf_counter() - start
             yield prediction
 
@@ -38,3 +42,9 @@ class System:
 
     def close(self) -> None:
         """Release what the system holds."""
+
+
+def failed(case: Case, error: Exception) -> Prediction:
+    """The prediction of a case that raised an error."""
+    said = first_line(error) or type(error).__name__
+    return Prediction(stop_reason="error", error=said if case.file.name in said else f"{case.file.name}: {said}")

@@ -4,17 +4,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+import torch
+
 import varytoy
 from varytoy.data.answer import Answer, Region
 from varytoy.data.boxes import Box
 from varytoy.evaluation.case import Case, Prediction
-from varytoy.evaluation.systems.base import System
+from varytoy.evaluation.systems.base import System, failed
 from varytoy.inference.many import TOGETHER, in_order
 from varytoy.inference.reader import Reader
 
 
 class ReaderSystem(System):
-    """A Reader, asked as its users ask it: pages that do not fit in one pass are read block by block.
+    """A Reader, asked as its users ask it: pages are read line by line.
 
     Args:
         together: cases that are worked on at once. Their ``seconds`` are those of each, with what it waited for the
@@ -26,6 +28,7 @@ class ReaderSystem(System):
     def __init__(self, reader: Reader, together: int = TOGETHER, max_new_tokens: int = 1024):
         self.reader, self.together, self.max_new_tokens = reader, together, max_new_tokens
         self.name = reader.name or "reader"
+        self.device = torch.device(reader.precision.device) if reader.precision else None
 
     def answers(self, cases: Sequence[Case]) -> Iterator[Prediction]:
         cancel = threading.Event()
@@ -38,8 +41,8 @@ class ReaderSystem(System):
                 options = {"max_new_tokens": self.max_new_tokens, "cancel": cancel}
                 said = shared.ask(image, case.task, case.prompt, **options)
                 found = prediction_of(said, image.size)
-            except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                found = Prediction(stop_reason="error", error=f"{case.file.name}: {error}")
+            except Exception as error:  # of any kind: one case must not end the evaluation
+                found = failed(case, error)
             found.seconds = time.perf_counter() - start
             return found
 

@@ -50,6 +50,8 @@ class Served(System):
             )
         except self.error as error:
             raise RuntimeError(str(error)) from error
+        if not answer.choices:
+            raise RuntimeError("the server answered without choices")
         choice = answer.choices[0]
         text = choice.message.content or ""
         boxes = tuple(parse_boxes(text)) if case.task in ("detect", "ground") else ()
