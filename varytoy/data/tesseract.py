@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 import subprocess
 import tempfile
@@ -64,7 +65,9 @@ def _run(image: Image.Image, outputs: tuple[str, ...], *options: str) -> dict[st
         target = Path(folder) / "page"
         try:
             command = ["tesseract", "stdin", str(target), "--dpi", "150", *options, *outputs]
-            subprocess.run(command, input=png.getvalue(), capture_output=True, check=True, timeout=_LONGEST)
+            # Its threads wait for each other more than they help, most of all beside other work.
+            own = {"OMP_THREAD_LIMIT": "1", **os.environ}
+            subprocess.run(command, input=png.getvalue(), capture_output=True, check=True, timeout=_LONGEST, env=own)
             return {output: target.with_suffix(f".{output}").read_text(encoding="utf-8") for output in outputs}
         except subprocess.CalledProcessError as error:
             said = " ".join(error.stderr.decode(errors="replace").split())
