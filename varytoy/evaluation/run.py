@@ -86,10 +86,11 @@ def settings(options: argparse.Namespace, suite: Suite, system: System, cases: S
     left_out = ("program", "run", "out", "markdown", "together", "suite", "words")
     own = {name: value for name, value in vars(options).items() if name not in left_out}
     own["folder"] = options.folder.resolve().name
-    own["cases"] = _digest((case.id, case.prompt, case.references, case.page, _size(case.file)) for case in cases)
+    asked = _digest((case.id, case.prompt, case.references, case.page, _size(case.file)) for case in cases)
     weights = sorted(Path(system.name).glob("*.safetensors")) if Path(system.name).is_dir() else []
-    own["weights"] = _digest((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights)
-    return {"suite": suite.name, "system": system.name, "version": system.version, **_plain(own)}
+    loaded = _digest((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights)
+    named = {"suite": suite.name, "system": system.name, "version": system.version, **_plain(own)}
+    return {**named, "cases": asked, "weights": loaded}  # last: an option that differs says more than its digest
 
 
 def _digest(rows: Iterable[tuple]) -> str:

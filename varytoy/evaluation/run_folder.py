@@ -33,7 +33,7 @@ class RunFolder:
         written.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _check(self, there: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        for name in {*there, *settings}:
+        for name in dict.fromkeys((*settings, *there)):
             if there.get(name) != settings.get(name):
                 raise ValueError(
                     f"--out: {self.folder} was made with {name} {there.get(name)!r}, not {settings.get(name)!r}; "
