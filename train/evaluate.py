@@ -23,7 +23,6 @@ from varytoy.inference.reader import Reader
 from varytoy.tasks import TASKS, Task, metrics
 
 _BATCH, _WORST = 32, 20
-_GREY = (127, 127, 127)
 BLOCKS = BlockOptions(lines=(1, 8), columns=(8, 90), font_size=(12, 28), blank=0.0)
 
 

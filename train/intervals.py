@@ -8,6 +8,7 @@ import numpy as np
 
 from varytoy.data.boxes import parse_boxes
 from varytoy.data.sample import Sample
+from varytoy.evaluation.metric import cluster_sums
 from varytoy.tasks import Task, metrics
 
 Combine = Callable[[np.ndarray], np.ndarray]
@@ -70,12 +71,9 @@ def paired(
         first, second: the samples' numbers [N, K], see ``sums_of``.
         groups: of each sample; samples of one group, as questions about one image, are drawn together.
     """
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    index = np.array([numbers[group] for group in groups])
-    summed = np.zeros((2, len(numbers), first.shape[1]))
-    for own, rows in zip(summed, (first, second), strict=True):
-        np.add.at(own, index, rows)
-    drawn = np.random.default_rng(seed).integers(0, len(numbers), (rounds, len(numbers)))
+    summed = [cluster_sums(rows, groups) for rows in (first, second)]
+    count = len(summed[0])
+    drawn = np.random.default_rng(seed).integers(0, count, (rounds, count))
     values = np.stack([combine(own[drawn].sum(1)) for own in summed])
     whole = [float(combine(own.sum(0))) for own in summed]
     spread = (*values, values[1] - values[0])

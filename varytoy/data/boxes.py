@@ -65,6 +65,12 @@ def rewrite(
     return "".join([*parts, words(text[end:])])
 
 
+def around(boxes: Sequence[Sequence[float]]) -> Coordinates:
+    """The box around boxes, xyxy."""
+    x1, y1, x2, y2 = zip(*boxes, strict=True)
+    return min(x1), min(y1), max(x2), max(y2)
+
+
 def even_rows(xyxy: Coordinates, count: int) -> list[Coordinates]:
     """The box cut into ``count`` rows of the same height."""
     x1, y1, x2, y2 = xyxy

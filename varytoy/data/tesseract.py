@@ -6,16 +6,18 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
+from varytoy.data.boxes import Coordinates, around
 from varytoy.data.pictures import DocumentError
 
 _LONGEST = 120
 """Seconds for Tesseract to read a page."""
-_WORD = "5"
-"""Tesseract's level of a word in its table."""
+Line = tuple[str, str, str]
+"""Numbers of a word's block, paragraph and line."""
 
 
 def check_tesseract() -> None:
@@ -36,24 +38,25 @@ def tesseract(image: Image.Image, output: str = "txt") -> str:
     return _run(image, (output,))[output]
 
 
-def read_lines(
-    image: Image.Image, mode: int = 3, language: str = "eng"
-) -> tuple[str, list[tuple[str, tuple[int, int, int, int]]]]:
+def read_lines(image: Image.Image, mode: int = 3, language: str = "eng") -> tuple[str, list[tuple[str, Coordinates]]]:
     """The text, and each line of it with its box, xyxy in pixels. ``mode``: Tesseract's page segmentation mode, 3 for
     pages, 6 for a block of text. Raises DocumentError."""
     found = _run(image, ("txt", "tsv"), "--psm", str(mode), "-l", language)
-    lines: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in csv.DictReader(io.StringIO(found["tsv"]), delimiter="\t", quoting=csv.QUOTE_NONE):
-        if row["level"] == _WORD and (row["text"] or "").strip():
-            key = tuple(row[name] for name in ("block_num", "par_num", "line_num"))
-            lines.setdefault(key, []).append(row)
-    return found["txt"], [(" ".join(row["text"] for row in rows), _around(rows)) for rows in lines.values()]
+    lines: dict[Line, list[tuple[str, Coordinates]]] = {}
+    for line, text, box in words_in(found["tsv"]):
+        lines.setdefault(line, []).append((text, box))
+    return found["txt"], [
+        (" ".join(text for text, _ in words), around([box for _, box in words])) for words in lines.values()
+    ]
 
 
-def _around(rows: list[dict[str, str]]) -> tuple[int, int, int, int]:
-    sides = [[int(row[name]) for name in ("left", "top", "width", "height")] for row in rows]
-    left, top = min(side[0] for side in sides), min(side[1] for side in sides)
-    return left, top, max(side[0] + side[2] for side in sides), max(side[1] + side[3] for side in sides)
+def words_in(table: str) -> Iterator[tuple[Line, str, Coordinates]]:
+    """(line, text, box) of each word of Tesseract's ``tsv``; xyxy in pixels."""
+    for row in csv.DictReader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE):
+        if (row["text"] or "").strip():
+            left, top, width, height = (int(row[name]) for name in ("left", "top", "width", "height"))
+            line = (row["block_num"], row["par_num"], row["line_num"])
+            yield line, row["text"], (left, top, left + width, top + height)
 
 
 def _run(image: Image.Image, outputs: tuple[str, ...], *options: str) -> dict[str, str]:

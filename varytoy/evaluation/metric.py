@@ -120,8 +120,7 @@ def interval(
     """
     if not len(rows):
         return _percentiles(np.zeros(0))
-    sums = np.zeros((len(set(clusters)), rows.shape[1]))
-    np.add.at(sums, _numbers(clusters), rows)
+    sums = cluster_sums(rows, clusters)
     return _percentiles(metric.value(_draws(len(sums), seed, resamples) @ sums))
 
 
@@ -143,6 +142,13 @@ def bootstrap(
     for counts in _draws(len(members), seed, resamples or WHOLE_RESAMPLES):
         values.append(of_choice([case for number, count in enumerate(counts) for case in members[number] * count]))
     return _percentiles(np.array(values))
+
+
+def cluster_sums(rows: np.ndarray, clusters: Sequence[object]) -> np.ndarray:
+    """[clusters, k] sums of the rows [cases, k] of each cluster, in the order in which they appear."""
+    sums = np.zeros((len(set(clusters)), rows.shape[1]))
+    np.add.at(sums, _numbers(clusters), rows)
+    return sums
 
 
 def _numbers(clusters: Sequence[object]) -> list[int]:

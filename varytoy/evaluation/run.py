@@ -36,8 +36,8 @@ def evaluate(options: argparse.Namespace, suite: Suite) -> int:
     if not cases:
         raise SuiteError(f"{options.folder}: no cases for {suite.name}; it expects {suite.layout}")
     metrics = list(suite.metrics(options))
-    if options.markdown and type(suite).write_markdown is Suite.write_markdown:
-        raise SuiteError(f"--markdown: {suite.name} has no scorer that reads a folder of markdown; leave it out")
+    if options.markdown:
+        suite.write_markdown(options.markdown, [], [])  # raises before anything is answered
     check_folder(options.out)
     system = choose(options, suite.single_block)
     if system.tasks is not None:
@@ -48,12 +48,7 @@ def evaluate(options: argparse.Namespace, suite: Suite) -> int:
         made = settings(options, suite, system, cases)
         run = RunFolder(options.out or Path(scratch) / "run", made)
         predictions = answered(system, cases, run)
-        rows, scores = rows_of(
-            cases,
-            predictions,
-            metrics,
-            options.seed,
-        )
+        rows, scores = rows_of(cases, predictions, metrics, options.seed)
         run.finish(cases, scores)
         print(f"{suite.name}, {system.name}\n\n{markdown(rows)}")
         if options.out:

@@ -1,14 +1,12 @@
 """Words that are known of a page, for drafts of its text: from a PDF's text layer, or by Tesseract."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from statistics import median
 
 from PIL import Image
 
 from varytoy.data.documents import DocumentError, PageWord
-from varytoy.data.tesseract import check_tesseract, tesseract
+from varytoy.data.tesseract import Line, check_tesseract, tesseract, words_in
 from varytoy.inference.drafts import PlacedWord
 from varytoy.layout.page import Box
 
@@ -21,17 +19,14 @@ def tesseract_words(image: Image.Image) -> list[PageWord]:
     """Tesseract's reading of a page; none where it fails. Raises DocumentError where it is not installed."""
     check_tesseract()
     words: list[PageWord] = []
-    lines: dict[tuple[str, ...], int] = {}
+    lines: dict[Line, int] = {}
     try:
         found = tesseract(image, "tsv")
     except DocumentError:  # the model reads the page all the same
         return []
-    for row in csv.DictReader(io.StringIO(found), delimiter="\t", quoting=csv.QUOTE_NONE):
-        if (row["text"] or "").strip():
-            line = lines.setdefault(tuple(row[f"{name}_num"] for name in ("block", "par", "line")), len(lines))
-            left, top, width, height = (int(row[name]) for name in ("left", "top", "width", "height"))
-            first = left + width / len(row["text"]) / 2
-            words.append(PageWord(row["text"], (left, top, left + width, top + height), line, first))
+    for line, text, box in words_in(found):
+        first = box[0] + (box[2] - box[0]) / len(text) / 2
+        words.append(PageWord(text, box, lines.setdefault(line, len(lines)), first))
     return words
 
 

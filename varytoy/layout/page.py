@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from varytoy.layout.blocks import Block, cut
+from varytoy.layout.crop import LARGEST
 from varytoy.layout.ink import Analysis, Ink, analyse, segments_size
 from varytoy.layout.orientation import Rotation, is_sideways, upside_down
 
-MAX_ENLARGED = 4.0
 MAX_LINES = 8
 STRAIGHT = 1.0
 """Degrees of skew above which a page is straightened as a whole; below, its cells are."""
@@ -86,7 +86,7 @@ class PageLayout:
     def scale_to(self, text_size: float) -> float:
         """Factor that resizes the image to an x-height of ``text_size`` pixels; 1.0 where no text is found or its size
         is close."""
-        scale = min(text_size / self.text_size, MAX_ENLARGED) if self.text_size else 1.0
+        scale = min(text_size / self.text_size, LARGEST) if self.text_size else 1.0
         return 1.0 if abs(scale - 1) < 0.08 else scale
 
     def one_pass(self, text_size: float, max_pixels: int) -> Box | None:

@@ -1,6 +1,6 @@
 """FUNSD: scanned forms with their words."""
 
-from varytoy.data.boxes import Box
+from varytoy.data.boxes import Box, around
 from varytoy.evaluation.case import Case
 from varytoy.evaluation.metrics import boxes, text
 from varytoy.evaluation.suite import Suite, SuiteError, register
@@ -46,6 +46,4 @@ class Funsd(Suite):
 
 
 def _joined(row: list[Box]) -> Box:
-    sides = list(zip(*(word.xyxy for word in row), strict=True))
-    label = " ".join(word.label for word in row)
-    return Box(label, (min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])))
+    return Box(" ".join(word.label for word in row), around([word.xyxy for word in row]))

@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-from varytoy.data.boxes import Box
+from varytoy.data.boxes import Box, around
 from varytoy.evaluation.case import Case
 from varytoy.evaluation.metrics import boxes
 from varytoy.evaluation.suite import Suite, SuiteError, register
@@ -101,9 +101,7 @@ def hocr_lines(text: str) -> list[tuple[str, list[float]]]:
             lines.setdefault(line, []).append((word.strip(), box))
     found = []
     for words in lines.values():
-        sides = list(zip(*(box for _, box in words), strict=True))
-        box = [min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])]
-        found.append((" ".join(word for word, _ in words), [float(side) for side in box]))
+        found.append((" ".join(word for word, _ in words), list(map(float, around([box for _, box in words])))))
     return found
 
 
