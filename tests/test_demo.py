@@ -481,4 +481,4 @@ def test_embedded_model(browser, tmp_path):
             assert (picture(page)[:, :, 0].astype(int) - picture(page)[:, :, 1] > 100).any()  # the box, in red
             page.click("#examples button:has-text('Ask')")
             page.wait_for_selector("#answer .vt-text:has-text('1')", timeout=40000)
-            assert "confidence" in page.inner_text("#status p")
+            page.wait_for_selector("#status p:has-text('confidence')", timeout=40000)  # once the answer has ended

@@ -18,7 +18,7 @@ from PIL import ImageOps
 
 from data_tools.__main__ import main
 from data_tools.assets import languages
-from data_tools.render.degrade import DEGRADATIONS, degrade, skew
+from data_tools.render.degrade import DEGRADATIONS, degrade, skew, till_print
 from data_tools.render.document import (
     Cell,
     Code,
@@ -210,6 +210,18 @@ def test_a_degradation_grows_with_its_strength_and_keeps_the_text(source, name):
         assert likeness[0] > 0.35 and likeness[0] > likeness[1] + 0.3
         again = np.asarray(DEGRADATIONS[name](image, 1.0, random.Random(4)), np.float32)
         assert (again == strong).all()
+
+
+def test_boxes_stay_on_the_words_that_a_till_condenses(source):
+    image, boxes = lay_out([Paragraph((Run("Bread " * 9),))], theme_of(source), (300, 400))[0].draw()
+    widths = set()
+    for seed in range(12):
+        printed, moved = till_print(image, boxes, random.Random(seed), 0.5)
+        dark = 255 - np.asarray(printed.convert("L"), np.float32)
+        held = sum(dark[y1:y2, x1 : x2 + 1].sum() for x1, y1, x2, y2 in np.rint(moved).astype(int))
+        assert held > 0.9 * dark.sum()
+        widths.add(printed.width)
+    assert len(widths) > 2 and max(widths) == 300
 
 
 def test_no_degradation_leaves_a_page_as_it_is(source):

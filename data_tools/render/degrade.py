@@ -1,4 +1,5 @@
-"""Degradations of a scan or photocopy: skew, blur, noise, bleed-through, paper, uneven light, shadow, fold and JPEG.
+"""Degradations of a scan or photocopy: skew, blur, noise, bleed-through, paper, uneven light, shadow, fold and JPEG;
+and of a till's print: needles, faded heat, a scan in black and white, condensed letters.
 
 Each takes an image, grey or RGB, an amount from 0 (nothing) to 1 and a random generator, and keeps the size. None of
 them mirrors or crops the text.
@@ -151,6 +152,81 @@ def jpeg(image: Image.Image, amount: float, rng: random.Random) -> Image.Image:
     return Image.open(data).convert(image.mode)
 
 
+def needles(image: Image.Image, amount: float, rng: random.Random) -> Image.Image:
+    """Printed by needles: letters are made of dots, two to three pixels apart. Only dark letters on light paper."""
+    ink, paper = _ink(image)
+    height, width = ink.shape
+    step = rng.uniform(1.6, 3.2)
+    rows, columns = max(round(height / step), 1), max(round(width / step), 1)
+    cells = Image.fromarray(ink).resize((columns, rows), Image.Resampling.BOX).resize((width, height), Image.NEAREST)
+    y, x = np.arange(height) * rows / height % 1 - 0.5, np.arange(width) * columns / width % 1 - 0.5
+    round_dot = np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * rng.uniform(0.26, 0.45) ** 2))
+    dots = np.clip(np.asarray(cells, np.float32) * rng.uniform(1.4, 2.2), 0, 1) * round_dot.astype(np.float32)
+    return _inked(image, paper, amount * dots + (1 - amount) * ink, ink)
+
+
+def faded(image: Image.Image, amount: float, rng: random.Random) -> Image.Image:
+    """Ink that is pale in places, as on old thermal paper, with streaks where the head did not heat."""
+    ink, paper = _ink(image)
+    height, width = ink.shape
+    generator = np.random.default_rng(rng.getrandbits(63))
+    across, down = max(width // rng.randint(20, 150), 2), max(height // rng.randint(6, 150), 2)
+    left = 1 - amount * (0.35 + 0.5 * smooth_noise(width, height, across, down, generator)[..., 0])
+    for _ in range(rng.choice((0, 0, 1, 3))):
+        x = rng.randrange(width)
+        left[:, x : x + rng.randint(1, 2)] *= 0.3
+    return _inked(image, paper, ink * np.clip(left, 0.12, 1), ink)
+
+
+def two_levels(image: Image.Image, amount: float, rng: random.Random) -> Image.Image:
+    """Scanned in black and white: strokes with ragged edges, thicker or thinner than they were."""
+    ink, paper = _ink(image)
+    generator = np.random.default_rng(rng.getrandbits(63))
+    ragged = ink + generator.normal(0, 0.05 + 0.12 * amount, ink.shape).astype(np.float32) * (ink > 0.02)
+    level = 0.5 + amount * rng.uniform(-0.25, 0.12)
+    return _inked(image, paper, (ragged > level).astype(np.float32), ink)
+
+
+def till_print(
+    image: Image.Image, boxes: np.ndarray, rng: random.Random, strength: float
+) -> tuple[Image.Image, np.ndarray]:
+    """The print of a till: condensed at times; of needles or two levels, and faded, the more often the stronger.
+
+    Args:
+        boxes: [N, 4] in pixels; they move with the letters.
+        strength: 0: the image as it is.
+    """
+    if strength <= 0:
+        return image, boxes
+    if rng.random() < 0.4:
+        width = round(image.width * rng.uniform(0.62, 0.95))
+        boxes = boxes * [width / image.width, 1, width / image.width, 1]
+        image = image.resize((width, image.height), Image.Resampling.BICUBIC)
+    often = min(0.3 + strength, 1.0)
+    if rng.random() < 0.7 * often:
+        image = DEGRADATIONS[rng.choice(("needles", "two_levels"))](image, rng.uniform(0.4, 1.0), rng)
+    if rng.random() < 0.4 * often:
+        image = faded(image, rng.uniform(0.4, 1.0), rng)
+    return image, boxes
+
+
+def _ink(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each pixel is ink, 0-1 [H, W], and the colour of the paper, [] or [3]."""
+    pixels = np.asarray(image, np.float32)
+    paper = np.percentile(pixels.reshape(len(pixels) * pixels.shape[1], -1), 90, axis=0)
+    far = np.abs(pixels.reshape(*pixels.shape[:2], -1) - paper).max(2)
+    return far / max(float(far.max()), 1.0), paper.squeeze()
+
+
+def _inked(image: Image.Image, paper: np.ndarray, ink: np.ndarray, before: np.ndarray) -> Image.Image:
+    """The image with another share of ink in each pixel, in the colour of its darkest one."""
+    pixels = np.asarray(image, np.float32)
+    colour = pixels[np.unravel_index(before.argmax(), before.shape)]
+    share = np.clip(ink, 0, 1)
+    mixed = paper + (colour - paper) * (share if pixels.ndim == 2 else share[..., None])
+    return Image.fromarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+
+
 def _map(shares: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * np.clip(shares, 0, 1)).astype(np.uint8))
 
@@ -169,5 +245,8 @@ DEGRADATIONS: dict[str, Callable[[Image.Image, float, random.Random], Image.Imag
     "blur": blur,
     "noise": noise,
     "jpeg": jpeg,
+    "needles": needles,
+    "faded": faded,
+    "two_levels": two_levels,
 }
-"""All but the skew, which moves boxes too."""
+"""All but the skew, which moves boxes too; the last three are of tills."""
