@@ -133,5 +133,12 @@ def test_the_table_of_a_model_beside_its_baselines(tmp_path, processor, capsys):
     assert any("| vqa: presence | exact match | 3 | 0.000 | 0.000 | 0.000 | 1.000 | 0.667 |" in line for line in lines)
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["ground"]["fixed"] == 1.0 and table["ground"]["samples"] == 1
-    assert main(["evaluate", "--baselines", str(folder)]) == 2
-    assert "--samples" in capsys.readouterr().err
+    own = ["--samples", str(folder)]
+    for wrong, said in (
+        (["--baselines", str(folder)], "--baselines is only used with --samples: add --samples"),
+        ([*own, "--text-only"], "--text-only is not used with --samples: leave it out"),
+        ([*own, "--count", "3"], "--count is not used with --samples"),
+        ([*words[2:], "--worst", str(tmp_path / "worst")], "--worst does not go together with --baselines"),
+    ):
+        assert main(["evaluate", *wrong]) == 2
+        assert said in capsys.readouterr().err

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageDraw, ImageFont
 from test_serving import Running
 
@@ -94,6 +97,19 @@ def test_a_folder_of_other_settings_is_left_alone(drawn, tmp_path, capsys):
     assert "was made with limit 1, not None; name a new folder" in capsys.readouterr().err
     assert main(["evaluate", "drawn", str(drawn), "--out", str(drawn)]) == 2
     assert "holds other files" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(drawn, tmp_path, capsys):
+    run = tmp_path / "run"
+    hold = f"from pathlib import Path; from varytoy.folder_lock import locked\nwith locked(Path({str(run)!r}), ''): "
+    other = subprocess.Popen([sys.executable, "-c", hold + "print('held', flush=True); input()"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # fmt: skip
+    with other:
+        assert other.stdout.readline() == "held\n"
+        assert main(["evaluate", "drawn", str(drawn), "--out", str(run)]) == 2
+        assert f"in use by process {other.pid} on" in capsys.readouterr().err
+        other.communicate("\n")
+    assert not run.exists()
 
 
 def test_a_picture_that_cannot_be_read_counts_as_an_empty_answer(drawn, tmp_path, capsys):

@@ -18,6 +18,7 @@ FORBIDDEN = {
 """Folder -> what nothing in it imports."""
 ALLOWED = {
     "errors": "",
+    "folder_lock": "",
     "extras": "",
     "options": "",
     "schema": "",
@@ -36,7 +37,7 @@ ALLOWED = {
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras options data tasks layout outputs processing inference",
-    "evaluation": "__init__ errors extras options data tasks outputs processing devices inference",
+    "evaluation": "__init__ errors folder_lock extras options data tasks outputs processing devices inference",
     "bench": "options data models processing devices checkpoints inference",
     "cli": "__init__ options tasks outputs devices checkpoints inference serving evaluation",
 }

@@ -83,9 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     table = programs.add_parser("evaluate", help="print a model's table, on freshly rendered samples")
     table.add_argument("--model", default="nano", help="nano, a folder or a hub id")
     device_options(table)
-    table.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
-    table.add_argument("--count", type=positive, default=200, help="images of each kind")
-    table.add_argument("--seed", type=int, default=1001)
+    table.add_argument("--source", type=Path, help="folder filled by data_tools fetch (default: data/sources)")
+    table.add_argument("--count", type=positive, help="images of each kind (default: 200)")
+    table.add_argument("--seed", type=int, help="of the images (default: 1001)")
     table.add_argument("--text-only", action="store_true", help="without the scenes")
     table.add_argument("--samples", type=Path, help="score a folder of your own samples instead, by task")
     table.add_argument(
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument(
         "--worst", type=Path, metavar="FOLDER", help="with --samples: draw the 20 worst answers of each task"
     )
-    table.add_argument("--max-new-tokens", type=positive, default=1024, help="longest answer, with --samples")
+    table.add_argument("--max-new-tokens", type=positive, help="with --samples: longest answer (default: 1024)")
     table.add_argument("--write", type=_to_write, help="save the table as JSON")
     table.set_defaults(run=_evaluate, needs=_SCORES)
 
@@ -205,12 +205,11 @@ def _evaluate(options) -> None:
     from train.evaluate import compare_samples, evaluate, score_samples, write_table
     from varytoy.inference.reader import Reader
 
+    _check_evaluate(options)
     load = functools.partial(Reader.from_pretrained, *reader_options(options))
     if options.baselines:
         from train.baselines import markdown
 
-        if not options.samples:
-            raise SampleError("--baselines compares scores on --samples: name their folder too")
         table = compare_samples(load, options.samples, options.baselines, options.max_new_tokens)
         print(markdown(table))
         if options.write:
@@ -225,6 +224,22 @@ def _evaluate(options) -> None:
         print(f"{name:<40} {value:.4f}")
     if options.write:
         write_table(table, options.write)
+
+
+def _check_evaluate(options) -> None:
+    """Fill in the options that were not given. Raises SampleError for those that do not go together."""
+    of_samples, rendered = ("baselines", "worst", "max_new_tokens"), ("source", "count", "seed", "text_only")
+    for name in rendered if options.samples else of_samples:
+        if getattr(options, name) not in (None, False):
+            option = f"--{name.replace('_', '-')}"
+            cure = f"leave it out, or leave out --samples {options.samples}" if options.samples else "add --samples"
+            raise SampleError(f"{option} is {'not' if options.samples else 'only'} used with --samples: {cure}")
+    if options.baselines and options.worst:
+        raise SampleError("--worst does not go together with --baselines: leave one of them out")
+    defaults = {"source": Path("data/sources"), "count": 200, "seed": 1001, "max_new_tokens": 1024}
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
 
 
 def _report(options) -> None:

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import platform
 import shutil
-import socket
 import sys
 import threading
 import time
@@ -21,14 +19,9 @@ from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
 from varytoy.data.samples import digest, sample_files
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
+from varytoy.folder_lock import FolderInUse, locked
 from varytoy.inference.load_engine import PICTURES, pictures_of
 
-try:
-    import fcntl
-except ImportError:  # Windows: no lock
-    fcntl = None
-
-LOCK = "run.lock"
 MAY_CHANGE = {"output"} | {
     f"train.{name}"
     for name in (
@@ -69,39 +62,19 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def alone(output: Path, report: Callable[[str], None] = print) -> Iterator[None]:
-    """Context: lock the folder against other runs. The lock is released when the process ends, however it ends.
+    """Context: lock the folder against other runs.
 
     Raises:
         RecipeError: another run holds the lock; the message names its process and machine.
     """
-    if fcntl is None or not is_first():
+    with contextlib.ExitStack() as stack:
+        if is_first():
+            with writing(output):
+                try:
+                    stack.enter_context(locked(output, "choose another output=FOLDER", report))
+                except FolderInUse as error:
+                    raise RecipeError(str(error)) from None
         yield
-        return
-    path = output / LOCK
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not kept by workers that outlive a run
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise RecipeError(f"{output} is in use by {owner}: wait, or choose another output=FOLDER") from None
-            report(f"{path} cannot be locked here ({error.strerror}): do not start a second run in {output}")
-        if not os.fstat(file.fileno()).st_nlink:  # opened just before the other run deleted it at its end
-            raise RecipeError(f"{output} was in use until now: start again")
-        with writing(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-            file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                output.rmdir()  # only if it is still empty
 
 
 @contextlib.contextmanager

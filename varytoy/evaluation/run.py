@@ -1,6 +1,7 @@
 """``varytoy evaluate``: answer the cases of a suite, score them, and write what came out."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import random
@@ -23,6 +24,7 @@ from varytoy.evaluation.suite import Suite, SuiteError
 from varytoy.evaluation.systems import System, choose
 from varytoy.evaluation.table import Row, markdown, rows_of
 from varytoy.extras import require
+from varytoy.folder_lock import locked
 from varytoy.tasks.base import draw_regions, object_regions
 
 WORST = 20
@@ -44,9 +46,11 @@ def evaluate(options: argparse.Namespace, suite: Suite) -> int:
         wrong = next((case.task for case in cases if case.task not in system.tasks), None)
         if wrong:
             raise ValueError(f"--engine {options.engine} cannot do '{wrong}', which {suite.name} asks for")
-    with tempfile.TemporaryDirectory() as scratch:
+    with contextlib.ExitStack() as stack:
         made = settings(options, suite, system, cases)
-        run = RunFolder(options.out or Path(scratch) / "run", made)
+        out = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        stack.enter_context(locked(out, "name another --out"))
+        run = RunFolder(out, made)
         predictions = answered(system, cases, run)
         rows, scores = rows_of(cases, predictions, metrics, options.seed)
         run.finish(cases, scores)

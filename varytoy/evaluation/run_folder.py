@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from varytoy.evaluation.case import Case, Prediction
+from varytoy.folder_lock import LOCK
 
 SETTINGS, PREDICTIONS = "run.json", "predictions.jsonl"
 
@@ -78,7 +79,9 @@ class RunFolder:
 
 def check_folder(folder: Path | None) -> None:
     """Raises ValueError for a folder with other files than those of an evaluation."""
-    if folder is not None and folder.exists() and not (folder / SETTINGS).is_file() and any(folder.iterdir()):
+    if folder is None or not folder.exists() or (folder / SETTINGS).is_file():
+        return
+    if any(path.name != LOCK for path in folder.iterdir()):
         raise ValueError(f"--out: {folder} holds other files; name a new folder")
 
 

@@ -6,7 +6,7 @@ from varytoy.data.boxes import parse_boxes
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
 from varytoy.evaluation.case import Case
-from varytoy.evaluation.metric import Metric
+from varytoy.evaluation.metric import Metric, Whole
 from varytoy.evaluation.metrics import boxes, questions, tables, text
 from varytoy.evaluation.suite import Suite, SuiteError, register
 from varytoy.evaluation.suites.base import parts_option, with_pictures
@@ -18,7 +18,7 @@ METRICS = {
     "caption": (text.cider_d,),
     "vqa": (questions.exact_match,),
     "ground": (boxes.grounding_accuracy,),
-    "detect": (boxes.detection_f1,),
+    "detect": (boxes.detection_f1, boxes.average_precision, lambda: boxes.average_precision(at_half=True)),
 }
 """Task -> its metrics, the task's own among them."""
 
@@ -45,7 +45,7 @@ class Samples(Suite):
 
     def metrics(self, options):
         chosen = options.tasks or METRICS
-        return [OfTask(task, make()) for task, makers in METRICS.items() for make in makers if task in chosen]
+        return [of_task(task, make()) for task, makers in METRICS.items() for make in makers if task in chosen]
 
 
 def case_of(sample: Sample) -> Case:
@@ -87,8 +87,22 @@ def _asked(sample: Sample) -> tuple[str, str]:
     return sample.task, sample.prompt if TASKS[sample.task].takes else ""
 
 
-class OfTask(Metric):
+def of_task(task: str, metric: Metric) -> Metric:
     """A metric of the cases of one task; the others count nothing."""
+    if not isinstance(metric, Whole):
+        return OfTask(task, metric)
+
+    def prepare(predictions, cases):
+        own = [number for number, case in enumerate(cases) if case.facts["task"] == task]
+        place = {number: index for index, number in enumerate(own)}
+        value = metric.prepare([predictions[number] for number in own], [cases[number] for number in own])
+        return lambda chosen: value([place[number] for number in chosen if number in place])
+
+    return Whole(f"{task}: {metric.name}", prepare, metric.is_error)
+
+
+class OfTask(Metric):
+    """``of_task`` of a metric that is made of sums."""
 
     def __init__(self, task: str, metric: Metric):
         self.task, self.metric = task, metric
