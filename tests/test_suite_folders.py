@@ -123,7 +123,7 @@ def test_samples(tmp_path):
     assert found["ocr: character error rate"] == pytest.approx(1 / 6)
     assert found["vqa: exact match"] == 0.5 and found["caption: CIDEr-D"] > 1
     assert found["ground: accuracy at IoU 0.5"] == found["detect: F1 at IoU 0.5"] == 1
-    assert found["detect: AP"] == found["detect: AP50"] > 0.999
+    assert min(found["detect: AP"], found["detect: AP50"]) > 0.999
     assert found["markdown: markdown tree similarity"] != found["markdown: markdown tree similarity"], "there is none"
     assert [case.task for case in cases_of("samples", tmp_path, "--tasks", "vqa")] == ["vqa", "vqa"]
     with tarfile.open(tmp_path / "shards.tar", "w") as shard:
