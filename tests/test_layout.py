@@ -240,6 +240,18 @@ def test_rules_and_frames_are_not_text():
     assert [(block.kind, block.lines) for block in cut_blocks(sheet.image)] == [("text", 5), ("text", 4)]
 
 
+def test_dotted_and_dashed_rules_are_not_text():
+    """A dotted line close to a column is no letter of its lines, nor is a row of hyphens a line of text."""
+    sheet = Sheet()
+    sheet.paragraph(50, 40, 380, 4)
+    sheet.line(50, 160, "-" * 40)
+    sheet.paragraph(50, 200, 380, 4)
+    for y in range(30, 320, 8):
+        sheet.draw.rectangle((440, y, 441, y + 1), fill="black")
+    cells = [cell for block in cut_blocks(sheet.image) for cell in block.cells]
+    assert len(cells) == 8 and all(cell.box[2] < 440 for cell in cells)
+
+
 @pytest.mark.parametrize("thick", [40, 60])
 def test_words_in_a_thick_frame_are_part_of_a_picture(thick):
     image = Image.new("RGB", (900, 900), "white")

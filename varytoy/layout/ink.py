@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from varytoy.layout.components import expand, joined, label_components, middle_of, neighbours, typical_height
-from varytoy.layout.rules import rules
+from varytoy.layout.rules import dotted, rules
 
 WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
@@ -354,7 +354,7 @@ def _not_text(boxes: np.ndarray, areas: np.ndarray, height: float) -> tuple[np.n
     inside = np.zeros(len(boxes), bool)
     for x0, y0, x1, y1 in outer + 0.7 * height * np.array([-1, -1, 1, 1]):
         inside |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-    return rule | big | inside | (tall < 2), outer
+    return rule | big | inside | (tall < 2) | dotted(boxes, height), outer
 
 
 class Ink:

@@ -6,6 +6,11 @@ LONG, THIN = 5.0, 0.25
 """Length and thickness, in heights of a letter, of horizontal rules; the bar of a T is shorter or thicker."""
 HIGH = 8.0
 """Length of vertical ones, in heights of a letter: l and | of a heading are shorter."""
+MARKS, APART, SLIM = 12, 0.8, 0.5
+"""Least number of the marks of a dotted or dashed rule, and, in heights of a letter, the widest gap between two and the
+thickest mark. Points under each other in a column of numbers or colons are farther apart, or not evenly."""
+BESIDE = 2.2
+"""In heights of a letter: nearer to a letter a row of marks is text, as the dots of a table of contents."""
 _GAP = 1
 """Pixels that may be missing in a rule."""
 _FREE = 0.8
@@ -18,6 +23,43 @@ def rules(mask: np.ndarray, height: float) -> np.ndarray:
     across = _thin_runs(mask, round(LONG * height), thick)
     down = _thin_runs(mask.T, round(HIGH * height), thick).T
     return across | down
+
+
+def dotted(boxes: np.ndarray, height: float) -> np.ndarray:
+    """Bool [C]: the components, of boxes [C, 4], that are marks of a dotted or dashed rule."""
+    down = _marks(boxes[:, [1, 0, 3, 2]], height)
+    across = _marks(boxes, height)
+    found = np.zeros(len(boxes), bool)
+    for run in down:
+        found[run] = True
+    letters = boxes[boxes[:, 3] - boxes[:, 1] >= 0.55 * height]
+    for run in across:
+        x0, y0, x1, y1 = (*boxes[run, :2].min(0), *boxes[run, 2:].max(0))
+        level = (letters[:, 3] > y0 - 0.2 * height) & (letters[:, 1] < y1 + 0.2 * height)
+        near = (letters[:, 2] > x0 - BESIDE * height) & (letters[:, 0] < x1 + BESIDE * height)
+        found[run] |= not (level & near).any()
+    return found
+
+
+def _marks(boxes: np.ndarray, height: float) -> list[np.ndarray]:
+    """The components of each rule from left to right: small ones in a row, at even distances."""
+    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    small = np.flatnonzero((tall <= SLIM * height) & (width <= 1.2 * height))
+    middle = (boxes[small, 1] + boxes[small, 3]) / 2
+    rows, band = [], max(0.25 * height, 2.0)
+    for shift in (0.0, 0.5):  # a row may lie across the border of two bands
+        number = np.floor(middle / band + shift).astype(int)
+        order = small[np.lexsort((boxes[small, 0], number))]
+        number = np.sort(number)
+        gap = boxes[order[1:], 0] - boxes[order[:-1], 2]
+        for run in np.split(order, np.flatnonzero((np.diff(number) != 0) | (gap > APART * height)) + 1):
+            if len(run) < MARKS or boxes[run[-1], 2] - boxes[run[0], 0] < LONG * height:
+                continue
+            step = np.diff((boxes[run, 0] + boxes[run, 2]) / 2)
+            usual = np.median(step)
+            if (np.abs(step - usual) <= 0.25 * usual + 1).mean() > 0.9:
+                rows.append(run)
+    return rows
 
 
 def _thin_runs(mask: np.ndarray, long: int, thick: int) -> np.ndarray:
