@@ -23,7 +23,6 @@ from varytoy.checkpoints.loading import ModelError  # noqa: E402
 from varytoy.data.documents import Limits, isolate_pdfs  # noqa: E402
 from varytoy.inference.reader import Reader  # noqa: E402
 from varytoy.options import device_options, reader_options  # noqa: E402
-from varytoy.tasks import TASKS  # noqa: E402
 
 
 def _port(text: str) -> int:
@@ -50,8 +49,7 @@ def main(words: list[str] | None = None) -> int:
         return 2
     isolate_pdfs(Limits())
     with tempfile.TemporaryDirectory() as folder:
-        tasks = [task for task in TASKS if task in (reader.processor.prompts or TASKS)]
-        demo = Demo(reader, examples(Path(folder)), measured(chosen.model), tasks)
+        demo = Demo(reader, examples(Path(folder)), measured(chosen.model), reader.tasks)
         try:
             demo.launch(chosen.host, chosen.port)
         except OSError:

@@ -19,6 +19,7 @@ BLUE = "#2563eb"
 LABELS = {
     "ocr": "Read text",
     "markdown": "Markdown",
+    "spot": "Text with boxes",
     "detect": "Find objects",
     "ground": "Find one thing",
     "caption": "Describe",

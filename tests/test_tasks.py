@@ -232,6 +232,7 @@ def test_garbage_never_raises():
 STANDARD = {
     "ocr": ("", "Provide the OCR results of this image."),
     "markdown": ("", "Convert the image to markdown format."),
+    "spot": ("", "Read the text with its boxes."),
     "detect": ("", "Detect all objects in this image."),
     "ground": ("the left woman", "Detect an object: the left woman."),
     "caption": ("", "Describe the content of this image in a sentence."),

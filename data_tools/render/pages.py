@@ -19,6 +19,7 @@ from data_tools.render.markdown import to_markdown
 from data_tools.render.sheet import Sheet
 from data_tools.render.themes import Theme, alphabet, random_theme
 from data_tools.writer import generator, question_row
+from varytoy.data.boxes import Box
 from varytoy.extras import require
 from varytoy.options import positive
 from varytoy.tasks import TASKS
@@ -80,6 +81,8 @@ class PageRenderer:
             if name == "markdown":
                 annotations["plain_text"] = answer
                 answer = to_markdown(document)
+            elif name == "spot":
+                answer = TASKS[name].answer(_lines_of(annotations))
             prompt = TASKS[name].prompt("", rng if rng.random() < 0.5 else None)
             row = question_row(name, prompt, answer, annotations=annotations, metadata=metadata)
             suffix = f"-{name}" if task == "both" else ""
@@ -117,6 +120,13 @@ class PageRenderer:
         raise ValueError("no page has room for a word: ask for more lines, or fewer columns")
 
 
+def _lines_of(annotations: dict) -> list[Box]:
+    """The lines of a page's annotations, with their texts as labels."""
+    sides = annotations.get("line_boxes", ())
+    boxes = zip(*(iter(sides),) * 4, strict=True)
+    return [Box(text, box) for text, box in zip(annotations.get("lines", ()), boxes, strict=True)]
+
+
 @register
 class Pages(Kind):
     name = "pages"
@@ -135,8 +145,9 @@ class Pages(Kind):
         parser.add_argument(
             "--language", nargs="+", choices=languages.LANGUAGES, default=list(defaults.languages), help=help
         )
-        help = "ocr, markdown, either of them for each page (default), or both"
-        parser.add_argument("--task", choices=("ocr", "markdown", "either", "both"), default="either", help=help)
+        help = "ocr, markdown, either of them for each page (default), both, or spot"
+        tasks = ("ocr", "markdown", "either", "both", "spot")
+        parser.add_argument("--task", choices=tasks, default="either", help=help)
         parser.add_argument("--no-formulas", action="store_true", help="no formulas, which need Matplotlib")
         parser.add_argument("--inverted", type=share, default=defaults.inverted, help="share of light text on dark")
 

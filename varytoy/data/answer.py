@@ -82,6 +82,8 @@ class Answer:
         words: of a raw answer of an ``Engine``.
         skipped: number of blocks and lines left out: their letters are too small to read, they are image texture, or
             what was read has less confidence than the checkpoint's ``least_confidence``.
+        dropped: how many parts of the model's text were left out because they could not be read, by reason
+            (``varytoy.data.spots``).
         turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
         pages: the answers to each page of a document with several.
     """
@@ -100,6 +102,7 @@ class Answer:
     seconds: float = field(default=0.0, compare=False)
     words: list[Word] = field(default_factory=list)
     skipped: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     turned: int = 0
     pages: list["Answer"] = field(default_factory=list)
 

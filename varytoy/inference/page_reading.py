@@ -143,13 +143,14 @@ def _kept(words: Sequence[Word]) -> list[Word]:
 def _region(
     part: Sequence[tuple[layout.CellView, Answer]], block: layout.Block, page: PageLayout, options: Options, step: int
 ) -> Region:
-    """A block that was read, with its lines and their words."""
+    """A block that was read, with its lines and their words. For a task that gives lines a place, cells of a row that
+    stand apart are lines of their own."""
     score = mean_confidence([answer for _, answer in part])
     region = Region(block.box, text=join_rows([answer.text for _, answer in part], block), score=score)
     if not options.task.literal:
         return region
     lines, start = [], 0
-    for row in block.rows:
+    for row in [(cell,) for cell in block.cells] if options.task.reads else block.rows:
         cells = [(view, answer) for view, answer in part[start : start + len(row)] if answer.text.strip()]
         start += len(row)
         if cells:

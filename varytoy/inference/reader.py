@@ -33,7 +33,7 @@ from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
-from varytoy.tasks import Task, get_task
+from varytoy.tasks import TASKS, Task, get_task
 
 Sources = Source | Sequence[Source]
 _CONFIDENT = 0.85
@@ -128,6 +128,9 @@ class Reader:
 
     def markdown(self, source: Sources, **options) -> Answer | list[Answer]:
         return self.ask(source, "markdown", **options)
+
+    def spot(self, source: Sources, **options) -> Answer | list[Answer]:
+        return self.ask(source, "spot", **options)
 
     def detect(self, source: Sources, classes: str = "", **options) -> Answer | list[Answer]:
         return self.ask(source, "detect", classes, **options)
@@ -322,6 +325,9 @@ class Reader:
             size = upright.image.size
             answer.regions = [region.moved(lambda point: rotation.back(point, size)) for region in answer.regions]
             answer.size = page.image.size
+        if options.task.reads and self._reads_blocks:
+            lines = [line for block in answer.blocks for line in block.parts]
+            answer.text = options.task.from_lines(lines, page.image.size)
         return answer
 
     def _surer(
@@ -427,9 +433,17 @@ class Reader:
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
         known = self.engine_for(task.view).processor.prompts
-        if known and task.name not in known:
+        asked = get_task(task.reads) if task.reads and self._reads_blocks else task
+        if known and asked.name not in known:
             raise ValueError(f"this model was trained on {' and '.join(known)}, not {task.name}")
-        return known.get(task.name) or task.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
+        return known.get(asked.name) or asked.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the model can do, without loading its part for pictures."""
+        known = self.processor.prompts
+        by_lines = {name for name, task in TASKS.items() if task.reads in known and self._reads_blocks}
+        return tuple(name for name in TASKS if not known or name in known or name in by_lines)
 
     def fit_text(self, image: Image.Image) -> Image.Image:
         """The image scaled to the text size that the model reads best; unchanged if no text is found."""

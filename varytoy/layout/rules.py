@@ -34,7 +34,7 @@ def dotted(boxes: np.ndarray, height: float) -> np.ndarray:
         found[run] = True
     letters = boxes[boxes[:, 3] - boxes[:, 1] >= 0.55 * height]
     for run in across:
-        x0, y0, x1, y1 = (*boxes[run, :2].min(0), *boxes[run, 2:].max(0))
+        (x0, y0), (x1, y1) = boxes[run, :2].min(0), boxes[run, 2:].max(0)
         level = (letters[:, 3] > y0 - 0.2 * height) & (letters[:, 1] < y1 + 0.2 * height)
         near = (letters[:, 2] > x0 - BESIDE * height) & (letters[:, 0] < x1 + BESIDE * height)
         found[run] |= not (level & near).any()

@@ -25,6 +25,7 @@ def record_of(model: str, name: str, page: Page, task: str, answer: Answer) -> R
         "boxes": [{"label": label, "box": list(xyxy)} for label, xyxy in answer.boxes],
         "blocks": [_block(block) for block in answer.blocks],
         **({"skipped": answer.skipped} if answer.skipped else {}),
+        **({"dropped": answer.dropped} if answer.dropped else {}),
         **({"turned": answer.turned} if answer.turned else {}),
         **({"loops": answer.loops} if answer.loops else {}),
         "stop_reason": answer.stop_reason,

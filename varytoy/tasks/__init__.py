@@ -8,6 +8,7 @@ from varytoy.tasks.base import Task, draw_regions
 from varytoy.tasks.language import Caption, Chat, Vqa
 from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
+from varytoy.tasks.spotting import Spotting
 
 TASKS: dict[str, Task] = {}
 """Name -> task, in the order in which they are listed."""
@@ -19,7 +20,7 @@ def register(task: Task) -> None:
     TASK_NAMES.add(task.name)
 
 
-for _task in (Ocr(), Markdown(), Detection(), Grounding(), Caption(), Vqa(), Chat()):
+for _task in (Ocr(), Markdown(), Spotting(), Detection(), Grounding(), Caption(), Vqa(), Chat()):
     register(_task)
 
 
@@ -34,7 +35,7 @@ def get_task(name: str) -> Task:
 def find_prompt(text: str) -> tuple[Task, str] | None:
     """The task that ``text`` is a prompt of, in any wording, and the argument in it; None if there is none."""
     for task in TASKS.values():
-        for form in (*task.prompts, *task.class_prompts):
+        for form in (*task.prompts, *task.class_prompts, *task.aliases):
             if form == "{}":
                 continue  # chat's prompt matches any text
             before, slot, after = form.partition("{}")

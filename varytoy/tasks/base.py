@@ -26,6 +26,9 @@ class Task:
         is_error: whether ``score`` is an error rate, of which less is better.
         takes: description of the argument for users; None if there is none.
         class_prompts: prompts with an argument that is optional.
+        aliases: other models' prompts for the same, such as ``<ocr>``; they are understood but never trained on.
+        reads: the task that a model which reads line by line does instead; ``from_lines`` makes the answer of the
+            lines.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Task:
     is_error: bool = False
     takes: str | None = None
     class_prompts: Sequence[str] = ()
+    aliases: Sequence[str] = ()
+    reads: str = ""
 
     def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
         """The default prompt, or with ``rng`` a random paraphrase.
@@ -59,6 +64,10 @@ class Task:
     def parse(self, text: str, size: tuple[int, int], argument: str = "") -> Answer:
         """Model output -> Answer; ``size`` is (width, height) of the file in pixels."""
         return Answer(text.strip())
+
+    def from_lines(self, lines: Sequence[Region], size: tuple[int, int]) -> str:
+        """The answer's text, from the lines of a page of ``size`` pixels that was read line by line."""
+        raise NotImplementedError
 
     def draw(self, image: Image.Image, answer: Answer) -> Image.Image:
         """A copy of ``image`` with the answer's objects drawn on it."""

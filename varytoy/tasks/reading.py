@@ -30,6 +30,7 @@ class Ocr(Task):
 class Markdown(Task):
     name = "markdown"
     view = "text"
+    aliases = ("<md>",)
     metric = "markdown tree similarity"
     prompts = (
         "Convert the image to markdown format.",

@@ -5,6 +5,7 @@ import numpy as np
 from varytoy.data.boxes import parse_boxes
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
+from varytoy.data.spots import parse_spots
 from varytoy.evaluation.case import Case
 from varytoy.evaluation.metric import Metric, Whole
 from varytoy.evaluation.metrics import boxes, questions, tables, text
@@ -15,12 +16,15 @@ from varytoy.tasks import TASKS, find_prompt
 METRICS = {
     "ocr": (text.normalised_edit_distance, text.character_error_rate),
     "markdown": (tables.markdown_similarity, text.normalised_edit_distance),
+    "spot": (boxes.spotting_f1, lambda: boxes.spotting_f1(text=False), boxes.line_iou),
     "caption": (text.cider_d,),
     "vqa": (questions.exact_match,),
     "ground": (boxes.grounding_accuracy,),
     "detect": (boxes.detection_f1, boxes.average_precision, lambda: boxes.average_precision(at_half=True)),
 }
 """Task -> its metrics, the task's own among them."""
+_WRITTEN_BOXES = {"ground": parse_boxes, "detect": parse_boxes, "spot": lambda answer: parse_spots(answer).lines}
+"""Task whose answer is boxes -> how they are read."""
 
 
 @register
@@ -56,7 +60,8 @@ def case_of(sample: Sample) -> Case:
     if len(sample.images) != 1 or len(sample.messages) > 2 + (sample.messages[0]["role"] == "system"):
         raise SuiteError(f"{sample.name}: not one question about one image; leave it out of the folder")
     task, prompt = _asked(sample)
-    truth = () if sample.task in ("ground", "detect") else (sample.answer,)
+    written = _WRITTEN_BOXES.get(sample.task)
+    truth = () if written else (sample.answer,)
     references = dict.fromkeys((*truth, *sample.annotations.references))
     if sample.task == "caption":
         references = dict.fromkeys(sample.annotations.references or truth)
@@ -68,7 +73,7 @@ def case_of(sample: Sample) -> Case:
         sample.image_paths()[0],
         prompt=prompt,
         references=tuple(references),
-        boxes=tuple(sample.boxes or (parse_boxes(sample.answer) if sample.task in ("ground", "detect") else ())),
+        boxes=tuple(sample.boxes or (written(sample.answer) if written else ())),
         group=group,
         facts={"task": sample.task},
     )

@@ -15,7 +15,7 @@ class RapidOcr(System):
     """``rapidocr`` 3 with PP-OCRv6's small models, which its package holds."""
 
     name = "rapidocr"
-    tasks = ("ocr", "markdown")  # of markdown the plain text
+    tasks = ("ocr", "markdown", "spot")  # of markdown the plain text
 
     def __init__(self):
         require("peers", "rapidocr", "onnxruntime", by="--engine rapidocr")

@@ -15,7 +15,7 @@ class Tesseract(System):
     """
 
     name = "tesseract"
-    tasks = ("ocr", "markdown")  # of markdown the plain text
+    tasks = ("ocr", "markdown", "spot")  # of markdown the plain text
 
     def __init__(self, block: bool = False, language: str = "eng"):
         self.block, self.language = block, language

@@ -1,0 +1,85 @@
+"""Spotting: text lines with their boxes, as they are written in samples and in model text.
+
+Two dialects. ``lines``: a text line on each line, after its box, integers 0-1000 of the image's width and height as
+everywhere in varytoy: ``[091, 040, 520, 063] Invoice No. 17``. ``tokens``: KOSMOS-2.5's grammar (arXiv 2309.11419,
+section 2.2) with location tokens that count bins of the image's width and height instead of pixels:
+``<bbox><x_91><y_40><x_520><y_63></bbox>Invoice No. 17``, one after the other.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from varytoy.data.boxes import SCALE, Box, format_box
+
+DIALECTS = ("lines", "tokens")
+BINS = 1000
+_LINE = re.compile(r"\[\s*" + r"\s*,\s*".join([r"(\d{1,5})"] * 4) + r"\s*\]\s*(.*)")
+_TOKENS = re.compile(r"<x_(\d{1,5})><y_(\d{1,5})><x_(\d{1,5})><y_(\d{1,5})></bbox>(.*)", re.DOTALL)
+_OPEN = "<bbox>"
+
+
+@dataclass
+class Spots:
+    """What was read from a model's text.
+
+    Attributes:
+        lines: the text lines in order; a box's label is the text.
+        dropped: how many were left out, by reason: ``malformed`` (no box, or no words after it), ``degenerate`` (a box
+            without area), ``out_of_range`` (a number beyond the image), ``truncated`` (the last one, cut off).
+    """
+
+    lines: list[Box] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def format_spots(lines: Iterable[Box], dialect: str = "lines", bins: int = BINS) -> str:
+    """The text of lines, whose labels are their texts; lines without text are left out. ``bins``: of the location
+    tokens along each side.
+
+    Raises:
+        ValueError: an unknown dialect, or a text that cannot be written in it.
+    """
+    if dialect not in DIALECTS:
+        raise ValueError(f"no dialect '{dialect}' of spotting; there are {', '.join(DIALECTS)}")
+    written = [line for line in lines if line.label]
+    if dialect == "lines":
+        return "\n".join(f"{format_box(line.xyxy)} {line.label}" for line in written)
+    if any(_OPEN in line.label for line in written):
+        raise ValueError(f"a text with {_OPEN} cannot be written in location tokens: use the dialect 'lines'")
+    return "".join(f"{_OPEN}{_in_tokens(line, bins)}</bbox>{line.label}" for line in written)
+
+
+def _in_tokens(line: Box, bins: int) -> str:
+    places = [min(side * bins // SCALE, bins - 1) for side in line.xyxy]
+    return "".join(f"<{axis}_{place}>" for axis, place in zip("xyxy", places, strict=True))
+
+
+def parse_spots(text: str, bins: int = BINS) -> Spots:
+    """Read a model's text in either dialect."""
+    if _OPEN in text:
+        before, *parts = text.split(_OPEN)
+        found = [_TOKENS.fullmatch(part) for part in parts]
+        dropped = Counter(malformed=1) if before.strip() else Counter[str]()
+        last = bins - 1
+    else:
+        parts = [part for part in text.splitlines() if part.strip()]
+        found = [_LINE.fullmatch(part.strip()) for part in parts]
+        dropped, last, bins = Counter[str](), SCALE, SCALE
+    spots = Spots()
+    for number, match in enumerate(found, 1):
+        words = " ".join(match[5].split()) if match else ""
+        sides = [int(side) for side in match.groups()[:4]] if match else []
+        if not words:
+            cut = number == len(found) and (match is not None or parts[-1].lstrip()[:1] in "[<")
+            dropped["truncated" if cut else "malformed"] += 1
+        elif max(sides) > last:
+            dropped["out_of_range"] += 1
+        elif sides[0] >= sides[2] or sides[1] >= sides[3]:
+            dropped["degenerate"] += 1
+        else:
+            x1, y1, x2, y2 = (round(side * SCALE / bins) for side in sides)
+            spots.lines.append(Box(words, (x1, y1, x2, y2)))
+    spots.dropped = dict(dropped)
+    return spots
