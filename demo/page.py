@@ -299,7 +299,7 @@ class Demo:
             self.status: status,
             **self._buttons(running=False),
         }
-        if answer.boxes:
+        if answer.boxes or (turn.task == "spot" and answer.blocks):
             changes[self.picture] = self._saved(session.drawn(turn))
         elif answer.blocks and session.outlined:
             changes[self.picture] = self._saved(session.outlines(answer.blocks))

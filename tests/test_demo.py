@@ -47,6 +47,7 @@ from demo.line import MAX_TOKENS  # noqa: E402
 from demo.measured import PICTURES, Measured  # noqa: E402
 from demo.page import Demo  # noqa: E402
 from demo.pictures import examples  # noqa: E402
+from varytoy.data.spots import parse_spots  # noqa: E402
 from varytoy.tasks.metrics import character_error_rate  # noqa: E402
 
 WORDS = "river window market silver garden table morning letter bridge yellow station winter paper forest".split()
@@ -151,7 +152,8 @@ def test_boxes_are_drawn(page):
 def test_experimental(page):
     """What was measured to be worth nothing says so on its button and in place of a confidence."""
     titles = [title.strip() for title in page.locator("#task label").all_inner_texts()]
-    assert titles[:3] == ["Read text", "Markdown", "Find objects (experimental)"] and "Short answer" in titles
+    assert titles[:4] == ["Read text", "Markdown", "Text with boxes", "Find objects (experimental)"]
+    assert "Short answer" in titles
     assert page.locator("#examples button", has_text="experimental").count() == 2
     upload(page, saved(written("note")))
     run(page, "detect")
@@ -470,6 +472,10 @@ def test_embedded_model(browser, tmp_path):
                 assert [page.locator(f"#status a:text-is('{kind}')").count() for kind in (".pdf", ".xml", ".html")] == [
                     1
                 ] * 3
+            before = picture_source(page)
+            (line,) = parse_spots(run(page, "spot", timeout=40000)).lines
+            assert character_error_rate([line.label], [truth]) <= 0.2 and line.xyxy[2] - line.xyxy[0] > 300
+            wait_picture(page, before)
             page.click("#examples button:has-text('Describe')")
             page.wait_for_selector("#answer .vt-text:has-text('bird')", timeout=40000)
             before = picture_source(page)

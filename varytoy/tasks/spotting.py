@@ -3,10 +3,12 @@
 from PIL import Image
 
 from varytoy.data.answer import Answer, Region
-from varytoy.data.boxes import Box
+from varytoy.data.boxes import Box, Coordinates
 from varytoy.data.spots import format_spots, parse_spots
 from varytoy.tasks import metrics
 from varytoy.tasks.base import Task, draw_regions
+
+_MARGIN = 3
 
 
 class Spotting(Task):
@@ -45,10 +47,15 @@ class Spotting(Task):
 
     def draw(self, image: Image.Image, answer: Answer) -> Image.Image:
         lines = [line for block in answer.blocks for line in block.parts or (block,)]
-        return draw_regions(image, [Region(line.box, polygon=line.polygon) for line in lines])
+        return draw_regions(image, [Region(_around(line.box), polygon=line.polygon) for line in lines])
 
     def score(self, predictions, samples):
         """``metrics.detection_f1`` with the texts as labels: a line counts if its text is right, without case, too."""
         read = [parse_spots(text).lines for text in predictions]
         truths = [sample.boxes or parse_spots(sample.answer).lines for sample in samples]
         return metrics.detection_f1(read, truths)
+
+
+def _around(box: Coordinates) -> Coordinates:
+    """Wider, so that the outline leaves the letters free."""
+    return box[0] - _MARGIN, box[1] - _MARGIN, box[2] + _MARGIN, box[3] + _MARGIN
