@@ -252,6 +252,22 @@ def test_dotted_and_dashed_rules_are_not_text():
     assert len(cells) == 8 and all(cell.box[2] < 440 for cell in cells)
 
 
+def test_the_box_of_a_field_is_no_part_of_its_value():
+    sheet = Sheet(600, 200)
+    for y, text in ((30, "Name"), (90, "Town"), (150, "Street")):
+        sheet.line(30, y, text)
+        sheet.draw.rectangle((150, y - 4, 500, y + 28), outline=(110, 110, 110))
+        sheet.line(158, y, f"{text} of mine")
+    page = PageLayout(sheet.image)
+    cells = [cell for block in page.blocks for cell in block.cells]
+    assert len(cells) == 6
+    for cell in cells[1::2]:
+        assert cell.box[0] > 151
+        view = np.asarray(CellView.of(cell, 8.0).image(page.image, page.analysis).convert("L"))
+        border = np.concatenate([view[:5].ravel(), view[-5:].ravel(), view[:, :5].ravel(), view[:, -5:].ravel()])
+        assert border.min() > 240
+
+
 @pytest.mark.parametrize("thick", [40, 60])
 def test_words_in_a_thick_frame_are_part_of_a_picture(thick):
     image = Image.new("RGB", (900, 900), "white")

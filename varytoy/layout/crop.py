@@ -52,18 +52,24 @@ class CellView:
         box = (max(0, x0 - gap), max(0, y0 - gap), min(page.width, x1 + gap), min(page.height, y1 + gap))
         crop = page.crop(box).convert("RGB")
         foreign = analysis.foreign(box, self.cell.segments)
-        pixels = np.asarray(crop)
-        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        paper = tuple(int(v) for v in np.median(border, axis=0))
-        if foreign.any():
-            mask = Image.fromarray(foreign.astype(np.uint8) * 255).resize(crop.size, Image.Resampling.BILINEAR)
-            crop.paste(paper, (0, 0), mask.point(lambda v: 255 * (v > 60)).filter(ImageFilter.MaxFilter(3)))
+        mask = Image.fromarray(foreign.astype(np.uint8) * 255).resize(crop.size, Image.Resampling.BILINEAR)
+        mask = mask.point(lambda v: 255 * (v > 60)).filter(ImageFilter.MaxFilter(3))
+        paper = _paper(np.asarray(crop), np.asarray(mask) > 0)
+        crop.paste(paper, (0, 0), mask)
         if abs(self.cell.skew) > 0.15:
             crop = _straight(crop, self.cell.skew, paper)
         size = (max(1, round(crop.width * self.scale)), max(1, round(crop.height * self.scale)))
         framed = Image.new("RGB", (size[0] + 2 * MARGIN, size[1] + 2 * MARGIN), paper)
         framed.paste(crop.resize(size, Image.Resampling.LANCZOS), (MARGIN, MARGIN))
         return framed
+
+
+def _paper(pixels: np.ndarray, foreign: np.ndarray) -> tuple[int, ...]:
+    """The colour of the paper at the border of a crop [H, W, 3], without ``foreign`` ink, such as a frame around it."""
+    edge = np.ones(foreign.shape, bool)
+    edge[1:-1, 1:-1] = False
+    own = edge & ~foreign
+    return tuple(int(value) for value in np.median(pixels[own if own.any() else edge], axis=0))
 
 
 def _straight(crop: Image.Image, skew: float, paper: tuple[int, ...]) -> Image.Image:

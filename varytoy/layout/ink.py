@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from varytoy.layout.components import expand, joined, label_components, middle_of, neighbours, typical_height
-from varytoy.layout.rules import dotted, rules
+from varytoy.layout.rules import dotted, frame_sides, rules
 
 WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
@@ -409,6 +409,7 @@ def analyse(ink: Ink) -> Analysis | None:
         runs, owner, boxes, areas = label_components(mask & ~ruled)
         height = typical_height(boxes, areas) or height
     drop, pictures = _not_text(boxes, areas, height)
+    drop |= frame_sides(boxes, ruled, height)
     _paint(owners, runs, np.where(drop & (boxes[:, 3] - boxes[:, 1] >= 2), RULE, NONE)[owner])
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]

@@ -11,6 +11,8 @@ MARKS, APART, SLIM = 12, 0.8, 0.5
 thickest mark. Points under each other in a column of numbers or colons are farther apart, or not evenly."""
 BESIDE = 2.2
 """In heights of a letter: nearer to a letter a row of marks is text, as the dots of a table of contents."""
+_TOUCH = 2
+"""Pixels between rules that meet."""
 _GAP = 1
 """Pixels that may be missing in a rule."""
 _FREE = 0.8
@@ -23,6 +25,18 @@ def rules(mask: np.ndarray, height: float) -> np.ndarray:
     across = _thin_runs(mask, round(LONG * height), thick)
     down = _thin_runs(mask.T, round(HIGH * height), thick).T
     return across | down
+
+
+def frame_sides(boxes: np.ndarray, ruled: np.ndarray, height: float) -> np.ndarray:
+    """Bool [C]: the components that stand between two rules, as the sides of a box in a form, too short to be rules
+    themselves. ``ruled``: bool [H, W], the ink of rules."""
+    width, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    found = np.zeros(len(boxes), bool)
+    for number in np.flatnonzero((tall >= 1.2 * height) & (width <= max(THIN * height, 2))):
+        x0, y0, x1, y1 = boxes[number]
+        beside = slice(max(x0 - _TOUCH, 0), x1 + _TOUCH)
+        found[number] = ruled[max(y0 - _TOUCH, 0) : y0, beside].any() and ruled[y1 : y1 + _TOUCH, beside].any()
+    return found
 
 
 def dotted(boxes: np.ndarray, height: float) -> np.ndarray:
