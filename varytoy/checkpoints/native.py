@@ -134,7 +134,7 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
         raise WeightsError(
             f"{file}: image_processor.stride is {tuple(pixels.stride)}, the model's {config.vocabulary_config.stride}"
         )
-    latents = connector_class(config).latents
+    latents = connector_class(config).latents_of(config)
     if pixels.latents != latents:
         raise WeightsError(f"{file}: image_processor.latents is {pixels.latents}, the connector's {latents}")
     if clip is not None and pixels.clip_size not in (0, clip.image_size):

@@ -154,7 +154,7 @@ class VaryConfig(PretrainedConfig):
 
     Args:
         clip_config: None leaves the branch out (Vary-tiny, GOT-OCR2).
-        connector: name of the connector (varytoy.models.connectors).
+        connector: name of the connector (varytoy.models.connectors), and its ``connector_options`` if it has some.
         clip_projection_size: the number of the language model's input channels that the CLIP branch fills; the vision
             vocabulary fills the rest. 0 means half.
         image_token_id: the id of ``<imgpad>``, the placeholder of each image token.
@@ -176,6 +176,7 @@ class VaryConfig(PretrainedConfig):
     clip_config: dict | PretrainedConfig | None = None
     text_config: dict | PretrainedConfig | None = None
     connector: str = "linear"
+    connector_options: dict | None = None
     clip_projection_size: int = 0
     image_token_id: int = 151859
     pointer: bool = False

@@ -1,5 +1,7 @@
 """Connectors: project the features of the vision branches to input embeddings of the language model."""
 
+from dataclasses import dataclass, fields
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +23,11 @@ class Connector(nn.Module):
 
     def __init__(self, config: VaryConfig):
         super().__init__()
+
+    @classmethod
+    def latents_of(cls, config: VaryConfig) -> int:
+        """``latents``, where the configuration decides on them."""
+        return cls.latents
 
     def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
         """Features by branch -> rows [N, D] of all images, concatenated, in reading order, without padding.
@@ -57,7 +64,7 @@ def build_connector(config: VaryConfig) -> Connector:
 
 def image_tokens(config: VaryConfig) -> int:
     """Rows of an image of the vision vocabulary's ``image_size``. Raises ValueError for an unregistered connector."""
-    return connector_class(config).latents or config.vocabulary_config.image_tokens
+    return connector_class(config).latents_of(config) or config.vocabulary_config.image_tokens
 
 
 @register("linear")
@@ -126,6 +133,82 @@ class EncoderConnector(Connector):
         if tokens.shape[1] != len(self.positions):
             raise ValueError(f"{tokens.shape[1]} tokens an image, the connector has {len(self.positions)} positions")
         return self.layer(self.proj(self.norm(tokens)) + self.positions).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class ResamplerOptions:
+    """``connector_options`` of a configuration with ``connector=resampler``.
+
+    Attributes:
+        latents: rows for each image. KOSMOS-2.5 has 2,048.
+        heads: of the attention. KOSMOS-2.5 has 16.
+        normalize: whether each feature vector is brought to length 1 first.
+    """
+
+    latents: int = 64
+    heads: int = 8
+    normalize: bool = True
+
+
+@register("resampler")
+class ResamplerConnector(Connector):
+    """KOSMOS-2.5's resampler (arXiv 2309.11419, section 2.1): learned queries attend to the features of all branches
+    and to themselves, in one attention layer without a feed-forward layer or norm. Other than there, padding is masked,
+    so it cannot change the result. Parameters are named as in transformers' ``Kosmos2_5ImageToTextProjection``.
+    """
+
+    def __init__(self, config: VaryConfig):
+        super().__init__(config)
+        self.options, width = _resampler_options(config), config.text_config.hidden_size
+        if width % self.options.heads:
+            raise ValueError(f"connector_options.heads: {self.options.heads} heads do not divide the width {width}")
+        self.dense = nn.Linear(config.vocabulary_config.output_size, width)
+        if config.clip_config is not None:
+            self.dense_clip = nn.Linear(config.clip_config.width, width)
+        self.latent_query = nn.Parameter(torch.randn(self.options.latents, width))
+        names = ("q_proj", "k_proj", "v_proj", "out_proj")
+        self.x_attn = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
+
+    @classmethod
+    def latents_of(cls, config: VaryConfig) -> int:
+        return _resampler_options(config).latents
+
+    def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
+        """See the base class: [I * latents, D]."""
+        vocabulary, clip = features["vocabulary"], features.get("clip")
+        images, height, width = vocabulary.shape[:3]
+        keys = [self.dense(self._normalized(vocabulary.flatten(1, 2)))]
+        if clip is not None and hasattr(self, "dense_clip"):
+            keys.append(self.dense_clip(self._normalized(clip.flatten(1, 2))).to(keys[0].dtype))
+        latents = self.latent_query.to(keys[0].dtype).expand(images, -1, -1)
+        tokens = torch.cat([*keys, latents], 1)
+        mask = None
+        if grids is not None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+            mask[:, : height * width] = grid_mask(grids, height, width).flatten(1)
+            mask = mask[:, None, None]
+        query, key, value = (
+            self.x_attn[name](rows).unflatten(-1, (self.options.heads, -1)).transpose(1, 2)
+            for name, rows in (("q_proj", latents), ("k_proj", tokens), ("v_proj", tokens))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, mask)
+        return self.x_attn["out_proj"](attended.transpose(1, 2).flatten(2)).flatten(0, 1)
+
+    def _normalized(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows, dim=-1) if self.options.normalize else rows
+
+
+def _resampler_options(config: VaryConfig) -> ResamplerOptions:
+    """Raises ValueError for options that there are not."""
+    given = config.connector_options or {}
+    known = {field.name for field in fields(ResamplerOptions)}
+    if given.keys() - known:
+        wrong = ", ".join(sorted(given.keys() - known))
+        raise ValueError(f"connector_options: no {wrong} of a resampler; there are {', '.join(sorted(known))}")
+    options = ResamplerOptions(**given)
+    if not (type(options.latents) is type(options.heads) is int and options.latents > 0 and options.heads > 0):
+        raise ValueError("connector_options: latents and heads must be whole numbers above 0")
+    return options
 
 
 def grid_mask(grids: Tensor, height: int, width: int) -> Tensor:
