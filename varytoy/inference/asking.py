@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from varytoy.data.answer import Answer
 from varytoy.data.documents import PageWord
+from varytoy.layout.frames import Place
 from varytoy.processing.messages import Message
 from varytoy.tasks import Task
 
@@ -27,6 +28,7 @@ class Options:
     drafts: str = "model"
     words: Sequence[PageWord] = ()
     progress: Callable[[int, int], None] | None = None
+    place: Place | None = None
 
     @property
     def cancelled(self) -> bool:

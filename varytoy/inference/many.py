@@ -15,6 +15,7 @@ from varytoy.data.documents import DocumentError, Page, PasswordError, Source, o
 
 if TYPE_CHECKING:
     from varytoy.inference.reader import Reader
+    from varytoy.layout.frames import Place
 
 SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2", ".ppm", ".pgm"}
 """Suffixes of the files that are read in a folder."""
@@ -107,6 +108,7 @@ def read_many(
     max_new_tokens: int = 1024,
     together: int = TOGETHER,
     drafts: str = "model",
+    place: "Place | None" = None,
     finished: Callable[[Input], Collection[int] | None] = lambda item: (),
 ) -> Iterator[PageAnswer]:
     """The answers to the pages of files, in order; a file or page that fails gives its error.
@@ -116,6 +118,7 @@ def read_many(
     Args:
         task: empty: of a page of text ``ocr``, of a photograph ``caption``.
         page: only this one, from 1.
+        place: the part of each page to look at, see ``Reader.ask``.
         finished: called when a file is begun; pages of it that are not to be read, None for the file. A ValueError is
             the file's error.
     """
@@ -127,7 +130,7 @@ def read_many(
             return answer
         try:
             answer.task = task or shared.task_for(answer.page.image)
-            options = {"max_new_tokens": max_new_tokens, "cancel": cancel, "drafts": drafts}
+            options = {"max_new_tokens": max_new_tokens, "cancel": cancel, "drafts": drafts, "place": place}
             found = shared.ask(answer.page, answer.task, argument, **options)
             assert isinstance(found, Answer)
             answer.answer = found

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from varytoy.data.answer import Answer
 from varytoy.data.tesseract import check_tesseract
@@ -14,6 +14,9 @@ from varytoy.options import reader_options
 from varytoy.outputs import FORMATS
 from varytoy.outputs.records import Record, error_record
 from varytoy.tasks import TASKS
+
+if TYPE_CHECKING:
+    from varytoy.layout.frames import Place
 
 
 class _Output(Protocol):
@@ -85,6 +88,7 @@ def read_files(options: argparse.Namespace) -> int:
     _complete(options)
     try:
         TASKS[options.task or "ocr"].prompt(options.prompt)
+        options.place = _parsed(options.place) if options.place else None
     except ValueError as error:
         return complain(str(error))
     for stream in (sys.stdout, sys.stderr):  # for characters that the terminal's encoding lacks
@@ -114,6 +118,15 @@ def read_files(options: argparse.Namespace) -> int:
     return 2 if errors or failed else 0
 
 
+def _parsed(place: str) -> "Place":
+    from varytoy.layout.frames import parse_place
+
+    try:
+        return parse_place(place)
+    except ValueError as error:
+        raise ValueError(f"--place: {error}") from None
+
+
 def _complete(options: argparse.Namespace) -> None:
     """Fill in the format and the task that follow from other options."""
     options.format = options.format or ("jsonl" if options.json else "")
@@ -123,7 +136,7 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _output(options: argparse.Namespace, model: str, several: bool) -> _Output:
     if options.out:
-        names = ("task", "prompt", "max_new_tokens", "page", "dtype", "quantize", "runtime")
+        names = ("task", "prompt", "max_new_tokens", "page", "place", "dtype", "quantize", "runtime")
         settings = {name: getattr(options, name) for name in names} | {"model": model}
         unread = _print_rows if options.format == "jsonl" else lambda records: None
         flags = options.resume, options.overwrite
@@ -165,6 +178,7 @@ def _read(reader, inputs: Sequence[Input], output: _Output, options: argparse.Na
         max_new_tokens=options.max_new_tokens,
         together=options.together,
         drafts=options.drafts,
+        place=options.place,
         finished=output.begin,
     )
     failed = False

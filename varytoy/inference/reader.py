@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy import layout
-from varytoy.data.answer import Answer, Region
+from varytoy.data.answer import Answer, Point, Region
 from varytoy.data.documents import DocumentError, Page, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import Precision
@@ -28,6 +28,7 @@ from varytoy.inference.page_reading import confidence_in, read_page
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
+from varytoy.layout.frames import Place, find_place
 from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
@@ -237,6 +238,7 @@ class Reader:
         password: str | None = None,
         drafts: str = "model",
         progress: Callable[[int, int], None] | None = None,
+        place: Place | None = None,
     ) -> Answer | list[Answer]:
         """Run one task on an image or a document. Text is read line by line, and cell by cell in tables and forms.
 
@@ -252,10 +254,12 @@ class Reader:
             drafts: where drafts of text come from, which the model checks: its own head for letters (``model``), a
                 ``pdf``'s text layer, or ``tesseract``. They change the time, not the answer, but for dynamic-int8.
             progress: called while a page is read, with the number of the block and of all blocks.
+            place: the part of the image to look at: x1, y1, x2, y2 in its pixels, or ``red``, ``green`` or ``blue`` for
+                what stands in a frame of that colour. Regions of the answer are of the whole image.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
-                long for the model, unknown drafts.
+                long for the model, unknown drafts, a place that is not in the image.
             DocumentError: the file cannot be opened. In a list, and for one of several pages, the message is the
                 answer's ``error`` instead.
         """
@@ -263,7 +267,9 @@ class Reader:
         prompt = self._prompt(chosen, argument)  # raises before anything is opened
         if drafts not in DRAFTS:
             raise ValueError(f"no drafts '{drafts}'; there are {', '.join(DRAFTS)}")
-        options = Options(chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress)
+        options = Options(
+            chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress, place=place
+        )
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
         return self._document(source, options, password)
@@ -309,9 +315,24 @@ class Reader:
             return Answer("", stop_reason="error", error=str(error))
 
     def _read(self, opened: Page, options: Options) -> Answer:
-        page = PageLayout(opened.image, options.cancel)
-        if options.drafts == "pdf" and options.task.view == "text":
-            options = replace(options, words=opened.words())
+        image = opened.image
+        if options.place is not None:
+            box = find_place(options.place, image)
+            answer = self._look(image.crop(box), options)
+            answer.regions = [region.moved(lambda point: _shifted(point, box)) for region in answer.regions]
+            answer.size = image.size
+        else:
+            if options.drafts == "pdf" and options.task.view == "text":
+                options = replace(options, words=opened.words())
+            answer = self._look(image, options)
+        if options.task.reads and self._reads_blocks:
+            lines = [line for block in answer.blocks for line in block.parts]
+            answer.text = options.task.from_lines(lines, image.size)
+        return answer
+
+    def _look(self, image: Image.Image, options: Options) -> Answer:
+        """The answer about a page or picture that may stand turned."""
+        page = PageLayout(image, options.cancel)
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
         upright, rotation, certain = page.upright()
@@ -324,10 +345,7 @@ class Reader:
         if upright is not page:
             size = upright.image.size
             answer.regions = [region.moved(lambda point: rotation.back(point, size)) for region in answer.regions]
-            answer.size = page.image.size
-        if options.task.reads and self._reads_blocks:
-            lines = [line for block in answer.blocks for line in block.parts]
-            answer.text = options.task.from_lines(lines, page.image.size)
+            answer.size = image.size
         return answer
 
     def _surer(
@@ -463,3 +481,7 @@ class Reader:
             return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
         engine = self.engine_for(task.view)
         return fit_history(engine, history, prompt, view.size, task, max_new_tokens)
+
+
+def _shifted(point: Point, box: Sequence[float]) -> Point:
+    return point[0] + box[0], point[1] + box[1]
