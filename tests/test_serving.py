@@ -91,6 +91,18 @@ def test_openais_client_reads_and_streams(client):
     assert (cut.message.content, cut.finish_reason) == ("Reading", "stop")
 
 
+def test_a_place_in_gots_words_is_read_alone(client):
+    two = Image.new("RGB", (500, 200), "white")
+    for y, text in ((0, "Reading is quick"), (100, "Below is more")):
+        two.paste(line_of_text(text), (0, y))
+    ImageDraw.Draw(two).rectangle((2, 102, 480, 198), outline=(230, 20, 20), width=3)
+    for place, text in (("[0, 0, 1000, 500] ", "Reading is quick"), ("[red] ", "Below is more")):
+        asked = [message(f"{place}OCR: ", two)]
+        assert client.chat.completions.create(model="", messages=asked).choices[0].message.content == text
+    with pytest.raises(openai.BadRequestError, match="no blue frame"):
+        client.chat.completions.create(model="", messages=[message("[blue] OCR: ", two)])
+
+
 def test_many_clients_at_once_get_their_own_answers(client):
     words = [f"Number {number} of the lot" for number in range(6)]
     found: dict[str, str] = {}

@@ -15,7 +15,8 @@ from varytoy.data.documents import open_pages
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.join import join_pages
 from varytoy.inference.reader import Reader
-from varytoy.inference.routing import task_of
+from varytoy.inference.routing import place_in, task_of
+from varytoy.layout.frames import Place
 from varytoy.outputs.doctags import doctags
 from varytoy.processing.messages import Message
 from varytoy.serving.fetch import fetch
@@ -53,7 +54,7 @@ class ChatRequest(BaseModel):
 
 @dataclass
 class Question:
-    """What a chat asks for: a task on each of the images, and earlier turns for tasks that talk."""
+    """What a chat asks for: a task on each of the images or a place in them, and earlier turns for tasks that talk."""
 
     images: Sequence[Image.Image]
     task: str
@@ -61,6 +62,7 @@ class Question:
     history: Sequence[Message]
     front_matter: bool = False
     doctags: bool = False
+    place: Place | None = None
 
     @property
     def streams(self) -> bool:
@@ -90,6 +92,7 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
     if not images:
         raise RequestError("messages hold no image: send one as image_url with a data URI")
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
+    place, prompt = place_in(prompt, images[0].size)
     task, argument = task_of(reader, prompt, images[0])
     history = _history(turns[:-1]) if task in ("vqa", "chat") and len(images) == 1 else []
     doctags = (
@@ -102,6 +105,7 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
         history,
         "front matter" in prompt.lower(),
         doctags,
+        place,
     )
 
 
@@ -125,6 +129,7 @@ def read_document(reader: Reader, data: bytes, max_pages: int, **options) -> Ans
 def answer(reader: Reader, question: Question, **options) -> Answer:
     """Of several images one after another. ``options``: those of ``Reader.ask``."""
     options |= {"task": question.task, "argument": question.argument, "history": question.history}
+    options |= {"place": question.place}
     answers = reader.ask(list(question.images), **options)
     assert isinstance(answers, list)
     wrong = next((each.error for each in answers if each.error), "")

@@ -7,6 +7,7 @@ from varytoy.tasks.base import Answer, Task
 class Ocr(Task):
     name = "ocr"
     view = "text"
+    aliases = ("OCR:",)
     literal = True
     metric, is_error = "character error rate", True
     prompts = (
@@ -30,7 +31,7 @@ class Ocr(Task):
 class Markdown(Task):
     name = "markdown"
     view = "text"
-    aliases = ("<md>",)
+    aliases = ("<md>", "OCR with format:")
     metric = "markdown tree similarity"
     prompts = (
         "Convert the image to markdown format.",
