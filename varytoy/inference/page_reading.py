@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from varytoy import layout
 from varytoy.data.answer import Answer, Region, Word
@@ -14,6 +14,7 @@ from varytoy.inference.known_words import lines_in
 from varytoy.layout.blocks import around, by_block, join_rows
 from varytoy.layout.headings import heading_levels
 from varytoy.layout.page import PageLayout
+from varytoy.layout.tables import Grid, find_tables
 from varytoy.layout.words import word_boxes
 
 _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
@@ -23,6 +24,33 @@ _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
 """A unit five times or more, and the least characters of them together."""
 _MANY = 20
 """Times that figures must repeat: zeros and columns of equal numbers do."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the texts of a page's cells become its text.
+
+    Attributes:
+        levels: in markdown, of the headings, 0 for other blocks.
+        tables: in markdown.
+    """
+
+    blocks: Sequence[layout.Block]
+    levels: Sequence[int] = ()
+    tables: Sequence[Grid] = ()
+
+    def join(self, texts: Sequence[str]) -> str:
+        """The text of the page, from those of the cells so far."""
+        parted = by_block(texts, self.blocks)
+        written = [join_rows(part, block) for part, block in parted]
+        if self.levels:
+            written = [_as_heading(text, level) for text, level in zip(written, self.levels, strict=False)]
+        for table in self.tables:
+            cells = [text for part, _ in parted[table.start : table.stop] for text in part]
+            written[table.start : table.stop] = [""] * len(written[table.start : table.stop])
+            if cells:
+                written[table.start] = table.markdown(cells)
+        return "\n\n".join(filter(None, written))
 
 
 def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
@@ -37,11 +65,13 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
     cells = [cell for block in blocks for cell in block.cells]
     settings = engine.processor.image_processor
     views = [layout.CellView.of(cell, settings.text_size) for cell in cells]
-    levels = heading_levels(blocks, page.text_size or 1.0) if options.task.name == "markdown" else []
-    answers = engine.generate(_requests(views, page, options), _live(options, blocks, levels), options.cancel)
+    form = _Form(blocks)
+    if options.task.name == "markdown" and page.analysis is not None:
+        form = _Form(blocks, heading_levels(blocks, page.text_size or 1.0), find_tables(blocks, page.analysis))
+    answers = engine.generate(_requests(views, page, options), _live(options, form), options.cancel)
     read = [_credible(answer, settings.least_confidence) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
-    answer = options.task.parse(_join([each.text for each in read], blocks, levels), page.image.size)
+    answer = options.task.parse(form.join([each.text for each in read]), page.image.size)
     step = engine.processor.place_size[1]
     pairs = list(zip(views, read, strict=False))
     regions = [_region(part, block, page, options, step) for part, block in by_block(pairs, blocks)]
@@ -69,15 +99,6 @@ def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Optio
         yield Request.of(options.task, messages, [image], options.max_new_tokens, known)
 
 
-def _join(texts: Sequence[str], blocks: Sequence[layout.Block], levels: Sequence[int]) -> str:
-    """The text of the page, from those of the cells so far. ``levels``: in markdown, of the headings, 0 for other
-    blocks."""
-    written = [join_rows(part, block) for part, block in by_block(texts, blocks)]
-    if levels:
-        written = [_as_heading(text, level) for text, level in zip(written, levels, strict=False)]
-    return "\n\n".join(filter(None, written))
-
-
 def _as_heading(text: str, level: int) -> str:
     """Markdown as a heading of that level if it has words. With 0 as none: the model takes lone lines for headings, so
     a single mark is taken out; several are comments of a listing."""
@@ -87,18 +108,16 @@ def _as_heading(text: str, level: int) -> str:
     return _HEADING.sub("", text) if len(_HEADING.findall(text)) == 1 else text
 
 
-def _live(
-    options: Options, blocks: Sequence[layout.Block], levels: Sequence[int]
-) -> Callable[[list[str]], None] | None:
+def _live(options: Options, form: _Form) -> Callable[[list[str]], None] | None:
     """What is called with the texts of the cells so far."""
     if not options.show and not options.progress:
         return None
 
     def live(texts: list[str]) -> None:
         if options.progress:
-            options.progress(max(len(by_block(texts, blocks)), 1), len(blocks))
+            options.progress(max(len(by_block(texts, form.blocks)), 1), len(form.blocks))
         if options.show:
-            options.show(_join([without_repeats(text) for text in texts], blocks, levels))
+            options.show(form.join([without_repeats(text) for text in texts]))
 
     return live
 

@@ -15,7 +15,7 @@ from varytoy.tasks import TASKS, find_prompt
 
 METRICS = {
     "ocr": (text.normalised_edit_distance, text.character_error_rate),
-    "markdown": (tables.markdown_similarity, text.normalised_edit_distance),
+    "markdown": (tables.markdown_similarity, text.normalised_edit_distance, tables.teds),
     "spot": (boxes.spotting_f1, lambda: boxes.spotting_f1(text=False), boxes.line_iou),
     "caption": (text.cider_d,),
     "vqa": (questions.exact_match,),
