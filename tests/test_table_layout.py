@@ -53,6 +53,19 @@ def test_text_is_no_table():
     assert shape_of(image) == []
 
 
+def test_two_columns_of_text_are_no_table():
+    """Even where a line of each has a wide gap."""
+    image = Image.new("RGB", (1000, 420), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)
+    for left in (40, 540):
+        for number in range(12):
+            text = "A paragraph of words that goes on" if number not in (0, 11) else "End of it"
+            pen.text((left, 30 + 28 * number), text, font=font, fill="black")
+            if number in (0, 11):
+                pen.text((left + 300, 30 + 28 * number), "17", font=font, fill="black")
+    assert shape_of(image) == []
+
+
 def test_a_table_is_written_in_markdown():
     reader = Reader.from_pretrained("nano", "cpu")
     lines = reader.markdown(table([HEAD, *ROWS])).markdown.split("\n")

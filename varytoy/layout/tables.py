@@ -99,9 +99,8 @@ def _middle(line: Sequence[Cell]) -> float:
 
 def _lines(blocks: Sequence[Block]) -> list[list[tuple[int, Cell]]]:
     """The lines of some blocks, those at the same height as one; cells with their numbers in the order of reading."""
-    numbered = enumerate(row for block in blocks for row in block.rows)
     count, lines = 0, []
-    for _, row in numbered:
+    for row in (row for block in blocks for row in block.rows):
         lines.append([(count + place, cell) for place, cell in enumerate(row)])
         count += len(row)
     size = max(block.text_size for block in blocks)
@@ -119,11 +118,12 @@ def _lines(blocks: Sequence[Block]) -> list[list[tuple[int, Cell]]]:
 
 def _grid(blocks: Sequence[Block], start: int, stop: int, analysis: Analysis) -> Grid | None:
     """The grid of some blocks; None if they are no table."""
+    parted = [len(row) > 1 for block in blocks[start:stop] for row in block.rows]
+    if sum(parted) < max(_LEAST, 0.5 * len(parted)):  # as two columns of text side by side
+        return None
     numbered = _lines(blocks[start:stop])
     lines = [[cell for _, cell in line] for line in numbered]
     wide = [line for line in lines if len(line) > 1]
-    if len(wide) < _LEAST or len(wide) < 0.5 * len(lines):
-        return None
     size = float(np.median([cell.text_size for line in lines for cell in line]))
     columns = _columns(wide, size)
     if len(columns) < _LEAST:
