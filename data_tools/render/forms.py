@@ -6,9 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_tools.render.degrade import degrade, till_print
 from data_tools.render.kind import register
-from data_tools.render.looks import Look, ScannedKind, named, text_row, vqa_row
+from data_tools.render.looks import Look, ScannedKind, named, scanned, text_row, vqa_row
 from data_tools.render.receipts import FIRST_NAMES, STREETS, TOWNS, one_word, put_text, random_day, receipt, text_width
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import base_line
@@ -68,12 +67,8 @@ class FormRenderer:
         rng = generator(self.seed, "forms", self.look.split, index)
         kind = rng.choice(("form", "receipt")) if self.kind == "both" else self.kind
         sheet, questions = (_form if kind == "form" else receipt)(rng, self.look)
-        image, boxes = sheet.draw()
-        if kind == "receipt":
-            image, boxes = till_print(image, boxes, rng, self.degrade)
-        image, boxes = degrade(image, boxes, rng, self.degrade, sheet.paper)
-        sheet.size = image.size
-        rows = [text_row("ocr", sheet.text(), rng, sheet.annotations(boxes), kind=kind)]
+        image, annotations = scanned(sheet, rng, self.degrade, till=kind == "receipt")
+        rows = [text_row("ocr", sheet.text(), rng, annotations, kind=kind)]
         for question, *answers in rng.sample(questions, min(3, len(questions))):
             rows.append(vqa_row(question, answers, rng, kind))
         return image, named(rows, "forms", self.look.split, self.seed, index)

@@ -10,7 +10,7 @@ from PIL import Image
 from data_tools.assets import languages
 from data_tools.program import share
 from data_tools.render.composer import Composer
-from data_tools.render.degrade import degrade
+from data_tools.render.degrade import degrade, till_print
 from data_tools.render.kind import Kind
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import Strip
@@ -72,9 +72,12 @@ def stacked(strips: Sequence[Strip], theme: Theme, width: int, rng: random.Rando
     return sheet
 
 
-def scanned(sheet: Sheet, rng: random.Random, strength: float) -> tuple[Image.Image, dict]:
-    """The picture of a sheet, degraded, and the annotations that belong to it."""
+def scanned(sheet: Sheet, rng: random.Random, strength: float, till: bool = False) -> tuple[Image.Image, dict]:
+    """The picture of a sheet, degraded, and the annotations that belong to it. ``till``: printed by one."""
     image, boxes = sheet.draw()
+    if till:
+        image, boxes = till_print(image, boxes, rng, strength)
+        sheet.size = image.size
     image, boxes = degrade(image, boxes, rng, strength, sheet.paper)
     return image, sheet.annotations(boxes)
 

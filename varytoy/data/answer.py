@@ -117,6 +117,11 @@ class Answer:
         return [region for region in self.regions if region.text]
 
     @property
+    def lines(self) -> list[Region]:
+        """The lines of the text; a block whose lines are not known is one."""
+        return [line for block in self.blocks for line in block.parts or (block,)]
+
+    @property
     def boxes(self) -> list[tuple[str, Coordinates]]:
         """(label, xyxy) of the objects."""
         return [(region.label, region.box) for region in self.objects]

@@ -326,8 +326,7 @@ class Reader:
                 options = replace(options, words=opened.words())
             answer = self._look(image, options)
         if options.task.reads and self._reads_blocks:
-            lines = [line for block in answer.blocks for line in block.parts]
-            answer.text = options.task.from_lines(lines, image.size)
+            answer.text = options.task.from_lines(answer.lines, image.size)
         return answer
 
     def _look(self, image: Image.Image, options: Options) -> Answer:
@@ -451,7 +450,7 @@ class Reader:
     def _prompt(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
         known = self.engine_for(task.view).processor.prompts
-        asked = get_task(task.reads) if task.reads and self._reads_blocks else task
+        asked = self._asked(task)
         if known and asked.name not in known:
             raise ValueError(f"this model was trained on {' and '.join(known)}, not {task.name}")
         return known.get(asked.name) or asked.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
@@ -460,8 +459,11 @@ class Reader:
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that the model can do, without loading its part for pictures."""
         known = self.processor.prompts
-        by_lines = {name for name, task in TASKS.items() if task.reads in known and self._reads_blocks}
-        return tuple(name for name in TASKS if not known or name in known or name in by_lines)
+        return tuple(name for name, task in TASKS.items() if not known or self._asked(task).name in known)
+
+    def _asked(self, task: Task) -> Task:
+        """The task whose prompt the model gets."""
+        return get_task(task.reads) if task.reads and self._reads_blocks else task
 
     def fit_text(self, image: Image.Image) -> Image.Image:
         """The image scaled to the text size that the model reads best; unchanged if no text is found."""

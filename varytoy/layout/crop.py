@@ -52,8 +52,10 @@ class CellView:
         box = (max(0, x0 - gap), max(0, y0 - gap), min(page.width, x1 + gap), min(page.height, y1 + gap))
         crop = page.crop(box).convert("RGB")
         foreign = analysis.foreign(box, self.cell.segments)
-        mask = Image.fromarray(foreign.astype(np.uint8) * 255).resize(crop.size, Image.Resampling.BILINEAR)
-        mask = mask.point(lambda v: 255 * (v > 60)).filter(ImageFilter.MaxFilter(3))
+        mask = Image.new("L", crop.size)
+        if foreign.any():
+            mask = Image.fromarray(foreign.astype(np.uint8) * 255).resize(crop.size, Image.Resampling.BILINEAR)
+            mask = mask.point(lambda v: 255 * (v > 60)).filter(ImageFilter.MaxFilter(3))
         paper = _paper(np.asarray(crop), np.asarray(mask) > 0)
         crop.paste(paper, (0, 0), mask)
         if abs(self.cell.skew) > 0.15:

@@ -169,12 +169,12 @@ def _rows_of(
 ) -> list[list[int]]:
     """The lines, which stand in order, of each row of a table: parted by rules where most rows have them, else where
     the gap is wider than that between the lines of a cell."""
-    boxes = [around([cell.box for cell in line]) for line in lines]
+    left, _, right, _ = around([cell.box for line in lines for cell in line])
     middles = [_middle(line) for line in lines]
     gaps = np.diff(middles)
     if not len(gaps):
         return [[0]]
-    ruled = [_is_ruled(analysis, boxes, upper, lower) for upper, lower in zip(middles, middles[1:], strict=False)]
+    ruled = [_is_ruled(analysis, (left, a, right, b)) for a, b in zip(middles, middles[1:], strict=False)]
     if sum(ruled) >= max(2, 0.25 * len(gaps)):
         parted = np.array(ruled)
     else:
@@ -197,9 +197,8 @@ def _limit(gaps: np.ndarray) -> float:
     return float(ordered[int(jumps.argmax()) + 1])
 
 
-def _is_ruled(analysis: Analysis, boxes: Sequence[tuple[int, int, int, int]], upper: float, lower: float) -> bool:
-    """Whether a rule runs across the table between two heights."""
-    left, _, right, _ = around(boxes)
-    x0, x1, y0, y1 = (round(side * analysis.scale) for side in (left, right, upper, lower))
+def _is_ruled(analysis: Analysis, box: tuple[float, float, float, float]) -> bool:
+    """Whether a rule runs across a box of the page."""
+    x0, y0, x1, y1 = (round(side * analysis.scale) for side in box)
     part = analysis.owners[y0:y1, x0:x1] == RULE
     return bool(part.size) and bool((part.mean(axis=1) > 0.6).any())

@@ -46,8 +46,7 @@ class Spotting(Task):
         return format_spots(Box.from_pixels(line.text, line.box, *size) for line in lines)
 
     def draw(self, image: Image.Image, answer: Answer) -> Image.Image:
-        lines = [line for block in answer.blocks for line in block.parts or (block,)]
-        return draw_regions(image, [Region(_around(line.box), polygon=line.polygon) for line in lines])
+        return draw_regions(image, [Region(_around(line.box), polygon=line.polygon) for line in answer.lines])
 
     def score(self, predictions, samples):
         """``metrics.detection_f1`` with the texts as labels: a line counts if its text is right, without case, too."""

@@ -58,8 +58,7 @@ class ReaderSystem(System):
 
 def prediction_of(answer: Answer, size: tuple[int, int]) -> Prediction:
     """The prediction of an answer about an image of ``size`` pixels: its objects, or its lines of text."""
-    regions = answer.objects or [line for block in answer.blocks for line in block.parts or (block,)]
-    boxes = tuple(_box(region, size) for region in regions)
+    boxes = tuple(_box(region, size) for region in answer.objects or answer.lines)
     text = answer.text if answer.markup is None else answer.markup
     return Prediction(text, boxes, confidence=answer.confidence, stop_reason=answer.stop_reason)
 
