@@ -30,7 +30,13 @@ def table(rows, pitch: int = 44, ruled: bool = False, left: int = 40) -> Image.I
 def shape_of(image: Image.Image) -> list[list[list[int]]]:
     """For each table, row and column how many lines stand in the cell."""
     page = PageLayout(image)
-    return [[[len(cell) for cell in row] for row in grid.rows] for grid in find_tables(page.blocks, page.analysis)]
+    shapes = []
+    for grid in find_tables(page.blocks, page.analysis)[1]:
+        shapes.append([[0] * grid.columns for _ in grid.rows])
+        for number, row in enumerate(grid.rows):
+            for entry in row:
+                shapes[-1][number][entry.columns[0]] = len(entry.cells)
+    return shapes
 
 
 def test_rows_and_columns_make_a_grid():
@@ -41,6 +47,49 @@ def test_rows_and_columns_make_a_grid():
 def test_cells_of_several_lines_stay_together(ruled):
     rows = [HEAD, ("Apple", "red and\nshiny", "1.20"), ("Plum", "blue", "0.75"), ("Pear", "green\nor brown", "2.10")]
     assert shape_of(table(rows, 56, ruled)) == [[[1, 1, 1], [1, 2, 1], [1, 1, 1], [1, 2, 1]]]
+
+
+def test_columns_close_together_part_where_all_rows_leave_them_room():
+    image = Image.new("RGB", (500, 400), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)
+    for number, (name, city, price) in enumerate(
+        [HEAD, *ROWS, ("Cherry pie", "dark red", "3.00"), ("Fig", "green", "2")]
+    ):
+        row = 40 + 44 * number
+        pen.text((40, row), name, font=font, fill="black")
+        pen.text((40 + pen.textlength("Cherry pie", font) + 14, row), city, font=font, fill="black")
+        pen.text((330, row), price, font=font, fill="black")
+    assert shape_of(image) == [[[1, 1, 1]] * 3 + [[1, 0, 1]] + [[1, 1, 1]] * 2]
+
+
+@pytest.mark.parametrize("ruled", [False, True])
+def test_merged_cells_are_found(ruled):
+    """A head of two columns, and a name beside two rows."""
+    image = Image.new("RGB", (760, 420), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)
+    rows = [40, 90, 140, 190, 240]
+    for row, (name, *cells) in zip(rows, [("", ""), ("", "Net", "Gross"), ("", "1.20", "1.40"), ("", "0.75", "0.90"),
+                                          ("Pear", "2.10", "2.40")], strict=True):  # fmt: skip
+        for x, text in zip((40, 300, 500), (name, *cells), strict=False):
+            pen.text((x, row), text, font=font, fill="black")
+    pen.text((380, rows[0]), "Price paid", font=font, fill="black")
+    pen.text((40, (rows[0] + rows[1]) / 2), "Fruit", font=font, fill="black")
+    pen.text((40, (rows[2] + rows[3]) / 2), "Apple", font=font, fill="black")
+    if ruled:
+        for left, row in ((280, 78), (30, 128), (280, 178), (30, 228)):
+            pen.line((left, row, 600, row), fill="black")
+    page = PageLayout(image)
+    (grid,) = find_tables(page.blocks, page.analysis)[1]
+    spans = [[(entry.columns, entry.rows) for entry in row] for row in grid.rows]
+    assert spans == [
+        [((0, 0), (0, 1)), ((1, 2), (0, 0))],
+        [((1, 1), (1, 1)), ((2, 2), (1, 1))],
+        [((0, 0), (2, 3)), ((1, 1), (2, 2)), ((2, 2), (2, 2))],
+        [((1, 1), (3, 3)), ((2, 2), (3, 3))],
+        [((0, 0), (4, 4)), ((1, 1), (4, 4)), ((2, 2), (4, 4))],
+    ]
+    html = grid.markdown([str(number) for number in range(11)])
+    assert html.startswith('<table>\n<tr><td rowspan="2">') and '<td colspan="2">' in html
 
 
 def test_text_is_no_table():

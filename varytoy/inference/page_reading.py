@@ -62,12 +62,13 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
         empty = "" if options.task.name == "markdown" else None
         confidence = None if skipped else 1.0
         return Answer("", markup=empty, confidence=confidence, size=page.image.size, skipped=skipped)
+    form = _Form(blocks)
+    if options.task.name == "markdown" and page.analysis is not None:
+        blocks, tables = find_tables(blocks, page.analysis)
+        form = _Form(blocks, heading_levels(blocks, page.text_size or 1.0), tables)
     cells = [cell for block in blocks for cell in block.cells]
     settings = engine.processor.image_processor
     views = [layout.CellView.of(cell, settings.text_size) for cell in cells]
-    form = _Form(blocks)
-    if options.task.name == "markdown" and page.analysis is not None:
-        form = _Form(blocks, heading_levels(blocks, page.text_size or 1.0), find_tables(blocks, page.analysis))
     answers = engine.generate(_requests(views, page, options), _live(options, form), options.cancel)
     read = [_credible(answer, settings.least_confidence) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from varytoy.layout.components import expand, joined, label_components, middle_of, neighbours, typical_height
-from varytoy.layout.rules import dotted, frame_sides, rules
+from varytoy.layout.rules import crumbs, dotted, frame_sides, rules
 
 WORK_PIXELS = 4_200_000  # larger pages are downscaled to this
 CAPITAL = 0.72  # height of x / height of capitals and digits, mean over common fonts
@@ -87,8 +87,9 @@ def _spread(grid: np.ndarray, side: int, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(grid.astype(np.float32)).resize(size, Image.BILINEAR))[: shape[0], : shape[1]]
 
 
-def _ink(grey: np.ndarray) -> np.ndarray:
-    """[H, W] uint8 -> bool: pixels that differ from the local paper by 0.4 of the local contrast and by the noise."""
+def _ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[H, W] uint8 -> bool, twice: pixels that differ from the local paper by 0.4 of the local contrast and by the
+    noise; and those that differ by the noise alone, as faint rules beside dark letters do."""
     values = grey.astype(np.float32)
     grid = np.median(_tiles(grey[::2, ::2], 48), axis=2)
     paper = _spread(grid, 96, grey.shape)
@@ -101,7 +102,8 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     around = np.pad(strongest, 1, mode="edge")
     around = np.maximum.reduce([around[i : i + strongest.shape[0]] for i in range(3)])
     strongest = np.maximum.reduce([around[:, i : i + strongest.shape[1]] for i in range(3)])
-    return contrast > np.maximum(0.4 * _spread(strongest, 32, grey.shape), max(26.0, 4.5 * noise))
+    faint = contrast > max(26.0, 4.5 * noise)
+    return faint & (contrast > 0.4 * _spread(strongest, 32, grey.shape)), faint
 
 
 def _working(image: Image.Image, most: int | None) -> tuple[np.ndarray, float]:
@@ -117,7 +119,7 @@ def _working(image: Image.Image, most: int | None) -> tuple[np.ndarray, float]:
 
 def text_mask(image: Image.Image) -> np.ndarray:
     """Bool [H, W], true where there is ink; all false on blank paper, even noisy or unevenly lit."""
-    return _ink(np.asarray(image.convert("L")))
+    return _ink(np.asarray(image.convert("L")))[0]
 
 
 # ---- skew and text size --------------------------------------------------------------------------------------------
@@ -365,11 +367,12 @@ class Ink:
     Attributes:
         grey: [H, W] bytes at the working size; ``scale``: working size over image size.
         mask: [H, W], true where there is ink.
+        faint: [H, W], also where it is faint beside darker ink.
     """
 
     def __init__(self, image: Image.Image, most: int | None = None):
         self.grey, self.scale = _working(image, most)
-        self.mask = _ink(self.grey)
+        self.mask, self.faint = _ink(self.grey)
         if most is None:
             self._join_dots()
 
@@ -380,10 +383,10 @@ class Ink:
         if typical is None or np.median(boxes[:, 3] - boxes[:, 1]) > DOTS * typical:
             return
         blurred = np.asarray(Image.fromarray(self.grey).filter(ImageFilter.GaussianBlur(1.5)))
-        mask = _ink(blurred)
+        mask, faint = _ink(blurred)
         components = label_components(mask)
         if (typical_height(*components[2:]) or 0.0) > GROWN * typical:
-            self.grey, self.mask, self.components = blurred, mask, components
+            self.grey, self.mask, self.faint, self.components = blurred, mask, faint, components
 
     @cached_property
     def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -403,13 +406,13 @@ def analyse(ink: Ink) -> Analysis | None:
         runs, owner, boxes, areas = label_components(mask)
         height = typical_height(boxes, areas) or height
     owners = np.full(mask.shape, NONE, np.int16)
-    ruled = rules(mask, height)
+    ruled = rules(mask, height) | rules(ink.faint, height)
     if ruled.any():
         owners[ruled] = RULE
         runs, owner, boxes, areas = label_components(mask & ~ruled)
         height = typical_height(boxes, areas) or height
     drop, pictures = _not_text(boxes, areas, height)
-    drop |= frame_sides(boxes, ruled, height)
+    drop |= frame_sides(boxes, ruled, height) | crumbs(boxes, ruled, height)
     _paint(owners, runs, np.where(drop & (boxes[:, 3] - boxes[:, 1] >= 2), RULE, NONE)[owner])
     boxes, runs, owner = _only(~drop, boxes, runs, owner)
     tall = boxes[:, 3] - boxes[:, 1]

@@ -11,6 +11,8 @@ MARKS, APART, SLIM = 12, 0.8, 0.5
 thickest mark. Points under each other in a column of numbers or colons are farther apart, or not evenly."""
 BESIDE = 2.2
 """In heights of a letter: nearer to a letter a row of marks is text, as the dots of a table of contents."""
+CRUMB = 0.4
+"""Largest speck of a rule, in heights of a letter."""
 _TOUCH = 2
 """Pixels between rules that meet."""
 _GAP = 1
@@ -37,6 +39,15 @@ def frame_sides(boxes: np.ndarray, ruled: np.ndarray, height: float) -> np.ndarr
         beside = slice(max(x0 - _TOUCH, 0), x1 + _TOUCH)
         found[number] = ruled[max(y0 - _TOUCH, 0) : y0, beside].any() and ruled[y1 : y1 + _TOUCH, beside].any()
     return found
+
+
+def crumbs(boxes: np.ndarray, ruled: np.ndarray, height: float) -> np.ndarray:
+    """Bool [C]: the specks that touch a rule, as where two faint ones cross."""
+    small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < CRUMB * height
+    for number in np.flatnonzero(small):
+        x0, y0, x1, y1 = boxes[number]
+        small[number] = ruled[max(y0 - _TOUCH, 0) : y1 + _TOUCH, max(x0 - _TOUCH, 0) : x1 + _TOUCH].any()
+    return small
 
 
 def dotted(boxes: np.ndarray, height: float) -> np.ndarray:

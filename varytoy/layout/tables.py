@@ -1,23 +1,24 @@
 """Tables: which blocks of a page are one, and the grid of its cells."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import escape
 
 import numpy as np
 
 from varytoy.layout.blocks import Block, Cell, around
+from varytoy.layout.grid import Entry, grid, gutters, parted
 from varytoy.layout.ink import RULE, Analysis
 
 _LEAST = 2
 """Rows of several cells, and columns, of a table."""
 _BETWEEN = 5.0
 """Widest gap between two rows of a table, in x-heights."""
-_CROSSED = 0.15
-"""Share of the rows whose cells may stand between two columns, as those above several do."""
-_FULL = 0.75
-"""Share of the columns that two lines fill if they are rows of their own and no cells of several lines."""
-_JUMP = 1.25
-"""By how much the gap between two rows is wider than that between two lines of a cell."""
+_NEAR = 0.75
+"""Of the distance of two rows: how near a cell of several rows stands to the next one."""
+_BACK = 3.0
+"""How far a row may begin above the end of those before it, in x-heights, as a cell does that covers several."""
 
 
 @dataclass(frozen=True)
@@ -26,44 +27,66 @@ class Grid:
 
     Attributes:
         start, stop: its blocks on the page.
-        rows: for each row and column the numbers of its cells, among those of these blocks, in the order of reading.
+        columns: how many it has.
+        rows: the entries that begin in each row. Their cells are numbered among those of these blocks.
     """
 
     start: int
     stop: int
-    rows: tuple[tuple[tuple[int, ...], ...], ...]
+    columns: int
+    rows: tuple[tuple[Entry, ...], ...]
 
     def markdown(self, texts: Sequence[str]) -> str:
-        """A pipe table, whose first row is its head. ``texts``: of the cells of its blocks."""
-        lines = [[_joined(texts, cell) for cell in row] for row in self.rows]
-        lines = [line for line in lines if any(line)]
+        """A pipe table, whose first row is its head; a table of HTML where entries cover several rows or columns.
+        ``texts``: of the cells of its blocks."""
+        if any(entry.spans for row in self.rows for entry in row):
+            return self._html(texts)
+        lines = []
+        for row in self.rows:
+            cells = {entry.columns[0]: _joined(texts, entry.cells).replace("|", "\\|") for entry in row}
+            if any(cells.values()):
+                lines.append([cells.get(column, "") for column in range(self.columns)])
         if not lines:
             return ""
         head, *body = [f"| {' | '.join(line)} |" for line in lines]
-        return "\n".join([head, f"|{' --- |' * len(self.rows[0])}", *body])
+        return "\n".join([head, f"|{' --- |' * self.columns}", *body])
+
+    def _html(self, texts: Sequence[str]) -> str:
+        lines = []
+        taken: set[tuple[int, int]] = set()
+        for number, row in enumerate(self.rows):
+            own = {entry.columns[0]: entry for entry in row}
+            cells = []
+            for column in range(self.columns):
+                if (number, column) in taken:
+                    continue
+                entry = own.get(column, Entry((), (column, column), (number, number)))
+                taken |= {(r, c) for r in range(entry.rows[0], entry.rows[1] + 1) for c in entry.covered}
+                cells.append(f"<td{entry.attributes}>{escape(_joined(texts, entry.cells), quote=False)}</td>")
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        return "\n".join(["<table>", *lines, "</table>"]) if any(map(str.strip, texts)) else ""
 
 
 def _joined(texts: Sequence[str], cell: Sequence[int]) -> str:
     text = " ".join(texts[number].strip() for number in cell if number < len(texts))
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(text.split())
 
 
-def find_tables(blocks: Sequence[Block], analysis: Analysis) -> list[Grid]:
-    """The tables among the blocks of a page."""
-    found, start = [], 0
+def find_tables(blocks: Sequence[Block], analysis: Analysis) -> tuple[list[Block], list[Grid]]:
+    """The blocks of a page, cells of tables cut where their columns part, and the tables among them."""
+    found, tables, start = list(blocks), [], 0
     while start < len(blocks):
         stop = start + 1
-        while stop < len(blocks) and _goes_on(blocks[stop - 1], blocks[stop]):
+        while stop < len(blocks) and _goes_on(blocks[start:stop], blocks[stop]):
             stop += 1
-        first, last = start, stop
-        while first < last and not _several(blocks[first]):
-            first += 1
-        while last > first and not _several(blocks[last - 1]):
-            last -= 1
-        grid = _grid(blocks, first, last, analysis) if last > first else None
-        found += [grid] if grid else []
+        first, last = _ends(blocks[start:stop])
+        first, last = first + start, last + start
+        table = _table(blocks, first, last, analysis) if last > first else None
+        if table:
+            found[first:last] = table[0]
+            tables.append(table[1])
         start = stop
-    return found
+    return found, tables
 
 
 def _several(block: Block) -> bool:
@@ -71,134 +94,97 @@ def _several(block: Block) -> bool:
     return any(len(row) > 1 for row in block.rows)
 
 
-def _goes_on(above: Block, below: Block) -> bool:
-    """Whether a block stands under another, or beside it, as the next rows or columns of its table would."""
-    size = max(above.text_size, below.text_size)
-    if not above.rows or not below.rows or size > 1.6 * min(above.text_size, below.text_size):
+def _ends(blocks: Sequence[Block]) -> tuple[int, int]:
+    """First and end of the blocks from the first to the last row of several cells, with single cells near them: those
+    that cover two rows stand half a row away, titles and captions farther."""
+    first, last = 0, len(blocks)
+    while first < last and not _several(blocks[first]):
+        first += 1
+    while last > first and not (_several(blocks[last - 1]) or _beside(blocks[first : last - 1], blocks[last - 1])):
+        last -= 1
+    heights = sorted(_middle(row) for block in blocks[first:last] for row in block.rows)
+    if len(heights) < _LEAST:
+        return first, last
+    near = _NEAR * float(np.median(np.diff(heights)))
+    while first > 0 and heights[0] - _middle(blocks[first - 1].rows[-1]) < near:
+        first -= 1
+        heights.insert(0, _middle(blocks[first].rows[0]))
+    while last < len(blocks) and _middle(blocks[last].rows[0]) - heights[-1] < near:
+        heights.append(_middle(blocks[last].rows[-1]))
+        last += 1
+    return first, last
+
+
+def _goes_on(table: Sequence[Block], block: Block) -> bool:
+    """Whether a block stands under others, or beside them, as the next rows or columns of a table."""
+    last = table[-1]
+    size = max(last.text_size, block.text_size)
+    if not last.rows or not block.rows or size > 1.6 * min(last.text_size, block.text_size):
         return False
-    if below.box[0] > above.box[2]:
-        return _level(above, below)
-    gap = below.box[1] - above.box[3]
-    shared = min(above.box[2], below.box[2]) - max(above.box[0], below.box[0])
-    narrow = min(above.box[2] - above.box[0], below.box[2] - below.box[0])
-    return -size < gap < _BETWEEN * size and shared > 0.3 * narrow
+    if block.box[0] > last.box[2] and block.box[1] < last.box[3] - size:
+        return _beside(table, block)
+    box = around([each.box for each in table])
+    gap = block.box[1] - box[3]
+    shared = min(box[2], block.box[2]) - max(box[0], block.box[0])
+    narrow = min(box[2] - box[0], block.box[2] - block.box[0])
+    merged = len(block.cells) == 1 and block.box[2] < box[0]  # the name of several rows, to their left
+    return -_BACK * size < gap < _BETWEEN * size and (shared > 0.3 * narrow or merged)
 
 
-def _level(left: Block, right: Block) -> bool:
-    """Whether most rows of two blocks side by side are at the same heights, and there are several."""
-    heights = [[_middle(row) for row in block.rows] for block in (left, right)]
-    few, many = sorted(heights, key=len)
-    near = sum(min(abs(one - other) for other in many) < left.text_size for one in few)
-    return near >= max(_LEAST, 0.7 * len(many))
+def _beside(table: Sequence[Block], block: Block) -> bool:
+    """Whether a block stands to the right of the last with most of its rows, and several, at the heights of theirs."""
+    if not table or block.box[0] <= table[-1].box[2]:
+        return False
+    heights = [_middle(row) for each in table for row in each.rows]
+    near = sum(min(abs(_middle(row) - height) for height in heights) < block.text_size for row in block.rows)
+    return near >= max(_LEAST, 0.7 * len(block.rows))
 
 
 def _middle(line: Sequence[Cell]) -> float:
-    _, top, _, bottom = around([cell.box for cell in line])
-    return (top + bottom) / 2
+    """Height of a line where it would cross the left edge of the page."""
+    left, top, right, bottom = around([cell.box for cell in line])
+    return (top + bottom) / 2 - (left + right) / 2 * math.tan(math.radians(line[0].skew))
 
 
-def _lines(blocks: Sequence[Block]) -> list[list[tuple[int, Cell]]]:
-    """The lines of some blocks, those at the same height as one; cells with their numbers in the order of reading."""
-    count, lines = 0, []
-    for row in (row for block in blocks for row in block.rows):
-        lines.append([(count + place, cell) for place, cell in enumerate(row)])
-        count += len(row)
+def _lines(blocks: Sequence[Block]) -> list[list[Cell]]:
+    """The lines of some blocks from top to bottom, those at the same height as one."""
     size = max(block.text_size for block in blocks)
-    joined: list[list[tuple[int, Cell]]] = []
-    for line in sorted(lines, key=lambda line: _middle([cell for _, cell in line])):
-        middle = _middle([cell for _, cell in line])
-        last = [cell for _, cell in joined[-1]] if joined else []
-        apart = last and (line[0][1].box[0] > last[-1].box[2] or line[-1][1].box[2] < last[0].box[0])
-        if apart and middle - _middle(last) < 0.8 * size:
-            joined[-1] = sorted([*joined[-1], *line], key=lambda each: each[1].box[0])
+    lines: list[list[Cell]] = []
+    for row in sorted((row for block in blocks for row in block.rows), key=_middle):
+        last = lines[-1] if lines else []
+        apart = last and (row[0].box[0] > last[-1].box[2] or row[-1].box[2] < last[0].box[0])
+        if apart and _middle(row) - _middle(last) < 0.8 * size:
+            lines[-1] = sorted([*last, *row], key=lambda cell: cell.box[0])
         else:
-            joined.append(line)
-    return joined
+            lines.append(list(row))
+    return lines
 
 
-def _grid(blocks: Sequence[Block], start: int, stop: int, analysis: Analysis) -> Grid | None:
-    """The grid of some blocks; None if they are no table."""
-    parted = [len(row) > 1 for block in blocks[start:stop] for row in block.rows]
-    if sum(parted) < max(_LEAST, 0.5 * len(parted)):  # as two columns of text side by side
-        return None
-    numbered = _lines(blocks[start:stop])
-    lines = [[cell for _, cell in line] for line in numbered]
-    wide = [line for line in lines if len(line) > 1]
-    size = float(np.median([cell.text_size for line in lines for cell in line]))
-    columns = _columns(wide, size)
-    if len(columns) < _LEAST:
-        return None
-    placed = [[_column_of(cell, columns) for cell in line] for line in lines]
-    rows: list[tuple[tuple[int, ...], ...]] = []
-    for group in _rows_of(lines, placed, len(columns), analysis):
-        cells: list[list[int]] = [[] for _ in columns]
-        for line in group:
-            for (number, _), column in zip(numbered[line], placed[line], strict=True):
-                cells[column].append(number)
-        rows.append(tuple(tuple(cell) for cell in cells))
-    return Grid(start, stop, tuple(rows)) if len(rows) >= _LEAST else None
-
-
-def _columns(lines: Sequence[Sequence[Cell]], size: float) -> list[tuple[int, int]]:
-    """Left and right end of each column: parted where hardly any cell stands."""
-    left, _, right, _ = around([cell.box for line in lines for cell in line])
-    cover = np.zeros(right - left + 1, np.int64)
-    for line in lines:
-        for cell in line:
-            cover[cell.box[0] - left : cell.box[2] - left] += 1
-    dense = np.concatenate([[0], (cover > _CROSSED * len(lines)).astype(np.int8), [0]])
-    edges = np.flatnonzero(np.diff(dense))
-    spans = [(int(a) + left, int(b) + left) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    columns = spans[:1]
-    for left, right in spans[1:]:
-        if left - columns[-1][1] < size:
-            columns[-1] = (columns[-1][0], right)
-        else:
-            columns.append((left, right))
-    return columns
-
-
-def _column_of(cell: Cell, columns: Sequence[tuple[int, int]]) -> int:
-    """The column that a cell shares most with, or that is nearest."""
-    left, _, right, _ = cell.box
-    return max(range(len(columns)), key=lambda n: min(right, columns[n][1]) - max(left, columns[n][0]))
-
-
-def _rows_of(
-    lines: Sequence[Sequence[Cell]], placed: Sequence[Sequence[int]], columns: int, analysis: Analysis
-) -> list[list[int]]:
-    """The lines, which stand in order, of each row of a table: parted by rules where most rows have them, else where
-    the gap is wider than that between the lines of a cell."""
+def _is_ruled(lines: Sequence[Sequence[Cell]], analysis: Analysis) -> bool:
+    """Whether rules stand between at least three of the lines."""
     left, _, right, _ = around([cell.box for line in lines for cell in line])
     middles = [_middle(line) for line in lines]
-    gaps = np.diff(middles)
-    if not len(gaps):
-        return [[0]]
-    ruled = [_is_ruled(analysis, (left, a, right, b)) for a, b in zip(middles, middles[1:], strict=False)]
-    if sum(ruled) >= max(2, 0.25 * len(gaps)):
-        parted = np.array(ruled)
-    else:
-        parted = gaps >= _limit(gaps)
-    rows = [[0]]
-    for line in range(1, len(lines)):
-        full = all(len(set(placed[each])) >= max(_FULL * columns, 2) for each in (line - 1, line))
-        if parted[line - 1] or (full and not any(ruled)):
-            rows.append([])
-        rows[-1].append(line)
-    return rows
+    found = 0
+    for above, below in zip(middles, middles[1:], strict=False):
+        x0, y0, x1, y1 = (round(side * analysis.scale) for side in (left, above, right, below))
+        part = analysis.owners[y0:y1, x0:x1] == RULE
+        found += bool(part.size) and bool((part.mean(axis=1) > 0.6).any())
+    return found >= 3
 
 
-def _limit(gaps: np.ndarray) -> float:
-    """Least gap between two rows: gaps are of two sizes, or they are all between rows."""
-    ordered = np.sort(np.maximum(gaps, 1.0))
-    jumps = ordered[1:] / ordered[:-1]
-    if not len(jumps) or jumps.max() < _JUMP:
-        return 0.0
-    return float(ordered[int(jumps.argmax()) + 1])
-
-
-def _is_ruled(analysis: Analysis, box: tuple[float, float, float, float]) -> bool:
-    """Whether a rule runs across a box of the page."""
-    x0, y0, x1, y1 = (round(side * analysis.scale) for side in box)
-    part = analysis.owners[y0:y1, x0:x1] == RULE
-    return bool(part.size) and bool((part.mean(axis=1) > 0.6).any())
+def _table(blocks: Sequence[Block], start: int, stop: int, analysis: Analysis) -> tuple[list[Block], Grid] | None:
+    """The blocks with their cells cut at the columns, and their grid; None if they are no table."""
+    several = [len(row) > 1 for block in blocks[start:stop] for row in block.rows]
+    lines = _lines(blocks[start:stop])
+    if sum(several) < (_LEAST if _is_ruled(lines, analysis) else max(_LEAST, 0.5 * len(several))):
+        return None  # as two columns of text side by side
+    size = float(np.median([cell.text_size for line in lines for cell in line]))
+    between = gutters(lines, analysis, size)
+    if len(between) + 1 < _LEAST:
+        return None
+    cut = [
+        replace(block, rows=tuple(tuple(p for c in row for p in parted(c, between, analysis)) for row in block.rows))
+        for block in blocks[start:stop]
+    ]
+    rows = grid([cell for block in cut for cell in block.cells], between, analysis, size)
+    return (cut, Grid(start, stop, len(between) + 1, rows)) if len(rows) >= _LEAST else None
