@@ -4,7 +4,7 @@ import argparse
 
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
 QUANTIZED = ("int8", "nf4", "dynamic-int8")
-RUNTIMES = ("torch", "onnx")
+RUNTIMES = ("torch", "onnx", "transformers")
 DRAFTS = ("model", "pdf", "tesseract")
 """Where drafts of text come from: the model's own head for letters, a PDF's text layer, Tesseract."""
 
@@ -15,7 +15,7 @@ def device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("auto", *DTYPE_NAMES), default="auto", help="weight dtype")
     help = "of the decoder: int8 and nf4 need bitsandbytes, dynamic-int8 is for a CPU"
     parser.add_argument("--quantize", choices=QUANTIZED, default="", help=help)
-    help = "for the image encoders: onnx is ONNX Runtime on a CPU (needs the extra 'onnx')"
+    help = "onnx: the image encoders in ONNX Runtime on a CPU (extra 'onnx'); transformers: GOT-OCR2 in its own class"
     parser.add_argument("--runtime", choices=RUNTIMES, default="torch", help=help)
 
 

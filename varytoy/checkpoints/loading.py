@@ -3,13 +3,14 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 
 from varytoy import registration  # noqa: F401  (AutoProcessor knows our classes)
 from varytoy.checkpoints.convert import load
-from varytoy.checkpoints.maps import WeightsError
+from varytoy.checkpoints.maps import WeightsError, brief
 from varytoy.checkpoints.native import load_ours
 from varytoy.checkpoints.settings import ADAPTER, named, read_settings
 from varytoy.checkpoints.source import ENDINGS, Source
@@ -53,13 +54,37 @@ def is_small(folder: Path) -> bool:
     return 0 < sum(sizes) < _SMALL and not (folder / _ADAPTER).is_file()
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Whether a folder has weights and is not one of ours (whose configuration has ``vocabulary_config``)."""
+def model_type_of(folder: Path) -> str:
+    """What a folder's ``config.json`` says of the kind of its model; empty if nothing."""
+    kind = _config_in(folder).get("model_type")
+    return kind if isinstance(kind, str) else ""
+
+
+def load_stock(folder: Path, model_class: Any, processor_class: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Model and processor of a folder in transformers' own classes. Raises ModelError if something is missing."""
+    try:
+        with named(f"cannot load the model '{folder}' as transformers' {model_class.__name__}"):
+            options = {"dtype": dtype, "local_files_only": True, "output_loading_info": True}
+            model, found = model_class.from_pretrained(folder, **options)
+            if found["missing_keys"]:
+                raise WeightsError(f"'{folder}' lacks {brief(sorted(found['missing_keys']))}")
+            return model, processor_class.from_pretrained(folder, local_files_only=True)
+    except WeightsError as error:
+        raise ModelError(str(error)) from error
+
+
+def _config_in(folder: Path) -> dict:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # reported when the file is read
-        config = {}
-    if isinstance(config, dict) and "vocabulary_config" in config:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder has weights and is not one of ours (whose configuration has ``vocabulary_config``)."""
+    config = _config_in(folder)
+    if "vocabulary_config" in config:
         return False
     ours = (folder / "processor_config.json").is_file() and not config
     return not ours and any(any(folder.glob(f"*{end}")) for end in (*ENDINGS, ".index.json"))

@@ -56,17 +56,22 @@ def _in_tokens(line: Box, bins: int) -> str:
     return "".join(f"<{axis}_{place}>" for axis, place in zip("xyxy", places, strict=True))
 
 
-def parse_spots(text: str, bins: int = BINS) -> Spots:
-    """Read a model's text in either dialect."""
+def parse_spots(text: str, bins: int = BINS, pixels: tuple[int, int] | None = None) -> Spots:
+    """Read a model's text in either dialect.
+
+    Args:
+        bins: of the location tokens along each side.
+        pixels: (width, height) of an image whose pixels the location tokens count instead, as KOSMOS-2.5's do.
+    """
     if _OPEN in text:
         before, *parts = text.split(_OPEN)
         found = [_TOKENS.fullmatch(part) for part in parts]
         dropped = Counter(malformed=1) if before.strip() else Counter[str]()
-        last = bins - 1
+        scales, last = pixels or (bins, bins), pixels or (bins - 1, bins - 1)
     else:
         parts = [part for part in text.splitlines() if part.strip()]
         found = [_LINE.fullmatch(part.strip()) for part in parts]
-        dropped, last, bins = Counter[str](), SCALE, SCALE
+        dropped, scales, last = Counter[str](), (SCALE, SCALE), (SCALE, SCALE)
     spots = Spots()
     for number, match in enumerate(found, 1):
         words = " ".join(match[5].split()) if match else ""
@@ -74,12 +79,12 @@ def parse_spots(text: str, bins: int = BINS) -> Spots:
         if not words:
             cut = number == len(found) and (match is not None or parts[-1].lstrip()[:1] in "[<")
             dropped["truncated" if cut else "malformed"] += 1
-        elif max(sides) > last:
+        elif any(side > end for side, end in zip(sides, last * 2, strict=True)):
             dropped["out_of_range"] += 1
         elif sides[0] >= sides[2] or sides[1] >= sides[3]:
             dropped["degenerate"] += 1
         else:
-            x1, y1, x2, y2 = (round(side * SCALE / bins) for side in sides)
+            x1, y1, x2, y2 = (round(side * SCALE / scale) for side, scale in zip(sides, scales * 2, strict=True))
             spots.lines.append(Box(words, (x1, y1, x2, y2)))
     spots.dropped = dict(dropped)
     return spots

@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from varytoy.data.answer import Answer
 from varytoy.inference.drafts import PlacedWord
 from varytoy.inference.generate import generate
+from varytoy.layout.frames import Place
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
@@ -32,6 +33,8 @@ class Request:
         max_new_tokens: the longest answer, in tokens.
         search: search for a likelier answer with the model's ``num_beams``, if it names some.
         known: lines of words that the image is known to have, from which the answer is drafted, not taken.
+        place: the part to look at, xyxy in pixels of the image or the colour of a frame, for a processor that
+            ``takes_place``.
     """
 
     messages: Sequence[Message]
@@ -40,6 +43,7 @@ class Request:
     max_new_tokens: int = 1024
     search: bool = False
     known: Sequence[Sequence[PlacedWord]] = ()
+    place: Place | None = None
 
     @classmethod
     def of(
@@ -72,7 +76,8 @@ class Engine(Protocol):
         show: Callable[[list[str]], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> list[Answer]:
-        """Answers in the order of the requests: raw text, confidence, stop_reason and tokens.
+        """Answers in the order of the requests: raw text, confidence, stop_reason and tokens; of a model that finds
+        lines also regions, in pixels of the request's image, and what it ``dropped``.
 
         Args:
             requests: taken one batch at a time, so that a generator need not hold all images.

@@ -204,7 +204,7 @@ def generate(
     streamer = _Streamer(processor, show) if show and beams == 1 else None
     once = Once.of(model.generation_config, processor.tokenizer)
     processors: list[LogitsProcessor] = [NoRepeats(once, start)] if once else []
-    processors += [PointedBoxes(model, processor)] if model.config.pointer else []
+    processors += [PointedBoxes(model, processor)] if getattr(model.config, "pointer", None) else []
     output = model.generate(
         **tensors,
         no_repeat_ngram_size=0,

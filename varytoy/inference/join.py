@@ -1,5 +1,6 @@
 """Join the answers to blocks and pages."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         **totals(answers),
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
+        dropped=dict(sum((Counter(answer.dropped) for answer in answers), Counter())),
         pages=list(answers),
     )
 

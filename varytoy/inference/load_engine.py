@@ -14,6 +14,7 @@ from varytoy.inference.calibration import read_calibration
 from varytoy.inference.decoder_step import merge_projections
 from varytoy.inference.engine import TransformersEngine
 from varytoy.inference.onnx_branches import run_in_onnx
+from varytoy.inference.originals import load_original
 from varytoy.options import RUNTIMES
 
 PICTURES = "pictures"
@@ -34,7 +35,7 @@ def load(name: str, device: str, dtype: str, quantize: str, runtime: str) -> Loa
     """See ``Reader.from_pretrained``. Raises ModelError."""
     try:
         if runtime not in RUNTIMES:
-            raise ModelError(f"no runtime '{runtime}'; there are {' and '.join(RUNTIMES)}")
+            raise ModelError(f"no runtime '{runtime}'; there are {', '.join(RUNTIMES)}")
         choose_precision(device, dtype, quantize)  # raises before anything is downloaded
         with as_file(files("varytoy") / "nano") if name == "nano" else nullcontext(find(name)) as path:
             if name == "nano" and not (path / "model.safetensors").is_file():
@@ -55,7 +56,10 @@ def pictures_of(folder: Path) -> Path | None:
 
 
 def load_engine(folder: Path, precision: Precision, runtime: str) -> TransformersEngine | BatchingEngine:
-    """Load a checkpoint for the chosen device and dtype."""
+    """Load a checkpoint for the chosen device and dtype. Raises ModelError."""
+    original = load_original(folder, precision, runtime)
+    if original is not None:
+        return original
     model, processor = load_model(folder, DTYPES[precision.storage])
     kind = BatchingEngine if BatchingEngine.supports(model) else TransformersEngine
     model = place(model, precision)

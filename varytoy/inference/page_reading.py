@@ -13,10 +13,12 @@ from varytoy.inference.join import mean_confidence, totals
 from varytoy.inference.known_words import lines_in
 from varytoy.layout.blocks import around, by_block, join_rows
 from varytoy.layout.headings import heading_levels
+from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
 from varytoy.layout.tables import Grid, find_tables
 from varytoy.layout.words import word_boxes
 
+_CONFIDENT = 0.85
 _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 """Of a heading: page numbers may be large."""
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
@@ -82,7 +84,22 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
     return replace(answer, **totals(answers) | stopped, **said)
 
 
-def confidence_in(engine: Engine, page: PageLayout, options: Options, most: int = 6) -> float | None:
+def surer(
+    engine: Engine, page: PageLayout, upright: PageLayout, rotation: Rotation, options: Options
+) -> tuple[PageLayout, Rotation]:
+    """The ``upright`` page, or that turned upside down: the way up in which the model reads some lines with more
+    confidence."""
+    asked = replace(options, words=())
+    sure = _confidence_in(engine, upright, asked)
+    if sure is None or sure > _CONFIDENT or options.cancelled:
+        return upright, rotation
+    turned = replace(rotation, turn=(rotation.turn + 180) % 360)
+    other = page.rotated(turned)
+    otherwise = _confidence_in(engine, other, asked)
+    return (other, turned) if otherwise is not None and otherwise > sure + 0.1 else (upright, rotation)
+
+
+def _confidence_in(engine: Engine, page: PageLayout, options: Options, most: int = 6) -> float | None:
     """The mean confidence of the model in some of the page's longest lines; None where there are none, or it gives
     none."""
     text_size = engine.processor.image_processor.text_size

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy import layout
-from varytoy.data.answer import Answer, Point, Region
+from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Page, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.devices.precision import Precision
@@ -24,12 +24,11 @@ from varytoy.inference.known_words import lines_in, tesseract_words, view_of
 from varytoy.inference.load_engine import load
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
-from varytoy.inference.page_reading import confidence_in, read_page
+from varytoy.inference.page_reading import read_page, surer
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.words import locate
 from varytoy.layout.fitting import cut_long, fit_text
-from varytoy.layout.frames import Place, find_place
-from varytoy.layout.orientation import Rotation
+from varytoy.layout.frames import Box, Place, find_place
 from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
@@ -37,7 +36,6 @@ from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS, Task, get_task
 
 Sources = Source | Sequence[Source]
-_CONFIDENT = 0.85
 _RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words")
 """What an engine tells of an answer beside its text."""
 _LONGEST = 20
@@ -114,7 +112,8 @@ class Reader:
             dtype: auto (see varytoy.devices.precision), fp32, fp16, bf16. For models as small as ``nano`` auto is fp32.
             quantize: int8, nf4 or dynamic-int8 for the decoder; not applied if the device does not support it, which
                 ``precision.reason`` tells.
-            runtime: ``onnx`` for the image encoders in ONNX Runtime, on a CPU.
+            runtime: ``onnx`` for the image encoders in ONNX Runtime, on a CPU; ``transformers`` for GOT-OCR2 in
+                transformers' own class (KOSMOS-2.5 always runs in its own).
 
         Raises:
             ModelError: the folder holds no model, the hub does not provide it, or the device is not available.
@@ -317,16 +316,25 @@ class Reader:
     def _read(self, opened: Page, options: Options) -> Answer:
         image = opened.image
         if options.place is not None:
-            box = find_place(options.place, image)
-            answer = self._look(image.crop(box), options)
-            answer.regions = [region.moved(lambda point: _shifted(point, box)) for region in answer.regions]
-            answer.size = image.size
+            answer = self._look_at(find_place(options.place, image), image, options)
         else:
             if options.drafts == "pdf" and options.task.view == "text":
                 options = replace(options, words=opened.words())
             answer = self._look(image, options)
-        if options.task.reads and self._reads_blocks:
+        if options.task.reads and (answer.regions or self._reads_blocks):
             answer.text = options.task.from_lines(answer.lines, image.size)
+        return answer
+
+    def _look_at(self, box: Box, image: Image.Image, options: Options) -> Answer:
+        """The answer about ``options.place``, which is a box of the image."""
+        if self.processor.takes_place:
+            answer = self._one_pass(image, image.size, options)
+            answer.regions = [Region(box, text=answer.text, score=answer.confidence)] if answer.text else []
+            answer.words = []
+            return answer
+        answer = self._look(image.crop(box), options)
+        answer.regions = _shifted(answer.regions, box)
+        answer.size = image.size
         return answer
 
     def _look(self, image: Image.Image, options: Options) -> Answer:
@@ -335,8 +343,8 @@ class Reader:
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
         upright, rotation, certain = page.upright()
-        if not certain and not options.cancelled:
-            upright, rotation = self._surer(page, upright, rotation, options)
+        if not certain and not options.cancelled and self._reads_blocks:
+            upright, rotation = surer(self.engine, page, upright, rotation, options)
         if upright is not page:
             options = replace(options, words=())
         answer = self._upright(upright, options)
@@ -346,19 +354,6 @@ class Reader:
             answer.regions = [region.moved(lambda point: rotation.back(point, size)) for region in answer.regions]
             answer.size = image.size
         return answer
-
-    def _surer(
-        self, page: PageLayout, upright: PageLayout, rotation: Rotation, options: Options
-    ) -> tuple[PageLayout, Rotation]:
-        """The page as it is, or upside down: the way up in which the model reads some lines with more confidence."""
-        asked = replace(options, words=())
-        sure = confidence_in(self.engine, upright, asked)
-        if sure is None or sure > _CONFIDENT or options.cancelled:
-            return upright, rotation
-        turned = replace(rotation, turn=(rotation.turn + 180) % 360)
-        other = page.rotated(turned)
-        otherwise = confidence_in(self.engine, other, asked)
-        return (other, turned) if otherwise is not None and otherwise > sure + 0.1 else (upright, rotation)
 
     def _upright(self, page: PageLayout, options: Options) -> Answer:
         task, image = options.task, page.image
@@ -380,7 +375,7 @@ class Reader:
         if options.words:
             known = lines_in(options.words, box, view_of(box, scale), page.text_size, rows)
         answer = self._one_pass(view, image.size, options, known)
-        if task.view == "text" and answer.text:
+        if task.view == "text" and answer.text and not task.reads and not answer.blocks:
             region = Region(box, text=answer.text, score=answer.confidence)
             if task.literal:
                 step = self.processor.place_size[1] * scale
@@ -396,6 +391,8 @@ class Reader:
         task = options.task
         messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
         request = Request.of(task, messages, [view], options.max_new_tokens, known)
+        if self.processor.takes_place:
+            request = replace(request, place=options.place)
         return self._generate(request, size, options)
 
     def _generate(self, request: Request, size: tuple[int, int], options: Options) -> Answer:
@@ -406,6 +403,8 @@ class Reader:
             Answer("", stop_reason="cancelled")
         ]
         answer = task.parse(raw.text, size, options.argument)
+        if raw.regions or raw.dropped:  # of a model that finds lines
+            answer.regions, answer.dropped = raw.regions, raw.dropped
         return replace(answer, **{name: getattr(raw, name) for name in _RAW}, size=size)
 
     def _read_pieces(self, image: Image.Image, options: Options) -> Answer:
@@ -413,8 +412,10 @@ class Reader:
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
             known = lines_in(options.words, box, view_of(box))
-            answer = self._one_pass(image.crop(box), image.size, replace(options, show=None), known)
-            answer.regions = [Region(box, text=answer.text, score=answer.confidence), *answer.objects]
+            part = image.crop(box)
+            answer = self._one_pass(part, part.size, replace(options, show=None), known)
+            whole = Region(box, text=answer.text, score=answer.confidence)
+            answer.regions = _shifted(answer.regions, box) if answer.blocks or options.task.reads else [whole]
             answers.append(answer)
             if options.show:
                 options.show(between.join(answer.text for answer in answers))
@@ -452,7 +453,7 @@ class Reader:
         known = self.engine_for(task.view).processor.prompts
         asked = self._asked(task)
         if known and asked.name not in known:
-            raise ValueError(f"this model was trained on {' and '.join(known)}, not {task.name}")
+            raise ValueError(f"{self.name or 'this model'} was trained on {' and '.join(known)}, not {task.name}")
         return known.get(asked.name) or asked.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
 
     @property
@@ -485,5 +486,6 @@ class Reader:
         return fit_history(engine, history, prompt, view.size, task, max_new_tokens)
 
 
-def _shifted(point: Point, box: Sequence[float]) -> Point:
-    return point[0] + box[0], point[1] + box[1]
+def _shifted(regions: Sequence[Region], box: Sequence[float]) -> list[Region]:
+    """The regions of a part of an image, in the image."""
+    return [region.moved(lambda point: (point[0] + box[0], point[1] + box[1])) for region in regions]

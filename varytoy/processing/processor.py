@@ -59,6 +59,9 @@ class VaryProcessor(ProcessorMixin):
         chat_template = chat_template if template == "jinja" else None
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
+    takes_place = False
+    """Whether a prompt can name the part of the image to look at; else ``Reader`` cuts it out."""
+
     @classmethod
     def preset(cls, name: str, tokenizer=None) -> "VaryProcessor":
         """The processor of a preset. Those without a character set need their family's tokenizer, to which
