@@ -14,6 +14,7 @@ from varytoy.bench import pages, shapes
 from varytoy.data.documents import open_pages
 from varytoy.devices.machine import machine
 from varytoy.devices.precision import choose_precision
+from varytoy.inference.originals import OriginalEngine
 from varytoy.inference.reader import Reader
 from varytoy.options import device_options, positive, reader_options
 
@@ -39,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
         name = f"random weights in the shape of {options.shape}"
     else:
         reader = Reader.from_pretrained(*reader_options(options))
+        if isinstance(reader.engine, OriginalEngine):
+            parser.error(f"{reader.engine.title} runs in transformers alone here: there is nothing to compare it with")
         assert reader.precision is not None
         precision, name = reader.precision, options.model
         model = reader.engine.model  # type: ignore[attr-defined]  # as from_pretrained makes it

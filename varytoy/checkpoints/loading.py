@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 
 from varytoy import registration  # noqa: F401  (AutoProcessor knows our classes)
@@ -60,15 +61,16 @@ def model_type_of(folder: Path) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def load_stock(folder: Path, model_class: Any, processor_class: Any, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Model and processor of a folder in transformers' own classes. Raises ModelError if something is missing."""
+def load_stock(folder: Path, model: str, processor: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Model and processor of a folder in transformers' own classes of these names. Raises ModelError if something is
+    missing."""
+    options = {"dtype": dtype, "local_files_only": True, "output_loading_info": True}
     try:
-        with named(f"cannot load the model '{folder}' as transformers' {model_class.__name__}"):
-            options = {"dtype": dtype, "local_files_only": True, "output_loading_info": True}
-            model, found = model_class.from_pretrained(folder, **options)
+        with named(f"cannot load the model '{folder}' as transformers' {model}"):
+            loaded, found = getattr(transformers, model).from_pretrained(folder, **options)
             if found["missing_keys"]:
                 raise WeightsError(f"'{folder}' lacks {brief(sorted(found['missing_keys']))}")
-            return model, processor_class.from_pretrained(folder, local_files_only=True)
+            return loaded, getattr(transformers, processor).from_pretrained(folder, local_files_only=True)
     except WeightsError as error:
         raise ModelError(str(error)) from error
 

@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import (
-    BatchFeature,
-    GotOcr2ForConditionalGeneration,
-    GotOcr2Processor,
-    Kosmos2_5ForConditionalGeneration,
-    Kosmos2_5Processor,
-)
+from transformers import BatchFeature
 
 from varytoy.checkpoints.loading import ModelError, load_stock, model_type_of
 from varytoy.data.answer import Answer, Region
@@ -69,7 +63,8 @@ class OriginalEngine(TransformersEngine):
     """
 
     title: ClassVar[str]
-    classes: ClassVar[tuple[Any, Any]]
+    classes: ClassVar[tuple[str, str]]
+    """Of transformers: the model's and the processor's."""
     prompts: ClassVar[dict[str, str]]
     takes_place: ClassVar[bool] = False
 
@@ -116,7 +111,7 @@ class Kosmos(OriginalEngine):
     """KOSMOS-2.5: text lines with their boxes, and markdown."""
 
     title = "KOSMOS-2.5"
-    classes = (Kosmos2_5ForConditionalGeneration, Kosmos2_5Processor)
+    classes = ("Kosmos2_5ForConditionalGeneration", "Kosmos2_5Processor")
     prompts = {"ocr": "<ocr>", "markdown": "<md>", "spot": "<ocr>"}
 
     def prepare(self, request, prompt):
@@ -133,7 +128,7 @@ class Got(OriginalEngine):
     """GOT-OCR2: text, or text with its formatting, of a whole image or of a part of it."""
 
     title = "GOT-OCR2"
-    classes = (GotOcr2ForConditionalGeneration, GotOcr2Processor)
+    classes = ("GotOcr2ForConditionalGeneration", "GotOcr2Processor")
     prompts = {"ocr": " OCR: ", "markdown": " OCR with format: "}
     takes_place = True
 
@@ -150,6 +145,7 @@ class Got(OriginalEngine):
         elif request.place is not None:
             part["box"] = list(request.place)
         inputs = self.processor.stock(image, format=prompt == self.prompts["markdown"], return_tensors="pt", **part)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return inputs, Answer
 
 

@@ -17,8 +17,11 @@ from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
 from varytoy.layout.tables import Grid, find_tables
 from varytoy.layout.words import word_boxes
+from varytoy.processing.messages import Message
 
 _CONFIDENT = 0.85
+_BEGINNING = 64
+"""Tokens."""
 _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 """Of a heading: page numbers may be large."""
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
@@ -88,7 +91,7 @@ def surer(
     engine: Engine, page: PageLayout, upright: PageLayout, rotation: Rotation, options: Options
 ) -> tuple[PageLayout, Rotation]:
     """The ``upright`` page, or that turned upside down: the way up in which the model reads some lines with more
-    confidence."""
+    confidence, or the beginning of a page that it reads whole."""
     asked = replace(options, words=())
     sure = _confidence_in(engine, upright, asked)
     if sure is None or sure > _CONFIDENT or options.cancelled:
@@ -101,20 +104,29 @@ def surer(
 
 def _confidence_in(engine: Engine, page: PageLayout, options: Options, most: int = 6) -> float | None:
     """The mean confidence of the model in some of the page's longest lines; None where there are none, or it gives
-    none."""
-    text_size = engine.processor.image_processor.text_size
+    none. Of a model that reads pages whole, in the page's beginning."""
+    settings = engine.processor.image_processor
     cells = [cell for block in page.blocks for cell in block.cells if cell.text_size >= layout.SMALLEST]
     cells = sorted(cells, key=lambda cell: (cell.box[0] - cell.box[2]) / cell.text_size)[:most]
-    views = [layout.CellView.of(cell, text_size) for cell in cells]
-    return mean_confidence(engine.generate(_requests(views, page, options), None, options.cancel)) if views else None
+    if not cells:
+        return None
+    if settings.mode == "fit":
+        requests = _requests([layout.CellView.of(cell, settings.text_size) for cell in cells], page, options)
+    else:
+        most_tokens = min(options.max_new_tokens, _BEGINNING)
+        requests = iter([Request.of(options.task, _messages(options), [page.image], most_tokens)])
+    return mean_confidence(engine.generate(requests, None, options.cancel))
 
 
 def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Options) -> Iterator[Request]:
-    messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
     for view in views:
         known = lines_in(options.words, view.cell.box, view.point, view.cell.text_size, [view.cell.box])
         image = view.image(page.image, page.analysis)
-        yield Request.of(options.task, messages, [image], options.max_new_tokens, known)
+        yield Request.of(options.task, _messages(options), [image], options.max_new_tokens, known)
+
+
+def _messages(options: Options) -> list[Message]:
+    return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
 
 
 def _as_heading(text: str, level: int) -> str:

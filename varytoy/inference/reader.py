@@ -26,7 +26,7 @@ from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.page_reading import read_page, surer
 from varytoy.inference.shared import SharedEngine, share
-from varytoy.inference.words import locate
+from varytoy.inference.words import locate, with_words
 from varytoy.layout.fitting import cut_long, fit_text
 from varytoy.layout.frames import Box, Place, find_place
 from varytoy.layout.page import PageLayout
@@ -343,7 +343,7 @@ class Reader:
         if options.task.view != "text" or options.history:
             return self._upright(page, options)
         upright, rotation, certain = page.upright()
-        if not certain and not options.cancelled and self._reads_blocks:
+        if not certain and not options.cancelled:
             upright, rotation = surer(self.engine, page, upright, rotation, options)
         if upright is not page:
             options = replace(options, words=())
@@ -375,12 +375,14 @@ class Reader:
         if options.words:
             known = lines_in(options.words, box, view_of(box, scale), page.text_size, rows)
         answer = self._one_pass(view, image.size, options, known)
-        if task.view == "text" and answer.text and not task.reads and not answer.blocks:
+        if task.view == "text" and answer.text and not answer.blocks and not task.reads:
             region = Region(box, text=answer.text, score=answer.confidence)
             if task.literal:
                 step = self.processor.place_size[1] * scale
                 region = locate(region, answer.words, rows, page.ink, lambda x: box[0] + x * scale, step)
             answer.regions = [region, *answer.objects]
+        elif task.view == "text":
+            answer.regions = [with_words(line, page.ink) for line in answer.blocks]
         answer.words = []
         return answer
 
@@ -453,7 +455,8 @@ class Reader:
         known = self.engine_for(task.view).processor.prompts
         asked = self._asked(task)
         if known and asked.name not in known:
-            raise ValueError(f"{self.name or 'this model'} was trained on {' and '.join(known)}, not {task.name}")
+            name = self.name or "this model"
+            raise ValueError(f"the task '{task.name}' is none of those of {name}: {', '.join(known)}")
         return known.get(asked.name) or asked.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
 
     @property

@@ -75,6 +75,14 @@ def locate(region: Region, words: Sequence[Word], rows: Sequence[Box], ink: Ink,
     return replace(region, parts=tuple(lines))
 
 
+def with_words(line: Region, ink: Ink) -> Region:
+    """A block with this line, whose words get their boxes from the gaps in the ink."""
+    texts = line.text.split()
+    boxes = word_boxes(ink, line.box, texts, [None] * len(texts), 0)
+    words = tuple(Region(box, text=text) for text, box in zip(texts, boxes, strict=True))
+    return replace(line, parts=(replace(line, parts=words),))
+
+
 def _by_line(words: Sequence[Word]) -> list[list[Word]]:
     lines: dict[int, list[Word]] = {}
     for word in words:
