@@ -456,7 +456,7 @@ class Reader:
         asked = self._asked(task)
         if known and asked.name not in known:
             name = self.name or "this model"
-            raise ValueError(f"the task '{task.name}' is none of those of {name}: {', '.join(known)}")
+            raise ValueError(f"{name} was trained on {', '.join(known)}, and not on the task '{task.name}'")
         return known.get(asked.name) or asked.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
 
     @property
