@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from demo import look, view
+from demo import look, part, view
 from demo.api import add_api
 from demo.documents import Documents
 from demo.line import MAX_TOKENS, Line, Waiting, stream
@@ -20,6 +20,7 @@ from demo.pictures import Example, thumbnail
 from demo.session import Session, Turn, asked, open_page, sentence, takes_words
 from varytoy.data.documents import DocumentError, Page
 from varytoy.errors import first_line
+from varytoy.layout.frames import Place
 from varytoy.outputs import FORMATS
 from varytoy.outputs.records import record_of
 from varytoy.tasks import TASKS, Answer
@@ -55,6 +56,7 @@ class Demo:
             self.documents = Documents(reader, self.line)
             add_api(reader, self.name, self.line)
             self._connect()
+            self.page.load(None, js=part.SCRIPT)
         self.page.preprocess_data = _in_a_sentence(self.page.preprocess_data)
 
     def _picture_side(self) -> None:
@@ -64,6 +66,8 @@ class Demo:
             type="filepath", elem_id="picture", label="Picture", show_label=False, interactive=False,
             visible=False, buttons=["download", "fullscreen"], alt_text="The picture that is read",
         )  # fmt: skip
+        self.part = gr.Textbox(elem_id="part", label="Part of the picture", container=False)
+        self.whole = gr.HTML(view.WHOLE, elem_id="whole", visible=False)
         with gr.Row(elem_id="pager", visible=False) as self.pager:
             self.back = gr.Button("‹", size="sm", elem_id="back")
             self.number = gr.Dropdown(show_label=False, container=False, elem_id="page", interactive=True)
@@ -115,15 +119,15 @@ class Demo:
     def _connect(self) -> None:
         """Connect the events. Answers wait in ``self.line``; everything else is done at once."""
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        left = [self.file, self.notice, self.picture, self.pager, self.number]
+        left = [self.file, self.notice, self.picture, self.pager, self.number, self.part, self.whole]
         right = [
             self.answer, self.blocks, self.source, self.status,
             self.turns, self.forget, self.run, self.stop, self.prompt,
         ]  # fmt: skip
         everything = [*left, *right, self.task]
         answering = {
-            "fn": self.on_run, "inputs": [self.session, self.task, self.prompt], "outputs": [*right, self.picture],
-            "concurrency_limit": None, **quiet,
+            "fn": self.on_run, "inputs": [self.session, self.task, self.prompt, self.part],
+            "outputs": [*right, self.picture], "concurrency_limit": None, **quiet,
         }  # fmt: skip
         gr.on([self.run.click, self.prompt.submit], **answering)
         self.file.upload(self.on_file, [self.session, self.file], everything, **quiet)
@@ -134,6 +138,7 @@ class Demo:
         self.forget.click(self.on_forget, self.session, [self.turns, self.forget], queue=False, **quiet)
         self.task.change(self.on_task, self.task, [self.prompt, self.warning], queue=False, **quiet)
         self.task.input(self.on_choice, self.session, None, queue=False, **quiet)
+        self.part.change(None, self.part, None, js="(part) => window.vtPart && window.vtPart()")
         self.blocks_tab.select(self.on_blocks, self.session, self.picture, **quiet)
         for tab in (self.answer_tab, self.source_tab):
             tab.select(self.on_no_blocks, self.session, self.picture, **quiet)
@@ -211,6 +216,8 @@ class Demo:
         return {
             self.notice: gr.update(value="", visible=False),
             self.picture: gr.update(value=self._saved(session.view) if visible else None, visible=visible),
+            self.part: "",
+            self.whole: gr.update(visible=visible),
             self.pager: gr.update(visible=session.page_count > 1),
             self.number: gr.update(choices=pages, value=session.page),
             self.answer: view.placeholder(),
@@ -229,14 +236,15 @@ class Demo:
         image.save(folder / "picture.png", compress_level=2)
         return str(folder / "picture.png")
 
-    async def on_run(self, session: Session, task: str, prompt: str) -> AsyncIterator[dict]:
-        """Run the task and stream the answer."""
+    async def on_run(self, session: Session, task: str, prompt: str, drawn: str = "") -> AsyncIterator[dict]:
+        """Run the task and stream the answer. ``drawn``: the part of the picture to look at, see ``part.place_in``."""
         try:
             if session.view is None:
                 raise ValueError("choose another page" if session.data else "choose a picture or a PDF first")
             turn = asked(task, prompt)
             if task not in self.tasks:
                 raise ValueError(f"this model was not trained on '{task}'")
+            place = part.place_in(drawn, session.size)
         except ValueError as error:
             yield await asyncio.to_thread(self._failed, session, error)
             return
@@ -246,14 +254,14 @@ class Demo:
                self.blocks: view.blocks([]), self.source: "", self.status: view.working(0),
                **await asyncio.to_thread(self._unmarked, session), **self._buttons(running=True)}  # fmt: skip
         try:
-            async with aclosing(self._answering(session, cancel, turn)) as changes:
+            async with aclosing(self._answering(session, cancel, turn, place)) as changes:
                 async for change in changes:
                     yield change
         except Exception as error:  # the reader may raise anything: the user gets a sentence, the log the traceback
             if session.cancel is cancel:
                 yield await asyncio.to_thread(self._failed, session, error)
 
-    async def _answering(self, session: Session, cancel, turn: Turn) -> AsyncIterator[dict]:
+    async def _answering(self, session: Session, cancel, turn: Turn, place: Place | None) -> AsyncIterator[dict]:
         start = time.perf_counter()
         reached: list[int] = []  # the block that is read, and their number
 
@@ -261,6 +269,7 @@ class Demo:
             reached[:] = place
 
         asked = {"task": turn.task, "argument": turn.asked, "history": session.messages(turn.task)}
+        asked |= {"place": place} if place else {}
         ask = functools.partial(self.reader.ask, max_new_tokens=MAX_TOKENS, progress=progress, **asked)
         picture = functools.partial(open_page, session.data, session.page)
         async with aclosing(stream(self.line, ask, picture, cancel)) as updates:
@@ -343,8 +352,8 @@ class Demo:
         self.page.queue(default_concurrency_limit=8)
         _, address, _ = self.page.launch(
             server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, inbrowser=False,
-            prevent_thread_lock=True, footer_links=["api"], max_file_size="100mb", theme=look.theme(), css=look.CSS,
-            js=look.SCRIPT, max_threads=WORKERS,
+            prevent_thread_lock=True, footer_links=["api"], max_file_size="100mb", theme=look.theme(),
+            css=look.CSS + part.CSS, js=look.SCRIPT, max_threads=WORKERS,
         )  # fmt: skip
         return address
 

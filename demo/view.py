@@ -33,6 +33,9 @@ STOPS = {
 }
 
 
+WHOLE = '<p class="vt-whole">Draw a rectangle on the picture to read only that part; click on it for all of it.</p>'
+
+
 def markdown_parser() -> MarkdownIt:
     """CommonMark with tables. Raw HTML stays text, and so do images, whose URLs would be fetched."""
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")

@@ -38,8 +38,10 @@ class Stub:
 
     def __init__(self):
         self.asked: list[tuple] = []
+        self.place: list[float] | None = None
 
-    def ask(self, image, task="ocr", argument="", history=(), show=None, cancel=None, progress=None, **_):
+    def ask(self, image, task="ocr", argument="", history=(), show=None, cancel=None, progress=None, place=None, **_):
+        self.place = place
         image = image.image if isinstance(image, Page) else image
         self.asked.append((image.size, task, argument, list(history)))
         if task == "ocr":

@@ -201,6 +201,19 @@ def test_got_reads_whole_pages_and_parts_of_them(got, file, capsys):
     assert [(line.box, line.text) for line in reader.ocr(file).lines] == [(line.box, line.text) for line in ours.lines]
 
 
+def test_tiles_of_got_are_the_same_in_both_classes(got, file, capsys):
+    """The prompt that names them, 3 x 256 image tokens, and the answer."""
+    readers = [Reader.from_pretrained(str(got), runtime=runtime) for runtime in ("torch", "transformers")]
+    for task in ("ocr", "markdown"):
+        ours, theirs = (reader.ask(file, task, tiles=2, max_new_tokens=12) for reader in readers)
+        assert ours.text == theirs.text and ours.prompt_tokens == theirs.prompt_tokens > 3 * 256
+        assert abs(ours.confidence - theirs.confidence) < 1e-3
+        assert ours.prompt_tokens > readers[0].ask(file, task).prompt_tokens + 2 * 256
+    assert main(["read", str(file), "--model", str(got), "--tiles", "2", "--task", "ocr"]) == 0
+    assert capsys.readouterr().out.strip()
+    assert main(["read", str(file), "--tiles", "2"]) == 2 and "leave the tiles out" in capsys.readouterr().err
+
+
 def test_what_an_original_cannot_do_is_one_sentence(kosmos, got, file, capsys):
     assert main(["read", str(file), "--model", str(kosmos), "--task", "caption"]) == 2
     assert f"{kosmos} was trained on ocr, markdown, spot, and not on the task 'caption'" in capsys.readouterr().err

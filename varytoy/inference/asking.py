@@ -3,12 +3,14 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from varytoy.data.answer import Answer
 from varytoy.data.documents import PageWord
 from varytoy.layout.frames import Place
+from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.messages import Message
+from varytoy.processing.tiling import upon_tiles
 from varytoy.tasks import Task
 
 Show = Callable[[str], None]
@@ -29,6 +31,15 @@ class Options:
     words: Sequence[PageWord] = ()
     progress: Callable[[int, int], None] | None = None
     place: Place | None = None
+    tiles: int = 1
+
+    def tiled(self, tiles: int, processor: VaryImageProcessor) -> "Options":
+        """The same about images in at most ``tiles`` tiles. Raises ValueError where that is not possible."""
+        if self.history or self.task.view != "text":
+            name = self.task.name
+            raise ValueError(f"tiles are for pages of text without earlier turns, not for '{name}': leave them out")
+        processor.tile_side  # noqa: B018  (raises for a model that takes none)
+        return replace(self, tiles=tiles, prompt=upon_tiles(self.prompt))
 
     @property
     def cancelled(self) -> bool:

@@ -16,6 +16,7 @@ from varytoy.layout.frames import Place
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
+from varytoy.processing.tiling import WHOLE, Tiling
 from varytoy.tasks.base import Task
 
 _RECENT = 4
@@ -35,6 +36,7 @@ class Request:
         known: lines of words that the image is known to have, from which the answer is drafted, not taken.
         place: the part to look at, xyxy in pixels of the image or the colour of a frame, for a processor that
             ``takes_place``.
+        tiling: of each image.
     """
 
     messages: Sequence[Message]
@@ -44,6 +46,7 @@ class Request:
     search: bool = False
     known: Sequence[Sequence[PlacedWord]] = ()
     place: Place | None = None
+    tiling: Tiling = WHOLE
 
     @classmethod
     def of(
@@ -113,6 +116,7 @@ class ModelEngine:
             [request.images for request in requests],
             [request.view for request in requests],
             fit=False,
+            tilings=[request.tiling for request in requests],
         )
         lengths = inputs["attention_mask"].sum(-1).tolist()
         if max(lengths) >= self.context:

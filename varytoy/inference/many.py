@@ -109,6 +109,7 @@ def read_many(
     together: int = TOGETHER,
     drafts: str = "model",
     place: "Place | None" = None,
+    tiles: int = 1,
     finished: Callable[[Input], Collection[int] | None] = lambda item: (),
 ) -> Iterator[PageAnswer]:
     """The answers to the pages of files, in order; a file or page that fails gives its error.
@@ -118,7 +119,7 @@ def read_many(
     Args:
         task: empty: of a page of text ``ocr``, of a photograph ``caption``.
         page: only this one, from 1.
-        place: the part of each page to look at, see ``Reader.ask``.
+        place, tiles: see ``Reader.ask``.
         finished: called when a file is begun; pages of it that are not to be read, None for the file. A ValueError is
             the file's error.
     """
@@ -130,7 +131,13 @@ def read_many(
             return answer
         try:
             answer.task = task or shared.task_for(answer.page.image)
-            options = {"max_new_tokens": max_new_tokens, "cancel": cancel, "drafts": drafts, "place": place}
+            options = {
+                "max_new_tokens": max_new_tokens,
+                "cancel": cancel,
+                "drafts": drafts,
+                "place": place,
+                "tiles": tiles,
+            }
             found = shared.ask(answer.page, answer.task, argument, **options)
             assert isinstance(found, Answer)
             answer.answer = found

@@ -19,6 +19,7 @@ from varytoy.devices.precision import DTYPES, Precision, place
 from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import generate
 from varytoy.processing.images import VaryImageProcessor
+from varytoy.processing.tiling import WHOLE, upon_tiles
 
 _LOCATION = re.compile(r"</?bbox>|<[xy]_\d+>")
 _BREAK = re.compile(r"<br\s*/?>")
@@ -99,8 +100,13 @@ class OriginalEngine(TransformersEngine):
         if request.known:
             raise ValueError(f"{self.title} takes no drafts: leave --drafts out")
         said = [turn["content"] for turn in request.messages]
-        found = [prompt for prompt in self.prompts.values() if said == [f"{IMAGE_PLACEHOLDER}\n{prompt}"]]
-        if not found or len(request.images) != 1:
+        known = {
+            f"{IMAGE_PLACEHOLDER}\n{form(prompt)}": prompt
+            for prompt in self.prompts.values()
+            for form in (str, upon_tiles)
+        }
+        found = [known[text] for text in said if text in known]
+        if len(found) != len(said) or len(request.images) != 1:
             raise ValueError(
                 f"{self.title} reads one image at a time ({', '.join(self.prompts)}), and takes no conversation"
             )
@@ -116,6 +122,8 @@ class Kosmos(OriginalEngine):
 
     def prepare(self, request, prompt):
         (image,) = request.images
+        if request.tiling != WHOLE:
+            raise ValueError(f"{self.title} takes no tiles: leave them out")
         inputs = self.processor.stock(images=image, text=prompt, return_tensors="pt")
         scaled = int(inputs.pop("width")[0]), int(inputs.pop("height")[0])
         inputs["flattened_patches"] = inputs["flattened_patches"].to(self.dtype)
@@ -144,6 +152,8 @@ class Got(OriginalEngine):
             part["color"] = request.place
         elif request.place is not None:
             part["box"] = list(request.place)
+        if request.tiling.thumbnail:
+            part |= {"crop_to_patches": True, "max_patches": request.tiling.columns * request.tiling.rows}
         inputs = self.processor.stock(image, format=prompt == self.prompts["markdown"], return_tensors="pt", **part)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return inputs, Answer

@@ -136,7 +136,7 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _output(options: argparse.Namespace, model: str, several: bool) -> _Output:
     if options.out:
-        names = ("task", "prompt", "max_new_tokens", "page", "place", "dtype", "quantize", "runtime")
+        names = ("task", "prompt", "max_new_tokens", "page", "place", "tiles", "dtype", "quantize", "runtime")
         settings = {name: getattr(options, name) for name in names} | {"model": model}
         unread = _print_rows if options.format == "jsonl" else lambda records: None
         flags = options.resume, options.overwrite
@@ -179,6 +179,7 @@ def _read(reader, inputs: Sequence[Input], output: _Output, options: argparse.Na
         together=options.together,
         drafts=options.drafts,
         place=options.place,
+        tiles=options.tiles,
         finished=output.begin,
     )
     failed = False

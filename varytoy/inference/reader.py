@@ -33,6 +33,7 @@ from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
+from varytoy.processing.tiling import choose_tiling
 from varytoy.tasks import TASKS, Task, get_task
 
 Sources = Source | Sequence[Source]
@@ -238,6 +239,7 @@ class Reader:
         drafts: str = "model",
         progress: Callable[[int, int], None] | None = None,
         place: Place | None = None,
+        tiles: int = 1,
     ) -> Answer | list[Answer]:
         """Run one task on an image or a document. Text is read line by line, and cell by cell in tables and forms.
 
@@ -255,6 +257,8 @@ class Reader:
             progress: called while a page is read, with the number of the block and of all blocks.
             place: the part of the image to look at: x1, y1, x2, y2 in its pixels, or ``red``, ``green`` or ``blue`` for
                 what stands in a frame of that colour. Regions of the answer are of the whole image.
+            tiles: cut the image into at most so many squares of the model's size, and add it as a whole
+                (``processing.tiling``); for models that resize pages to a square.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
@@ -269,6 +273,8 @@ class Reader:
         options = Options(
             chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress, place=place
         )
+        if tiles > 1:
+            options = options.tiled(tiles, self.processor.image_processor)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
         return self._document(source, options, password)
@@ -391,10 +397,14 @@ class Reader:
     ) -> Answer:
         """``view``: the image that the model gets; ``size``: of the file, in whose pixels boxes are given."""
         task = options.task
-        messages = self._conversation(options.history, options.prompt, view, task, options.max_new_tokens)
+        engine = self.engine_for(task.view)
+        messages = fit_history(engine, options.history, options.prompt, view.size, task, options.max_new_tokens)
         request = Request.of(task, messages, [view], options.max_new_tokens, known)
         if self.processor.takes_place:
             request = replace(request, place=options.place)
+        if options.tiles > 1:
+            side = self.processor.image_processor.tile_side
+            request = replace(request, tiling=choose_tiling(view.size, side, options.tiles))
         return self._generate(request, size, options)
 
     def _generate(self, request: Request, size: tuple[int, int], options: Options) -> Answer:
@@ -478,15 +488,6 @@ class Reader:
     def _reads_blocks(self) -> bool:
         """Whether the model reads a page cell by cell; models that resize it to a square read it whole."""
         return self.processor.image_processor.mode == "fit"
-
-    def _conversation(
-        self, history: Sequence[Message], prompt: str, view: Image.Image, task: Task, max_new_tokens: int
-    ) -> list[Message]:
-        """``history`` and the prompt, the oldest turns left out until an answer has room."""
-        if not history:
-            return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{prompt}"}]
-        engine = self.engine_for(task.view)
-        return fit_history(engine, history, prompt, view.size, task, max_new_tokens)
 
 
 def _shifted(regions: Sequence[Region], box: Sequence[float]) -> list[Region]:

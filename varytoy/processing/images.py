@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from varytoy.layout.fitting import fit_text
 from varytoy.layout.page import PageLayout
 from varytoy.processing.plan import ImagePlan
+from varytoy.processing.tiling import WHOLE, Tiling
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -64,9 +65,10 @@ class VaryImageProcessor(BaseImageProcessor):
 
     def __call__(self, images: Sequence[Image.Image], plans: Sequence[ImagePlan] | None = None) -> BatchFeature:
         """RGB images and their plans (by default those of text) -> pixel_values [I, 3, H, W] padded to the largest,
-        image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]."""
+        image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]; I counts tiles."""
         plans = [self.plan(image.size, "text") for image in images] if plans is None else plans
-        arrays = [self._vocabulary_pixels(image, plan) for image, plan in zip(images, plans, strict=True)]
+        tiles = [tile for image, plan in zip(images, plans, strict=True) for tile in self._tiles(image, plan)]
+        arrays = [self._vocabulary_pixels(image, plan) for image, plan in tiles]
         sizes = torch.tensor([array.shape[:2] for array in arrays])
         height, width = sizes.amax(0).tolist()
         pixels = torch.zeros(len(arrays), 3, height, width)
@@ -74,7 +76,9 @@ class VaryImageProcessor(BaseImageProcessor):
             row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
         tensors = {"pixel_values": pixels, "image_sizes": sizes}
         if self.clip_size:
-            clip = [_normalise(np.asarray(self._clip_image(image)), self.clip_mean, self.clip_std) for image in images]
+            clip = [
+                _normalise(np.asarray(self._clip_image(image)), self.clip_mean, self.clip_std) for image, _ in tiles
+            ]
             tensors["clip_pixel_values"] = torch.stack(clip)
         return BatchFeature(tensors)
 
@@ -86,11 +90,32 @@ class VaryImageProcessor(BaseImageProcessor):
         page = PageLayout(image)
         return fit_text(page, self.text_size, page.one_pass(self.text_size, self.max_pixels))
 
-    def plan(self, size: tuple[int, int], view: str) -> ImagePlan:
-        """The plan for an image of ``size`` (width, height) pixels. Raises ValueError for one without pixels."""
+    def plan(self, size: tuple[int, int], view: str, tiling: Tiling = WHOLE) -> ImagePlan:
+        """The plan for an image of ``size`` (width, height) pixels.
+
+        Raises:
+            ValueError: an image without pixels, or tiles in mode ``"fit"`` or of a size that is no square.
+        """
         if min(size) < 1:
             raise ValueError(f"an image has no pixels ({size[0]} x {size[1]}): leave it out")
+        if tiling != WHOLE:
+            return ImagePlan.tiled(size, self.tile_side, tiling, self.stride, self.latents)
         return ImagePlan.whole(size, view, self._scaled_size(size, view), self.stride, self.latents)
+
+    @property
+    def tile_side(self) -> int:
+        """Pixels of a tile. Raises ValueError for a model that takes none."""
+        if self.mode != "squash" or self.size[0] != self.size[1]:
+            raise ValueError("this model keeps the shape of pages and reads them line by line: leave the tiles out")
+        return self.size[0]
+
+    def _tiles(self, image: Image.Image, plan: ImagePlan) -> list[tuple[Image.Image, ImagePlan]]:
+        """The images that the encoders get, each with its own plan."""
+        if len(plan.tiles) == 1:
+            return [(image, plan)]
+        own = self.plan((self.tile_side, self.tile_side), plan.view)
+        whole = image if image.size == plan.scaled else image.resize(plan.scaled, Image.Resampling.BICUBIC)
+        return [(image if box == (0, 0, *plan.scaled) else whole.crop(box), own) for box, _ in plan.tiles]
 
     def _scaled_size(self, size: tuple[int, int], view: str) -> tuple[int, int]:
         """(width, height) to which an image is resized for the vision vocabulary, before padding."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from varytoy.processing.tiling import Tiling
+
 
 class Grid(NamedTuple):
     """Rows and columns of image tokens."""
@@ -54,6 +56,21 @@ class ImagePlan:
         width, height = scaled
         grid = Grid(-(-height // stride[0]), -(-width // stride[1]))
         return cls(size, view, scaled, stride, (Tile((0, 0, width, height), grid),), latents)
+
+    @classmethod
+    def tiled(
+        cls, size: tuple[int, int], side: int, tiling: Tiling, stride: tuple[int, int], latents: int = 0
+    ) -> "ImagePlan":
+        """A plan with square tiles of ``side`` pixels, and the thumbnail as the last."""
+        grid = Grid(-(-side // stride[0]), -(-side // stride[1]))
+        boxes = [
+            (column * side, row * side, (column + 1) * side, (row + 1) * side)
+            for row in range(tiling.rows)
+            for column in range(tiling.columns)
+        ]
+        scaled = (tiling.columns * side, tiling.rows * side)
+        boxes += [(0, 0, *scaled)] * tiling.thumbnail
+        return cls(size, "text", scaled, stride, tuple(Tile(box, grid) for box in boxes), latents)
 
     @property
     def tokens(self) -> int:

@@ -14,6 +14,7 @@ from varytoy.processing.chat_template import Special, read_template, render, spe
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.messages import ChatText, Message, open_image, read_chat
 from varytoy.processing.plan import ImagePlan
+from varytoy.processing.tiling import WHOLE, Tiling
 from varytoy.processing.tokenizer import add_image_tokens, character_tokenizer
 from varytoy.tasks import find_prompt
 
@@ -101,6 +102,7 @@ class VaryProcessor(ProcessorMixin):
         ending: str = _OPEN,
         return_tensors: str | None = "pt",
         padding: bool | str = True,
+        tilings: Sequence[Tiling] | None = None,
     ) -> BatchFeature:
         """A batch of conversations.
 
@@ -115,6 +117,7 @@ class VaryProcessor(ProcessorMixin):
             fit: scale text to the size that the model reads best, as ``Reader`` does; by default unless ``train``.
             ending: how a conversation that is not trained on ends: ``"open"`` (the assistant's turn is opened),
                 ``"closed"`` or ``"continued"`` (the last message stays open).
+            tilings: of the images of each conversation; by default each image is one tile.
             return_tensors, padding: for transformers; the result is always padded PyTorch tensors.
 
         Raises:
@@ -133,10 +136,10 @@ class VaryProcessor(ProcessorMixin):
             raise ValueError(f"{len(conversations)} prompts but {len(views)} views")
         views = [choice or _view_of(messages) for choice, messages in zip(views, conversations, strict=True)]
         groups: list[list[tuple[Image.Image, ImagePlan]]] = []
-        for choice, group in zip(views, image_lists, strict=True):
+        for choice, group, tiling in zip(views, image_lists, tilings or [WHOLE] * len(views), strict=True):
             fits = choice == "text" and (not train if fit is None else fit)
             images = [self.image_processor.fit(to_rgb(image)) if fits else to_rgb(image) for image in group]
-            groups.append([(image, self.image_processor.plan(image.size, choice)) for image in images])
+            groups.append([(image, self.image_processor.plan(image.size, choice, tiling)) for image in images])
         rows = [
             self.encode(messages, [plan for _, plan in group], train, *chat)
             for messages, group, chat in zip(conversations, groups, chats, strict=True)

@@ -1,0 +1,43 @@
+"""Multi-crop: an image as several tiles of the model's size, as InternVL 1.5 (arXiv 2404.16821) and GOT-OCR2 cut it."""
+
+from typing import NamedTuple
+
+
+class Tiling(NamedTuple):
+    """``columns`` x ``rows`` tiles in reading order; with ``thumbnail`` the whole image follows as one more."""
+
+    columns: int = 1
+    rows: int = 1
+    thumbnail: bool = False
+
+
+WHOLE = Tiling()
+
+
+def upon_tiles(prompt: str) -> str:
+    """GOT-OCR2's prompts about an image in tiles: "OCR with format upon the patch reference: ". Others stay."""
+    words = prompt.rstrip()
+    return (
+        f"{words[:-1]} upon the patch reference: " if words.lstrip().startswith("OCR") and words[-1] == ":" else prompt
+    )
+
+
+def choose_tiling(size: tuple[int, int], side: int, most: int) -> Tiling:
+    """The grid of at most ``most`` tiles, the thumbnail not counted, with the aspect ratio nearest to the image's. Of
+    grids equally near the larger is taken if the image fills more than half of it.
+
+    Args:
+        size: (width, height) of the image.
+        side: of a tile, in pixels.
+    """
+    width, height = size
+    grids = sorted(
+        ((columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1)),
+        key=lambda grid: grid[0] * grid[1],
+    )
+    best, nearest = (1, 1), float("inf")
+    for columns, rows in grids:
+        off = abs(width / height - columns / rows)
+        if off < nearest or (off == nearest and width * height > 0.5 * side * side * columns * rows):
+            best, nearest = (columns, rows), off
+    return Tiling(*best, best != (1, 1))
