@@ -26,7 +26,8 @@ ALLOWED = {
     "_torchvision": "",
     "layout": "",
     "data": "errors schema",
-    "tasks": "data",
+    "formats": "extras",
+    "tasks": "data formats",
     "outputs": "data",
     "models": "_torchvision",
     "processing": "errors data layout tasks models",
@@ -39,7 +40,7 @@ ALLOWED = {
     "serving": "errors extras options data tasks layout outputs processing inference",
     "evaluation": "__init__ errors folder_lock extras options data tasks outputs processing devices inference",
     "bench": "options data models processing devices checkpoints inference",
-    "cli": "__init__ options tasks outputs devices checkpoints inference serving evaluation",
+    "cli": "__init__ options formats tasks outputs devices checkpoints inference serving evaluation",
 }
 """Room of varytoy -> the rooms that it may import, which all stand above it."""
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from varytoy import __version__
+from varytoy.formats.draw import NOTATIONS
 from varytoy.inference.many import TOGETHER
 from varytoy.inference.read import complain, read_files
 from varytoy.options import DRAFTS, DTYPE_NAMES, device_options, positive
@@ -47,6 +48,12 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     read.add_argument("--drafts", choices=DRAFTS, default="model", help=_DRAFTS)
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
+
+    drawn = programs.add_parser("render", help="draw an answer again: markdown, a formula, music, a molecule, a chart")
+    drawn.add_argument("file", metavar="FILE", help="the answer, or - for standard input")
+    drawn.add_argument("--as", dest="notation", choices=NOTATIONS, help="its notation (default: by suffix or content)")
+    drawn.add_argument("--out", type=Path, metavar="FILE", help=".png, .svg or .html (default: NAME.html or NAME.png)")
+    drawn.set_defaults(run=_render)
 
     about = "Measure a model, or another reader, on a suite of test data."
     evaluation = programs.add_parser("evaluate", help="measure a model or another reader", description=about)
@@ -125,6 +132,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from varytoy.evaluation.suites import SUITES
 
     return evaluate(options, SUITES[options.suite])
+
+
+def _render(options: argparse.Namespace) -> int:
+    from varytoy.formats.command import render
+
+    return render(options)
 
 
 def _serve(options: argparse.Namespace) -> int:

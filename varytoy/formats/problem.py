@@ -1,0 +1,16 @@
+"""What is wrong with a notation."""
+
+LONGEST = 100_000
+"""Characters of a text that is drawn; answers of models are shorter."""
+
+
+class NotationError(ValueError):
+    """The notation is broken; the message is a sentence with the place, from 1."""
+
+
+def check_length(text: str, what: str) -> None:
+    """Raises NotationError for an empty or endless text."""
+    if not text.strip():
+        raise NotationError(f"{what} is empty")
+    if len(text) > LONGEST:
+        raise NotationError(f"{what} has {len(text):,} characters; at most {LONGEST:,} are drawn")
