@@ -91,6 +91,9 @@ html { scrollbar-gutter: stable; }
   border-bottom: 1px solid var(--border-color-primary) !important; }
 .vt-markdown :is(th, td) { overflow-wrap: break-word; }
 .vt-markdown th { font-weight: 600; color: var(--body-text-color-subdued); }
+.vt-markdown math { overflow-x: auto; }
+.vt-markdown code.bad { color: #93180f; } .dark .vt-markdown code.bad { color: #ffb4ab; }
+.vt-drawn { max-width: 100%; background: white; border-radius: 4px; margin-bottom: 8px; }
 #source textarea { font-family: var(--font-mono); font-size: 14px; border: 0; box-shadow: none; padding: 0; }
 #source, #source :is(label, .block, .input-container) { padding: 0; border: 0 !important; background: none !important; }
 #answers .form { background: none; border: 0; }

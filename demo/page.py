@@ -302,7 +302,7 @@ class Demo:
         if answer.text:
             status += view.downloads(self._files(session, turn, seconds, experimental))
         changes = {
-            self.answer: view.answer(answer),
+            self.answer: view.answer(answer, turn.task),
             self.blocks: view.blocks(answer.blocks),
             self.source: answer.text,
             self.status: status,

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from markdown_it import MarkdownIt
-
 from demo.line import MAX_TOKENS
 from demo.paragraphs import between, continued, flow
 from varytoy.data.answer import Region
+from varytoy.extras import MissingExtra
+from varytoy.formats.draw import NOTATIONS
+from varytoy.formats.page import body
+from varytoy.formats.problem import NotationError
 from varytoy.inference.many import PageAnswer
 from varytoy.tasks import TASKS, Answer
 
@@ -20,6 +22,8 @@ LABELS = {
     "ocr": "Read text",
     "markdown": "Markdown",
     "spot": "Text with boxes",
+    "music": "Sheet music",
+    "molecule": "Molecule",
     "detect": "Find objects",
     "ground": "Find one thing",
     "caption": "Describe",
@@ -36,23 +40,9 @@ STOPS = {
 WHOLE = '<p class="vt-whole">Draw a rectangle on the picture to read only that part; click on it for all of it.</p>'
 
 
-def markdown_parser() -> MarkdownIt:
-    """CommonMark with tables. Raw HTML stays text, and so do images, whose URLs would be fetched."""
-    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
-
-
 def render_markdown(text: str) -> str:
-    """A model's markdown -> HTML without raw HTML from the model.
-
-    Only the text of links is kept: a model's URL is a guess and could lead anywhere.
-    """
-    parser = markdown_parser()
-    tokens = parser.parse(text)
-    for token in tokens:
-        if token.children:
-            token.children = [child for child in token.children if child.type not in ("link_open", "link_close")]
-            _break_lines(token)
-    return parser.renderer.render(tokens, parser.options, {})
+    """A model's markdown -> HTML without raw HTML from the model; its formulas are MathML, its tables are tables."""
+    return body(text, adjust=_break_lines)
 
 
 def _break_lines(inline) -> None:
@@ -173,8 +163,10 @@ def live(text: str) -> str:
     return f'<div class="vt-text vt-live" aria-live="polite">{escape(flow(text.strip()))}</div>'
 
 
-def answer(result: Answer) -> str:
-    """A finished answer: rendered markdown, a list of boxes, or plain text."""
+def answer(result: Answer, task: str = "") -> str:
+    """A finished answer: rendered markdown, a notation drawn again, a list of boxes, or plain text."""
+    if task in ("music", "molecule") and result.text:
+        return _drawn(task, result.text)
     if result.boxes:
         return _box_list(result)
     if result.markdown is not None and result.markdown:
@@ -184,6 +176,18 @@ def answer(result: Answer) -> str:
     if not result.text:
         return '<p class="vt-empty">The answer is empty.</p>'
     return f'<div class="vt-text">{escape(flow(result.text))}</div>'
+
+
+def _drawn(task: str, text: str) -> str:
+    """The picture that the answer stands for, or why there is none, and the answer."""
+    svg = NOTATIONS[task].svg
+    assert svg is not None
+    try:
+        address = f"data:image/svg+xml;base64,{base64.b64encode(svg(text).encode()).decode()}"
+        shown = f'<img class="vt-drawn" alt="The answer, drawn" src="{address}">'
+    except (NotationError, MissingExtra) as error:
+        shown = f'<p class="vt-status">{escape(_sentence(str(error)))}</p>'
+    return f'{shown}<div class="vt-text">{escape(text)}</div>'
 
 
 def blocks(found: Sequence[Region]) -> str:

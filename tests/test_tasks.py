@@ -233,6 +233,8 @@ STANDARD = {
     "ocr": ("", "Provide the OCR results of this image."),
     "markdown": ("", "Convert the image to markdown format."),
     "spot": ("", "Read the text with its boxes."),
+    "music": ("", "Write the sheet music as kern."),
+    "molecule": ("", "Write the molecule as SMILES."),
     "detect": ("", "Detect all objects in this image."),
     "ground": ("the left woman", "Detect an object: the left woman."),
     "caption": ("", "Describe the content of this image in a sentence."),

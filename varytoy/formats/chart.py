@@ -44,7 +44,9 @@ def read(markdown: str) -> Chart:
     check_length(markdown, "the chart")
     from markdown_it import MarkdownIt
 
-    title, rows, where = "", [], []
+    title = ""
+    rows: list[list[str]] = []
+    where: list[int] = []
     tokens = MarkdownIt("commonmark", {"html": False}).enable("table").parse(markdown)
     for before, token in zip(tokens, tokens[1:], strict=False):
         if before.type == "heading_open" and not title:

@@ -62,9 +62,9 @@ def mathml(latex: str, display: bool = True) -> Element:
 
     check_length(latex, "the formula")
     _check(latex)
-    known = _NAME.sub(lambda match: f"{match[1]}{{{_SAME.get(match[2], match[2])}}}", latex)
+    renamed = _NAME.sub(lambda match: f"{match[1]}{{{_SAME.get(match[2], match[2])}}}", latex)
     try:
-        root = convert_to_element(known, display="block" if display else "inline")
+        root = convert_to_element(renamed, display="block" if display else "inline")
     except Exception as error:  # it has many kinds, most of them without a message
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
         raise NotationError(f"the formula cannot be read ({str(error) or name}): {_short(latex)}") from error

@@ -220,5 +220,5 @@ def _cell(lines: list[str], line: int, problems: list[str]) -> str:
     for text in lines:
         (token,) = parser.parseInline(text.strip())
         _write_inline(token, line, problems)
-        written.append(parser.renderer.renderInline(token.children or [], parser.options, {}))
+        written.append(parser.renderer.render([token], parser.options, {}))
     return "<br>".join(written)

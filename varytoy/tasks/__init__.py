@@ -6,6 +6,7 @@ from varytoy.data.answer import Answer, Region
 from varytoy.data.sample import TASK_NAMES
 from varytoy.tasks.base import Task, draw_regions
 from varytoy.tasks.language import Caption, Chat, Vqa
+from varytoy.tasks.notation import Molecule, Music
 from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
 from varytoy.tasks.spotting import Spotting
@@ -20,7 +21,7 @@ def register(task: Task) -> None:
     TASK_NAMES.add(task.name)
 
 
-for _task in (Ocr(), Markdown(), Spotting(), Detection(), Grounding(), Caption(), Vqa(), Chat()):
+for _task in (Ocr(), Markdown(), Spotting(), Music(), Molecule(), Detection(), Grounding(), Caption(), Vqa(), Chat()):
     register(_task)
 
 

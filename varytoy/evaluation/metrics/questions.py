@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metric import F1, Mean, Metric, Ratio
-from varytoy.tasks import metrics
+from varytoy.tasks import metrics, notation
 
 _LINE = re.compile(r"^\s*[-*]?\s*([^:\n]+?)\s*:[^\S\n]*(.*?)\s*$", re.MULTILINE)
 _FENCE = re.compile(r"^\s*```\w*\n(.*?)\n?```\s*$", re.DOTALL)
@@ -22,6 +22,15 @@ def exact_match() -> Metric:
         return any(metrics.same_answer(prediction.text, each) for each in case.references)
 
     return Mean("exact match", score)
+
+
+def same_molecule() -> Metric:
+    """Share of SMILES that are the molecule of a reference, by RDKit's canonical SMILES (``tasks.notation``)."""
+
+    def score(prediction: Prediction, case: Case) -> bool:
+        return any(notation.same_molecule(prediction.text, each) for each in case.references)
+
+    return Mean("same molecule", score)
 
 
 def anls(keep_half: bool = False) -> Metric:

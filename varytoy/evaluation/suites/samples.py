@@ -17,6 +17,8 @@ METRICS = {
     "ocr": (text.normalised_edit_distance, text.character_error_rate),
     "markdown": (tables.markdown_similarity, text.normalised_edit_distance, tables.teds),
     "spot": (boxes.spotting_f1, lambda: boxes.spotting_f1(text=False), boxes.line_iou),
+    "music": (text.normalised_edit_distance,),
+    "molecule": (questions.same_molecule,),
     "caption": (text.cider_d,),
     "vqa": (questions.exact_match,),
     "ground": (boxes.grounding_accuracy,),

@@ -1,0 +1,63 @@
+"""Pictures of things that have a notation of their own: sheet music and molecules."""
+
+from varytoy.formats.molecule import canonical
+from varytoy.formats.problem import NotationError
+from varytoy.tasks import metrics
+from varytoy.tasks.base import Answer, Task
+
+
+class Music(Task):
+    """The answer is **kern. The picture is taken whole, not in lines of text."""
+
+    name = "music"
+    metric, is_error = "normalised edit distance", True
+    prompts = (
+        "Write the sheet music as kern.",
+        "Transcribe this music to kern.",
+        "What notes are these, in kern?",
+        "Convert the score to kern.",
+        "Give the notes of this staff in kern.",
+        "Read the sheet music and write it as kern.",
+    )
+
+    def parse(self, text, size, argument=""):
+        return Answer(text.strip(), markup=text.strip())
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.normalised_edit_distance(text, sample.answer) for text, sample in pairs)
+
+
+class Molecule(Task):
+    """The answer is SMILES."""
+
+    name = "molecule"
+    metric = "same molecule"
+    prompts = (
+        "Write the molecule as SMILES.",
+        "What is the SMILES of this molecule?",
+        "Convert the structure to SMILES.",
+        "Give this chemical structure in SMILES.",
+        "Which molecule is drawn here, in SMILES?",
+        "Transcribe the structural formula to SMILES.",
+    )
+
+    def parse(self, text, size, argument=""):
+        return Answer(text.strip(), markup=text.strip())
+
+    def score(self, predictions, samples):
+        """The share of answers whose canonical SMILES is that of the sample's."""
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(same_molecule(text, sample.answer) for text, sample in pairs)
+
+
+def same_molecule(predicted: str, truth: str) -> bool:
+    """Whether two SMILES are one molecule by RDKit, stereochemistry included. What is none is like nothing.
+
+    Raises:
+        MissingExtra: RDKit is not installed.
+    """
+    try:
+        return canonical(predicted) == canonical(truth)
+    except NotationError:
+        return False
