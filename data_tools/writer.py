@@ -50,6 +50,12 @@ def generator(seed: int, *names: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
+def in_split(content: str, split: str) -> bool:
+    """Whether made-up content belongs to ``train`` or ``test``: a tenth, by its hash, is for tests alone."""
+    held_out = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "big") % 10 == 0
+    return held_out == (split == "test")
+
+
 def question_row(
     task: str,
     prompt: str,

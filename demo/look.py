@@ -93,7 +93,7 @@ html { scrollbar-gutter: stable; }
 .vt-markdown th { font-weight: 600; color: var(--body-text-color-subdued); }
 .vt-markdown math { overflow-x: auto; }
 .vt-markdown code.bad { color: #93180f; } .dark .vt-markdown code.bad { color: #ffb4ab; }
-.vt-drawn { max-width: 100%; background: white; border-radius: 4px; margin-bottom: 8px; }
+.vt-drawn { max-width: 100%; max-height: 50vh; background: white; border-radius: 4px; margin-bottom: 8px; }
 #source textarea { font-family: var(--font-mono); font-size: 14px; border: 0; box-shadow: none; padding: 0; }
 #source, #source :is(label, .block, .input-container) { padding: 0; border: 0 !important; background: none !important; }
 #answers .form { background: none; border: 0; }

@@ -83,7 +83,7 @@ def scanned(sheet: Sheet, rng: random.Random, strength: float, till: bool = Fals
 
 
 def text_row(task: str, answer: str, rng: random.Random, annotations: dict | None = None, **metadata: object) -> dict:
-    """A row of ``ocr`` or ``markdown``."""
+    """A row of a task that takes no words, such as ``ocr``."""
     prompt = TASKS[task].prompt("", rng if rng.random() < 0.5 else None)
     return question_row(task, prompt, answer, annotations=annotations, metadata=metadata)
 

@@ -51,9 +51,9 @@ def read(markdown: str) -> Chart:
     for before, token in zip(tokens, tokens[1:], strict=False):
         if before.type == "heading_open" and not title:
             title = "".join(child.content for child in token.children or ())
+        elif before.type == "table_close":
+            break
         elif before.type == "tr_open":
-            if before.map and rows and before.map[0] <= where[-1]:
-                break
             rows.append([])
             where.append(before.map[0] + 1 if before.map else 0)
         if before.type in ("th_open", "td_open") and rows:
