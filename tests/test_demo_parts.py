@@ -42,6 +42,15 @@ def test_rendered_markdown_holds_no_foreign_element():
         assert "<img" not in shown and "<script" not in shown and "&lt;img" in shown
 
 
+def test_notations_are_shown_drawn():
+    pytest.importorskip("rdkit", reason="needs pip install -e '.[render]'")
+    shown = view.answer(Answer("OCC"), "molecule")
+    assert 'src="data:image/svg+xml;base64,' in shown and ">OCC</div>" in shown
+    broken = view.answer(Answer(ATTACK), "molecule")
+    assert "<img" not in broken and "The SMILES cannot be read at character 1" in broken
+    assert "<mfrac>" in view.render_markdown("$$\n\\frac{a}{b}\n$$")
+
+
 @pytest.mark.parametrize(
     ("task", "words", "expected"),
     [

@@ -325,6 +325,8 @@ def sample(answer: str = "", boxes=(), **annotations) -> Sample:
         ("ground", ["None.", "[0, 0, 100, 100]"], [sample("None."), sample("[000, 000, 100, 100]")], 1.0),
         ("ground", ["[0, 0, 1, 1]", "None."], [sample("None."), sample("[000, 000, 100, 100]")], 0.0),
         ("detect", ["cat: [0, 0, 100, 100];"], [sample("cat: [000, 000, 100, 100];")], 1.0),
+        ("music", ["4c 4d", "4c"], [sample("4c\n4d"), sample("4d")], 1 / 4),
+        ("molecule", ["OCC", "CO", "C1("], [sample("CCO"), sample("CCO"), sample("C")], 1 / 3),
         ("caption", ["Two dogs on a bench."], [sample(object_names=["dog", "bench", "cat", "tree"])], 0.5),
         ("vqa", ["The Cat.", "a dog"], [sample("cat"), sample("cat")], 0.5),
         ("vqa", ["red", "blue"], [sample("red", references=["red", "pink"]), sample("red", references=["blue"])], 1.0),
