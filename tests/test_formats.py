@@ -8,19 +8,22 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from conftest import tiny_recipe
 from PIL import Image
 
 from data_tools.render.charts import FORMS, random_chart
 from data_tools.render.markdown import block_markdown, escape
 from data_tools.render.mathematics import random_formula
 from data_tools.render.molecules import random_molecule
-from data_tools.render.music import bar_lengths, random_music
-from data_tools.writer import in_split
+from data_tools.render.music import MusicRenderer, bar_lengths, random_music
+from data_tools.writer import in_split, write_samples
+from train.loop import run
 from varytoy.cli import main
 from varytoy.extras import installed
 from varytoy.formats import browser, chart, engraver, formula, molecule, music, page
 from varytoy.formats.draw import draw, notation_of
 from varytoy.formats.problem import NotationError
+from varytoy.inference.reader import Reader
 
 for _module in ("verovio", "rdkit", "latex2mathml", "mdit_py_plugins", "ziamath", "resvg_py", "matplotlib"):
     pytest.importorskip(_module, reason="pictures of answers need pip install -e '.[render]'")
@@ -254,3 +257,15 @@ def test_charts_of_our_data_are_read_back():
         assert (found.title, found.categories, found.series) == (made.title, made.categories, made.series)
         assert found.values == [[float(made.text(value)) for value in values] for values in made.values]
         assert found.form == made.form or made.form not in ("pie", "scatter")
+
+
+def test_only_a_model_that_was_trained_on_music_reads_music(tmp_path):
+    """Every other model would answer too, with whatever it knows."""
+    write_samples(tmp_path / "music", 5, MusicRenderer(0, "train", (1, 1), 0.0), workers=1)
+    run(tiny_recipe(tmp_path / "music", tmp_path / "run", max_steps=1))
+    taught, embedded = (Reader.from_pretrained(str(model)) for model in (tmp_path / "run", "nano"))
+    assert set(taught.tasks) - set(embedded.tasks) == {"music"}
+    assert isinstance(taught.ask(Image.new("RGB", (80, 40), "white"), "music", max_new_tokens=2).text, str)
+    for reader, task in ((taught, "molecule"), (embedded, "music")):
+        with pytest.raises(ValueError, match=f"this model was not trained on '{task}'"):
+            reader.ask(Image.new("RGB", (80, 40)), task)

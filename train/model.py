@@ -23,6 +23,7 @@ from varytoy.inference.reader import Reader
 from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing.processor import IGNORED, VaryProcessor
+from varytoy.tasks import TASKS
 
 _SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders that scale or cap their logits, which the text loss does not support."""
@@ -182,6 +183,9 @@ def build(
         if not any(folder.glob("*.safetensors")):
             raise RecipeError(f"model.init: {folder} holds no *.safetensors: give the folder of a saved model")
     processor = processor_of(settings)
+    if data is not None:
+        taught = {sample.task for sample in data.samples if sample.task in TASKS and TASKS[sample.task].learned}
+        processor.learned = sorted({*processor.learned, *taught})
     model = assemble(recipe, data, with_towers)
     for objective in model.objectives:
         objective.tokenizer = processor.tokenizer

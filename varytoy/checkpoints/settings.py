@@ -162,6 +162,7 @@ PROCESSOR: Rules = {
     "places": whole(0, 2**16),
     "place_size": several(_SIDE, 2, 2),
     "prompts": TEXTS,
+    "learned": several(TEXT, 0, 100),
 }
 
 GENERATION: Rules = {**_TOKENS, **_SWITCHES}

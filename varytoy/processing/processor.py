@@ -37,6 +37,7 @@ class VaryProcessor(ProcessorMixin):
             of each line and word before it, which keeps it from losing its place; ``decode_text`` drops them.
         place_size: step between them in pixels (vertical, horizontal) of the image at the model's size.
         prompts: task -> prompt, if the model was trained on other prompts than the tasks' own; it knows only these.
+        learned: tasks that few models know, such as music, and that this one was trained on; training adds to it.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class VaryProcessor(ProcessorMixin):
         places: int = 0,
         place_size: Sequence[int] = (16, 16),
         prompts: dict[str, str] | None = None,
+        learned: Sequence[str] = (),
         chat_template: str | None = None,
         **kwargs,
     ):
-        self.prompts = dict(prompts or {})
+        self.prompts, self.learned = dict(prompts or {}), list(learned)
         self.template, self.system, self.places, self.place_size = template, system, places, tuple(place_size)
         if template == "jinja" and not isinstance(chat_template, str):
             raise ValueError("the template is 'jinja', but there is no chat_template (chat_template.jinja)")

@@ -29,6 +29,7 @@ class Task:
         aliases: other models' prompts for the same, such as ``<ocr>``; they are understood but never trained on.
         reads: the task that a model which reads line by line does instead; ``from_lines`` makes the answer of the
             lines.
+        learned: whether only models do it whose processor names it among what they learned (``VaryProcessor.learned``).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Task:
     class_prompts: Sequence[str] = ()
     aliases: Sequence[str] = ()
     reads: str = ""
+    learned: bool = False
 
     def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
         """The default prompt, or with ``rng`` a random paraphrase.

@@ -10,6 +10,7 @@ class Music(Task):
     """The answer is **kern. The picture is taken whole, not in lines of text."""
 
     name = "music"
+    learned = True
     metric, is_error = "normalised edit distance", True
     prompts = (
         "Write the sheet music as kern.",
@@ -32,6 +33,7 @@ class Molecule(Task):
     """The answer is SMILES."""
 
     name = "molecule"
+    learned = True
     metric = "same molecule"
     prompts = (
         "Write the molecule as SMILES.",
