@@ -21,7 +21,7 @@ def register(task: Task) -> None:
     TASK_NAMES.add(task.name)
 
 
-for _task in (Ocr(), Markdown(), Spotting(), Music(), Molecule(), Detection(), Grounding(), Caption(), Vqa(), Chat()):
+for _task in (Ocr(), Markdown(), Spotting(), Detection(), Grounding(), Caption(), Vqa(), Chat(), Music(), Molecule()):
     register(_task)
 
 
