@@ -4,6 +4,7 @@ import io
 import random
 import re
 import shutil
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -19,7 +20,7 @@ from data_tools.render.music import MusicRenderer, bar_lengths, random_music
 from data_tools.writer import in_split, write_samples
 from train.loop import run
 from varytoy.cli import main
-from varytoy.extras import installed
+from varytoy.extras import MissingExtra, installed
 from varytoy.formats import browser, chart, engraver, formula, molecule, music, page
 from varytoy.formats.draw import draw, notation_of
 from varytoy.formats.problem import NotationError
@@ -194,6 +195,21 @@ def test_errors_of_the_command_are_a_sentence(tmp_path, capsys):
         assert main(["render", str(tmp_path / arguments[0]), *arguments[1:]]) == 2
         error = capsys.readouterr().err
         assert sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("notation", "text", "module"),
+    [
+        ("molecule", "OCC", "rdkit"),
+        ("music", TUNE, "verovio"),
+        ("formula", "x", "ziamath"),
+        ("markdown", "x", "latex2mathml"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_pip_line(monkeypatch, notation, text, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"needs {module}: pip install .*'\.\[render\]'"):
+        draw(text, notation, "html" if notation == "markdown" else "png")
 
 
 def test_a_picture_is_not_written_over_a_file_that_nobody_named(tmp_path, monkeypatch, capsys):
