@@ -40,6 +40,7 @@ class OriginalProcessor:
     stock: Any
     prompts: dict[str, str]
     takes_place: bool = False
+    learned: tuple[str, ...] = ()
     place_size: tuple[int, int] = (1, 1)
     place_tokens: dict = field(default_factory=dict)
     image_processor: VaryImageProcessor = field(default_factory=VaryImageProcessor)  # does not cut pages into cells

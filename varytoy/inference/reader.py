@@ -464,22 +464,17 @@ class Reader:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
         known = self.engine_for(task.view).processor.prompts
         asked = self._asked(task)
-        if known and asked.name not in known:
-            name = self.name or "this model"
-            raise ValueError(f"{name} was trained on {', '.join(known)}, and not on the task '{task.name}'")
-        if not self._has_learned(task):
-            raise ValueError(f"this model was not trained on '{task.name}'")
+        if task.name not in self.tasks:
+            name, taught = self.name or "this model", ", ".join(known or self.tasks)
+            raise ValueError(f"{name} was trained on {taught}, and not on the task '{task.name}'")
         return known.get(asked.name) or asked.prompt(argument).replace(IMAGE_PLACEHOLDER, "image")
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that the model can do, without loading its part for pictures."""
-        known = self.processor.prompts
-        taught = [(name, self._asked(task).name) for name, task in TASKS.items() if self._has_learned(task)]
+        known, learned = self.processor.prompts, self.processor.learned
+        taught = [(name, self._asked(task).name) for name, task in TASKS.items() if not task.learned or name in learned]
         return tuple(name for name, asked in taught if not known or asked in known)
-
-    def _has_learned(self, task: Task) -> bool:
-        return not task.learned or task.name in self.processor.learned
 
     def _asked(self, task: Task) -> Task:
         """The task whose prompt the model gets."""
