@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.data.documents import Page
@@ -253,3 +254,33 @@ class served:  # noqa: N801
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(20)
+
+
+def check_part(page, stub) -> None:
+    """The reader gets it in pixels of the file; a click takes it away, and so does another picture."""
+    upload(page, saved(Image.new("RGB", (2000, 1000), "white")))
+    box = page.locator("#picture img").bounding_box()
+    shown = min(box["width"] / 2000, box["height"] / 1000)  # pixels of the screen for one of the file
+    left, top = box["x"] + (box["width"] - 2000 * shown) / 2, box["y"] + (box["height"] - 1000 * shown) / 2
+
+    def draw(x1, y1, x2, y2):
+        page.mouse.move(left + x1 * shown, top + y1 * shown)
+        page.mouse.down()
+        page.mouse.move(left + x2 * shown, top + y2 * shown, steps=3)
+        page.mouse.up()
+
+    draw(1500, 800, 500, 250)  # from the lower right
+    frame = page.locator(".vt-part").bounding_box()
+    assert abs(frame["x"] - left - 500 * shown) < 6 and abs(frame["width"] - 1000 * shown) < 10
+    run(page, "markdown")
+    assert stub.place == pytest.approx([500, 250, 1500, 800], abs=12)
+    assert page.locator(".vt-part").count() == 1
+    page.mouse.click(left + 50, top + 50)
+    assert page.locator(".vt-part").count() == 0
+    run(page, "markdown")
+    assert stub.place is None
+    draw(100, 100, 400, 400)
+    upload(page, saved(Image.new("RGB", (500, 500), "white")))
+    page.wait_for_function("!document.querySelector('.vt-part')")
+    run(page, "markdown")
+    assert stub.place is None

@@ -21,6 +21,7 @@ from demo_browser import (
     SENTENCE,
     Stub,
     check_geometry,
+    check_part,
     finished,
     free_port,
     kept,
@@ -150,33 +151,7 @@ def test_boxes_are_drawn(page):
 
 
 def test_a_part_is_drawn_with_the_mouse(page, stub):
-    """The reader gets it in pixels of the file; a click takes it away, and so does another picture."""
-    upload(page, saved(Image.new("RGB", (2000, 1000), "white")))
-    box = page.locator("#picture img").bounding_box()
-    shown = min(box["width"] / 2000, box["height"] / 1000)  # pixels of the screen for one of the file
-    left, top = box["x"] + (box["width"] - 2000 * shown) / 2, box["y"] + (box["height"] - 1000 * shown) / 2
-
-    def draw(x1, y1, x2, y2):
-        page.mouse.move(left + x1 * shown, top + y1 * shown)
-        page.mouse.down()
-        page.mouse.move(left + x2 * shown, top + y2 * shown, steps=3)
-        page.mouse.up()
-
-    draw(1500, 800, 500, 250)  # from the lower right
-    frame = page.locator(".vt-part").bounding_box()
-    assert abs(frame["x"] - left - 500 * shown) < 6 and abs(frame["width"] - 1000 * shown) < 10
-    run(page, "markdown")
-    assert stub.place == pytest.approx([500, 250, 1500, 800], abs=12)
-    assert page.locator(".vt-part").count() == 1
-    page.mouse.click(left + 50, top + 50)
-    assert page.locator(".vt-part").count() == 0
-    run(page, "markdown")
-    assert stub.place is None
-    draw(100, 100, 400, 400)
-    upload(page, saved(Image.new("RGB", (500, 500), "white")))
-    page.wait_for_function("!document.querySelector('.vt-part')")
-    run(page, "markdown")
-    assert stub.place is None
+    check_part(page, stub)
 
 
 def test_experimental(page):
