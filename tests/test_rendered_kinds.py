@@ -17,6 +17,8 @@ from data_tools.render.mathematics import FONTS as MATHEMATICAL
 from data_tools.render.mathematics import LATEX, formula_picture, random_formula
 from data_tools.writer import generator
 from varytoy.data.samples import read_samples
+from varytoy.evaluation.suites.samples import case_of
+from varytoy.layout.frames import find_place
 from varytoy.tasks import find_prompt
 
 TASKS = {
@@ -96,6 +98,29 @@ def test_words_stand_in_their_boxes(rendered, kind):
             assert np.ptp(pixels[y1 : y2 + 1, x1 : x2 + 1]) > 25, box
         joined = "".join(sample.annotations.lines).replace(" ", "")
         assert joined == "".join(sample.annotations.words)
+
+
+def test_a_part_of_a_page_holds_its_answer(source, tmp_path):
+    """Named by a box or by a frame that is found again; the evaluation asks for that part alone."""
+    command = ["render", "pages", "--task", "region", "--no-formulas", "--degrade", "0", "--inverted", "0"]
+    command += ["--count", "10", "--seed", "4", "--workers", "1", "--source", str(source), "--out", str(tmp_path)]
+    assert main(command) == 0
+    kinds = set()
+    for sample in read_samples(tmp_path):
+        kinds.add(sample.metadata["kind"])
+        case = case_of(sample)
+        image = case.open()
+        x1, y1, x2, y2 = find_place(case.place_in(image), image)
+        inside = [
+            word.label
+            for word in sample.annotations.text_words
+            if x1 <= sum(word.to_pixels(*image.size)[::2]) / 2 <= x2
+            and y1 <= sum(word.to_pixels(*image.size)[1::2]) / 2 <= y2
+        ]
+        assert "".join(inside) == "".join(sample.answer.split()) and inside
+        assert case.task == "ocr" and case.group == f"ocr {sample.metadata['kind']}"
+        assert case.part(image).size == (x2 - x1, y2 - y1)
+    assert kinds == {"box", "colour"}
 
 
 def test_a_table_in_html_has_the_printed_words(rendered):

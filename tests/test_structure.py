@@ -38,7 +38,7 @@ ALLOWED = {
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras options data tasks layout outputs processing inference",
-    "evaluation": "__init__ errors folder_lock extras options data tasks outputs processing devices inference",
+    "evaluation": "__init__ errors folder_lock extras options data tasks outputs processing devices layout inference",
     "bench": "options data models processing devices checkpoints inference",
     "cli": "__init__ options formats tasks outputs devices checkpoints inference serving evaluation",
 }

@@ -178,6 +178,15 @@ def build_parser() -> argparse.ArgumentParser:
     peers.add_argument("--publish", action="store_true", help="write the figures to train/results")
     peers.set_defaults(run=_peers, needs=("rapidfuzz",))
 
+    structured = programs.add_parser("structured", help="measure lines with boxes, parts, markdown, tables, formulas")
+    structured.add_argument("--source", type=Path, default=Path("data/sources"), help="filled by `data_tools fetch`")
+    structured.add_argument("--model", default="nano")
+    structured.add_argument("--out", type=Path, default=Path("runs/structured"), help="finished parts of it are kept")
+    structured.add_argument("--seed", type=int, default=20)
+    structured.add_argument("--limit", type=positive, help="pages of each kind (default: 10 to 60)")
+    structured.add_argument("--publish", action="store_true", help="write the figures to train/results")
+    structured.set_defaults(run=_structured, needs=("rapidfuzz",))
+
     results = programs.add_parser("results", help="compare the documentation's tables with train/results")
     results.add_argument("--write", action="store_true", help="bring the documents up to date")
     results.set_defaults(run=_results, needs=())
@@ -338,6 +347,13 @@ def _peers(options) -> int:
 
     words = options.words if options.publish else ()
     return measure(options.data, options.out, options.model, options.engines or ENGINES, options.limit, words)
+
+
+def _structured(options) -> int:
+    from train.structured import measure
+
+    words = options.words if options.publish else ()
+    return measure(options.source, options.out, options.model, options.seed, options.limit, words)
 
 
 def _results(options) -> int:

@@ -16,6 +16,7 @@ from data_tools.render.glyphs import MissingLetter
 from data_tools.render.kind import Kind, register
 from data_tools.render.layout import lay_out
 from data_tools.render.markdown import to_markdown
+from data_tools.render.regions import asked_for, part_of
 from data_tools.render.sheet import Sheet
 from data_tools.render.themes import Theme, alphabet, random_theme
 from data_tools.writer import generator, question_row
@@ -83,7 +84,12 @@ class PageRenderer:
                 answer = to_markdown(document)
             elif name == "spot":
                 answer = TASKS[name].answer(_lines_of(annotations))
-            prompt = TASKS[name].prompt("", rng if rng.random() < 0.5 else None)
+            prompt = TASKS["ocr" if name == "region" else name].prompt("", rng if rng.random() < 0.5 else None)
+            part = part_of(_lines_of(annotations), rng) if name == "region" else None
+            if part:
+                box, answer = part
+                metadata["kind"], prompt, image = asked_for(box, image, rng)
+            name = "ocr" if name == "region" else name
             row = question_row(name, prompt, answer, annotations=annotations, metadata=metadata)
             suffix = f"-{name}" if task == "both" else ""
             rows.append({"id": f"pages-{self.split}-{self.seed}-{index}{suffix}"} | row)
@@ -145,8 +151,8 @@ class Pages(Kind):
         parser.add_argument(
             "--language", nargs="+", choices=languages.LANGUAGES, default=list(defaults.languages), help=help
         )
-        help = "ocr, markdown, either of them for each page (default), both, or spot"
-        tasks = ("ocr", "markdown", "either", "both", "spot")
+        help = "ocr, markdown, either of them for each page (default), both, spot, or region: a part by box or by frame"
+        tasks = ("ocr", "markdown", "either", "both", "spot", "region")
         parser.add_argument("--task", choices=tasks, default="either", help=help)
         parser.add_argument("--no-formulas", action="store_true", help="no formulas, which need Matplotlib")
         parser.add_argument("--inverted", type=share, default=defaults.inverted, help="share of light text on dark")

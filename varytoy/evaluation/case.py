@@ -7,9 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from varytoy.data.boxes import Box
+from varytoy.data.boxes import SCALE, Box
 from varytoy.data.documents import open_pages
 from varytoy.data.shards import read_member, shard_of
+from varytoy.layout.frames import Place, find_place
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Case:
         prompt: what the task takes: a question, a phrase, classes. Empty for reading.
         references: the right answers, each as good as the others; the text, for reading.
         boxes: true boxes, in thousandths of the image.
+        place: the part of the page that is asked about, xyxy in thousandths or the colour of a frame; None for all.
         group: part of the suite with scores of its own; empty for none.
         facts: what the suite's own metrics need beside this.
     """
@@ -35,6 +37,7 @@ class Case:
     prompt: str = ""
     references: tuple[str, ...] = ()
     boxes: tuple[Box, ...] = ()
+    place: Place | None = None
     group: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,6 +45,17 @@ class Case:
     def truth(self) -> str:
         """The first reference; empty if there is none."""
         return self.references[0] if self.references else ""
+
+    def place_in(self, image: Image.Image) -> Place | None:
+        """``place`` in pixels of the image."""
+        if self.place is None or isinstance(self.place, str):
+            return self.place
+        return [side * length / SCALE for side, length in zip(self.place, image.size * 2, strict=True)]
+
+    def part(self, image: Image.Image) -> Image.Image:
+        """The part of the image that is asked about, for systems that take no place. Raises ValueError."""
+        place = self.place_in(image)
+        return image if place is None else image.crop(find_place(place, image))
 
     def open(self) -> Image.Image:
         """RGB, upright by EXIF; a file in a shard is read there. Raises DocumentError, OSError."""

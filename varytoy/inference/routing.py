@@ -4,14 +4,10 @@ import re
 
 from PIL import Image
 
-from varytoy.data.boxes import SCALE
 from varytoy.inference.reader import Reader
-from varytoy.layout.frames import COLOURS, Place
 from varytoy.tasks import find_prompt
 
 _MARKDOWN = re.compile(r"markdown|html|latex|table", re.IGNORECASE)
-_COLOUR, _BOX = "|".join(COLOURS), r"\s*\d{1,4}\s*(?:,\s*\d{1,4}\s*){3}"
-_PLACE = re.compile(rf"\s*\[(?:(?P<colour>{_COLOUR})|(?P<box>{_BOX}))\]\s*(?=OCR\b)", re.IGNORECASE)
 _QUESTION = re.compile(r"[?？]\s*$", re.MULTILINE)
 _EVALUATIONS = (
     (r"(.+)\nAnswer the question (?:using|with) a single word(?: or(?: short)? phrase| only)?\.", "vqa"),
@@ -26,19 +22,6 @@ def takes_free_words(reader: Reader) -> bool:
     """Whether the model may be asked anything: it was not trained on listed prompts, and is not read block by block."""
     processor = reader.processor
     return not processor.prompts and processor.image_processor.mode != "fit"
-
-
-def place_in(prompt: str, size: tuple[int, int]) -> tuple[Place | None, str]:
-    """The part of an image of ``size`` pixels that a prompt in GOT-OCR2's words names, and the rest of the prompt:
-    ``[x1, y1, x2, y2] OCR: ``, in thousandths of the image, or ``[red] OCR: ``."""
-    match = _PLACE.match(prompt)
-    if match is None:
-        return None, prompt
-    rest = prompt[match.end() :]
-    if match["colour"]:
-        return match["colour"].lower(), rest
-    sides = (int(side) for side in match["box"].split(","))
-    return [side * length / SCALE for side, length in zip(sides, size * 2, strict=True)], rest
 
 
 def wording_of(reader: Reader, prompt: str) -> tuple[str, str] | None:

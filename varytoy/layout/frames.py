@@ -12,7 +12,9 @@ COLOURS = ("red", "green", "blue")
 Box = tuple[int, int, int, int]
 Place = Sequence[float] | str
 """x1, y1, x2, y2 in pixels of the image, or the colour of a frame in it."""
-_STRONGER = 50
+_COLOUR, _BOX = "|".join(COLOURS), r"\s*\d{1,4}\s*(?:,\s*\d{1,4}\s*){3}"
+_PLACE = re.compile(rf"\s*\[(?:(?P<colour>{_COLOUR})|(?P<box>{_BOX}))\]\s*(?=OCR\b)", re.IGNORECASE)
+_STRONGER = 40
 """Levels, of 255, by which the colour's channel exceeds the others."""
 _CLOSED = 0.8
 """Share of each side of a frame that must be drawn."""
@@ -29,6 +31,19 @@ def parse_place(text: str) -> Place:
             f"'{text}' is no part of an image: give x1,y1,x2,y2 in pixels, or the colour of a frame ({known})"
         )
     return [float(number) for number in numbers.groups()]
+
+
+def place_in_prompt(prompt: str, size: tuple[int, int]) -> tuple[Place | None, str]:
+    """The part of an image of ``size`` pixels that a prompt in GOT-OCR2's words names, and the rest of the prompt:
+    ``[x1, y1, x2, y2] OCR: ``, in thousandths of the image, or ``[red] OCR: ``."""
+    match = _PLACE.match(prompt)
+    if match is None:
+        return None, prompt
+    rest = prompt[match.end() :]
+    if match["colour"]:
+        return match["colour"].lower(), rest
+    sides = (int(side) for side in match["box"].split(","))
+    return [side * length / 1000 for side, length in zip(sides, size * 2, strict=True)], rest
 
 
 def find_place(place: Place, image: Image.Image) -> Box:

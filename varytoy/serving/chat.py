@@ -15,8 +15,8 @@ from varytoy.data.documents import open_pages
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.join import join_pages
 from varytoy.inference.reader import Reader
-from varytoy.inference.routing import place_in, task_of
-from varytoy.layout.frames import Place
+from varytoy.inference.routing import task_of
+from varytoy.layout.frames import Place, place_in_prompt
 from varytoy.outputs.doctags import doctags
 from varytoy.processing.messages import Message
 from varytoy.serving.fetch import fetch
@@ -92,7 +92,7 @@ def read_question(reader: Reader, messages: Sequence[dict[str, Any]], limits: Im
     if not images:
         raise RequestError("messages hold no image: send one as image_url with a data URI")
     prompt = turns[-1]["content"].replace(IMAGE_PLACEHOLDER, "").strip()
-    place, prompt = place_in(prompt, images[0].size)
+    place, prompt = place_in_prompt(prompt, images[0].size)
     task, argument = task_of(reader, prompt, images[0])
     history = _history(turns[:-1]) if task in ("vqa", "chat") and len(images) == 1 else []
     doctags = (

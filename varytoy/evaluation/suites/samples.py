@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from varytoy.data.boxes import parse_boxes
+from varytoy.data.boxes import SCALE, parse_boxes
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
 from varytoy.data.spots import parse_spots
@@ -11,6 +11,7 @@ from varytoy.evaluation.metric import Metric, Whole
 from varytoy.evaluation.metrics import boxes, questions, tables, text
 from varytoy.evaluation.suite import Suite, SuiteError, register
 from varytoy.evaluation.suites.base import parts_option, with_pictures
+from varytoy.layout.frames import place_in_prompt
 from varytoy.tasks import TASKS, find_prompt
 
 METRICS = {
@@ -61,7 +62,8 @@ def case_of(sample: Sample) -> Case:
         raise SuiteError(f"{sample.name}: the task {sample.task} is not scored; choose with --tasks {others}")
     if len(sample.images) != 1 or len(sample.messages) > 2 + (sample.messages[0]["role"] == "system"):
         raise SuiteError(f"{sample.name}: not one question about one image; leave it out of the folder")
-    task, prompt = _asked(sample)
+    place, _ = place_in_prompt(sample.prompt, (SCALE, SCALE))
+    task, prompt = (sample.task, "") if place is not None else _asked(sample)
     written = _WRITTEN_BOXES.get(sample.task)
     truth = () if written else (sample.answer,)
     references = dict.fromkeys((*truth, *sample.annotations.references))
@@ -76,6 +78,7 @@ def case_of(sample: Sample) -> Case:
         prompt=prompt,
         references=tuple(references),
         boxes=tuple(sample.boxes or (written(sample.answer) if written else ())),
+        place=place,
         group=group,
         facts={"task": sample.task},
     )

@@ -30,14 +30,14 @@ class System:
         for case in cases:
             start = time.perf_counter()
             try:
-                prediction = self.answer(case, case.open())
+                prediction = self.answer(case, case.part(case.open()))
             except Exception as error:  # of any kind: one case must not end the evaluation
                 prediction = failed(case, error)
             prediction.seconds = time.perf_counter() - start
             yield prediction
 
     def answer(self, case: Case, image: Image.Image) -> Prediction:
-        """The answer to one case, for systems that take one at a time."""
+        """The answer to one case, for systems that take one at a time. ``image``: the part that is asked about."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ class ReaderSystem(System):
             try:
                 image = case.open()
                 options = {"max_new_tokens": self.max_new_tokens, "cancel": cancel}
+                options |= {} if case.place is None else {"place": case.place_in(image)}
                 said = shared.ask(image, case.task, case.prompt, **options)
                 found = prediction_of(said, image.size)
             except Exception as error:  # of any kind: one case must not end the evaluation

@@ -1,0 +1,93 @@
+"""``python -m train structured``: reading with places and structure, on freshly rendered pages with fonts and texts
+that training never showed: lines with boxes, parts of pages, markdown, tables, formulas; with Tesseract beside it where
+it can compete."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.__main__ import main as data_tools
+from train.published import save
+from varytoy.cli import main as varytoy
+from varytoy.evaluation.provenance import provenance
+from varytoy.evaluation.table import Value
+
+WHAT = "reading with places and structure on rendered pages: nano and Tesseract, with 95 % intervals"
+_PAGES = ("--degrade", "0.3", "--no-formulas")
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What is rendered, and the metric of ``varytoy evaluate samples`` that counts.
+
+    Attributes:
+        render: kind and options of ``data_tools render``.
+        count: pages by default.
+        engines: readers that can do it.
+    """
+
+    render: Sequence[str]
+    count: int
+    metric: str
+    engines: Sequence[str] = ("varytoy",)
+
+
+BOTH = ("varytoy", "tesseract")
+ABILITIES = {
+    "lines with boxes": Ability(("pages", "--task", "spot", *_PAGES), 12, "spot: spotting F1 at IoU 0.5", BOTH),
+    "parts of pages": Ability(("pages", "--task", "region", *_PAGES), 60, "ocr: character error rate", BOTH),
+    "markdown": Ability(("pages", "--task", "markdown", *_PAGES), 10, "markdown: markdown tree similarity"),
+    "tables": Ability(("tables",), 40, "markdown: TEDS"),
+    "formulas": Ability(("formulas",), 40, "markdown: normalised edit distance"),
+}
+
+
+def measure(
+    source: Path, out: Path, model: str = "nano", seed: int = 20, limit: int | None = None, words: Sequence[str] = ()
+) -> int:
+    """Render and evaluate; what is finished in ``out`` is kept.
+
+    Args:
+        source: folder filled by ``data_tools fetch``.
+        limit: pages of each ability.
+        words: of the command line, to publish the figures.
+
+    Returns:
+        The exit code.
+    """
+    values: dict[str, dict[str, dict]] = {}
+    for name, ability in ABILITIES.items():
+        folder = out / name.replace(" ", "-")
+        samples = folder / "samples"
+        count = min(ability.count, limit or ability.count)
+        if not (samples / "manifest.json").is_file():
+            asked = ["--out", str(samples), "--count", str(count), "--seed", str(seed), "--split", "test"]
+            resume = ["--resume"] if samples.is_dir() else []
+            code = data_tools(["render", *ability.render, *asked, "--source", str(source), *resume])
+            if code:
+                return code
+        for engine in ability.engines:
+            run = folder / engine
+            of_model = ["--model", model] if engine == "varytoy" else []
+            code = varytoy(["evaluate", "samples", str(samples), "--engine", engine, "--out", str(run), *of_model])
+            if code:
+                return code
+            whole = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"][0]
+            figures = {key: whole["values"][ability.metric][key] for key in ("value", "low", "high")}
+            values.setdefault(name, {})[engine] = {**figures, "cases": whole["cases"], "seconds": whole["seconds"]}
+    print(table(values))
+    if words:
+        print(f"written to {save('structured', values, WHAT, seed, provenance('python -m train', words))}")
+    return 0
+
+
+def table(values: dict[str, dict[str, dict]]) -> str:
+    """In markdown."""
+    lines = [["", "metric", "pages", *BOTH], ["---"] * (3 + len(BOTH))]
+    for name, row in values.items():
+        cells = [
+            str(Value(*(row[key][part] for part in ("value", "low", "high")))) if key in row else "" for key in BOTH
+        ]
+        lines.append([name, ABILITIES[name].metric.split(": ")[1], str(row["varytoy"]["cases"]), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
