@@ -171,8 +171,10 @@ def test_characters_of_any_script_are_found_in_a_pdf():
 def test_markdown_becomes_what_it_means():
     page = {"file": "a.png", "page": 1, "text": "", "markdown": "# Head\n\n|a|b|\n|-|-|\n|1|<b>2</b>|", "boxes": []}
     objects = {**page, "markdown": "x", "boxes": [{"label": "cat", "box": [1, 2, 3, 4]}]}
+    merged = {**page, "markdown": '<table>\n<tr><td colspan="2">a<br>b</td></tr>\n</table>\n\nand $x^2$', "boxes": []}
     failed = {"file": "a.png", "page": 3, "error": "broken & gone"}
-    html = FORMATS["html"].write([page, objects, failed], "a.png", None).decode()
+    html = FORMATS["html"].write([page, objects, merged, failed], "a.png", None).decode()
+    assert '<td colspan="2">a<br>b</td>' in html and "<msup><mi>x</mi><mn>2</mn></msup>" in html
     assert "<h1>Head</h1>" in html and "<td>&lt;b&gt;2&lt;/b&gt;</td>" in html
     assert "<td>cat</td><td>1</td>" in html and "broken &amp; gone" in html
 

@@ -28,7 +28,7 @@ ALLOWED = {
     "data": "errors schema",
     "formats": "extras",
     "tasks": "data formats",
-    "outputs": "data",
+    "outputs": "data formats",
     "models": "_torchvision",
     "processing": "errors data layout tasks models",
     "devices": "errors extras options _torchvision",

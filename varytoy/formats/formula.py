@@ -55,9 +55,7 @@ def mathml(latex: str, display: bool = True) -> Element:
 
     Raises:
         NotationError: LaTeX that is broken, or that is not known; the place is a character, from 1.
-        MissingExtra: latex2mathml is not installed.
     """
-    require("render", "latex2mathml", by="a formula")
     from latex2mathml.converter import convert_to_element
 
     check_length(latex, "the formula")

@@ -9,7 +9,6 @@ from html import escape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
-from varytoy.extras import require
 from varytoy.formats import formula
 from varytoy.formats.problem import NotationError, check_length
 
@@ -31,13 +30,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def body(text: str, problems: list[str] | None = None, adjust: Callable[["Token"], None] | None = None) -> str:
-    """HTML of a markdown answer, without the page around it.
+    """HTML of a markdown answer, well-formed as XML, without the page around it.
 
     Args:
         problems: gets a sentence for each formula that is broken; it is shown as its source.
         adjust: changes the inline tokens of a paragraph, a heading or a cell before they are written.
     """
-    require("render", "mdit_py_plugins", "latex2mathml", by="markdown with formulas")
     problems = [] if problems is None else problems
     parser = _parser()
     tokens = parser.parse(text)
@@ -74,7 +72,7 @@ def _parser() -> "MarkdownIt":
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable(["table", "strikethrough"])
     parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     parser.inline.ruler.before("escape", "math_brackets", _bracket_rule)
     parser.block.ruler.before(
@@ -221,4 +219,4 @@ def _cell(lines: list[str], line: int, problems: list[str]) -> str:
         (token,) = parser.parseInline(text.strip())
         _write_inline(token, line, problems)
         written.append(parser.renderer.render([token], parser.options, {}))
-    return "<br>".join(written)
+    return "<br />".join(written)

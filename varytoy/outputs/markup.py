@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from varytoy.data.documents import Source
+from varytoy.formats.page import body as rendered
 from varytoy.outputs.records import Record, lines_of
 
 _ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
@@ -59,10 +60,8 @@ def _paragraphs(page: Element, record: Record) -> None:
 
 
 def _rendered(markdown: str) -> Element:
-    """Markdown without the HTML in it, which is shown as text."""
-    from markdown_it import MarkdownIt
-
-    written = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table").render(_clean(markdown))
+    """Markdown with its formulas and tables; other HTML in it is shown as text."""
+    written = rendered(_clean(markdown))
     root = ElementTree.fromstring(f"<div>{_clean(written)}</div>")  # again: &#12; became a form feed
     depth, row = 0, [root]
     while row and depth <= _DEEPEST:
