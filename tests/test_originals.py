@@ -24,6 +24,7 @@ from transformers import (
 from varytoy.checkpoints.loading import ModelError
 from varytoy.cli import main
 from varytoy.data.answer import Answer, Region
+from varytoy.inference.across_pages import read_across
 from varytoy.inference.originals import plain_markdown, read_lines
 from varytoy.inference.reader import Reader
 
@@ -212,6 +213,27 @@ def test_tiles_of_got_are_the_same_in_both_classes(got, file, capsys):
     assert main(["read", str(file), "--model", str(got), "--tiles", "2", "--task", "ocr"]) == 0
     assert capsys.readouterr().out.strip()
     assert main(["read", str(file), "--tiles", "2"]) == 2 and "leave the tiles out" in capsys.readouterr().err
+
+
+def test_several_pages_are_one_answer_in_both_classes(got, file, tmp_path, capsys):
+    page().rotate(180).save(tmp_path / "other.png")
+    readers = [Reader.from_pretrained(str(got), runtime=runtime) for runtime in ("torch", "transformers")]
+    for task in ("ocr", "markdown"):
+        ours, theirs = (
+            read_across(reader, [file, tmp_path / "other.png"], task, max_new_tokens=12) for reader in readers
+        )
+        assert ours.text == theirs.text and ours.prompt_tokens == theirs.prompt_tokens > 2 * 256
+        assert abs(ours.confidence - theirs.confidence) < 1e-3
+    assert read_across(readers[0], file, "ocr").text == readers[0].ocr(file).text
+    page().save(tmp_path / "two.pdf", save_all=True, append_images=[page().rotate(180)])
+    command = ["read", str(tmp_path / "two.pdf"), "--across-pages", "--max-new-tokens", "12", "--json"]
+    assert main([*command, "--model", str(got), "--task", "ocr"]) == 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert row["tokens"] and row["pages"] == 2
+    assert main(command) == 2 and "line by line" in capsys.readouterr().err
+    assert main([*command, "--page", "1"]) == 2 and "leave --page" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="line by line"):
+        read_across(Reader.from_pretrained("nano", "cpu"), file)
 
 
 def test_what_an_original_cannot_do_is_one_sentence(kosmos, got, file, capsys):

@@ -110,6 +110,7 @@ def read_many(
     drafts: str = "model",
     place: "Place | None" = None,
     tiles: int = 1,
+    across: bool = False,
     finished: Callable[[Input], Collection[int] | None] = lambda item: (),
 ) -> Iterator[PageAnswer]:
     """The answers to the pages of files, in order; a file or page that fails gives its error.
@@ -120,9 +121,12 @@ def read_many(
         task: empty: of a page of text ``ocr``, of a photograph ``caption``.
         page: only this one, from 1.
         place, tiles: see ``Reader.ask``.
+        across: all pages of a file are one answer, which is given for its first page (``read_across``).
         finished: called when a file is begun; pages of it that are not to be read, None for the file. A ValueError is
             the file's error.
     """
+    from varytoy.inference.across_pages import read_across  # which needs the Reader
+
     cancel = threading.Event()
     shared = reader.shared(fair=False) if together > 1 else reader
 
@@ -138,6 +142,9 @@ def read_many(
                 "place": place,
                 "tiles": tiles,
             }
+            if across:
+                answer.answer = read_across(shared, answer.item.source, answer.task, max_new_tokens, cancel, password)
+                return answer
             found = shared.ask(answer.page, answer.task, argument, **options)
             assert isinstance(found, Answer)
             answer.answer = found
@@ -147,7 +154,7 @@ def read_many(
             answer.error = f"{answer.item.name}: {error}"
         return answer
 
-    pages = (each for item in inputs for each in _pages(item, page, password, finished))
+    pages = (each for item in inputs for each in _pages(item, 1 if across else page, password, finished))
     try:
         yield from in_order(read, pages, together, cancel)
     finally:

@@ -19,7 +19,7 @@ from varytoy.devices.precision import DTYPES, Precision, place
 from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import generate
 from varytoy.processing.images import VaryImageProcessor
-from varytoy.processing.tiling import WHOLE, upon_tiles
+from varytoy.processing.tiling import WHOLE, across_pages, upon_tiles
 
 _LOCATION = re.compile(r"</?bbox>|<[xy]_\d+>")
 _BREAK = re.compile(r"<br\s*/?>")
@@ -104,7 +104,7 @@ class OriginalEngine(TransformersEngine):
         known = {
             f"{IMAGE_PLACEHOLDER}\n{form(prompt)}": prompt
             for prompt in self.prompts.values()
-            for form in (str, upon_tiles)
+            for form in (str, upon_tiles, across_pages)
         }
         found = [known[text] for text in said if text in known]
         if len(found) != len(said) or len(request.images) != 1:
@@ -153,9 +153,14 @@ class Got(OriginalEngine):
             part["color"] = request.place
         elif request.place is not None:
             part["box"] = list(request.place)
+        images: Any = image
+        if request.tiling.rows > 1 and not request.tiling.thumbnail:  # pages in a strip
+            side = image.width
+            images = [[image.crop((0, row * side, side, (row + 1) * side)) for row in range(request.tiling.rows)]]
+            part["multi_page"] = True
         if request.tiling.thumbnail:
             part |= {"crop_to_patches": True, "max_patches": request.tiling.columns * request.tiling.rows}
-        inputs = self.processor.stock(image, format=prompt == self.prompts["markdown"], return_tensors="pt", **part)
+        inputs = self.processor.stock(images, format=prompt == self.prompts["markdown"], return_tensors="pt", **part)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return inputs, Answer
 

@@ -91,6 +91,8 @@ def read_files(options: argparse.Namespace) -> int:
         options.place = _parsed(options.place) if options.place else None
     except ValueError as error:
         return complain(str(error))
+    if options.across_pages and (options.page or options.place or options.tiles > 1):
+        return complain("--across-pages takes whole pages, all of them: leave --page, --place and --tiles out")
     for stream in (sys.stdout, sys.stderr):  # for characters that the terminal's encoding lacks
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -136,7 +138,18 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _output(options: argparse.Namespace, model: str, several: bool) -> _Output:
     if options.out:
-        names = ("task", "prompt", "max_new_tokens", "page", "place", "tiles", "dtype", "quantize", "runtime")
+        names = (
+            "task",
+            "prompt",
+            "max_new_tokens",
+            "page",
+            "place",
+            "tiles",
+            "across_pages",
+            "dtype",
+            "quantize",
+            "runtime",
+        )
         settings = {name: getattr(options, name) for name in names} | {"model": model}
         unread = _print_rows if options.format == "jsonl" else lambda records: None
         flags = options.resume, options.overwrite
@@ -180,6 +193,7 @@ def _read(reader, inputs: Sequence[Input], output: _Output, options: argparse.Na
         drafts=options.drafts,
         place=options.place,
         tiles=options.tiles,
+        across=options.across_pages,
         finished=output.begin,
     )
     failed = False

@@ -267,7 +267,7 @@ class Reader:
                 answer's ``error`` instead.
         """
         chosen = get_task(task)
-        prompt = self._prompt(chosen, argument)  # raises before anything is opened
+        prompt = self.prompt_of(chosen, argument)  # raises before anything is opened
         if drafts not in DRAFTS:
             raise ValueError(f"no drafts '{drafts}'; there are {', '.join(DRAFTS)}")
         options = Options(
@@ -457,10 +457,10 @@ class Reader:
         """Read a page that stands upright: split it into cells at white space, scale each to the text size that the
         model reads best, read them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
-        options = Options(chosen, "", self._prompt(chosen), (), max_new_tokens, show, cancel)
+        options = Options(chosen, "", self.prompt_of(chosen), (), max_new_tokens, show, cancel)
         return read_page(self.engine, PageLayout(to_rgb(image), cancel), options)
 
-    def _prompt(self, task: Task, argument: str = "") -> str:
+    def prompt_of(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
         known = self.engine_for(task.view).processor.prompts
         asked = self._asked(task)

@@ -16,10 +16,19 @@ WHOLE = Tiling()
 
 def upon_tiles(prompt: str) -> str:
     """GOT-OCR2's prompts about an image in tiles: "OCR with format upon the patch reference: ". Others stay."""
-    words = prompt.rstrip()
-    return (
-        f"{words[:-1]} upon the patch reference: " if words.lstrip().startswith("OCR") and words[-1] == ":" else prompt
-    )
+    return _with(prompt, "upon the patch reference")
+
+
+def across_pages(prompt: str) -> str:
+    """GOT-OCR2's prompts about several pages: "OCR with format across multi pages: ". Others stay."""
+    return _with(prompt, "across multi pages")
+
+
+def _with(prompt: str, words: str) -> str:
+    start = prompt.rstrip()
+    if not start.lstrip().startswith("OCR") or start[-1] != ":":
+        return prompt
+    return f"{start[:-1]} {words}: "
 
 
 def choose_tiling(size: tuple[int, int], side: int, most: int) -> Tiling:
