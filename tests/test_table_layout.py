@@ -92,6 +92,24 @@ def test_merged_cells_are_found(ruled):
     assert html.startswith('<table>\n<tr><td rowspan="2">') and '<td colspan="2">' in html
 
 
+def test_currency_signs_and_close_lines_do_not_join_rows():
+    """As in annual reports: rows as close as lines of text, a sign in the first and last row alone, text after it."""
+    image = Image.new("RGB", (900, 460), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)
+    names = ("Cash", "Loans and leases", "Trading assets", "Investments", "Other assets", "Total")
+    for number, name in enumerate(names):
+        pen.text((40, 40 + 27 * number), name, font=font, fill="black")
+        for right, value in ((500, "48,677"), (640, "1,065")):
+            pen.text((right, 40 + 27 * number), value, font=font, fill="black", anchor="ra")
+            if number in (0, 5):
+                pen.text((right - 110, 40 + 27 * number), "$", font=font, fill="black")
+    for number in range(3):
+        line = "The average gross loans were lower than those of the year before, as was said"
+        pen.text((40, 240 + 27 * number), line, font=font, fill="black")
+    (rows,) = shape_of(image)
+    assert len(rows) == 6 and all(row[0] == 1 and sum(row) in (3, 5) for row in rows)
+
+
 def test_text_is_no_table():
     image = Image.new("RGB", (760, 400), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=20)

@@ -14,7 +14,13 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "train" / "results"
-DOCUMENTS = ("README.md", "varytoy/nano/README.md", "docs/evaluation.md", "train/README.md")
+DOCUMENTS = (
+    "README.md",
+    "varytoy/nano/README.md",
+    "docs/evaluation.md",
+    "docs/formatted-reading.md",
+    "train/README.md",
+)
 MADE = ("what", "command", "seed", "commit", "machine", "date")
 """What each file tells beside its values."""
 _TABLE = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)

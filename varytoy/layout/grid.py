@@ -17,8 +17,9 @@ _CROSSED = 0.2
 """Share of the lines that may run across a gutter, as heads of several columns do."""
 _RULED = 0.6
 """Share of a column's width that a rule below a cell has."""
-_FULL = 0.75
-"""Share of the columns that two lines fill if they are rows of their own and no cells of several lines."""
+_FULL, _DENSE = 0.75, 0.4
+"""Share of the columns that two lines fill if they are rows of their own and no cells of several lines. Columns with
+less than ``_DENSE`` of the cells of others, as of currency signs, do not count."""
 _JUMP, _PITCH = 1.25, 3.0
 """By how much two rows are farther apart than two lines of a cell, and how far those may be, in x-heights."""
 
@@ -192,15 +193,14 @@ def _parts(
     follows = list(dict.fromkeys(follows))
     middles = (tops + bottoms) / 2
     limit = _limit(np.array([middles[b] - middles[a] for a, b in follows]), rules.size)
-    fill = [_fill(n, places, middles, bottoms - tops) / columns for n in range(len(places))]
+    held = Counter(column for first, last in places for column in range(first, last + 1))
+    dense = {column for column, count in held.items() if count >= _DENSE * max(held.values())}
+    fill = [len(_filled(n, places, middles, bottoms - tops) & dense) / len(dense) for n in range(len(places))]
     parts = {n: _Part([n], places[n], [tops[n]], [bottoms[n]]) for n in order}
     for above, below in follows:
-        full = min(fill[above], fill[below]) >= _FULL
-        if (
-            middles[below] - middles[above] >= limit
-            or (full and not rules.many)
-            or rules.between(places[above], bottoms[above], tops[below])
-        ):
+        step = middles[below] - middles[above]
+        apart = step >= limit or min(fill[above], fill[below]) >= _FULL
+        if step > rules.size and (apart or rules.between(places[above], bottoms[above], tops[below])):
             continue
         one, other = parts[above], parts[below]
         if one is other:
@@ -213,10 +213,10 @@ def _parts(
     return list({id(part): part for part in parts.values()}.values())
 
 
-def _fill(number: int, places: Sequence[tuple[int, int]], middles: np.ndarray, heights: np.ndarray) -> int:
+def _filled(number: int, places: Sequence[tuple[int, int]], middles: np.ndarray, heights: np.ndarray) -> set[int]:
     """Columns with a line at the height of this one."""
     level = np.abs(middles - middles[number]) < 0.3 * heights[number]
-    return len({column for n in np.flatnonzero(level).tolist() for column in range(places[n][0], places[n][1] + 1)})
+    return {column for n in np.flatnonzero(level).tolist() for column in range(places[n][0], places[n][1] + 1)}
 
 
 def _limit(steps: np.ndarray, size: float) -> float:
@@ -255,7 +255,6 @@ class _Rules:
                 self.crossed.append(set())
             self.crossed[-1].add(number)
         self.columns = len(columns)
-        self.many = len(self.heights) >= 3
 
     def between(self, columns: tuple[int, int], above: float, below: float) -> bool:
         """Whether a rule stands between two heights of a column."""

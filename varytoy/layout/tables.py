@@ -15,6 +15,8 @@ _LEAST = 2
 """Rows of several cells, and columns, of a table."""
 _BETWEEN = 5.0
 """Widest gap between two rows of a table, in x-heights."""
+_PROSE = 30.0
+"""Widest single cell that a row of a table may be, in x-heights; wider ones are text between two tables."""
 _NEAR = 0.75
 """Of the distance of two rows: how near a cell of several rows stands to the next one."""
 _BACK = 3.0
@@ -123,6 +125,8 @@ def _goes_on(table: Sequence[Block], block: Block) -> bool:
         return False
     if block.box[0] > last.box[2] and block.box[1] < last.box[3] - size:
         return _beside(table, block)
+    if not _several(block) and block.box[2] - block.box[0] > _PROSE * size:
+        return False
     box = around([each.box for each in table])
     gap = block.box[1] - box[3]
     shared = min(box[2], block.box[2]) - max(box[0], block.box[0])
