@@ -4,6 +4,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from varytoy.inference.reader import Reader
+from varytoy.layout.grid import Entry, apart
 from varytoy.layout.page import PageLayout
 from varytoy.layout.tables import find_tables
 from varytoy.tasks.metrics import character_error_rate
@@ -108,6 +109,15 @@ def test_currency_signs_and_close_lines_do_not_join_rows():
         pen.text((40, 240 + 27 * number), line, font=font, fill="black")
     (rows,) = shape_of(image)
     assert len(rows) == 6 and all(row[0] == 1 and sum(row) in (3, 5) for row in rows)
+
+
+def test_no_cell_is_lost_where_two_meet():
+    one, other = Entry((1,), (0, 0), (0, 0)), Entry((0,), (0, 0), (0, 0))
+    wide, tall = Entry((2,), (0, 1), (0, 0)), Entry((3,), (1, 1), (0, 1))
+    found = {entry.cells: (entry.columns, entry.rows) for entry in apart([one, wide, tall, other])}
+    assert found == {(0, 1): ((0, 0), (0, 0)), (2,): ((1, 1), (0, 0)), (3,): ((1, 1), (1, 1))}
+    whole = apart([Entry((4,), (0, 0), (0, 1)), one, Entry((5,), (0, 0), (1, 1))])
+    assert [entry.cells for entry in whole] == [(1, 4), (5,)]
 
 
 def test_text_is_no_table():

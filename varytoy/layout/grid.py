@@ -164,13 +164,33 @@ def grid(
     tops, bottoms = boxes[:, 1] - drop, boxes[:, 3] - drop
     parts = _parts(places, tops, bottoms, rules, len(columns))
     entries = rules.rows(parts)
-    entries = [_widened(entry, entries, cells, columns, size) for entry in entries]
+    entries = apart([_widened(entry, entries, cells, columns, size) for entry in entries])
     used = sorted({row for entry in entries for row in entry.rows})
     number = {row: place for place, row in enumerate(used)}
     rows: list[list[Entry]] = [[] for _ in used]
     for entry in sorted(entries, key=lambda each: each.columns):
         rows[number[entry.rows[0]]].append(replace(entry, rows=(number[entry.rows[0]], number[entry.rows[1]])))
     return tuple(map(tuple, rows))
+
+
+def apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries that share no place of the grid, with all their cells: those that cover several places give way to those
+    with one, and what still meets becomes one."""
+    taken: dict[tuple[int, int], int] = {}
+    kept: list[Entry] = []
+    for entry in sorted(entries, key=lambda each: (each.spans, each.rows, each.columns)):
+        places = [(row, column) for row in range(entry.rows[0], entry.rows[1] + 1) for column in entry.covered]
+        free = [place for place in places if place not in taken]
+        if not free:
+            other = taken[places[0]]
+            kept[other] = replace(kept[other], cells=tuple(sorted(kept[other].cells + entry.cells)))
+            continue
+        if len(free) < len(places):
+            (row, column), places = free[0], free[:1]
+            entry = replace(entry, columns=(column, column), rows=(row, row))
+        taken |= dict.fromkeys(places, len(kept))
+        kept.append(entry)
+    return kept
 
 
 def _columns_of(cell: Cell, between: Sequence[tuple[float, float]]) -> tuple[int, int]:
