@@ -112,6 +112,18 @@ def test_a_page_is_spotted(turn, tmp_path, capsys):
     assert colours[(209, 36, 47)] > 500
 
 
+def test_a_long_line_is_one_and_cells_that_stand_apart_are_several():
+    """A line of more than 125 x-heights is read in pieces."""
+    image = Image.new("RGB", (1500, 110), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=14)
+    pen.text((20, 20), "the quick brown fox jumps over the lazy dog and " * 4, font=font, fill="black")
+    for left, word in ((20, "apples"), (500, "pears"), (1100, "plums")):
+        pen.text((left, 70), word, font=font, fill="black")
+    lines = Reader.from_pretrained("nano", "cpu").spot(image).lines
+    assert len(lines) == 4 and len(lines[0].text) > 150 and lines[0].box[2] - lines[0].box[0] > 1000
+    assert len(lines[0].parts) > 30 and max(len(line.text) for line in lines[1:]) < 12
+
+
 def test_pages_are_rendered_and_measured(source, tmp_path, capsys):
     folder, run = tmp_path / "pages", tmp_path / "run"
     words = ["--out", str(folder), "--source", str(source), "--size", "700", "--lines", "12", "--count", "2"]

@@ -11,7 +11,7 @@ from varytoy.inference.asking import Options
 from varytoy.inference.engine import Engine, Request
 from varytoy.inference.join import mean_confidence, totals
 from varytoy.inference.known_words import lines_in
-from varytoy.layout.blocks import around, by_block, join_rows
+from varytoy.layout.blocks import around, by_block, join_rows, lines_of
 from varytoy.layout.headings import heading_levels
 from varytoy.layout.orientation import Rotation
 from varytoy.layout.page import PageLayout
@@ -199,7 +199,8 @@ def _region(
     if not options.task.literal:
         return region
     lines, start = [], 0
-    for row in [(cell,) for cell in block.cells] if options.task.reads else block.rows:
+    rows = [line for each in block.rows for line in lines_of(each)] if options.task.reads else block.rows
+    for row in rows:
         cells = [(view, answer) for view, answer in part[start : start + len(row)] if answer.text.strip()]
         start += len(row)
         if cells:

@@ -186,6 +186,16 @@ def _pieces(image: Image.Image, cell: Cell) -> list[Cell]:
     return [replace(cell, box=(a, y0, b, y1)) for a, b in zip(sides, sides[1:], strict=False)]
 
 
+def lines_of(row: Row) -> list[Row]:
+    """The cells of a row, parted where they stand apart; the pieces of a long line are one."""
+    lines = [row[:1]]
+    for before, cell in zip(row, row[1:], strict=False):
+        if cell.box[0] - before.box[2] > WIDE_GAP * cell.text_size:
+            lines.append(())
+        lines[-1] = (*lines[-1], cell)
+    return lines
+
+
 def by_block(values: Sequence, blocks: Sequence[Block]) -> list[tuple[Sequence, Block]]:
     """Each block that was begun with the values of its cells, from those of all blocks' first cells."""
     parted, start = [], 0
