@@ -422,11 +422,11 @@ def test_paste_drop_example(page, stub):
 def test_wrong_values(page, demo, capfd):
     """What no button sends gets a sentence, and the log no traceback."""
     numbers = page.evaluate("Object.fromEntries(gradio_config.dependencies.map(row => [row.api_name, row.id]))")
-    for event, values in (("on_run", [5, None]), ("on_run", [["ocr"], {}]), ("on_page", ["x"]), ("on_page", [[1]]),
-                          ("on_file", ["/etc/passwd"]), ("on_task", [7])):  # fmt: skip
+    for event, values in (("on_run", [5, None, ""]), ("on_run", [["ocr"], {}, []]), ("on_page", ["x"]),
+                          ("on_page", [[1]]), ("on_file", ["/etc/passwd"]), ("on_task", [7])):  # fmt: skip
         said = sent(page, demo.address, numbers[event], [None, *values] if event != "on_task" else values)
         assert not said["success"] and "\n" not in said["output"]["error"] and said["output"]["error"], event
-    for event, values in (("on_run", ["chat", None]), ("on_page", [None]), ("on_task", [None])):
+    for event, values in (("on_run", ["chat", None, None]), ("on_page", [None]), ("on_task", [None])):
         assert sent(page, demo.address, numbers[event], [None, *values] if event != "on_task" else values)["success"]
     assert "Traceback" not in "".join(capfd.readouterr())
 

@@ -19,6 +19,10 @@ class Music(Task):
         "Convert the score to kern.",
         "Give the notes of this staff in kern.",
         "Read the sheet music and write it as kern.",
+        "Give this score in kern.",
+        "Type out the notes as kern.",
+        "What does this staff say, in kern?",
+        "Turn the picture of the music into kern.",
     )
 
     def parse(self, text, size, argument=""):
@@ -42,6 +46,10 @@ class Molecule(Task):
         "Give this chemical structure in SMILES.",
         "Which molecule is drawn here, in SMILES?",
         "Transcribe the structural formula to SMILES.",
+        "Give the molecule in SMILES.",
+        "Read the structural formula and write it as SMILES.",
+        "Turn the drawing of the molecule into SMILES.",
+        "What molecule does this show, in SMILES?",
     )
 
     def parse(self, text, size, argument=""):
