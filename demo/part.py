@@ -2,8 +2,8 @@
 
 import re
 
-SCALE = 1000
-"""The page sends the rectangle in thousandths of the picture's sides."""
+from varytoy.layout.frames import in_pixels
+
 CSS = """
 #part { display: none; }
 #picture img { cursor: crosshair; user-select: none; }
@@ -86,7 +86,8 @@ SCRIPT = """
 
 
 def place_in(part: str | None, size: tuple[int, int]) -> list[float] | None:
-    """xyxy in pixels of a page of ``size`` (width, height), from what the page sends; None for the whole page.
+    """xyxy in pixels of a page of ``size`` (width, height), from what the page sends, which is in thousandths; None for
+    the whole page.
 
     Raises:
         ValueError: it is no rectangle.
@@ -96,7 +97,7 @@ def place_in(part: str | None, size: tuple[int, int]) -> list[float] | None:
     numbers = re.fullmatch(r"(\d{1,4}),(\d{1,4}),(\d{1,4}),(\d{1,4})", part) if isinstance(part, str) else None
     if numbers is None:
         raise ValueError("draw a rectangle on the picture again: what was sent is none")
-    sides = [int(number) * side / SCALE for number, side in zip(numbers.groups(), size * 2, strict=True)]
+    sides = in_pixels([int(number) for number in numbers.groups()], size)
     if sides[0] >= sides[2] or sides[1] >= sides[3]:
         raise ValueError("draw a larger rectangle on the picture, or click on it for the whole picture")
     return sides

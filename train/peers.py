@@ -33,19 +33,11 @@ def measure(
     for suite, folder in SUITES.items():
         for engine in engines:
             run = out / f"{suite}-{engine}"
-            asked = ["evaluate", suite, str(data / folder), "--engine", engine, "--together", "1", "--out", str(run)]
-            of_model = ["--model", model] if engine == "varytoy" else []
-            code = varytoy([*asked, *of_model, *(["--limit", str(limit)] if limit else [])])
+            more = ["--together", "1", *(["--limit", str(limit)] if limit else [])]
+            code = evaluate(suite, data / folder, engine, model, run, more)
             if code:
                 return code
-            whole = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"][0]
-            value = next(iter(whole["values"].values()))  # the suite's own metric, its edit distance
-            values.setdefault(suite, {})[engine] = {
-                **{key: value[key] for key in ("value", "low", "high")},
-                "cases": whole["cases"],
-                "failures": whole["failures"],
-                "seconds": whole["seconds"],
-            }
+            values.setdefault(suite, {})[engine] = figures(run)
     print(table(values, engines))
     if words:
         there = RESULTS / "peers.json"
@@ -55,9 +47,28 @@ def measure(
     return 0
 
 
+def evaluate(suite: str, folder: Path, engine: str, model: str, run: Path, more: Sequence[str] = ()) -> int:
+    """Run a suite with an engine. Returns the exit code."""
+    of_model = ["--model", model] if engine == "varytoy" else []
+    return varytoy(["evaluate", suite, str(folder), "--engine", engine, "--out", str(run), *of_model, *more])
+
+
+def figures(run: Path, metric: str = "") -> dict:
+    """Value, interval, cases, failures and seconds of a finished run; by default of the suite's first metric."""
+    whole = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"][0]
+    value = whole["values"][metric] if metric else next(iter(whole["values"].values()))
+    said = {key: value[key] for key in ("value", "low", "high")}
+    return said | {key: whole[key] for key in ("cases", "failures", "seconds")}
+
+
+def interval(row: dict) -> str:
+    """The value of ``figures`` with its interval."""
+    return str(Value(*(row[key] for key in ("value", "low", "high"))))
+
+
 def table(values: dict[str, dict[str, dict]], engines: Sequence[str]) -> str:
     lines = [["", "cases", *engines], ["---"] * (2 + len(engines))]
     for suite, row in values.items():
-        cells = [str(Value(*(row[name][key] for key in ("value", "low", "high")))) for name in engines]
+        cells = [interval(row[name]) for name in engines]
         lines.append([suite, str(row[engines[0]]["cases"]), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -2,16 +2,14 @@
 that training never showed: lines with boxes, parts of pages, markdown, tables, formulas; with Tesseract beside it where
 it can compete."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.__main__ import main as data_tools
+from train.peers import evaluate, figures, interval
 from train.published import save
-from varytoy.cli import main as varytoy
 from varytoy.evaluation.provenance import provenance
-from varytoy.evaluation.table import Value
 
 WHAT = "reading with places and structure on rendered pages: nano and Tesseract, with 95 % intervals"
 _PAGES = ("--degrade", "0.3", "--no-formulas")
@@ -69,13 +67,10 @@ def measure(
                 return code
         for engine in ability.engines:
             run = folder / engine
-            of_model = ["--model", model] if engine == "varytoy" else []
-            code = varytoy(["evaluate", "samples", str(samples), "--engine", engine, "--out", str(run), *of_model])
+            code = evaluate("samples", samples, engine, model, run)
             if code:
                 return code
-            whole = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"][0]
-            figures = {key: whole["values"][ability.metric][key] for key in ("value", "low", "high")}
-            values.setdefault(name, {})[engine] = {**figures, "cases": whole["cases"], "seconds": whole["seconds"]}
+            values.setdefault(name, {})[engine] = figures(run, ability.metric)
     print(table(values))
     if words:
         print(f"written to {save('structured', values, WHAT, seed, provenance('python -m train', words))}")
@@ -86,8 +81,6 @@ def table(values: dict[str, dict[str, dict]]) -> str:
     """In markdown."""
     lines = [["", "metric", "pages", *BOTH], ["---"] * (3 + len(BOTH))]
     for name, row in values.items():
-        cells = [
-            str(Value(*(row[key][part] for part in ("value", "low", "high")))) if key in row else "" for key in BOTH
-        ]
+        cells = [interval(row[key]) if key in row else "" for key in BOTH]
         lines.append([name, ABILITIES[name].metric.split(": ")[1], str(row["varytoy"]["cases"]), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

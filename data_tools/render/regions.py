@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from varytoy.data.boxes import SCALE, Box
-from varytoy.layout.frames import COLOURS
+from varytoy.data.boxes import SCALE, Box, around
+from varytoy.layout.frames import COLOURS, in_pixels
 
 _MOST = 6
 """Lines of a part."""
@@ -33,8 +33,8 @@ def part_of(lines: Sequence[Box], rng: random.Random) -> tuple[tuple[int, int, i
 
 
 def _around(lines: Sequence[Box]) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = zip(*(line.xyxy for line in lines), strict=True)
-    return min(x0) - _ROOM, min(y0) - _ROOM, max(x1) + _ROOM, max(y1) + _ROOM
+    x0, y0, x1, y1 = around([line.xyxy for line in lines])
+    return x0 - _ROOM, y0 - _ROOM, x1 + _ROOM, y1 + _ROOM
 
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -47,7 +47,7 @@ def asked_for(box: Sequence[int], image: Image.Image, rng: random.Random) -> tup
         return "box", f"[{', '.join(map(str, box))}] OCR: ", image
     colour = rng.choice(COLOURS)
     width = rng.randint(2, 3)
-    corners = [side * length / SCALE for side, length in zip(box, image.size * 2, strict=True)]
+    corners = in_pixels(box, image.size)
     outside = [corners[0] - width, corners[1] - width, corners[2] + width, corners[3] + width]
     image = image.convert("RGB")
     ImageDraw.Draw(image).rectangle([round(side) for side in outside], outline=_SHADES[colour], width=width)

@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from varytoy.data.boxes import SCALE, Box
+from varytoy.data.boxes import Box
 from varytoy.data.documents import open_pages
 from varytoy.data.shards import read_member, shard_of
-from varytoy.layout.frames import Place, find_place
+from varytoy.layout.frames import Place, find_place, in_pixels
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Case:
         """``place`` in pixels of the image."""
         if self.place is None or isinstance(self.place, str):
             return self.place
-        return [side * length / SCALE for side, length in zip(self.place, image.size * 2, strict=True)]
+        return in_pixels(self.place, image.size)
 
     def part(self, image: Image.Image) -> Image.Image:
         """The part of the image that is asked about, for systems that take no place. Raises ValueError."""

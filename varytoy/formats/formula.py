@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from varytoy.extras import require
-from varytoy.formats.problem import NotationError, check_length
+from varytoy.formats.problem import NotationError, check_length, short
 
 _DEEPEST = 60
 """Groups in each other; the converter calls itself for each."""
@@ -143,5 +143,4 @@ def _after_argument(tokens: list[tuple[str, int]], start: int, optional: bool) -
 
 
 def _short(latex: str) -> str:
-    text = " ".join(latex.split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return short(" ".join(latex.split()))

@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 from varytoy.extras import require
-from varytoy.formats.problem import NotationError
+from varytoy.formats.problem import NotationError, short
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -35,12 +35,12 @@ def molecule(smiles: str) -> "Mol":
     with _Listening(said):
         found = Chem.MolFromSmiles(word, sanitize=False)
         if found is None:
-            raise NotationError(f"the SMILES cannot be read{_where(said)}: {_short(word)}")
+            raise NotationError(f"the SMILES cannot be read{_where(said)}: {short(word)}")
         for problem in Chem.DetectChemistryProblems(found):
-            raise NotationError(f"the SMILES is no molecule ({_chemistry(problem.Message())}): {_short(word)}")
+            raise NotationError(f"the SMILES is no molecule ({_chemistry(problem.Message())}): {short(word)}")
         found = Chem.MolFromSmiles(word)
     if found is None:
-        raise NotationError(f"the SMILES is no molecule ({' '.join(said) or 'RDKit does not say why'}): {_short(word)}")
+        raise NotationError(f"the SMILES is no molecule ({' '.join(said) or 'RDKit does not say why'}): {short(word)}")
     return found
 
 
@@ -102,7 +102,3 @@ def _chemistry(message: str) -> str:
         r"(?<=atoms: )[\d ]+", lambda match: " ".join(str(int(each) + 1) for each in match[0].split()), message
     )
     return " ".join(atoms.split()).rstrip(".")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."

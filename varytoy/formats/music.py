@@ -7,7 +7,7 @@ import sys
 
 from varytoy.extras import require
 from varytoy.formats import engraver
-from varytoy.formats.problem import NotationError, check_length
+from varytoy.formats.problem import NotationError, check_length, short
 
 _SECONDS = 60
 _KERN = "**kern"
@@ -109,4 +109,4 @@ def _check_note(note: str, number: int) -> None:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return short(text, 40)

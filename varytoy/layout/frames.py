@@ -42,8 +42,12 @@ def place_in_prompt(prompt: str, size: tuple[int, int]) -> tuple[Place | None, s
     rest = prompt[match.end() :]
     if match["colour"]:
         return match["colour"].lower(), rest
-    sides = (int(side) for side in match["box"].split(","))
-    return [side * length / 1000 for side, length in zip(sides, size * 2, strict=True)], rest
+    return in_pixels([int(side) for side in match["box"].split(",")], size), rest
+
+
+def in_pixels(thousandths: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """xyxy in thousandths of an image -> in pixels of its ``size`` (width, height)."""
+    return [side * length / 1000 for side, length in zip(thousandths, size * 2, strict=True)]
 
 
 def find_place(place: Place, image: Image.Image) -> Box:

@@ -367,7 +367,7 @@ def _widened(
         column
         for other in entries
         if other is not entry and other.rows[0] <= entry.rows[0] <= other.rows[1]
-        for column in range(other.columns[0], other.columns[1] + 1)
+        for column in other.covered
     }
     low, high = first, last
     while low > 0 and low - 1 not in taken:

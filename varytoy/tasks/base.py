@@ -90,6 +90,13 @@ class Task:
         return [self.score([text], [sample]) for text, sample in zip(predictions, samples, strict=True)]
 
 
+class NotationTask(Task):
+    """Base of the tasks whose answer is in a notation, such as markdown."""
+
+    def parse(self, text: str, size: tuple[int, int], argument: str = "") -> Answer:
+        return Answer(text.strip(), markup=text.strip())
+
+
 def _is_right(text: str, sample: Sample) -> bool:
     answers = (sample.answer, *sample.annotations.references)
     return any(metrics.same_answer(text, answer) for answer in answers)

@@ -3,10 +3,10 @@
 from varytoy.formats.molecule import canonical
 from varytoy.formats.problem import NotationError
 from varytoy.tasks import metrics
-from varytoy.tasks.base import Answer, Task
+from varytoy.tasks.base import NotationTask
 
 
-class Music(Task):
+class Music(NotationTask):
     """The answer is **kern. The picture is taken whole, not in lines of text."""
 
     name = "music"
@@ -25,15 +25,12 @@ class Music(Task):
         "Turn the picture of the music into kern.",
     )
 
-    def parse(self, text, size, argument=""):
-        return Answer(text.strip(), markup=text.strip())
-
     def score(self, predictions, samples):
         pairs = zip(predictions, samples, strict=True)
         return metrics.mean(metrics.normalised_edit_distance(text, sample.answer) for text, sample in pairs)
 
 
-class Molecule(Task):
+class Molecule(NotationTask):
     """The answer is SMILES."""
 
     name = "molecule"
@@ -51,9 +48,6 @@ class Molecule(Task):
         "Turn the drawing of the molecule into SMILES.",
         "What molecule does this show, in SMILES?",
     )
-
-    def parse(self, text, size, argument=""):
-        return Answer(text.strip(), markup=text.strip())
 
     def score(self, predictions, samples):
         """The share of answers whose canonical SMILES is that of the sample's."""

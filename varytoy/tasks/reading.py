@@ -1,7 +1,7 @@
 """OCR and markdown: the text of an image, plain or formatted."""
 
 from varytoy.tasks import metrics
-from varytoy.tasks.base import Answer, Task
+from varytoy.tasks.base import NotationTask, Task
 
 
 class Ocr(Task):
@@ -28,7 +28,7 @@ class Ocr(Task):
         return metrics.character_error_rate(predictions, [sample.answer for sample in samples])
 
 
-class Markdown(Task):
+class Markdown(NotationTask):
     name = "markdown"
     view = "text"
     aliases = ("<md>", "OCR with format:")
@@ -45,9 +45,6 @@ class Markdown(Task):
         "Output this page in markdown format.",
         "Turn the image into markdown.",
     )
-
-    def parse(self, text, size, argument=""):
-        return Answer(text.strip(), markup=text.strip())
 
     def score(self, predictions, samples):
         pairs = zip(predictions, samples, strict=True)
