@@ -22,6 +22,7 @@ LABELS = {
     "ocr": "Read text",
     "markdown": "Markdown",
     "spot": "Text with boxes",
+    "formula": "Formula",
     "music": "Sheet music",
     "molecule": "Molecule",
     "detect": "Find objects",
@@ -165,7 +166,7 @@ def live(text: str) -> str:
 
 def answer(result: Answer, task: str = "") -> str:
     """A finished answer: rendered markdown, a notation drawn again, a list of boxes, or plain text."""
-    if task in ("music", "molecule") and result.text:
+    if task in NOTATIONS and task != "markdown" and result.text:
         return _drawn(task, result.text)
     if result.boxes:
         return _box_list(result)

@@ -27,6 +27,7 @@ from varytoy.inference.engine import Request, TransformersEngine
 from varytoy.inference.generate import LoopGuard, generate
 from varytoy.inference.join import join_pages
 from varytoy.inference.loops import repeated_tail
+from varytoy.inference.parts import Parts
 from varytoy.inference.reader import Reader
 from varytoy.layout import PageLayout
 from varytoy.processing.images import VaryImageProcessor
@@ -398,7 +399,7 @@ def test_task_where_none_is_named(processor):
     """Text needs no engine for pictures; a model without captions reads all."""
     pictures = FakeEngine(copy.deepcopy(processor), sizes)
     opened = []
-    reader = Reader(FakeEngine(processor, sizes), open_pictures=lambda: opened.append(1) or pictures)
+    reader = Reader(FakeEngine(processor, sizes), parts=Parts({"picture": lambda: opened.append(1) or pictures}))
     assert reader.task_for(page()) == "ocr" and not opened
     assert reader.task_for(photograph()) == "caption"
     pictures.processor.prompts = {"detect": "Find all."}

@@ -8,6 +8,7 @@ from PIL import Image, ImageChops
 
 from varytoy.data.boxes import Box, check_label, format_box, format_boxes, iou, parse_boxes, written_boxes
 from varytoy.data.sample import Annotations, Sample
+from varytoy.inference.parts import PARTS
 from varytoy.tasks import TASKS, Answer, Region, get_task, metrics
 from varytoy.tasks.cider import cider_d
 
@@ -233,6 +234,7 @@ STANDARD = {
     "ocr": ("", "Provide the OCR results of this image."),
     "markdown": ("", "Convert the image to markdown format."),
     "spot": ("", "Read the text with its boxes."),
+    "formula": ("", "Write the formula in LaTeX."),
     "music": ("", "Write the sheet music as kern."),
     "molecule": ("", "Write the molecule as SMILES."),
     "detect": ("", "Detect all objects in this image."),
@@ -251,7 +253,7 @@ def test_every_task_is_covered_here():
 def test_prompts(name):
     task, (argument, prompt) = get_task(name), STANDARD[name]
     assert task.name == name
-    assert task.view in ("text", "picture")
+    assert task.view in ("text", *PARTS)
     assert task.prompt(argument) == prompt
     paraphrases = {task.prompt(argument, random.Random(seed)) for seed in range(200)}
     assert prompt in paraphrases and len(paraphrases) == len(task.prompts)
@@ -325,6 +327,7 @@ def sample(answer: str = "", boxes=(), **annotations) -> Sample:
         ("ground", ["None.", "[0, 0, 100, 100]"], [sample("None."), sample("[000, 000, 100, 100]")], 1.0),
         ("ground", ["[0, 0, 1, 1]", "None."], [sample("None."), sample("[000, 000, 100, 100]")], 0.0),
         ("detect", ["cat: [0, 0, 100, 100];"], [sample("cat: [000, 000, 100, 100];")], 1.0),
+        ("formula", [r"x^{2}", "y"], [sample(r"x^{2}"), sample("x")], 1 / 2),
         ("music", ["4c 4d", "4c"], [sample("4c\n4d"), sample("4d")], 1 / 4),
         ("molecule", ["OCC", "CO", "C1("], [sample("CCO"), sample("CCO"), sample("C")], 1 / 3),
         ("caption", ["Two dogs on a bench."], [sample(object_names=["dog", "bench", "cat", "tree"])], 0.5),

@@ -125,6 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
     export = programs.add_parser("export", help="export a finished run in 16 bits")
     export.add_argument("source", metavar="RUN")
     export.add_argument("out", type=Path)
+    export.add_argument(
+        "--within",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="leave out what is the same in this one, in which OUT is",
+    )
     export.set_defaults(run=_export)
 
     memory = programs.add_parser("memory", help="plan the GPU memory of a training step (no GPU needed)")
@@ -276,7 +282,7 @@ def _calibrate(options) -> None:
 def _export(options) -> None:
     from train.model import export
 
-    print(f"{export(options.source, options.out) / 2**20:.1f} MiB in {options.out}")
+    print(f"{export(options.source, options.out, options.within) / 2**20:.1f} MiB in {options.out}")
 
 
 def _memory(options) -> int:

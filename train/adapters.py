@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from train.recipe import LoraSettings, Recipe, RecipeError
-from train.run_folder import carry_pictures, check_new, writing
+from train.run_folder import carry_parts, check_new, writing
 from varytoy.devices.precision import decoder_linears, exchange
 from varytoy.extras import require
 
@@ -116,4 +116,4 @@ def merge(run: str, out: Path) -> None:
     with writing(out):
         reader.engine.model.save_pretrained(out)
         reader.processor.save_pretrained(out)
-    carry_pictures([run], out)
+    carry_parts([run], out)

@@ -22,7 +22,7 @@ from train.replay import with_replay
 from train.run import Run
 from train.run_folder import (
     alone,
-    carry_pictures,
+    carry_parts,
     check_new,
     check_overwrite,
     clear,
@@ -139,8 +139,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
         trainer.save_model(str(output))
     except (OSError, SafetensorError) as error:
         raise not_written(error, output, "the finished model") from error
-    if is_first() and not any(view_of(sample) == "picture" for sample in data.samples):
-        carry_pictures(recipe.model.init, output)  # this run did not train on pictures
+    if is_first():
+        carry_parts(recipe.model.init, output, {view_of(sample) for sample in data.samples})
     if trainer.not_finite:
         report(f"{trainer.not_finite} batches skipped, whose loss was not finite")
     report(f"{run.bad.count} bad samples; the model is in {output}")

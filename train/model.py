@@ -15,11 +15,11 @@ from train.data.dataset import SampleDataset
 from train.data.packing import segment_mask
 from train.objectives import OBJECTIVES, Objective, State, TextObjective
 from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
-from train.run_folder import carry_pictures, check_new, writing
+from train.run_folder import carry_parts, check_new, writing
 from train.stage_weights import Towers, load_stage
+from varytoy.checkpoints.loading import load_model
 from varytoy.devices.precision import DTYPES, keep_in
 from varytoy.errors import first_line
-from varytoy.inference.reader import Reader
 from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration, VaryOutput
 from varytoy.processing.processor import IGNORED, VaryProcessor
@@ -352,17 +352,39 @@ def compile_parts(decoder: nn.Module) -> None:
             source.apply_rotary_pos_emb = torch.compile(source.apply_rotary_pos_emb, dynamic=True)
 
 
-def export(run: str, out: Path) -> int:
+def export(run: str, out: Path, within: Path | None = None) -> int:
     """Write a run's model and processor to ``out`` with fp16 weights. Returns the size of the weights in bytes.
 
     Batch norm's running statistics stay in fp32: small variances underflow in fp16.
+
+    Args:
+        within: the checkpoint in whose folder ``out`` is to stand: parts of the model that are the same there are left
+            out (``VaryConfig.shared``).
     """
     check_new(out)
-    reader = Reader.from_pretrained(run, "cpu")
-    for parameter in reader.engine.model.parameters():
+    model, processor = load_model(Path(run), torch.float32)
+    for parameter in model.parameters():
         parameter.data = parameter.data.half()
+    state = model.state_dict()
+    if within is not None:
+        whole = load_model(within, torch.float32)[0]
+        for parameter in whole.parameters():
+            parameter.data = parameter.data.half()
+        model.config.shared = _same_parts(state, whole.state_dict())
+        state = {name: each for name, each in state.items() if name.partition(".")[0] not in model.config.shared}
     with writing(out):
-        reader.engine.model.save_pretrained(out)
-        reader.processor.save_pretrained(out)
-    carry_pictures([run], out)
+        model.save_pretrained(out, state_dict=state)
+        processor.save_pretrained(out)
+    carry_parts([run], out)
     return (out / "model.safetensors").stat().st_size
+
+
+def _same_parts(state: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """The parts of a model whose tensors are the same in both."""
+    parts = dict.fromkeys(name.partition(".")[0] for name in state)
+    own = {part: [name for name in state if name.partition(".")[0] == part] for part in parts}
+    return [
+        part
+        for part, names in own.items()
+        if all(name in other and torch.equal(state[name], other[name]) for name in names)
+    ]

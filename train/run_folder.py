@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,7 +20,7 @@ from varytoy.data.samples import digest, sample_files
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
 from varytoy.folder_lock import FolderInUse, locked
-from varytoy.inference.load_engine import PICTURES, pictures_of
+from varytoy.inference.parts import PARTS, parts_of
 
 MAY_CHANGE = {"output"} | {
     f"train.{name}"
@@ -157,12 +157,15 @@ def clear(output: Path, keep_base: bool) -> None:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def carry_pictures(folders: Sequence[str], output: Path) -> None:
-    """Copy the part for pictures (``Reader.picture_engine``) of the last of ``folders`` that has one."""
-    parts = [part for folder in folders if (part := pictures_of(Path(folder)))]
-    if parts:
-        with writing(output):
-            shutil.copytree(parts[-1], output / PICTURES, dirs_exist_ok=True)
+def carry_parts(folders: Sequence[str], output: Path, trained: Collection[str] = ()) -> None:
+    """Copy each part of a checkpoint (``Reader.parts``) of the last of ``folders`` that has it; none for the views that
+    were ``trained`` now."""
+    parts: dict[str, Path] = {}
+    for folder in folders:
+        parts |= parts_of(Path(folder))
+    with writing(output):
+        for view in parts.keys() - set(trained):
+            shutil.copytree(parts[view], output / PARTS[view], dirs_exist_ok=True)
 
 
 def _deleted(output: Path) -> list[Path]:

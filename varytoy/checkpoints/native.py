@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoProcessor, PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoProcessor, GenerationConfig, PretrainedConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from varytoy import registration  # noqa: F401  (AutoProcessor knows our classes)
 from varytoy.checkpoints.maps import WeightsError, brief
@@ -35,11 +36,17 @@ def load_ours(folder: Path, dtype: torch.dtype) -> tuple[VaryForConditionalGener
         missing.append("model.safetensors")
     if missing:
         raise WeightsError(f"{folder} is not a varytoy model: it lacks {', '.join(missing)}")
-    _, config = read_ours(folder)
+    source, config = read_ours(folder)
     processor = read_processor(folder, config)
     _check_if_there(folder / "generation_config.json", GENERATION)
     with named(f"{folder} cannot be loaded"):
-        return VaryForConditionalGeneration.from_pretrained(folder, dtype=dtype), processor
+        if not config.shared:
+            return VaryForConditionalGeneration.from_pretrained(folder, dtype=dtype), processor
+        config.shared, state = (), {name: source.get(name) for name in source.tensors}
+        model = VaryForConditionalGeneration.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+        if (folder / GENERATION_CONFIG_NAME).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model, processor
 
 
 def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
@@ -56,6 +63,13 @@ def read_ours(folder: str | Path) -> tuple[Source, VaryConfig]:
         config = VaryConfig.from_pretrained(source.folder)
         _check_relations(config, file)
         expected = empty_tensors(config)
+    if config.shared:
+        try:
+            above = Source(source.folder.absolute().parent)
+        except WeightsError as error:
+            what = f"{' and '.join(config.shared)} must come from the checkpoint in the folder above"
+            raise WeightsError(f"{file}: {what}: {error}") from error
+        source.lend(above, tuple(f"{part}." for part in config.shared))
     missing = sorted(expected.keys() - source.tensors.keys())
     if missing:
         raise WeightsError(

@@ -134,6 +134,7 @@ OURS: Rules = {
         "vocab_size": whole(1, 2**22),
     },
     "connector": TEXT,
+    "shared": several(one_of("vision_vocabulary", "clip", "connector", "letters"), 0, 4),
     "connector_options": {"latents": whole(1, 2**14), "heads": _HEADS, "normalize": FLAG},
     "clip_projection_size": whole(0, 2**20),
     "image_token_id": _TOKEN,

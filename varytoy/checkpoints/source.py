@@ -53,6 +53,12 @@ class Source:
                     raise WeightsError(f"{self.folder}: {name} is in {other} and in {file.name}: name one of the files")
                 self.tensors[name], self._homes[name] = tensor, file
 
+    def lend(self, other: "Source", prefixes: tuple[str, ...]) -> None:
+        """Take the tensors whose names begin with one of ``prefixes`` from another source."""
+        for name, tensor in other.tensors.items():
+            if name.startswith(prefixes):
+                self.tensors[name], self._homes[name] = tensor, other._homes[name]
+
     @cached_property
     def family(self) -> Family:
         """Its layout. Raises WeightsError if it is unknown."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +16,16 @@ from varytoy.inference.decoder_step import merge_projections
 from varytoy.inference.engine import TransformersEngine
 from varytoy.inference.onnx_branches import run_in_onnx
 from varytoy.inference.originals import load_original
+from varytoy.inference.parts import parts_of
 from varytoy.options import RUNTIMES
-
-PICTURES = "pictures"
-"""Folder of a checkpoint for pictures inside that for text."""
 
 
 class Loaded(NamedTuple):
-    """``open_pictures`` loads the engine for pictures, if the checkpoint has one of its own."""
+    """``parts``: view -> what loads the engine of the checkpoint's part for it."""
 
     name: str
     engine: TransformersEngine | BatchingEngine
-    open_pictures: Callable[[], TransformersEngine | BatchingEngine] | None
+    parts: Mapping[str, Callable[[], TransformersEngine | BatchingEngine]]
     precision: Precision
     calibration: Mapping[str, tuple[float, float]]
 
@@ -42,17 +41,11 @@ def load(name: str, device: str, dtype: str, quantize: str, runtime: str) -> Loa
                 raise ModelError("this installation lacks the embedded model; name another with --model")
             precision = choose_precision(device, dtype, quantize, is_small(path))
             engine = load_engine(path, precision, runtime)
-            pictures, calibration = pictures_of(path), calibration_of(path)
-        open_pictures = (lambda: load_engine(pictures, precision, runtime)) if pictures else None
-        return Loaded("vary-nano" if name == "nano" else name, engine, open_pictures, precision, calibration)
+            folders, calibration = parts_of(path), calibration_of(path)
+        parts = {view: partial(load_engine, folder, precision, runtime) for view, folder in folders.items()}
+        return Loaded("vary-nano" if name == "nano" else name, engine, parts, precision, calibration)
     except (DeviceError, MissingExtra) as error:
         raise ModelError(str(error)) from error
-
-
-def pictures_of(folder: Path) -> Path | None:
-    """A checkpoint's part for pictures, if it has one."""
-    part = folder / PICTURES
-    return part if (part / "config.json").is_file() else None
 
 
 def load_engine(folder: Path, precision: Precision, runtime: str) -> TransformersEngine | BatchingEngine:
@@ -73,6 +66,9 @@ def load_engine(folder: Path, precision: Precision, runtime: str) -> Transformer
 def calibration_of(folder: Path) -> Mapping[str, tuple[float, float]]:
     """The scales of a checkpoint's tasks. Raises ModelError if they are damaged."""
     try:
-        return {**read_calibration(folder), **read_calibration(folder / PICTURES)}
+        scales = dict(read_calibration(folder))
+        for part in parts_of(folder).values():
+            scales |= read_calibration(part)
+        return scales
     except ValueError as error:
         raise ModelError(str(error)) from error

@@ -9,8 +9,10 @@ from varytoy.data.answer import Answer, Region, Word
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.asking import Options
 from varytoy.inference.engine import Engine, Request
+from varytoy.inference.formula_reading import with_formulas
 from varytoy.inference.join import mean_confidence, totals
 from varytoy.inference.known_words import lines_in
+from varytoy.inference.parts import Parts
 from varytoy.layout.blocks import around, by_block, join_rows, lines_of
 from varytoy.layout.headings import heading_levels
 from varytoy.layout.orientation import Rotation
@@ -27,6 +29,7 @@ _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
 _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
 """A unit five times or more, and the least characters of them together."""
+_FORMULA = re.compile(r"\n*(^\$\$\n.+?\n\$\$$)\n*", re.MULTILINE | re.DOTALL)
 _MANY = 20
 """Times that figures must repeat: zeros and columns of equal numbers do."""
 
@@ -44,12 +47,20 @@ class _Form:
     levels: Sequence[int] = ()
     tables: Sequence[Grid] = ()
 
+    @property
+    def tabular(self) -> set[int]:
+        """Numbers of the blocks in tables."""
+        return {number for table in self.tables for number in range(table.start, table.stop)}
+
     def join(self, texts: Sequence[str]) -> str:
         """The text of the page, from those of the cells so far."""
         parted = by_block(texts, self.blocks)
-        written = [join_rows(part, block) for part, block in parted]
+        written = [_FORMULA.sub(r"\n\n\1\n\n", join_rows(part, block)).strip() for part, block in parted]
         if self.levels:
-            written = [_as_heading(text, level) for text, level in zip(written, self.levels, strict=False)]
+            written = [
+                text if _FORMULA.search(text) else _as_heading(text, level)
+                for text, level in zip(written, self.levels, strict=False)
+            ]
         for table in self.tables:
             cells = [text for part, _ in parted[table.start : table.stop] for text in part]
             written[table.start : table.stop] = [""] * len(written[table.start : table.stop])
@@ -58,8 +69,9 @@ class _Form:
         return "\n\n".join(filter(None, written))
 
 
-def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
-    """The answer about a page, with a region for each block. An empty page gives an empty text."""
+def read_page(engine: Engine, page: PageLayout, options: Options, parts: Parts | None = None) -> Answer:
+    """The answer about a page, with a region for each block. An empty page gives an empty text. ``parts``: of the
+    checkpoint; that for formulas reads those of a page in markdown."""
     found = [block for block in page.blocks if block.kind == "text"]
     blocks = [block for block in found if block.text_size >= layout.SMALLEST]
     skipped = len(found) - len(blocks)
@@ -77,13 +89,20 @@ def read_page(engine: Engine, page: PageLayout, options: Options) -> Answer:
     answers = engine.generate(_requests(views, page, options), _live(options, form), options.cancel)
     read = [_credible(answer, settings.least_confidence) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
+    asks = parts is not None and options.task.name == "markdown" and len(read) == len(cells)
+    formulas = parts.engine("formula") if asks else None
+    if formulas is not None:
+        outside = set(range(len(blocks))) - form.tabular
+        written = with_formulas(formulas, page, blocks, outside, read, options)
+        answers += [new for new, old in zip(written, read, strict=True) if new is not old and new.text]
+        read = written
     answer = options.task.parse(form.join([each.text for each in read]), page.image.size)
     step = engine.processor.place_size[1]
     pairs = list(zip(views, read, strict=False))
     regions = [_region(part, block, page, options, step) for part, block in by_block(pairs, blocks)]
     answer.regions = [*(region for region in regions if region.text), *answer.objects]
     said = {"confidence": mean_confidence(read), "size": page.image.size, "skipped": skipped}
-    stopped = {"stop_reason": "cancelled"} if len(answers) < len(cells) else {}
+    stopped = {"stop_reason": "cancelled"} if len(read) < len(cells) else {}
     return replace(answer, **totals(answers) | stopped, **said)
 
 

@@ -25,9 +25,11 @@ from varytoy.inference.load_engine import load
 from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.page_reading import read_page, surer
+from varytoy.inference.parts import Parts
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.words import locate, with_words
 from varytoy.layout.fitting import cut_long, fit_text
+from varytoy.layout.formulas import formula_view
 from varytoy.layout.frames import Box, Place, find_place
 from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
@@ -49,6 +51,7 @@ class Reader:
     Attributes:
         engine: backend that runs the model.
         name: the name, folder or hub id that the model was loaded from.
+        parts: the checkpoint's own models for pictures and formulas.
         precision: device and dtype, if ``from_pretrained`` chose them.
         calibration: scales of answers' confidences by task (varytoy.inference.calibration).
     """
@@ -56,10 +59,8 @@ class Reader:
     precision: Precision | None = None
     calibration: Mapping[str, tuple[float, float]] = {}
 
-    def __init__(self, engine: Engine, name: str = "", open_pictures: Callable[[], Engine] | None = None):
-        self.engine, self.name, self._open_pictures = engine, name, open_pictures
-        self._pictures: Engine | None = None
-        self._loading = threading.Lock()
+    def __init__(self, engine: Engine, name: str = "", parts: Parts | None = None):
+        self.engine, self.name, self.parts = engine, name, parts or Parts()
 
     @property
     def processor(self) -> VaryProcessor:
@@ -67,34 +68,26 @@ class Reader:
 
     @property
     def picture_engine(self) -> Engine:
-        """The engine for pictures, which is loaded when the first is asked about; that for text if the checkpoint has
-        no part of its own for them."""
-        with self._loading:
-            if self._pictures is None:
-                self._pictures = self._open_pictures() if self._open_pictures else self.engine
-        return self._pictures
+        """The engine for pictures; that for text if the checkpoint has no part of its own for them."""
+        return self.engine_for("picture")
 
     def shared(self, fair: bool = True) -> "Reader":
         """A reader with the same models for several threads, whose requests join the same batches. ``fair``: each call
         gets its turn; else the oldest goes first. ``close`` ends it."""
-        text = share(self.engine, fair)
-
-        def open_pictures() -> Engine:
-            return text if self.picture_engine is self.engine else share(self.picture_engine, fair)
-
-        other = Reader(text, self.name, open_pictures)
+        other = Reader(share(self.engine, fair), self.name, self.parts.shared(fair))
         other.precision, other.calibration = self.precision, self.calibration
         return other
 
     def close(self) -> None:
         """End the threads of a reader for several."""
-        for engine in (self.engine, self._pictures):
-            if isinstance(engine, SharedEngine):
-                engine.close()
+        if isinstance(self.engine, SharedEngine):
+            self.engine.close()
+        self.parts.close()
 
     def engine_for(self, view: str) -> Engine:
-        """The engine for requests with ``view``, ``"text"`` or ``"picture"``."""
-        return self.picture_engine if view == "picture" else self.engine
+        """The engine for requests with ``view``: that of the checkpoint's part for it, loaded with the first of them,
+        or the engine for text."""
+        return self.parts.engine(view) or self.engine
 
     @classmethod
     def from_pretrained(
@@ -120,7 +113,7 @@ class Reader:
             ModelError: the folder holds no model, the hub does not provide it, or the device is not available.
         """
         loaded = load(name, device, dtype, quantize, runtime)
-        reader = cls(loaded.engine, loaded.name, loaded.open_pictures)
+        reader = cls(loaded.engine, loaded.name, Parts(loaded.parts))
         reader.precision, reader.calibration = loaded.precision, loaded.calibration
         return reader
 
@@ -366,9 +359,11 @@ class Reader:
         if options.drafts == "tesseract" and task.view == "text":
             options = replace(options, words=tesseract_words(image))
         box, view = (0, 0, *image.size), image
-        if task.view == "text" and self._reads_blocks:
+        if task.view == "formula" and self.engine_for("formula").processor.image_processor.mode == "fit":
+            view = formula_view(page) or image
+        elif task.view == "text" and self._reads_blocks:
             if not options.history:
-                return read_page(self.engine, page, options)
+                return read_page(self.engine, page, options, self.parts)
             settings = self.processor.image_processor
             part = page.one_pass(settings.text_size, settings.max_pixels)
             box = part or box
@@ -458,7 +453,7 @@ class Reader:
         model reads best, read them in batches and join the texts. An empty page gives an empty text."""
         chosen = get_task(task)
         options = Options(chosen, "", self.prompt_of(chosen), (), max_new_tokens, show, cancel)
-        return read_page(self.engine, PageLayout(to_rgb(image), cancel), options)
+        return read_page(self.engine, PageLayout(to_rgb(image), cancel), options, self.parts)
 
     def prompt_of(self, task: Task, argument: str = "") -> str:
         """The prompt for the model. Raises ValueError for a task that it was not trained on."""
@@ -471,9 +466,13 @@ class Reader:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that the model can do, without loading its part for pictures."""
+        """Names of the tasks that the model can do, without loading its parts."""
         known, learned = self.processor.prompts, self.processor.learned
-        taught = [(name, self._asked(task).name) for name, task in TASKS.items() if not task.learned or name in learned]
+        taught = [
+            (name, self._asked(task).name)
+            for name, task in TASKS.items()
+            if not task.learned or name in learned or task.view in self.parts.views
+        ]
         return tuple(name for name, asked in taught if not known or asked in known)
 
     def _asked(self, task: Task) -> Task:

@@ -27,13 +27,13 @@ class Cell:
         box: xyxy in pixels of the page.
         text_size: x-height in the same pixels.
         skew: degrees by which the line slopes down to the right.
-        segments: numbers of the segments whose ink is its own (``Segment.number``).
+        segments: numbers of the segments whose ink is its own (``Segment.number``); None: all ink in the box is.
     """
 
     box: Box
     text_size: float
     skew: float = 0.0
-    segments: frozenset[int] = frozenset()
+    segments: frozenset[int] | None = frozenset()
 
 
 Row = tuple[Cell, ...]

@@ -45,14 +45,16 @@ class CellView:
         left, top = (max(0, side - self.padding) for side in self.cell.box[:2])
         return (x - left) * self.scale + MARGIN, (y - top) * self.scale + MARGIN
 
-    def image(self, page: Image.Image, analysis: Analysis) -> Image.Image:
-        """The view, RGB."""
+    def image(self, page: Image.Image, analysis: Analysis | None) -> Image.Image:
+        """The view, RGB. ``analysis``: of the page; needed for a cell with segments."""
         x0, y0, x1, y1 = self.cell.box
         gap = self.padding
         box = (max(0, x0 - gap), max(0, y0 - gap), min(page.width, x1 + gap), min(page.height, y1 + gap))
         crop = page.crop(box).convert("RGB")
-        foreign = analysis.foreign(box, self.cell.segments)
         mask = Image.new("L", crop.size)
+        foreign = np.zeros(1, bool)
+        if self.cell.segments is not None and analysis is not None:
+            foreign = analysis.foreign(box, self.cell.segments)
         if foreign.any():
             mask = Image.fromarray(foreign.astype(np.uint8) * 255).resize(crop.size, Image.Resampling.BILINEAR)
             mask = mask.point(lambda v: 255 * (v > 60)).filter(ImageFilter.MaxFilter(3))

@@ -163,6 +163,8 @@ class VaryConfig(PretrainedConfig):
         letters: characters that a head on the vision vocabulary reads, to draft answers (varytoy.models.letters); none:
             no head.
         embedding_scale: factor of the token embeddings (varytoy.models.embedding).
+        shared: parts of the model (``"vision_vocabulary"``) that a folder does not hold, because they are those of the
+            checkpoint in the folder above it.
     """
 
     model_type = "vary"
@@ -182,6 +184,7 @@ class VaryConfig(PretrainedConfig):
     pointer: bool = False
     letters: str = ""
     embedding_scale: float = 1.0
+    shared: list | tuple = ()
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

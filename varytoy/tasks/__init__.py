@@ -6,7 +6,7 @@ from varytoy.data.answer import Answer, Region
 from varytoy.data.sample import TASK_NAMES
 from varytoy.tasks.base import Task, draw_regions
 from varytoy.tasks.language import Caption, Chat, Vqa
-from varytoy.tasks.notation import Molecule, Music
+from varytoy.tasks.notation import Formula, Molecule, Music
 from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
 from varytoy.tasks.spotting import Spotting
@@ -21,7 +21,8 @@ def register(task: Task) -> None:
     TASK_NAMES.add(task.name)
 
 
-for _task in (Ocr(), Markdown(), Spotting(), Detection(), Grounding(), Caption(), Vqa(), Chat(), Music(), Molecule()):
+_READING, _SEEING, _ASKED = (Ocr(), Markdown(), Spotting()), (Detection(), Grounding(), Caption()), (Vqa(), Chat())
+for _task in (*_READING, *_SEEING, *_ASKED, Formula(), Music(), Molecule()):
     register(_task)
 
 

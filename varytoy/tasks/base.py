@@ -19,7 +19,8 @@ class Task:
     Attributes:
         name: identifier on the command line, in samples and in the demo.
         prompts: wordings of the prompt; the first is the default. ``{}`` is the argument, if the task takes one.
-        view: ``"text"`` (letters must stay readable) or ``"picture"`` (the whole scene, downscaled).
+        view: ``"text"`` (letters must stay readable), ``"formula"`` (as text, cut to its ink) or ``"picture"`` (the
+            whole scene, downscaled).
         literal: whether answers are the text as it is printed, so that its words have places in the image.
         search: whether answers are sentences, for which a beam search pays.
         metric: name of the value that ``score`` returns.

@@ -1,9 +1,34 @@
-"""Pictures of things that have a notation of their own: sheet music and molecules."""
+"""Pictures of things that have a notation of their own: formulas, sheet music and molecules."""
 
 from varytoy.formats.molecule import canonical
 from varytoy.formats.problem import NotationError
 from varytoy.tasks import metrics
 from varytoy.tasks.base import NotationTask
+
+
+class Formula(NotationTask):
+    """The answer is LaTeX, without delimiters, of one displayed formula, which is all that the picture shows."""
+
+    name = "formula"
+    view = "formula"
+    learned = True
+    metric, is_error = "normalised edit distance", True
+    prompts = (
+        "Write the formula in LaTeX.",
+        "Give this formula in LaTeX.",
+        "Convert the formula to LaTeX.",
+        "Transcribe the equation to LaTeX.",
+        "What is this equation in LaTeX?",
+        "Read the formula and write it as LaTeX.",
+        "Type out the equation in LaTeX.",
+        "Turn the picture of the formula into LaTeX.",
+        "What does this formula say, in LaTeX?",
+        "Give the LaTeX of this equation.",
+    )
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.normalised_edit_distance(text, sample.answer) for text, sample in pairs)
 
 
 class Music(NotationTask):
