@@ -81,9 +81,7 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
             if not inputs:
                 continue
             pixels = {name: torch.cat([each[name] for each in inputs]).to(device) for name in inputs[0]}
-            features = {"vocabulary": model.vision_vocabulary(pixels["pixel_values"])}
-            if model.clip is not None:
-                features["clip"] = model.clip(pixels["clip_pixel_values"])
+            features = model.run_branches(pixels["pixel_values"], None, pixels.get("clip_pixel_values"))
             for name, rows in features.items():
                 tensors |= {f"{key}.{name}": row.clone() for key, row in zip(keys, rows.half().cpu(), strict=True)}
         if tensors:

@@ -116,9 +116,7 @@ class VaryForTraining(VaryForConditionalGeneration):
         hidden = rows = None
         if self.heads_only:
             branches = {branch for objective in active for branch in objective.branches}
-            pixels = {"vocabulary": (pixel_values, image_sizes), "clip": (clip_pixel_values,)}
-            encoders = {name: encoder for name, encoder in self.encoders.items() if name in branches}
-            features = {name: encoder(*pixels[name]) for name, encoder in encoders.items()}
+            features = self.run_branches(pixel_values, image_sizes, clip_pixel_values, branches)
         else:
             hidden, features, rows = self._read(input_ids, attention_mask, images, position_ids)
         state = State(labels, features or {}, hidden, image_sizes, targets, rows)
@@ -255,8 +253,19 @@ def processor_of(settings: ModelSettings) -> VaryProcessor:
     """The processor of a recipe's model.
 
     Raises:
-        RecipeError: no tokenizer is available.
+        RecipeError: no tokenizer is available, or the model does not take squares of ``resolution``.
     """
+    processor = _processor_of(settings)
+    if settings.resolution:
+        images = processor.image_processor
+        try:
+            images.size = (images.check_side(settings.resolution),) * 2
+        except ValueError as error:
+            raise RecipeError(f"model.resolution: {error}") from error
+    return processor
+
+
+def _processor_of(settings: ModelSettings) -> VaryProcessor:
     tokenizer = _tokenizer_of(settings)
     for folder in map(Path, reversed(settings.init)):
         if not settings.preset and (folder / "processor_config.json").is_file():

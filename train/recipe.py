@@ -52,6 +52,9 @@ class ModelSettings:
     """``opt`` replaces the preset's decoder by an OPT-shaped one of the same width (the vocabulary stage)."""
     clip: bool = True
     """False leaves the CLIP branch out of this stage."""
+    resolution: Annotated[int, Ge(0)] = 0
+    """Side in pixels of the squares that images are resized to, e.g. 640, in training and by the finished model; 0: as
+    the preset or ``init`` has it."""
 
 
 @dataclass

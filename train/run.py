@@ -101,7 +101,7 @@ class Run:
         inputs = {}
         if with_model:
             model = self.model
-            clip = model.clip is not None
+            clip = model.clip is not None and not model.config.serial
             inputs = {"objectives": model.objectives, "clip": clip, "names": True, "features": self.features}
         train = self.recipe.train
         return Collator(self.processor, train.max_length, self.bad, token_corruption=train.token_corruption, **inputs)

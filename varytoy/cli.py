@@ -17,6 +17,7 @@ _TASK = "what to do (default: ocr for a page of text, caption for a photograph, 
 _DRAFTS = "where drafts of text come from, which the model checks: itself, a PDF's text layer, Tesseract"
 _PLACE = "only this part, in pixels of the page, or what stands in a frame: red, green or blue"
 _TILES = "for models that resize pages to a square: cut the page into at most so many squares (1: the whole page)"
+_RESOLUTION = "for models that resize pages to a square: its side in pixels, e.g. 640 (default: the model's own)"
 _ACROSS = "for models that resize pages to a square: all pages of a file in one pass, as one answer"
 _FORMATS = "got: transformers' GOT-OCR2 (models without CLIP); decoder: alone, as stock transformers; onnx: vision"
 
@@ -34,6 +35,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     read.add_argument("--page", type=positive, help="only this page, counted from 1 (default: all)")
     read.add_argument("--place", metavar="X1,Y1,X2,Y2", help=_PLACE)
     read.add_argument("--tiles", type=positive, default=1, metavar="N", help=_TILES)
+    read.add_argument("--resolution", type=positive, default=0, metavar="PIXELS", help=_RESOLUTION)
     read.add_argument("--across-pages", action="store_true", help=_ACROSS)
     read.add_argument("--task", choices=list(TASKS), help=_TASK)
     read.add_argument("--prompt", default="", help="the phrase to ground, the question, the classes, or free words")

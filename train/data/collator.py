@@ -23,7 +23,7 @@ class Collator:
 
     Args:
         objectives: their targets are in the batch, under ``targets``.
-        clip: whether the model has a CLIP branch.
+        clip: whether the model has a CLIP branch that takes pixels.
         token_corruption: mean fraction of the answers' tokens that are replaced in the input.
         names: add the samples' ids.
         features: the towers' features, used instead of pixels.

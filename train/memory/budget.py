@@ -80,12 +80,12 @@ def sizes_of(recipe: Recipe, model: nn.Module, batch: float = 0.0) -> Sizes:
     base = (sum(sizes.values()) if zero3 else count_parameters(config)) * width
     features = 0.0
     if recipe.features:
-        side, (down, across) = config.vocabulary_config.image_size, config.vocabulary_config.stride
-        features = 2.0 * (side // down) * (side // across) * config.vocabulary_config.output_size
-        if config.clip_config is not None:
-            features += (
-                2.0 * (config.clip_config.image_size // config.clip_config.patch_size) ** 2 * (config.clip_config.width)
-            )
+        side = recipe.model.resolution or config.vocabulary_config.image_size
+        down, across = config.vocabulary_config.stride
+        grid, clip = (side // down) * (side // across), config.clip_config
+        features = 2.0 * grid * config.vocabulary_config.output_size
+        if clip is not None:
+            features += 2.0 * (grid if config.serial else (clip.image_size // clip.patch_size) ** 2) * clip.width
     stored = 4 * trained if recipe.lora.rank else base  # adapters are saved in 32 bits
     return Sizes(stored, base, trained, batch, features)
 

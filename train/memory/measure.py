@@ -116,7 +116,7 @@ def measure(recipe: Recipe, tokens: int = 0, images: int = 1, steps: int = 4, ca
 def _train(recipe: Recipe, tokens: int, images: int) -> _Watch:
     run = Run(recipe, weights=False)
     run.freeze()
-    batch = dummy_batch(run.model, recipe.train.batch_size, tokens, images)
+    batch = dummy_batch(run.model, recipe.train.batch_size, tokens, images, side=recipe.model.resolution)
     model, arguments = run.extend(), run.arguments
     arguments.report_to = []
     arguments.set_save(strategy="no")

@@ -207,7 +207,7 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1, steps: bool = True) -
         tracker.phase = "weights"
         for tensor in (*model.parameters(), *model.buffers()):
             tracker.add(tensor, "weights")
-        batch = dummy_batch(model, recipe.train.batch_size, tokens, images, fake)
+        batch = dummy_batch(model, recipe.train.batch_size, tokens, images, fake, recipe.model.resolution)
         if recipe.train.deepspeed:
             sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
             terms = zero_terms(recipe.train.deepspeed, sizes, recipe.train.accumulation)
@@ -247,9 +247,10 @@ def _evaluate(recipe: Recipe, model: nn.Module, images: int, tracker: Tracker, f
     tracker.phase = f"{EVALUATION}pictures and prompt"
     rows, answer = evaluated(recipe)
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters are in its layers
-    prompt = images * image_tokens(plain.config) + PROMPT
+    side = recipe.model.resolution
+    prompt = images * image_tokens(plain.config, side) + PROMPT
     plain.eval()
-    batch = dummy_batch(plain, rows, prompt, images, fake)
+    batch = dummy_batch(plain, rows, prompt, images, fake, side)
     del batch["labels"]
     casts = recipe.train.precision != "fp32" and not recipe.train.deepspeed
     dtype = compute_type(recipe)
@@ -274,10 +275,16 @@ def make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
 
 
 def dummy_batch(
-    model: VaryForTraining, size: int, tokens: int, images: int, mode: contextlib.AbstractContextManager | None = None
+    model: VaryForTraining,
+    size: int,
+    tokens: int,
+    images: int,
+    mode: contextlib.AbstractContextManager | None = None,
+    side: int = 0,
 ) -> dict[str, Tensor]:
-    """``size`` samples of ``tokens``, of which all but the image tokens are supervised. Images, or their features, are
-    noise made in ``mode`` (fake tensors); token ids are real, because the model counts image tokens and labels.
+    """``size`` samples of ``tokens``, of which all but the image tokens are supervised. Images of ``side`` pixels (by
+    default the vision vocabulary's ``image_size``), or their features, are noise made in ``mode`` (fake tensors); token
+    ids are real, because the model counts image tokens and labels.
 
     Raises:
         RecipeError: the image tokens alone are more than ``tokens``.
@@ -285,8 +292,8 @@ def dummy_batch(
     mode = mode or contextlib.nullcontext()
     config = model.config
     down, across = config.vocabulary_config.stride
-    side = config.vocabulary_config.image_size
-    needed = images * image_tokens(config)
+    needed = images * image_tokens(config, side)
+    side = side or config.vocabulary_config.image_size
     if needed >= tokens:
         raise RecipeError(f"{images} images have {needed} tokens: more than {tokens} are needed")
     ids = torch.zeros(size, tokens, dtype=torch.long)
@@ -300,12 +307,13 @@ def dummy_batch(
             features = {"vocabulary_features": grid.half()}
             if config.clip_config is not None:
                 clip_side = config.clip_config.image_size // config.clip_config.patch_size
-                grid = torch.randn(size * images, clip_side, clip_side, config.clip_config.width)
+                clip_grid = grid.shape[1:3] if config.serial else (clip_side, clip_side)
+                grid = torch.randn(size * images, *clip_grid, config.clip_config.width)
                 features["clip_features"] = grid.half()
         return {"input_ids": ids, "labels": labels, **features}
     with mode:
         pixels = {"pixel_values": torch.randn(size * images, 3, side, side)}
-        if model.clip is not None:
+        if model.clip is not None and not config.serial:
             clip_side = config.clip_config.image_size
             pixels["clip_pixel_values"] = torch.randn(size * images, 3, clip_side, clip_side)
     return {"input_ids": ids, "labels": labels, **pixels}

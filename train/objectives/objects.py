@@ -47,7 +47,7 @@ class Objects(base.Objective):
         if "vision_vocabulary" not in frozen:
             heads["vocabulary"] = nn.Linear(model.config.vocabulary_config.output_size, outputs)
         if model.clip is not None:
-            self.clip_grid = Grid(*model.clip.grid)
+            self.clip_grid = None if model.config.serial else Grid(*model.clip.grid)
             heads["clip"] = nn.Linear(model.connector.clip_width, outputs)
         self.branches = tuple(heads)
         return nn.ModuleDict(heads)
@@ -96,12 +96,13 @@ class Objects(base.Objective):
     def losses(self, model, head, state):
         losses = {}
         for branch in self.branches:
-            targets = state.targets.get(f"objects.{branch}")
+            grid = "vocabulary" if model.config.serial else branch
+            targets = state.targets.get(f"objects.{grid}")
             if targets is None or branch not in state.features:
                 continue
             features = state.features[branch]
             if branch == "clip":  # after the connector, so that its output encodes the objects too
-                features = model.connector.mm_projector(features)
+                features = model.connector.of_clip(features)
             scores = head[branch](features).unflatten(-1, (3, -1))
             objects, first, last = (balanced_loss(scores[..., n, :], targets[..., n]) for n in range(3))
             prefix = "clip_" if branch == "clip" else ""

@@ -28,9 +28,15 @@ def export_got(model: str | Path, out: str | Path) -> None:
     source, config = read_ours(model)
     stock = _got_config(config, str(model))
     processor = read_processor(model, config)
+    side = config.vocabulary_config.image_size
+    if processor.image_processor.square not in (0, side):
+        raise WeightsError(
+            f"{model} cannot be transformers' GOT-OCR2: it reads images of {processor.image_processor.square} pixels, "
+            f"and that class those of its positions, {side}"
+        )
     with new_folder(out) as out:
         _write(source, families()["got-transformers"], source.tensors, out, stock)
-        _got_processor(processor, config.vocabulary_config.image_size).save_pretrained(out)
+        _got_processor(processor, side).save_pretrained(out)
 
 
 def as_got(model: VaryForConditionalGeneration) -> GotOcr2ForConditionalGeneration:
@@ -194,10 +200,10 @@ def _write(source: Source, family: Family, tensors: dict[str, Tensor], out: Path
 @torch.no_grad()
 def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]:
     """Write ``vision_vocabulary.onnx``, ``connector.onnx`` and, with a CLIP branch, ``clip.onnx``, for batches of any
-    size, in 32 bits.
+    size, in 32 bits. A serial CLIP branch takes the vision vocabulary's features.
 
     Args:
-        size: pixels of a side for the vision vocabulary, which goes into the file's name; 0 for the model's own.
+        size: pixels of a side for the vision vocabulary, which goes into the file's name; 0 for that of its processor.
 
     Returns:
         The files.
@@ -209,16 +215,19 @@ def export_onnx(model: str | Path, out: str | Path, size: int = 0) -> list[Path]
     require("onnx", "onnx", "onnxscript", by="the export to ONNX")
     _, config = read_ours(model)
     whole = VaryForConditionalGeneration.from_pretrained(model, dtype=torch.float32).eval()
-    side = size or config.vocabulary_config.image_size
+    side = size or read_processor(model, config).image_processor.square or config.vocabulary_config.image_size
     pixels = torch.randn(2, 3, side, side)
     features = whole.vision_vocabulary(pixels)
     with new_folder(out) as out:
         files = [_onnx(whole.vision_vocabulary, (pixels,), ["pixel_values"], out / f"vision_vocabulary-{side}.onnx")]
         inputs, names = [features], ["vocabulary"]
         if whole.clip is not None:
-            clip_pixels = torch.randn(2, 3, config.clip_config.image_size, config.clip_config.image_size)
-            files.append(_onnx(whole.clip, (clip_pixels,), ["clip_pixel_values"], out / "clip.onnx"))
-            inputs, names = [*inputs, whole.clip(clip_pixels)], [*names, "clip"]
+            given, name, file = features, "vocabulary", out / f"clip-{side}.onnx"
+            if not config.serial:
+                given = torch.randn(2, 3, config.clip_config.image_size, config.clip_config.image_size)
+                name, file = "clip_pixel_values", out / "clip.onnx"
+            files.append(_onnx(whole.clip, (given,), [name], file))
+            inputs, names = [*inputs, whole.clip(given)], [*names, "clip"]
         files.append(_onnx(_ByImage(whole.connector, names), tuple(inputs), names, out / f"connector-{side}.onnx"))
     return files
 

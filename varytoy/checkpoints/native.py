@@ -151,6 +151,8 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     latents = connector_class(config).latents_of(config)
     if pixels.latents != latents:
         raise WeightsError(f"{file}: image_processor.latents is {pixels.latents}, the connector's {latents}")
+    if config.serial and pixels.clip_size:
+        raise WeightsError(f"{file}: image_processor.clip_size is {pixels.clip_size}, but this CLIP takes no pixels: 0")
     if clip is not None and pixels.clip_size not in (0, clip.image_size):
         raise WeightsError(f"{file}: image_processor.clip_size is {pixels.clip_size}, the model's {clip.image_size}")
     where = f"{file.with_name('tokenizer.json')}:"

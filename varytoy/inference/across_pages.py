@@ -23,8 +23,11 @@ def read_across(
     max_new_tokens: int = 1024,
     cancel: threading.Event | None = None,
     password: str | None = None,
+    resolution: int = 0,
 ) -> Answer:
     """The pages of a document, or several pictures, as one text. It has no regions: the model gives no places.
+
+    ``resolution``: pixels of a page's side for the model, 0 for its own.
 
     Raises:
         ValueError: a model that keeps the shape of pages (read them one by one), another task than reading, or more
@@ -34,7 +37,8 @@ def read_across(
     chosen = get_task(task)
     if chosen.view != "text":
         raise ValueError(f"several pages at once are read, and not asked for '{task}'")
-    start, side = time.perf_counter(), reader.processor.image_processor.tile_side
+    start, pixels = time.perf_counter(), reader.processor.image_processor
+    side = pixels.check_side(resolution) if resolution else pixels.tile_side
     sources = source if isinstance(source, (list, tuple)) else [source]
     images = [page.image for each in sources for page in open_pages(each, password=password)]
     strip = Image.new("RGB", (side, side * len(images)))
@@ -43,7 +47,9 @@ def read_across(
     prompt = reader.prompt_of(chosen)
     asked = across_pages(prompt) if len(images) > 1 else prompt
     messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{asked}"}]
-    request = replace(Request.of(chosen, messages, [strip], max_new_tokens), tiling=Tiling(1, len(images)))
+    request = replace(
+        Request.of(chosen, messages, [strip], max_new_tokens), tiling=Tiling(1, len(images), side=resolution)
+    )
     said = reader.engine.generate([request], None, cancel) or [Answer("", stop_reason="cancelled")]
     answer = chosen.parse(said[0].text, images[0].size)
     raw = {name: getattr(said[0], name) for name in ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops")}

@@ -10,7 +10,7 @@ from varytoy.data.documents import PageWord
 from varytoy.layout.frames import Place
 from varytoy.processing.images import VaryImageProcessor
 from varytoy.processing.messages import Message
-from varytoy.processing.tiling import upon_tiles
+from varytoy.processing.tiling import Tiling, choose_tiling, upon_tiles
 from varytoy.tasks import Task
 
 Show = Callable[[str], None]
@@ -32,14 +32,27 @@ class Options:
     progress: Callable[[int, int], None] | None = None
     place: Place | None = None
     tiles: int = 1
+    resolution: int = 0
 
-    def tiled(self, tiles: int, processor: VaryImageProcessor) -> "Options":
-        """The same about images in at most ``tiles`` tiles. Raises ValueError where that is not possible."""
+    def sized(self, resolution: int, tiles: int, processor: VaryImageProcessor) -> "Options":
+        """The same about images, or at most ``tiles`` tiles of each, resized to squares of ``resolution`` pixels; 0
+        stands for the model's own. Raises ValueError where that is not possible."""
+        if resolution:
+            processor.check_side(resolution)
+        if tiles == 1:
+            return replace(self, resolution=resolution)
         if self.history or self.task.view != "text":
             name = self.task.name
             raise ValueError(f"tiles are for pages of text without earlier turns, not for '{name}': leave them out")
         processor.tile_side  # noqa: B018  (raises for a model that takes none)
-        return replace(self, tiles=tiles, prompt=upon_tiles(self.prompt))
+        return replace(self, resolution=resolution, tiles=tiles, prompt=upon_tiles(self.prompt))
+
+    def tiling(self, size: tuple[int, int], processor: VaryImageProcessor) -> Tiling:
+        """Of an image of ``size`` (width, height)."""
+        if self.tiles == 1:
+            return Tiling(side=self.resolution)
+        side = self.resolution or processor.tile_side
+        return choose_tiling(size, side, self.tiles)._replace(side=self.resolution)
 
     @property
     def cancelled(self) -> bool:

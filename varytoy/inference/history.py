@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.inference.engine import Engine
 from varytoy.processing.messages import Message
-from varytoy.tasks import Task
+from varytoy.processing.plan import ImagePlan
 
 
 def fit_history(
-    engine: Engine, history: Sequence[Message], prompt: str, size: tuple[int, int], task: Task, max_new_tokens: int
+    engine: Engine, history: Sequence[Message], prompt: str, plan: ImagePlan, max_new_tokens: int
 ) -> list[Message]:
-    """``history`` and the prompt about an image of ``size``, the oldest turns left out until an answer has room. More
-    turns are tried, twice as many each time, so that a history far longer than the context is not read whole."""
-    plans = [engine.processor.image_processor.plan(size, task.view)]
+    """``history`` and the prompt about an image, the oldest turns left out until an answer has room. More turns are
+    tried, twice as many each time, so that a history far longer than the context is not read whole."""
     starts = [number for number, turn in enumerate(history) if turn["role"] == "user"]
 
     def conversation(kept: int) -> list[Message]:
@@ -28,7 +27,7 @@ def fit_history(
     while step:
         fits = kept + step <= len(starts)
         if fits:
-            length = len(engine.processor.encode(conversation(kept + step), plans, False)[0])
+            length = len(engine.processor.encode(conversation(kept + step), [plan], False)[0])
             fits = length + min(max_new_tokens, 256) <= engine.context
         kept, step = (kept + step, step * 2) if fits else (kept, step // 2)
     return conversation(kept)

@@ -57,7 +57,7 @@ def load_engine(folder: Path, precision: Precision, runtime: str) -> Transformer
     kind = BatchingEngine if BatchingEngine.supports(model) else TransformersEngine
     model = place(model, precision)
     if runtime == "onnx":
-        run_in_onnx(model)
+        run_in_onnx(model, processor.image_processor.square)
     if kind is BatchingEngine:  # transformers' generate does not use it
         merge_projections(model)
     return kind(model, processor)

@@ -110,6 +110,7 @@ def read_many(
     drafts: str = "model",
     place: "Place | None" = None,
     tiles: int = 1,
+    resolution: int = 0,
     across: bool = False,
     finished: Callable[[Input], Collection[int] | None] = lambda item: (),
 ) -> Iterator[PageAnswer]:
@@ -120,7 +121,7 @@ def read_many(
     Args:
         task: empty: of a page of text ``ocr``, of a photograph ``caption``.
         page: only this one, from 1.
-        place, tiles: see ``Reader.ask``.
+        place, tiles, resolution: see ``Reader.ask``.
         across: all pages of a file are one answer, which is given for its first page (``read_across``).
         finished: called when a file is begun; pages of it that are not to be read, None for the file. A ValueError is
             the file's error.
@@ -141,9 +142,11 @@ def read_many(
                 "drafts": drafts,
                 "place": place,
                 "tiles": tiles,
+                "resolution": resolution,
             }
             if across:
-                answer.answer = read_across(shared, answer.item.source, answer.task, max_new_tokens, cancel, password)
+                source = answer.item.source
+                answer.answer = read_across(shared, source, answer.task, max_new_tokens, cancel, password, resolution)
                 return answer
             found = shared.ask(answer.page, answer.task, argument, **options)
             assert isinstance(found, Answer)

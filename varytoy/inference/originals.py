@@ -100,6 +100,8 @@ class OriginalEngine(TransformersEngine):
         """The request's prompt. Raises ValueError for what the model does not take."""
         if request.known:
             raise ValueError(f"{self.title} takes no drafts: leave --drafts out")
+        if request.tiling.side:
+            raise ValueError(f"{self.title} in transformers takes images of its own size: leave the resolution out")
         said = [turn["content"] for turn in request.messages]
         known = {
             f"{IMAGE_PLACEHOLDER}\n{form(prompt)}": prompt

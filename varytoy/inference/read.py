@@ -145,6 +145,7 @@ def _output(options: argparse.Namespace, model: str, several: bool) -> _Output:
             "page",
             "place",
             "tiles",
+            "resolution",
             "across_pages",
             "dtype",
             "quantize",
@@ -193,6 +194,7 @@ def _read(reader, inputs: Sequence[Input], output: _Output, options: argparse.Na
         drafts=options.drafts,
         place=options.place,
         tiles=options.tiles,
+        resolution=options.resolution,
         across=options.across_pages,
         finished=output.begin,
     )

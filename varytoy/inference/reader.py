@@ -35,7 +35,6 @@ from varytoy.layout.page import PageLayout
 from varytoy.options import DRAFTS
 from varytoy.processing.messages import Message
 from varytoy.processing.processor import VaryProcessor
-from varytoy.processing.tiling import choose_tiling
 from varytoy.tasks import TASKS, Task, get_task
 
 Sources = Source | Sequence[Source]
@@ -233,6 +232,7 @@ class Reader:
         progress: Callable[[int, int], None] | None = None,
         place: Place | None = None,
         tiles: int = 1,
+        resolution: int = 0,
     ) -> Answer | list[Answer]:
         """Run one task on an image or a document. Text is read line by line, and cell by cell in tables and forms.
 
@@ -250,12 +250,12 @@ class Reader:
             progress: called while a page is read, with the number of the block and of all blocks.
             place: the part of the image to look at: x1, y1, x2, y2 in its pixels, or ``red``, ``green`` or ``blue`` for
                 what stands in a frame of that colour. Regions of the answer are of the whole image.
-            tiles: cut the image into at most so many squares of the model's size, and add it as a whole
-                (``processing.tiling``); for models that resize pages to a square.
+            tiles: for models that resize pages to a square: cut the image into at most so many squares of the model's
+                size, and add it as a whole (``processing.tiling``). ``resolution``: side of the square in pixels.
 
         Raises:
             ValueError: unknown task, an argument that is missing or one that the task does not take, a question too
-                long for the model, unknown drafts, a place that is not in the image.
+                long for the model, unknown drafts, a place that is not in the image, no such tiles or resolution.
             DocumentError: the file cannot be opened. In a list, and for one of several pages, the message is the
                 answer's ``error`` instead.
         """
@@ -266,8 +266,7 @@ class Reader:
         options = Options(
             chosen, argument, prompt, history, max_new_tokens, show, cancel, drafts, progress=progress, place=place
         )
-        if tiles > 1:
-            options = options.tiled(tiles, self.processor.image_processor)
+        options = options.sized(resolution, tiles, self.engine_for(chosen.view).processor.image_processor)
         if isinstance(source, (list, tuple)):
             return self._each(source, options, password)
         return self._document(source, options, password)
@@ -393,13 +392,13 @@ class Reader:
         """``view``: the image that the model gets; ``size``: of the file, in whose pixels boxes are given."""
         task = options.task
         engine = self.engine_for(task.view)
-        messages = fit_history(engine, options.history, options.prompt, view.size, task, options.max_new_tokens)
-        request = Request.of(task, messages, [view], options.max_new_tokens, known)
+        images = engine.processor.image_processor
+        tiling = options.tiling(view.size, images)
+        plan = images.plan(view.size, task.view, tiling)
+        messages = fit_history(engine, options.history, options.prompt, plan, options.max_new_tokens)
+        request = replace(Request.of(task, messages, [view], options.max_new_tokens, known), tiling=tiling)
         if self.processor.takes_place:
             request = replace(request, place=options.place)
-        if options.tiles > 1:
-            side = self.processor.image_processor.tile_side
-            request = replace(request, tiling=choose_tiling(view.size, side, options.tiles))
         return self._generate(request, size, options)
 
     def _generate(self, request: Request, size: tuple[int, int], options: Options) -> Answer:

@@ -83,6 +83,21 @@ class ClipConfig(PretrainedConfig):
     select_layer: int = -2
 
 
+class SerialClipConfig(ClipConfig):
+    """CLIP behind the vision vocabulary, whose features are its patch embeddings, as in DeepSeek-OCR (arXiv
+    2510.18234). Defaults: the transformer of ViT-L/14, all layers.
+
+    Args:
+        image_size, patch_size: together the side of the grid that the positions are for; they are interpolated.
+        width: channels, also those of the vision vocabulary's features.
+        layers: a number.
+    """
+
+    model_type = "vary_serial_clip"
+
+    select_layer: int = -1
+
+
 class BackboneConfig(PretrainedConfig):
     """A backbone that a library builds by name.
 
@@ -145,7 +160,13 @@ class OpenClipConfig(BackboneConfig):
     select_layer: int = -2
 
 
-ENCODER_CONFIGS: list[type[PretrainedConfig]] = [VisionVocabularyConfig, ClipConfig, TimmConfig, OpenClipConfig]
+ENCODER_CONFIGS: list[type[PretrainedConfig]] = [
+    VisionVocabularyConfig,
+    ClipConfig,
+    SerialClipConfig,
+    TimmConfig,
+    OpenClipConfig,
+]
 """Configurations of vision branches; ``varytoy.models.vision.base.register`` adds to them."""
 
 
@@ -153,7 +174,8 @@ class VaryConfig(PretrainedConfig):
     """Vision vocabulary, optional CLIP branch, any causal language model of transformers.
 
     Args:
-        clip_config: None leaves the branch out (Vary-tiny, GOT-OCR2).
+        clip_config: None leaves the branch out (Vary-tiny, GOT-OCR2). With the ``model_type`` ``vary_serial_clip`` it
+            gets the vision vocabulary's features in place of pixels (DeepSeek-OCR).
         connector: name of the connector (varytoy.models.connectors), and its ``connector_options`` if it has some.
         clip_projection_size: the number of the language model's input channels that the CLIP branch fills; the vision
             vocabulary fills the rest. 0 means half.
@@ -196,6 +218,11 @@ class VaryConfig(PretrainedConfig):
             text = AutoConfig.for_model(**{"model_type": "qwen2", **text})
         self.text_config = text
         super().__post_init__(**kwargs)
+
+    @property
+    def serial(self) -> bool:
+        """Whether the CLIP branch gets the vision vocabulary's features in place of pixels."""
+        return isinstance(self.clip_config, SerialClipConfig)
 
     @classmethod
     def preset(cls, name: str) -> "VaryConfig":

@@ -17,12 +17,14 @@ class Connector(nn.Module):
 
     Attributes:
         latents: rows per image if their number is fixed; 0 for one row per position of the vision vocabulary's grid.
+        clip_width: channels of ``of_clip``; 0 without a CLIP branch.
     """
 
     latents = 0
 
     def __init__(self, config: VaryConfig):
         super().__init__()
+        self.clip_width = 0 if config.clip_config is None else config.clip_config.width
 
     @classmethod
     def latents_of(cls, config: VaryConfig) -> int:
@@ -38,6 +40,10 @@ class Connector(nn.Module):
             grids: [I, 2] rows and columns of ``"vocabulary"`` that are not padding; None where nothing is padded.
         """
         raise NotImplementedError
+
+    def of_clip(self, features: Tensor) -> Tensor:
+        """The CLIP branch's features [I, h, w, D] -> [I, h, w, clip_width], as far as they are projected alone."""
+        return features
 
 
 def register(name: str):
@@ -62,9 +68,12 @@ def build_connector(config: VaryConfig) -> Connector:
     return connector_class(config)(config)
 
 
-def image_tokens(config: VaryConfig) -> int:
-    """Rows of an image of the vision vocabulary's ``image_size``. Raises ValueError for an unregistered connector."""
-    return connector_class(config).latents_of(config) or config.vocabulary_config.image_tokens
+def image_tokens(config: VaryConfig, side: int = 0) -> int:
+    """Rows of a square image of ``side`` pixels, by default the vision vocabulary's ``image_size``. Raises ValueError
+    for an unregistered connector."""
+    down, across = config.vocabulary_config.stride
+    grid = (side // down) * (side // across) if side else config.vocabulary_config.image_tokens
+    return connector_class(config).latents_of(config) or grid
 
 
 @register("linear")
@@ -77,7 +86,6 @@ class LinearConnector(Connector):
     def __init__(self, config: VaryConfig):
         super().__init__(config)
         width = config.text_config.hidden_size
-        self.clip_width = 0
         if config.clip_config is not None:
             self.clip_width = config.clip_projection_size or width // 2
             self.mm_projector = nn.Linear(config.clip_config.width, self.clip_width)
@@ -88,6 +96,9 @@ class LinearConnector(Connector):
         a CLIP branch that is switched off are zero."""
         rows = self._joined(self.mm_projector_vary(features["vocabulary"]), features.get("clip"), grids)
         return rows.flatten(0, 2) if grids is None else rows[grid_mask(grids, rows.shape[1], rows.shape[2])]
+
+    def of_clip(self, features: Tensor) -> Tensor:
+        return self.mm_projector(features)
 
     def _joined(self, rows: Tensor, clip: Tensor | None, grids: Tensor | None) -> Tensor:
         """[I, h, w, D - clip_width] -> [I, h, w, D]."""
@@ -101,6 +112,30 @@ class LinearConnector(Connector):
                 grids = torch.tensor([rows.shape[1:3]], device=rows.device).expand(rows.shape[0], 2)
             other = _spread(other, grids, *rows.shape[1:3])
         return torch.cat([other.to(rows.dtype), rows], -1)
+
+
+@register("concatenation")
+class ConcatenationConnector(Connector):
+    """One linear layer on the channels of both branches, in the order (CLIP, vision vocabulary), for models with
+    ``SerialClip``. DeepSeek-OCR projects 2,048 channels so.
+
+    Raises:
+        ValueError: a CLIP branch of its own grid.
+    """
+
+    def __init__(self, config: VaryConfig):
+        super().__init__(config)
+        if config.clip_config is not None and not config.serial:
+            raise ValueError(
+                "connector: concatenation is for a CLIP branch of the type 'vary_serial_clip': take linear"
+            )
+        channels = self.clip_width + config.vocabulary_config.output_size
+        self.proj = nn.Linear(channels, config.text_config.hidden_size)
+
+    def forward(self, features: dict[str, Tensor], grids: Tensor | None = None) -> Tensor:
+        """See the base class."""
+        rows = self.proj(torch.cat([features[name] for name in ("clip", "vocabulary") if name in features], -1))
+        return rows.flatten(0, 2) if grids is None else rows[grid_mask(grids, rows.shape[1], rows.shape[2])]
 
 
 @register("encoder")

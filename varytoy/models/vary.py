@@ -4,7 +4,7 @@ Shapes: B batch, I images in the batch, H W pixels, h w token grid, N image toke
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -56,6 +56,11 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.vision_vocabulary = build_encoder(config.vocabulary_config)
         self.clip = build_encoder(config.clip_config) if config.clip_config is not None else None
+        if config.serial and self.clip.width != self.vision_vocabulary.width:
+            raise ValueError(
+                f"clip_config.width is {self.clip.width}, and the vision vocabulary, whose features this CLIP gets, "
+                f"has {self.vision_vocabulary.width} channels: they must be equal"
+            )
         self.connector = build_connector(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.embedding_scale != 1:
@@ -96,9 +101,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             pixel_values: [I, 3, H, W] for the vision vocabulary, smaller images padded at the right and bottom.
             image_sizes: [I, 2] pixels (height, width) of each; None when none is padded.
-            clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off.
+            clip_pixel_values: [I, 3, S, S]; None switches the CLIP branch off, unless it is serial and takes none.
         """
-        dtype = self.compute_dtype or self.dtype
         runs = None if self.training else _runs(pixel_values, image_sizes, clip_pixel_values)
         if runs is not None:
             pixel_values = pixel_values[runs.first]
@@ -107,14 +111,44 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs = (pixel_values, image_sizes, clip_pixel_values)
         features = self._remembered(inputs)
         if features is None:
-            features = {"vocabulary": self.vision_vocabulary(pixel_values.to(dtype), image_sizes)}
-            if self.clip is not None and clip_pixel_values is not None:
-                features["clip"] = self.clip(clip_pixel_values.to(dtype))
+            features = self.run_branches(*inputs)
             if self._recent.maxlen and len(pixel_values) == 1:
                 self._recent.append((inputs, features))
         if runs is not None:
             features = {name: each[runs.number] for name, each in features.items()}
         return features
+
+    def run_branches(
+        self,
+        pixel_values: Tensor,
+        image_sizes: Tensor | None = None,
+        clip_pixel_values: Tensor | None = None,
+        names: Container[str] = ("vocabulary", "clip"),
+    ) -> dict[str, Tensor]:
+        """The features of all images, as in ``encode_images``, of the branches ``names`` and of those they need.
+
+        Raises:
+            ValueError: pixels for a CLIP branch that takes none.
+        """
+        dtype, serial = self.compute_dtype or self.dtype, self.config.serial
+        if serial and clip_pixel_values is not None:
+            raise ValueError("this CLIP branch takes no pixels: set the image processor's clip_size to 0")
+        features = {}
+        if serial or "vocabulary" in names:
+            features["vocabulary"] = self.vision_vocabulary(pixel_values.to(dtype), image_sizes)
+        if self.clip is None or "clip" not in names:
+            return features
+        if serial:
+            features["clip"] = self.clip(features["vocabulary"], self._grids(image_sizes))
+        elif clip_pixel_values is not None:
+            features["clip"] = self.clip(clip_pixel_values.to(dtype))
+        return features
+
+    def _grids(self, image_sizes: Tensor | None) -> Tensor | None:
+        """Pixels [I, 2] of each image -> rows and columns of its tokens."""
+        if image_sizes is None:
+            return None
+        return image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
 
     def remember_images(self, count: int) -> None:
         """Keep the features of the last images that were encoded alone, for more questions about them. ``train()`` and
@@ -135,10 +169,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def connect(self, features: dict[str, Tensor], image_sizes: Tensor | None = None) -> Tensor:
         """Features of ``encode_images`` -> language-model embeddings [N, D] in reading order, without padding."""
-        grids = None
-        if image_sizes is not None:
-            grids = image_sizes // image_sizes.new_tensor(self.config.vocabulary_config.stride)
-        return self.connector(features, grids)
+        return self.connector(features, self._grids(image_sizes))
 
     def embed(
         self,

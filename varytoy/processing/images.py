@@ -15,6 +15,8 @@ from varytoy.processing.tiling import WHOLE, Tiling
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_SIDE = 4096
+"""The largest side of a square image that can be asked for. DeepSeek-OCR's largest is 1,280."""
 
 
 class VaryImageProcessor(BaseImageProcessor):
@@ -94,26 +96,46 @@ class VaryImageProcessor(BaseImageProcessor):
         """The plan for an image of ``size`` (width, height) pixels.
 
         Raises:
-            ValueError: an image without pixels, or tiles in mode ``"fit"`` or of a size that is no square.
+            ValueError: an image without pixels; tiles or a side of them in mode ``"fit"``, of a size that is no square,
+                or with a side that is not made of whole tokens.
         """
         if min(size) < 1:
             raise ValueError(f"an image has no pixels ({size[0]} x {size[1]}): leave it out")
         if tiling != WHOLE:
-            return ImagePlan.tiled(size, self.tile_side, tiling, self.stride, self.latents)
+            side = self.check_side(tiling.side) if tiling.side else self.tile_side
+            return ImagePlan.tiled(size, view, side, tiling, self.stride, self.latents)
         return ImagePlan.whole(size, view, self._scaled_size(size, view), self.stride, self.latents)
+
+    @property
+    def square(self) -> int:
+        """Side in pixels of the square that images are resized to; 0 for models that take other shapes."""
+        return self.size[0] if self.mode == "squash" and self.size[0] == self.size[1] else 0
 
     @property
     def tile_side(self) -> int:
         """Pixels of a tile. Raises ValueError for a model that takes none."""
-        if self.mode != "squash" or self.size[0] != self.size[1]:
-            raise ValueError("this model keeps the shape of pages and reads them line by line: leave the tiles out")
-        return self.size[0]
+        self._check_square("tiles")
+        return self.square
+
+    def check_side(self, side: int) -> int:
+        """``side``, in pixels, if images can be resized to a square of it. Raises ValueError."""
+        self._check_square("resolution")
+        if not 0 < side <= MAX_SIDE or any(side % step for step in self.stride):
+            steps = " and ".join(map(str, sorted(set(self.stride))))
+            raise ValueError(f"a resolution of {side} pixels: it must be a multiple of {steps}, at most {MAX_SIDE}")
+        return side
+
+    def _check_square(self, option: str) -> None:
+        if not self.square:
+            raise ValueError(f"this model keeps the shape of pages and reads them line by line: leave the {option} out")
 
     def _tiles(self, image: Image.Image, plan: ImagePlan) -> list[tuple[Image.Image, ImagePlan]]:
         """The images that the encoders get, each with its own plan."""
         if len(plan.tiles) == 1:
             return [(image, plan)]
-        own = self.plan((self.tile_side, self.tile_side), plan.view)
+        left, _, right, _ = plan.tiles[0].box
+        side = right - left
+        own = ImagePlan.tiled((side, side), plan.view, side, WHOLE, self.stride, self.latents)
         whole = image if image.size == plan.scaled else image.resize(plan.scaled, Image.Resampling.BICUBIC)
         return [(image if box == (0, 0, *plan.scaled) else whole.crop(box), own) for box, _ in plan.tiles]
 

@@ -59,7 +59,7 @@ class ImagePlan:
 
     @classmethod
     def tiled(
-        cls, size: tuple[int, int], side: int, tiling: Tiling, stride: tuple[int, int], latents: int = 0
+        cls, size: tuple[int, int], view: str, side: int, tiling: Tiling, stride: tuple[int, int], latents: int = 0
     ) -> "ImagePlan":
         """A plan with square tiles of ``side`` pixels, and the thumbnail as the last."""
         grid = Grid(-(-side // stride[0]), -(-side // stride[1]))
@@ -70,7 +70,7 @@ class ImagePlan:
         ]
         scaled = (tiling.columns * side, tiling.rows * side)
         boxes += [(0, 0, *scaled)] * tiling.thumbnail
-        return cls(size, "text", scaled, stride, tuple(Tile(box, grid) for box in boxes), latents)
+        return cls(size, view, scaled, stride, tuple(Tile(box, grid) for box in boxes), latents)
 
     @property
     def tokens(self) -> int:

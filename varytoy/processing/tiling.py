@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 
 class Tiling(NamedTuple):
-    """``columns`` x ``rows`` tiles in reading order; with ``thumbnail`` the whole image follows as one more."""
+    """``columns`` x ``rows`` tiles in reading order; with ``thumbnail`` the whole image follows as one more. ``side``:
+    pixels of a tile, 0 for the model's own."""
 
     columns: int = 1
     rows: int = 1
     thumbnail: bool = False
+    side: int = 0
 
 
 WHOLE = Tiling()

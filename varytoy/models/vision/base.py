@@ -59,7 +59,13 @@ class Backbone(VisionEncoder):
             )
         if image_size not in (None, config.image_size):
             raise ValueError(f"{config.name} takes images of image_size {image_size}, not {config.image_size}")
-        self.width, self.stride = width, (patch_size, patch_size)
+        self.width, self.stride, self.side = width, (patch_size, patch_size), image_size
+
+    def check_pixels(self, pixels: Tensor) -> None:
+        """Raises ValueError for images [I, 3, H, W] of another size than the library's model has."""
+        if self.side is not None and tuple(pixels.shape[-2:]) != (self.side, self.side):
+            height, width = pixels.shape[-2:]
+            raise ValueError(f"{self.config.name} takes images of {self.side} x {self.side}, not {width} x {height}")
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

@@ -36,6 +36,7 @@ class OpenClipBranch(Backbone):
         self.set_shape(width, patch_size, image_size)
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        self.check_pixels(pixels)
         features = self.visual.forward_intermediates(
             pixels, indices=[self.layer], stop_early=True, intermediates_only=True
         )

@@ -47,6 +47,7 @@ class TimmBranch(Backbone):
         self.set_shape(width, max(strides), visual.pretrained_cfg["input_size"][-1] if fixed else None)
 
     def forward(self, pixels: Tensor, sizes: Tensor | None = None) -> Tensor:
+        self.check_pixels(pixels)
         maps = self.visual(pixels.contiguous(memory_format=torch.channels_last))
         folded = [F.pixel_unshuffle(each, fold) for each, fold in zip(maps, self.folds, strict=True)]
         return torch.cat(folded, 1).permute(0, 2, 3, 1)
