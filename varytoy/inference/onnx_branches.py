@@ -13,6 +13,7 @@ from varytoy.models.vision.sam import VisionVocabulary, image_mask
 from varytoy.models.vision.serial_clip import SerialClip
 
 
+@torch.no_grad()
 def run_in_onnx(model: VaryForConditionalGeneration, side: int = 0) -> None:
     """Let the vision branches of a model run in ONNX Runtime from now on. Takes some seconds a branch.
 

@@ -17,6 +17,7 @@ class Connector(nn.Module):
 
     Attributes:
         latents: rows per image if their number is fixed; 0 for one row per position of the vision vocabulary's grid.
+        serial: whether the CLIP branch's grid and padding are the vision vocabulary's.
         clip_width: channels of ``of_clip``; 0 without a CLIP branch.
     """
 
@@ -24,6 +25,7 @@ class Connector(nn.Module):
 
     def __init__(self, config: VaryConfig):
         super().__init__()
+        self.serial = config.serial
         self.clip_width = 0 if config.clip_config is None else config.clip_config.width
 
     @classmethod
@@ -71,9 +73,10 @@ def build_connector(config: VaryConfig) -> Connector:
 def image_tokens(config: VaryConfig, side: int = 0) -> int:
     """Rows of a square image of ``side`` pixels, by default the vision vocabulary's ``image_size``. Raises ValueError
     for an unregistered connector."""
-    down, across = config.vocabulary_config.stride
-    grid = (side // down) * (side // across) if side else config.vocabulary_config.image_tokens
-    return connector_class(config).latents_of(config) or grid
+    latents, vision = connector_class(config).latents_of(config), config.vocabulary_config
+    if latents or not side:
+        return latents or vision.image_tokens
+    return (side // vision.stride[0]) * (side // vision.stride[1])
 
 
 @register("linear")
@@ -107,7 +110,8 @@ class LinearConnector(Connector):
         if clip is None:
             return torch.cat([rows.new_zeros(*rows.shape[:-1], self.clip_width), rows], -1)
         other = self.mm_projector(clip)
-        if other.shape[1:3] != rows.shape[1:3] or (grids is not None and bool((grids != grids[:1]).any())):
+        uneven = other.shape[1:3] != rows.shape[1:3] or (grids is not None and bool((grids != grids[:1]).any()))
+        if uneven and not self.serial:
             if grids is None:
                 grids = torch.tensor([rows.shape[1:3]], device=rows.device).expand(rows.shape[0], 2)
             other = _spread(other, grids, *rows.shape[1:3])
@@ -220,7 +224,10 @@ class ResamplerConnector(Connector):
         mask = None
         if grids is not None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            mask[:, : height * width] = grid_mask(grids, height, width).flatten(1)
+            inside = grid_mask(grids, height, width).flatten(1)
+            mask[:, : height * width] = inside
+            if self.serial and len(keys) > 1:
+                mask[:, height * width : 2 * height * width] = inside
             mask = mask[:, None, None]
         query, key, value = (
             self.x_attn[name](rows).unflatten(-1, (self.options.heads, -1)).transpose(1, 2)
