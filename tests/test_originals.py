@@ -212,6 +212,10 @@ def test_tiles_of_got_are_the_same_in_both_classes(got, file, capsys):
         assert ours.prompt_tokens > readers[0].ask(file, task).prompt_tokens + 2 * 256
     assert main(["read", str(file), "--model", str(got), "--tiles", "2", "--task", "ocr"]) == 0
     assert capsys.readouterr().out.strip()
+    asked = ["read", str(file), "--model", str(got), "--runtime", "transformers", "--task", "ocr"]
+    capsys.readouterr()
+    assert main([*asked, "--resolution", "640"]) == 2
+    assert "GOT-OCR2 in transformers takes images of its own size" in capsys.readouterr().err
     assert main(["read", str(file), "--tiles", "2"]) == 2 and "leave the tiles out" in capsys.readouterr().err
 
 

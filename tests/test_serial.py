@@ -68,19 +68,8 @@ def test_deep_encoder_has_the_published_size():
     assert count_parameters(config) == 95_569_152 + clip + projection + 1_836_517_376 == 2_238_858_496
 
 
-@pytest.mark.parametrize("side", [64, 96, 160])  # grids of 8, the positions' own, of 12 and of 20
-def test_sam_equals_that_of_transformers_deepseek_ocr2(side):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_attention_heads": 2, "image_size": 64, "patch_size": 8, "window_size": 3}
-    theirs = DeepseekOcr2SamVisionEncoder(
-        DeepseekOcr2SamVisionConfig(
-            **sizes, num_hidden_layers=3, global_attn_indexes=[1], output_channels=16, downsample_channels=[24, 32]
-        )
-    ).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    ours = VisionVocabulary(VisionVocabularyConfig(**SQUARES | {"num_layers": 3})).eval()
+def sam_state(theirs: DeepseekOcr2SamVisionEncoder) -> dict[str, torch.Tensor]:
+    """The weights of transformers' SAM tower under our names."""
     state = {}
     for name, value in theirs.state_dict().items():
         for old, new in {
@@ -94,9 +83,25 @@ def test_sam_equals_that_of_transformers_deepseek_ocr2(side):
             "proj.conv2": "net_3",
             "layer_norm": "norm",
         }.items():
-            name = name.replace(old, new) if not name.startswith("blocks.") or old == "layer_norm" else name
+            name = name.replace(old, new)
         state[name] = value
-    ours.load_state_dict(state)
+    return state
+
+
+@pytest.mark.parametrize("side", [64, 96, 160])  # grids of 8, the positions' own, of 12 and of 20
+def test_sam_equals_that_of_transformers_deepseek_ocr2(side):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "image_size": 64, "patch_size": 8, "window_size": 3}
+    theirs = DeepseekOcr2SamVisionEncoder(
+        DeepseekOcr2SamVisionConfig(
+            **sizes, num_hidden_layers=3, global_attn_indexes=[1], output_channels=16, downsample_channels=[24, 32]
+        )
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    ours = VisionVocabulary(VisionVocabularyConfig(**SQUARES | {"num_layers": 3})).eval()
+    ours.load_state_dict(sam_state(theirs))
     pixels = torch.randn(2, 3, side, side)
     with torch.no_grad():
         expected = theirs(pixels).last_hidden_state.permute(0, 2, 3, 1)
