@@ -317,6 +317,17 @@ def test_clip_is_trained_on_a_frozen_vision_vocabulary(pages, tmp_path):
     assert same == {"vision_vocabulary"} and {"clip", "connector", "language_model"} <= other
 
 
+def test_adapters_are_trained_on_frozen_towers(pages, tmp_path):
+    run(recipe_of(pages, tmp_path, max_steps=1))
+    second = recipe_of(pages, tmp_path, max_steps=2)
+    second.output, second.model.init = str(tmp_path / "2"), [str(tmp_path / "run")]
+    second.freeze, second.lora.rank = ["vision_vocabulary", "clip"], 4
+    run(second)
+    names = {name.removeprefix("base_model.model.") for name in load_file(tmp_path / "2" / "adapter_model.safetensors")}
+    assert any(name.startswith("connector.") for name in names)
+    assert not any(name.startswith(("clip.", "vision_vocabulary.")) for name in names)
+
+
 def test_features_of_frozen_towers_replace_them(pages, tmp_path):
     def second(name: str) -> Recipe:
         recipe = recipe_of(pages, tmp_path, squares=True, max_steps=3)
