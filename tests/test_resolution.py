@@ -1,6 +1,7 @@
 """Squares of other sides than the model's own: DeepSeek-OCR's modes, in reading and in training."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,8 @@ def test_what_is_seen_is_the_page_at_that_side(reader):
     try:
         sides = (0, 32, 96)
         alone = [reader.ask(page, max_new_tokens=8, resolution=side) for side in sides]
-        together = [shared.ask(page, max_new_tokens=8, resolution=side) for side in sides]
+        with ThreadPoolExecutor(3) as callers:
+            together = list(callers.map(lambda side: shared.ask(page, max_new_tokens=8, resolution=side), sides))
     finally:
         shared.close()
     assert [each.text for each in together] == [each.text for each in alone]

@@ -346,8 +346,9 @@ def test_features_of_frozen_towers_replace_them(pages, tmp_path):
     assert sizes_of(kept, Run(kept).model).features == 2 * 8 * 16 * (96 + 96)
 
 
-def test_objects_are_found_by_both_halves(tmp_path):
-    """With the warm-up of the heads, which runs the branches without the decoder."""
+@pytest.mark.parametrize("frozen", [[], ["vision_vocabulary"]])
+def test_objects_are_found_by_both_halves(tmp_path, frozen):
+    """With the warm-up of the heads, which runs the branches without the decoder; a frozen half has no head."""
     noise(96, 64).save(tmp_path / "0.png")
     boxes = [{"label": "cat", "box": [200, 200, 700, 800]}]
     turns = [{"role": "user", "content": "<image>\nDetect all objects in this image."}]
@@ -355,8 +356,11 @@ def test_objects_are_found_by_both_halves(tmp_path):
     row = {"id": "0", "task": "detect", "images": ["0.png"], "messages": turns, "boxes": boxes}
     (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
     settings = {"objects": Objects.Settings(weight=0.5)}
-    run(recipe_of(tmp_path, tmp_path, objectives=settings, max_steps=4, heads_warmup=2))
-    assert len(logged(tmp_path / "run", "loss_clip_objects")) == len(logged(tmp_path / "run", "loss_objects")) >= 3
+    recipe = recipe_of(tmp_path, tmp_path, objectives=settings, max_steps=4, heads_warmup=2)
+    recipe.freeze = frozen
+    run(recipe)
+    assert len(logged(tmp_path / "run", "loss_clip_objects")) >= 3
+    assert bool(logged(tmp_path / "run", "loss_objects")) != bool(frozen)
 
 
 def test_memory_is_counted(pages, tmp_path):
