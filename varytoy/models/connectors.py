@@ -171,8 +171,8 @@ class EncoderConnector(Connector):
         tokens = features["vocabulary"].flatten(1, 2)
         if tokens.shape[1] != len(self.positions):
             raise ValueError(
-                f"{tokens.shape[1]} tokens an image, the connector has {len(self.positions)} positions: images must have "
-                "the model's own size"
+                f"{tokens.shape[1]} tokens an image, the connector has {len(self.positions)} positions: images must "
+                "have the model's own size"
             )
         return self.layer(self.proj(self.norm(tokens)) + self.positions).flatten(0, 1)
 
