@@ -83,7 +83,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
     report(run.freeze())
     if overwrite:
         check_overwrite(recipe, output)
-    strides = model.config.vocabulary_config.stride
+    strides, pixels = model.config.vocabulary_config.stride, run.processor.image_processor
+    plan = pixels.plan if pixels.mode == "patches" else None
     check_images(data.samples, run.processor, recipe.train.max_length)
     processor, arguments = run.processor, run.arguments
     with arguments.main_process_first(desc="base of the adapters"):
@@ -107,7 +108,7 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
         processing_class=processor,
         train_dataset=data,
         data_collator=collator,
-        sizes=data.shapes(strides) if recipe.train.group_by_size else None,
+        sizes=data.shapes(strides, plan) if recipe.train.group_by_size else None,
         lr_overrides=recipe.train.lr_overrides,
         max_nonfinite_batches=recipe.train.max_nonfinite_batches,
         report=report,

@@ -4,7 +4,7 @@ import bisect
 import itertools
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset, get_worker_info
@@ -18,6 +18,7 @@ from train.objectives.objects import is_complete
 from varytoy.data.boxes import Box, on_grid, text_on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
 from varytoy.data.samples import read_samples
+from varytoy.processing.plan import ImagePlan
 from varytoy.tasks import TASKS
 
 
@@ -102,9 +103,15 @@ class SampleDataset(Dataset):
         """The names of all boxes, sorted."""
         return sorted({box.label for sample in self.samples for box in sample.boxes})
 
-    def shapes(self, stride: tuple[int, int]) -> list[tuple[int, int]]:
+    def shapes(
+        self, stride: tuple[int, int], plan: Callable[[tuple[int, int], str], ImagePlan] | None = None
+    ) -> list[tuple[int, int]]:
         """(token rows // 2, tokens) of each sample: similar samples share a batch, so that neither pixels nor
-        tokens are mostly padding. Only image headers are read."""
+        tokens are mostly padding. Only image headers are read.
+
+        Args:
+            plan: gives the grid of an image of a size and view, if the model resizes all images to as many tokens.
+        """
         shapes = []
         for sample in self.samples:
             rows = tokens = 0
@@ -114,6 +121,8 @@ class SampleDataset(Dataset):
                 except SampleError:
                     continue  # counted when the sample is used
                 high, wide = -(-height // stride[0]), -(-width // stride[1])
+                if plan is not None:
+                    high, wide = plan((width, height), view_of(sample)).grid
                 rows, tokens = max(rows, high), tokens + high * wide
             shapes.append((rows // 2, tokens + sum(len(message.get("content", "")) for message in sample.messages)))
         return shapes

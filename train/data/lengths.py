@@ -53,6 +53,8 @@ def _bound(size: tuple[int, int], processor: VaryProcessor) -> int:
     settings = processor.image_processor
     if settings.latents:
         return settings.latents
+    if settings.mode == "patches":
+        return settings.max_patches
     if settings.mode == "squash":
         return -(-settings.size[0] // settings.stride[0]) * -(-settings.size[1] // settings.stride[1])
     side = settings.picture_side  # pictures may be enlarged to it

@@ -13,7 +13,7 @@ from varytoy.checkpoints.native import read_ours, read_processor
 from varytoy.checkpoints.settings import named
 from varytoy.checkpoints.source import Source, new_folder, write_shards
 from varytoy.extras import require
-from varytoy.models.config import VaryConfig
+from varytoy.models.config import VaryConfig, VisionVocabularyConfig
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
@@ -56,6 +56,10 @@ def as_got(model: VaryForConditionalGeneration) -> GotOcr2ForConditionalGenerati
 
 def _got_config(config: VaryConfig, name: str) -> GotOcr2Config:
     vision, text = config.vocabulary_config, config.text_config
+    if not isinstance(vision, VisionVocabularyConfig):
+        raise WeightsError(
+            f"{name} cannot be transformers' GOT-OCR2: its vision branch is of the type {vision.model_type}"
+        )
     sizes = (2 * vision.neck_size, text.hidden_size)
     for reason, unsupported in {
         "has a CLIP branch, which that class does not support": config.clip_config is not None,

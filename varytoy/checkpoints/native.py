@@ -12,7 +12,7 @@ from varytoy import registration  # noqa: F401  (AutoProcessor knows our classes
 from varytoy.checkpoints.maps import WeightsError, brief
 from varytoy.checkpoints.settings import GENERATION, PROCESSOR, TOKENIZER, Rules, named, read_settings
 from varytoy.checkpoints.source import Source
-from varytoy.models.config import ClipConfig, VaryConfig, VisionVocabularyConfig
+from varytoy.models.config import ClipConfig, PatchesConfig, VaryConfig, VisionVocabularyConfig
 from varytoy.models.connectors import connector_class
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.models.vision.clip import ClipBranch
@@ -147,6 +147,11 @@ def read_processor(folder: str | Path, config: VaryConfig) -> VaryProcessor:
     if tuple(pixels.stride) != config.vocabulary_config.stride:
         raise WeightsError(
             f"{file}: image_processor.stride is {tuple(pixels.stride)}, the model's {config.vocabulary_config.stride}"
+        )
+    vision = config.vocabulary_config
+    if isinstance(vision, PatchesConfig) and pixels.mode == "patches" and pixels.max_patches > vision.max_patches:
+        raise WeightsError(
+            f"{file}: image_processor.max_patches is {pixels.max_patches}, more than the model's {vision.max_patches}"
         )
     latents = connector_class(config).latents_of(config)
     if pixels.latents != latents:

@@ -54,7 +54,7 @@ TEXTS = Rule(
     lambda value: isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()), "texts by name"
 )
 _WIDTH, _HEADS, _LAYERS, _TOKEN = whole(1, 2**20), whole(1, 2**14), whole(0, 1024), whole(0, 2**22)
-_SIDE, _POSITIONS = whole(1, 2**14), whole(1, 2**24)
+_SIDE, _POSITIONS, _PATCHES = whole(1, 2**14), whole(1, 2**24), whole(2, 2**16)
 _ROPE: Rules = {"type": TEXT, "rope_type": TEXT, "rope_theta": number(1, 1e12), "factor": number(1e-3, 1e6)}
 _STAGE = Rule(
     lambda value: (
@@ -113,6 +113,8 @@ OURS: Rules = {
         "neck_size": whole(0, 2**20),
         "compressor_sizes": several(_WIDTH, 2, 2),
         "width": _WIDTH,
+        "max_patches": _PATCHES,
+        "intermediate_size": _WIDTH,
         **_BACKBONE,
     },
     "clip_config": {
@@ -143,13 +145,15 @@ OURS: Rules = {
 
 PROCESSOR: Rules = {
     "image_processor": {
-        "mode": one_of("squash", "fit"),
+        "mode": one_of("squash", "fit", "patches"),
         "size": several(_SIDE, 2, 2),
         "stride": several(whole(1, 1024), 2, 2),
         "max_pixels": whole(1, 2**31),
         "picture_side": _SIDE,
         "text_size": number(0.1, 1000),
         "least_confidence": number(0, 1),
+        "max_patches": _PATCHES,
+        "standardize": FLAG,
         "latents": whole(0, 2**14),
         "clip_size": whole(0, 2**14),
         "clip_mode": one_of("crop", "squash"),

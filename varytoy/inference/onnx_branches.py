@@ -9,6 +9,7 @@ from varytoy.devices.precision import DeviceError
 from varytoy.extras import require
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.models.vision.base import VisionEncoder
+from varytoy.models.vision.patches import PatchesBranch
 from varytoy.models.vision.sam import VisionVocabulary, image_mask
 from varytoy.models.vision.serial_clip import SerialClip
 
@@ -21,12 +22,14 @@ def run_in_onnx(model: VaryForConditionalGeneration, side: int = 0) -> None:
 
     Raises:
         MissingExtra: the onnx packages are not installed.
-        DeviceError: the model is not on a CPU, or not in fp32, or has a CLIP branch behind a vision vocabulary for
-            images of several sizes.
+        DeviceError: the model is not on a CPU, or not in fp32, or takes patches of images of any shape, or has a CLIP
+            branch behind a vision vocabulary for images of several sizes.
     """
     require("onnx", "onnx", "onnxscript", "onnxruntime", by="--runtime onnx")
     if model.device.type != "cpu" or model.dtype != torch.float32:
         raise DeviceError("--runtime onnx is for a CPU and fp32: leave it out, or add --device cpu --dtype fp32")
+    if isinstance(model.vision_vocabulary, PatchesBranch):
+        raise DeviceError("--runtime onnx does not run a vision branch of the type vary_patches: leave it out")
     vocabulary, clip = model.vision_vocabulary, model.clip
     if model.config.serial and getattr(vocabulary, "pads", False):
         raise DeviceError("--runtime onnx: this model's CLIP takes features of several sizes: leave it out")

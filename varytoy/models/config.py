@@ -2,7 +2,7 @@
 
 import json
 from importlib.resources import files
-from math import prod
+from math import isqrt, prod
 from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
@@ -160,12 +160,52 @@ class OpenClipConfig(BackboneConfig):
     select_layer: int = -2
 
 
+class PatchesConfig(PretrainedConfig):
+    """Patches of images of any shape, as in Pix2Struct and KOSMOS-2.5, whose vision model has this shape by default
+    with ``max_patches`` 4096.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        max_patches: most patches of an image, and size of the tables of rows' and columns' embeddings.
+        intermediate_size: width inside the gated MLP.
+    """
+
+    model_type = "vary_patches"
+
+    patch_size: int = 16
+    max_patches: int = 1024
+    hidden_size: int = 1536
+    num_layers: int = 18
+    num_heads: int = 24
+    intermediate_size: int = 3968
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Pixels per token, (vertical, horizontal)."""
+        return self.patch_size, self.patch_size
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the largest square image."""
+        return isqrt(self.max_patches) * self.patch_size
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of the largest square image."""
+        return isqrt(self.max_patches) ** 2
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size
+
+
 ENCODER_CONFIGS: list[type[PretrainedConfig]] = [
     VisionVocabularyConfig,
     ClipConfig,
     SerialClipConfig,
     TimmConfig,
     OpenClipConfig,
+    PatchesConfig,
 ]
 """Configurations of vision branches; ``varytoy.models.vision.base.register`` adds to them."""
 
@@ -213,6 +253,8 @@ class VaryConfig(PretrainedConfig):
         self.vocabulary_config = _built(self.vocabulary_config or {}, VisionVocabularyConfig)
         if self.clip_config is not None:
             self.clip_config = _built(self.clip_config, ClipConfig)
+        if self.pointer and isinstance(self.vocabulary_config, PatchesConfig):
+            raise ValueError("a pointer needs images of one shape, and vary_patches takes any: leave one of them out")
         text = self.text_config if self.text_config is not None else {"model_type": "qwen2"}
         if isinstance(text, dict):
             text = AutoConfig.for_model(**{"model_type": "qwen2", **text})

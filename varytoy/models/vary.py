@@ -46,7 +46,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")  # type: ignore[assignment]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Block", "Qwen2DecoderLayer", "OPTDecoderLayer"]
+    _no_split_modules = ["Block", "PatchLayer", "Qwen2DecoderLayer", "OPTDecoderLayer"]
     _supports_sdpa = True
     _supports_attention_backend = True
     compute_dtype: torch.dtype | None = None

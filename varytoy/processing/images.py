@@ -10,6 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from varytoy.layout.fitting import fit_text
 from varytoy.layout.page import PageLayout
+from varytoy.processing.patches import own_scale, patch_grid, resampled
 from varytoy.processing.plan import ImagePlan
 from varytoy.processing.tiling import WHOLE, Tiling
 
@@ -23,13 +24,17 @@ class VaryImageProcessor(BaseImageProcessor):
     """Prepares images for both vision branches.
 
     Args:
-        mode: ``"squash"`` resizes to ``size`` ignoring the aspect ratio (the published models); ``"fit"`` keeps it.
+        mode: ``"squash"`` resizes to ``size`` ignoring the aspect ratio (the published models); ``"fit"`` keeps it;
+            ``"patches"`` keeps it and takes about the same number of tokens for each image (KOSMOS-2.5).
         size: (height, width) for ``"squash"``.
         stride: pixels per token, (vertical, horizontal); images are padded to multiples of it.
         max_pixels: ``"fit"``: larger images of text are downscaled to this.
         picture_side: ``"fit"``: the longer side of a scene.
         text_size: ``"fit"``: the x-height, in pixels, at which the model reads best.
         least_confidence: ``"fit"``: lines of a page read with less confidence are no text and left out (0 to 1).
+        max_patches: ``"patches"``: most grid positions of an image; all images are resized to nearly as many.
+        standardize: whether each image is normalised by its own mean and standard deviation, in place of ``mean`` and
+            ``std`` (KOSMOS-2.5).
         latents: tokens per image if the connector makes a fixed number of them; 0 for one per grid position.
         clip_size: side for the CLIP branch; 0 when there is none.
         clip_mode: ``"crop"`` (shortest edge, then centre crop) or ``"squash"``.
@@ -48,6 +53,8 @@ class VaryImageProcessor(BaseImageProcessor):
         picture_side: int = 224,
         text_size: float = 8.0,
         least_confidence: float = 0.0,
+        max_patches: int = 1024,
+        standardize: bool = False,
         latents: int = 0,
         clip_size: int = 224,
         clip_mode: str = "crop",
@@ -61,6 +68,7 @@ class VaryImageProcessor(BaseImageProcessor):
         self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
         self.max_pixels, self.picture_side = max_pixels, picture_side
         self.text_size, self.least_confidence, self.latents = text_size, least_confidence, latents
+        self.max_patches, self.standardize = max_patches, standardize
         self.clip_size, self.clip_mode = clip_size, clip_mode
         self.mean, self.std = tuple(mean), tuple(std)
         self.clip_mean, self.clip_std = tuple(clip_mean), tuple(clip_std)
@@ -70,12 +78,12 @@ class VaryImageProcessor(BaseImageProcessor):
         image_sizes [I, 2] and, with a CLIP branch, clip_pixel_values [I, 3, S, S]; I counts tiles."""
         plans = [self.plan(image.size, "text") for image in images] if plans is None else plans
         tiles = [tile for image, plan in zip(images, plans, strict=True) for tile in self._tiles(image, plan)]
-        arrays = [self._vocabulary_pixels(image, plan) for image, plan in tiles]
-        sizes = torch.tensor([array.shape[:2] for array in arrays])
+        sizes = torch.tensor([plan.grid for _, plan in tiles]) * torch.tensor(self.stride)
         height, width = sizes.amax(0).tolist()
-        pixels = torch.zeros(len(arrays), 3, height, width)
-        for row, array in zip(pixels, arrays, strict=True):
-            row[:, : array.shape[0], : array.shape[1]] = _normalise(array, self.mean, self.std)
+        pixels = torch.zeros(len(tiles), 3, height, width)
+        for row, (image, plan) in zip(pixels, tiles, strict=True):
+            own = self._vocabulary_pixels(image, plan)
+            row[:, : own.shape[1], : own.shape[2]] = own
         tensors = {"pixel_values": pixels, "image_sizes": sizes}
         if self.clip_size:
             clip = [
@@ -96,8 +104,8 @@ class VaryImageProcessor(BaseImageProcessor):
         """The plan for an image of ``size`` (width, height) pixels.
 
         Raises:
-            ValueError: an image without pixels; tiles or a side of them in mode ``"fit"``, of a size that is no square,
-                or with a side that is not made of whole tokens.
+            ValueError: an image without pixels; tiles or a side of them in another mode than ``"squash"``, of a size that
+                is no square, or with a side that is not made of whole tokens.
         """
         if min(size) < 1:
             raise ValueError(f"an image has no pixels ({size[0]} x {size[1]}): leave it out")
@@ -126,6 +134,8 @@ class VaryImageProcessor(BaseImageProcessor):
         return side
 
     def _check_square(self, option: str) -> None:
+        if self.mode == "patches":
+            raise ValueError(f"this model takes whole pages in their own shape: leave the {option} out")
         if not self.square:
             raise ValueError(f"this model keeps the shape of pages and reads them line by line: leave the {option} out")
 
@@ -144,6 +154,9 @@ class VaryImageProcessor(BaseImageProcessor):
         width, height = size
         if self.mode == "squash":
             return self.size[1], self.size[0]
+        if self.mode == "patches":
+            rows, columns = patch_grid(size, self.stride, self.max_patches)
+            return columns * self.stride[1], rows * self.stride[0]
         if view == "picture":
             down, across = self.stride
             scale = self.picture_side / max(size)
@@ -151,14 +164,17 @@ class VaryImageProcessor(BaseImageProcessor):
         scale = min((self.max_pixels / (width * height)) ** 0.5, 1.0)
         return (width, height) if scale == 1.0 else (max(int(width * scale), 1), max(int(height * scale), 1))
 
-    def _vocabulary_pixels(self, image: Image.Image, plan: ImagePlan) -> np.ndarray:
-        """[H, W, 3] bytes, padded with the edge's colour to multiples of the stride."""
+    def _vocabulary_pixels(self, image: Image.Image, plan: ImagePlan) -> torch.Tensor:
+        """[3, H, W], normalised, padded with the edge's colour to multiples of the stride."""
+        mean, std = own_scale(image) if self.standardize else (self.mean, self.std)
+        if self.mode == "patches":
+            return resampled(image, plan.scaled, mean, std)
         if plan.scaled != image.size:
             shrinks = self.mode == "fit" and plan.view == "text"
             image = image.resize(plan.scaled, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC)
         array = np.asarray(image)
         below, beside = -array.shape[0] % self.stride[0], -array.shape[1] % self.stride[1]
-        return np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge")
+        return _normalise(np.pad(array, ((0, below), (0, beside), (0, 0)), mode="edge"), mean, std)
 
     def _clip_image(self, image: Image.Image) -> Image.Image:
         side = self.clip_size

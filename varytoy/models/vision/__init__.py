@@ -3,6 +3,7 @@
 from varytoy.models.vision.base import ENCODERS, VisionEncoder, build_encoder
 from varytoy.models.vision.clip import ClipBranch
 from varytoy.models.vision.open_clip_branch import OpenClipBranch
+from varytoy.models.vision.patches import PatchesBranch
 from varytoy.models.vision.sam import VisionVocabulary
 from varytoy.models.vision.serial_clip import SerialClip
 from varytoy.models.vision.timm_branch import TimmBranch
@@ -11,6 +12,7 @@ __all__ = [
     "ENCODERS",
     "ClipBranch",
     "OpenClipBranch",
+    "PatchesBranch",
     "SerialClip",
     "TimmBranch",
     "VisionEncoder",
