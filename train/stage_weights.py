@@ -62,8 +62,9 @@ class Towers:
         digest = hashlib.sha256()
         settings = [config.vocabulary_config.to_dict(), config.clip_config and config.clip_config.to_dict()]
         pixels = processor.image_processor.to_dict()
-        for name, usual in (("clip_mean", CLIP_MEAN), ("clip_std", CLIP_STD)):
-            if tuple(pixels[name]) == usual:
+        pixels.pop("max_patches")  # for a mode that features are not made in
+        for name, usual in (("clip_mean", CLIP_MEAN), ("clip_std", CLIP_STD), ("standardize", False)):
+            if pixels[name] == usual:
                 del pixels[name]  # features from before this setting keep their digest
         settings.append(pixels)
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
