@@ -41,7 +41,7 @@ Sources = Source | Sequence[Source]
 _RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words")
 """What an engine tells of an answer beside its text."""
 _LONGEST = 20
-"""Longer side over shorter side, above which a model that resizes images to a square reads one in pieces."""
+"""Longer side over shorter side, above which a model that reads pages whole reads one in pieces."""
 
 
 class Reader:
@@ -414,7 +414,7 @@ class Reader:
         return replace(answer, **{name: getattr(raw, name) for name in _RAW}, size=size)
 
     def _read_pieces(self, image: Image.Image, options: Options) -> Answer:
-        """Read an image too long for a model that resizes it to a square, piece by piece."""
+        """Read an image too long for a model that reads pages whole, piece by piece."""
         answers, between = [], " " if image.width > image.height else "\n"
         for box in cut_long(image):
             known = lines_in(options.words, box, view_of(box))
@@ -485,7 +485,7 @@ class Reader:
 
     @property
     def _reads_blocks(self) -> bool:
-        """Whether the model reads a page cell by cell; models that resize it to a square read it whole."""
+        """Whether the model reads a page cell by cell; models of the modes squash and patches read it whole."""
         return self.processor.image_processor.mode == "fit"
 
 
