@@ -114,9 +114,11 @@ def test_grids_of_pages(most):
 
 
 def test_a_blank_image_is_all_zeros():
-    """Its standard deviation is 0; and two of one shape need no padding."""
-    batch = pixels_of()([Image.new("RGB", (50, 40), (200, 200, 200))] * 2)
-    assert batch["pixel_values"].abs().max() < 0.1
+    """Its standard deviation is 0; that of a nearly blank one is taken for larger than it is."""
+    assert pixels_of()([Image.new("RGB", (50, 40), (200, 200, 200))])["pixel_values"].abs().max() < 0.1
+    dot = Image.new("RGB", (1, 1), (100, 100, 101))
+    theirs = as_kosmos()([dot], return_tensors="pt")["flattened_patches"]
+    assert pixels_of()([dot])["pixel_values"].amax() == pytest.approx(float(theirs[0, 0, 2:].max()), abs=1e-3)
 
 
 def test_each_image_is_standardised_in_the_other_modes_too():
@@ -133,13 +135,16 @@ def test_the_branch_computes_what_kosmos_does(kosmos, tmp_path):
     loaded = load_stage(model, tmp_path)
     assert not loaded.misfits and len(loaded.taken) == len(kosmos.vision_model.state_dict())
     batch = pixels_of()(images())
-    flat = as_kosmos()(images(), return_tensors="pt")
+    flat = as_kosmos()(images(), return_tensors="pt")["flattened_patches"]
+    for rows, pixels, (high, wide) in zip(flat, batch["pixel_values"], batch["image_sizes"].tolist(), strict=True):
+        cut = pixels[:, :high, :wide].unflatten(2, (-1, SIDE)).unflatten(1, (-1, SIDE)).permute(1, 3, 2, 4, 0)
+        rows[: high * wide // SIDE**2, 2:] = cut.flatten(2).flatten(0, 1)  # ours, which differ in the last digits
     with torch.inference_mode():
-        theirs = kosmos.vision_model(flat["flattened_patches"]).last_hidden_state
+        theirs = kosmos.vision_model(flat).last_hidden_state
         ours = model.vision_vocabulary(batch["pixel_values"], batch["image_sizes"])
     for image, (height, width) in enumerate((batch["image_sizes"] // SIDE).tolist()):
         expected = theirs[image, : height * width].view(height, width, -1)
-        torch.testing.assert_close(ours[image, :height, :width], expected, atol=2e-3, rtol=0)
+        torch.testing.assert_close(ours[image, :height, :width], expected, atol=1e-5, rtol=0)
         assert not ours[image, height:].any() and not ours[image, :, width:].any()
     assert theirs[0, 0].std() > 0.5  # so that the tolerance says something
 
@@ -280,9 +285,10 @@ def test_lengths_and_groups_go_by_the_grid(ten, tmp_path, processor):
         (image,) = sample.open_images()
         grid = plan(image.size, "text").grid
         assert rows == grid.rows // 2 and grid.size < tokens < grid.size + 200
-    check_images(data.samples, processor, 1024)
+    processor.image_processor = pixels_of(max_patches=1024)
+    check_images(data.samples, processor, 1400)
     with pytest.raises(RecipeError, match="train.max_length"):
-        check_images(data.samples, processor, 40)
+        check_images(data.samples, processor, 900)
 
 
 @pytest.mark.parametrize("connector", [{}, RESAMPLER])
@@ -293,7 +299,7 @@ def test_memory_is_planned(tmp_path, connector):
     assert weights < found.peak < 20 * weights
 
 
-def test_objectives_about_places_are_trained(ten, tmp_path):
+def test_objectives_about_places_are_trained(ten, tmp_path, monkeypatch):
     """The head for letters and guided attention, which ask the plan for rows, columns and tokens. Then with the branch
     frozen, but not from features, which need images of one size."""
     objectives = {
@@ -301,8 +307,11 @@ def test_objectives_about_places_are_trained(ten, tmp_path):
         "guide": GuidedAttention.Settings(weight=0.2, layers=[1]),
     }
     recipe = tiny_recipe(ten, tmp_path / "run", objectives, max_steps=2)
-    recipe.model.preset = preset(tmp_path, {})
+    recipe.model.preset, grouped = preset(tmp_path, {}), []
+    shapes = SampleDataset.shapes
+    monkeypatch.setattr(SampleDataset, "shapes", lambda *given: grouped.append(given[2]) or shapes(*given))
     run(recipe)
+    assert grouped[0] is not None  # samples are grouped by the shapes that the model gets
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(any(f"loss_{name}" in row for row in rows) for name in ("letters", "guide"))
     frozen = tiny_recipe(ten, tmp_path / "frozen", init=(str(tmp_path / "run"),), max_steps=2)
@@ -347,7 +356,9 @@ def written(folder: Path) -> list[Image.Image]:
 def test_images_of_four_shapes_are_learned_by_heart_and_read(tmp_path, changes):
     """All in one batch; each is then read alone, through the reader."""
     pages = written(tmp_path / "data")
-    recipe = tiny_recipe(tmp_path / "data", tmp_path / "run", learning_rate=3e-3, batch_size=4, max_steps=80, warmup=10)
+    recipe = tiny_recipe(
+        tmp_path / "data", tmp_path / "run", learning_rate=2e-3, batch_size=4, max_steps=130, warmup=20
+    )
     recipe.model.preset = preset(tmp_path, changes)
     run(recipe)
     reader = Reader.from_pretrained(str(tmp_path / "run"), "cpu")
