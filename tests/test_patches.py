@@ -321,7 +321,7 @@ def test_objectives_about_places_are_trained(ten, tmp_path, monkeypatch):
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"connector", "language_model"}
     frozen.features = str(tmp_path / "features")
-    with pytest.raises(RecipeError, match="own shapes; features need images of one size"):
+    with pytest.raises(RecipeError, match="own sizes; features need images of one size"):
         write_features(frozen)
 
 
@@ -356,9 +356,7 @@ def written(folder: Path) -> list[Image.Image]:
 def test_images_of_four_shapes_are_learned_by_heart_and_read(tmp_path, changes):
     """All in one batch; each is then read alone, through the reader."""
     pages = written(tmp_path / "data")
-    recipe = tiny_recipe(
-        tmp_path / "data", tmp_path / "run", learning_rate=2e-3, batch_size=4, max_steps=130, warmup=20
-    )
+    recipe = tiny_recipe(tmp_path / "data", tmp_path / "run", learning_rate=2e-3, batch_size=4, max_steps=90, warmup=20)
     recipe.model.preset = preset(tmp_path, changes)
     run(recipe)
     reader = Reader.from_pretrained(str(tmp_path / "run"), "cpu")

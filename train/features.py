@@ -34,7 +34,7 @@ def write(recipe: Recipe, batch_size: int = 8) -> int:
     run = Run(recipe, with_towers=True)
     bad, data, model, processor = run.bad, run.data, run.model, run.processor
     if processor.image_processor.mode != "squash":
-        raise RecipeError("features: this model takes images in their own shapes; features need images of one size")
+        raise RecipeError("features: this model takes images in their own sizes; features need images of one size")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.vision_vocabulary.to(device, torch.float32).eval()
     if model.clip is not None:

@@ -118,6 +118,6 @@ class PatchesBranch(VisionEncoder):
 
     def _encoded(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[I, n, D]; mask [I, 1, 1, n], True for patches of the image."""
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        for layer in self.encoder["layer"]:  # type: ignore[attr-defined]
             x = layer(x, mask)
         return x
