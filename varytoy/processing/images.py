@@ -104,8 +104,8 @@ class VaryImageProcessor(BaseImageProcessor):
         """The plan for an image of ``size`` (width, height) pixels.
 
         Raises:
-            ValueError: an image without pixels; tiles or a side of them in another mode than ``"squash"``, of a size that
-                is no square, or with a side that is not made of whole tokens.
+            ValueError: an image without pixels; tiles or a side of them in another mode than ``"squash"``, of a size
+                that is no square, or with a side that is not made of whole tokens.
         """
         if min(size) < 1:
             raise ValueError(f"an image has no pixels ({size[0]} x {size[1]}): leave it out")
