@@ -81,8 +81,8 @@ def _one(folder: Path, way: Way, seed: int) -> dict[str, float]:
     if not score.is_file():
         shutil.rmtree(run, ignore_errors=True)
         start = [f"model.init=[{folder / f'{way.start}-{seed}'}]"] if way.start else []
-        _call("run", str(RECIPES / way.recipe), *way.overrides, *start, f"train.seed={seed}", f"output={run}")
-        _call("evaluate", "--model", str(run), "--samples", way.test, "--max-new-tokens", "32", "--write", str(score))
+        call("run", str(RECIPES / way.recipe), *way.overrides, *start, f"train.seed={seed}", f"output={run}")
+        call("evaluate", "--model", str(run), "--samples", way.test, "--max-new-tokens", "32", "--write", str(score))
     table = json.loads(score.read_text(encoding="utf-8"))
     ends = {"cer": "character error rate", "endless": "cut at the limit"}
     figures = {key: next(value for name, value in table.items() if name.endswith(end)) for key, end in ends.items()}
@@ -96,7 +96,8 @@ def _last(run: Path) -> float:
     return sum(tail) / len(tail)
 
 
-def _call(*arguments: str) -> None:
+def call(*arguments: str) -> None:
+    """Run ``python -m train`` on one thread. Raises RecipeError with its last line if it fails."""
     process = subprocess.run(
         [sys.executable, "-m", "train", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
