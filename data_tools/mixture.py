@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
@@ -52,6 +52,9 @@ class DataSettings:
     along, and most of each stays in the part. 1 for the whole picture."""
     bins: Annotated[int, Ge(0)] = 0
     """Write sides of boxes as the middles of so many bins, e.g. 64 for a decoder with a token for each; 0 for all."""
+    dialect: Literal["lines", "tokens"] = "lines"
+    """How lines with boxes are written (``varytoy.data.spots``): ``tokens`` for a tokenizer with location tokens
+    (``data_tools tokenizer --locations``), whose number then is ``bins``."""
     isolated: bool = False
     """With ``turns``: the samples of a conversation share the image but do not see each other, as if each was asked
     first. For decoders with rotary positions."""

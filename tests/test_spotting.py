@@ -1,16 +1,23 @@
 """Spotting: text lines with boxes, in samples, in model text and from pages."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from conftest import TINY, tiny_recipe
 from PIL import Image, ImageDraw, ImageFont
+from transformers import AutoTokenizer
 
+import varytoy
 from data_tools.__main__ import main as data_tools
+from train.loop import run
 from varytoy.cli import main
-from varytoy.data.boxes import Box
+from varytoy.data.boxes import Box, text_on_grid
 from varytoy.data.sample import Sample
 from varytoy.data.spots import format_spots, parse_spots
 from varytoy.inference.reader import Reader
+from varytoy.processing.tokenizer import add_locations
 from varytoy.tasks import TASKS, find_prompt
 from varytoy.tasks.metrics import character_error_rate
 
@@ -133,3 +140,45 @@ def test_pages_are_rendered_and_measured(source, tmp_path, capsys):
     assert main(["evaluate", "samples", str(folder), "--engine", "tesseract", "--out", str(run)]) == 0
     values = json.loads((run / "table.json").read_text())["rows"][0]["values"]
     assert values["spot: line F1 at IoU 0.5"]["value"] > 0.6 and values["spot: IoU of lines"]["value"] > 0.4
+
+
+def test_location_tokens_are_learned(tmp_path):
+    """From the tokenizer over training to the regions of an answer."""
+    folder, places = tmp_path / "data", [[(10, 8), (70, 40)], [(60, 10), (14, 44)], [(30, 24), (90, 50)]]
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for number, pair in enumerate(places):
+        image = Image.new("L", (128, 64), "white")
+        lines = []
+        for word, place in zip(("ab", "xyz"), pair, strict=True):
+            ImageDraw.Draw(image).text(place, word, "black", ImageFont.load_default(size=12))
+            lines.append(Box.from_pixels(word, (*place, place[0] + 24, place[1] + 12), 128, 64))
+        image.save(folder / "images" / f"{number}.png")
+        turns = [{"role": "user", "content": f"<image>\n{TASKS['spot'].prompt()}"}]
+        turns.append({"role": "assistant", "content": format_spots(lines)})
+        rows.append({"id": str(number), "task": "spot", "messages": turns, "images": [f"images/{number}.png"]})
+    (folder / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pieces = tmp_path / "pieces"
+    words = ["tokenizer", "--out", str(pieces), str(folder), "--size", "560", "--locations", "64"]
+    assert data_tools(words) == 0
+    tokenizer = AutoTokenizer.from_pretrained(pieces)
+    written = format_spots(parse_spots(text_on_grid(rows[0]["messages"][1]["content"], 64)).lines, "tokens")
+    assert len(tokenizer(written).input_ids) <= 2 * 6 + 5 and tokenizer.decode(tokenizer(written).input_ids) == written
+    preset = json.loads(Path(TINY).read_text())
+    preset["processor"] |= {"places": 0}
+    preset["processor"]["image_processor"] |= {"mode": "squash", "size": [64, 128]}
+    (tmp_path / "preset.json").write_text(json.dumps(preset))
+    recipe = tiny_recipe(folder, tmp_path / "run", batch_size=3, max_steps=120, learning_rate=3e-3, warmup=10)
+    recipe.model = replace(recipe.model, preset=str(tmp_path / "preset.json"), tokenizer=str(pieces))
+    recipe.data[0] = replace(recipe.data[0], dialect="tokens", bins=64)
+    run(recipe)
+    reader = Reader.from_pretrained(str(tmp_path / "run"), "cpu")
+    for row in rows:
+        answer = reader.spot(folder / row["images"][0])
+        expected = parse_spots(text_on_grid(row["messages"][1]["content"], 64)).lines
+        found = parse_spots(answer.text).lines
+        assert [line.label for line in found] == [line.label for line in expected] and answer.tokens < 20
+        pairs = zip(found, expected, strict=True)  # a pixel of the picture is 16 of 1,000
+        assert all(abs(a - b) <= 16 for one, other in pairs for a, b in zip(one.xyxy, other.xyxy, strict=True))
+    with pytest.raises(ValueError, match="place tokens or"):
+        add_locations(AutoTokenizer.from_pretrained(varytoy.NANO), 64)

@@ -217,7 +217,7 @@ def assemble(recipe: Recipe, data: SampleDataset | None = None, with_towers: boo
         config = VaryConfig.from_pretrained(settings.init[-1])
     else:
         raise RecipeError("model: name a preset or a checkpoint to begin from (init)")
-    tokenizer = None if settings.preset else _tokenizer_of(settings)
+    tokenizer = _tokenizer_of(settings)
     if tokenizer is not None:
         config.text_config.vocab_size = max(config.text_config.vocab_size, len(tokenizer))
     if not settings.clip:

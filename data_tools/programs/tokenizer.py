@@ -1,5 +1,6 @@
 """``tokenizer``: word pieces for a small model, from samples."""
 
+import argparse
 import itertools
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.data.samples import read_samples
 from varytoy.models.config import VaryConfig, read_preset
 from varytoy.options import positive
-from varytoy.processing.tokenizer import extended_tokenizer, word_piece_tokenizer
+from varytoy.processing.tokenizer import add_locations, extended_tokenizer, word_piece_tokenizer
 
 _BOXES = 1000
 """How often each side is written for the tokenizer: more often than its rarest pieces."""
@@ -27,6 +28,9 @@ class PieceTokenizer(Program):
         parser.add_argument("samples", type=Path, nargs="+", help="folders of samples")
         parser.add_argument("--size", type=positive, default=2560, help="length of the vocabulary")
         parser.add_argument("--after", type=Path, metavar="DIR", help="put the pieces behind this tokenizer's tokens")
+        parser.add_argument(
+            "--locations", type=positive, default=0, metavar="BINS", help="a token for each location of spotting"
+        )
         parser.add_argument("--bins", type=positive, default=0, help="boxes on this grid, a token for each side")
 
     def run(self, options):
@@ -44,16 +48,21 @@ class PieceTokenizer(Program):
         )
         if options.after is not None:
             tokenizer = extended_tokenizer(_tokenizer(options.after), texts, options.size)
-            tokenizer.save_pretrained(options.out)
-            print(f"{len(tokenizer)} tokens in {options.out}")
+            _save(tokenizer, options)
             return
         if options.bins:
             squares = sorted({format_box(on_grid([side] * 4, options.bins)) for side in range(SCALE)})
             boxes = [f"{square}, {square}" for square in squares]
             texts = itertools.chain((text_on_grid(text, options.bins) for text in texts), boxes * _BOXES)
-        tokenizer = word_piece_tokenizer(texts, chosen["characters"], base, options.size, chosen["places"])
-        tokenizer.save_pretrained(options.out)
-        print(f"{len(tokenizer)} tokens in {options.out}")
+        places = 0 if options.locations else chosen["places"]
+        _save(word_piece_tokenizer(texts, chosen["characters"], base, options.size, places), options)
+
+
+def _save(tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace) -> None:
+    if options.locations:
+        add_locations(tokenizer, options.locations)
+    tokenizer.save_pretrained(options.out)
+    print(f"{len(tokenizer)} tokens in {options.out}")
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -18,6 +18,7 @@ from train.objectives.objects import is_complete
 from varytoy.data.boxes import Box, on_grid, text_on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
 from varytoy.data.samples import read_samples
+from varytoy.data.spots import format_spots, parse_spots
 from varytoy.processing.plan import ImagePlan
 from varytoy.tasks import TASKS
 
@@ -56,6 +57,8 @@ class SampleDataset(Dataset):
                 samples = [reworded(sample, source.prompts, rng) for sample in samples]
             if source.bins:
                 samples = [_on_grid(sample, source.bins) for sample in samples]
+            if source.dialect != "lines":
+                samples = [_in_dialect(sample, source.dialect) for sample in samples]
             if source.mirror:
                 samples = with_mirrored(samples)
             if source.turns > 1:
@@ -137,6 +140,15 @@ def _leave_interrupts_to_the_run() -> None:
 def _on_grid(sample: Sample, bins: int) -> Sample:
     messages = [{**message, "content": text_on_grid(message["content"], bins)} for message in sample.messages]
     return replace(sample, messages=messages, boxes=[Box(box.label, on_grid(box.xyxy, bins)) for box in sample.boxes])
+
+
+def _in_dialect(sample: Sample, dialect: str) -> Sample:
+    """A sample of spotting with its answer in a dialect; others as they are."""
+    if sample.task != "spot":
+        return sample
+    *before, last = sample.messages
+    answer = format_spots(parse_spots(last["content"]).lines, dialect)
+    return replace(sample, messages=[*before, {**last, "content": answer}])
 
 
 @dataclass

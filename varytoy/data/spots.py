@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from varytoy.data.boxes import SCALE, Box, format_box
+from varytoy.data.boxes import SCALE, Box, format_box, on_grid
 
 DIALECTS = ("lines", "tokens")
 BINS = 1000
 _LINE = re.compile(r"\[\s*" + r"\s*,\s*".join([r"(\d{1,5})"] * 4) + r"\s*\]\s*(.*)")
 _TOKENS = re.compile(r"<x_(\d{1,5})><y_(\d{1,5})><x_(\d{1,5})><y_(\d{1,5})></bbox>(.*)", re.DOTALL)
-_OPEN = "<bbox>"
+OPEN, CLOSE = "<bbox>", "</bbox>"
 
 
 @dataclass
@@ -46,9 +46,15 @@ def format_spots(lines: Iterable[Box], dialect: str = "lines", bins: int = BINS)
     written = [line for line in lines if line.label]
     if dialect == "lines":
         return "\n".join(f"{format_box(line.xyxy)} {line.label}" for line in written)
-    if any(_OPEN in line.label for line in written):
-        raise ValueError(f"a text with {_OPEN} cannot be written in location tokens: use the dialect 'lines'")
-    return "".join(f"{_OPEN}{_in_tokens(line, bins)}</bbox>{line.label}" for line in written)
+    if any(OPEN in line.label for line in written):
+        raise ValueError(f"a text with {OPEN} cannot be written in location tokens: use the dialect 'lines'")
+    return "".join(f"{OPEN}{_in_tokens(line, bins)}{CLOSE}{line.label}" for line in written)
+
+
+def locations(bins: int) -> list[int]:
+    """The places from 0 to 999 of location tokens for a model that tells so many bins: the middle of each bin, on the
+    scale of ``BINS``, as ``data.bins`` writes the sides of boxes."""
+    return sorted({min(on_grid([side] * 4, bins)[0], BINS - 1) for side in range(SCALE)})
 
 
 def _in_tokens(line: Box, bins: int) -> str:
@@ -63,8 +69,8 @@ def parse_spots(text: str, bins: int = BINS, pixels: tuple[int, int] | None = No
         bins: of the location tokens along each side.
         pixels: (width, height) of an image whose pixels the location tokens count instead, as KOSMOS-2.5's do.
     """
-    if _OPEN in text:
-        before, *parts = text.split(_OPEN)
+    if OPEN in text:
+        before, *parts = text.split(OPEN)
         found = [_TOKENS.fullmatch(part) for part in parts]
         dropped = Counter(malformed=1) if before.strip() else Counter[str]()
         scales, last = pixels or (bins, bins), pixels or (bins - 1, bins - 1)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from varytoy.data.spots import CLOSE, OPEN, locations
+
 IMAGE_TOKENS = ("<img>", "</img>", "<imgpad>")
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *IMAGE_TOKENS)
 
@@ -62,12 +64,29 @@ def character_tokenizer(characters: Iterable[str], size: int, places: int = 0) -
     reserved = [*(f"<|extra_{number}|>" for number in range(remaining)), *place_tokens]
     vocabulary = {token: number for number, token in enumerate([*tokens, *reserved])}
     backend = Tokenizer(BPE(vocabulary, merges=[], byte_fallback=True, unk_token="<0x00>"))
-    # Place tokens are never part of the decoded text.
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace(Regex("<[yx]_[0-9]+>"), ""), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    steps = [decoders.ByteFallback(), decoders.Fuse()]
+    if places:  # place tokens are never part of the decoded text
+        steps.insert(0, decoders.Replace(Regex("<[yx]_[0-9]+>"), ""))
+    backend.decoder = decoders.Sequence(steps)
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *reserved]])
     return chat_tokenizer(backend)
+
+
+def add_locations(tokenizer: PreTrainedTokenizerBase, bins: int) -> None:
+    """Add a token for each location that spotting can name in ``bins`` bins of an image's width and height
+    (``varytoy.data.spots``), and for the marks of a box. They are part of the decoded text.
+
+    Raises:
+        ValueError: the tokenizer has some already, or place tokens, which have the same names and are not part of the
+            text.
+    """
+    from tokenizers import AddedToken
+
+    names = [OPEN, CLOSE, *(f"<{axis}_{place}>" for axis in "xy" for place in locations(bins))]
+    known = tokenizer.get_vocab().keys() & names
+    if known:
+        raise ValueError(f"this tokenizer has place tokens or location tokens, such as {min(known)}: take another")
+    tokenizer.add_tokens([AddedToken(name, normalized=False, special=False) for name in names])
 
 
 _WORDS = r" ?\[?[0-9]+[,\]]?| ?[^\W\d_]+| ?[^\w\s]+|\s|."
