@@ -215,6 +215,8 @@ def test_latex_that_is_missing_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_held_out_fonts_are_for_tests_alone(source, rendered):
+    alone = rendered("formulas", "--task", "formula")
+    assert {sample.task for sample in alone} == {"formula"} and not any("$" in sample.answer for sample in alone)
     fonts = {sample.metadata["font"] for sample in rendered("formulas", "--split", "test")}
     assert fonts <= set(MATHEMATICAL[-2:]) and not fonts & {sample.metadata["font"] for sample in rendered("formulas")}
     assert {sample.metadata["font"] for sample in rendered("numbers", "--split", "test")} == {"Caladea"}

@@ -20,8 +20,12 @@ _HELD_OUT = 2
 class FormulaRenderer:
     """index -> (image, rows): see data_tools.writer. Equal arguments give equal images."""
 
-    def __init__(self, seed: int, split: str, count: tuple[int, int], strength: float, latex: bool = False):
-        self.seed, self.split, self.count, self.strength = seed, split, count, strength
+    def __init__(
+        self, seed: int, split: str, count: tuple[int, int], strength: float, latex: bool = False, alone: bool = False
+    ):
+        """``alone``: one formula in each image, of the task ``formula``; else markdown."""
+        self.seed, self.split, self.strength, self.alone = seed, split, strength, alone
+        self.count = (1, 1) if alone else count
         self.fonts = (LATEX,) if latex else FONTS[-_HELD_OUT:] if split == "test" else FONTS[:-_HELD_OUT]
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
@@ -48,17 +52,19 @@ class FormulaRenderer:
             y += picture.height + space
         image, _ = degrade(image, np.array(boxes), rng, self.strength, paper)
         answer = "\n\n".join(block_markdown(Formula(formula)) for formula in formulas)
-        row = text_row("markdown", answer, rng, {"plain_text": ""}, font=font, size=round(size, 1))
+        task, answer = ("formula", formulas[0]) if self.alone else ("markdown", answer)
+        row = text_row(task, answer, rng, {"plain_text": ""}, font=font, size=round(size, 1))
         return image, named([row], "formulas", self.split, self.seed, index)
 
 
 @register
 class Formulas(Kind):
     name = "formulas"
-    help = "displayed formulas (markdown: LaTeX)"
+    help = "displayed formulas (markdown or formula: LaTeX)"
 
     def options(self, parser):
         parser.add_argument("--formulas", type=span, default=(1, 3), help="in an image (default: 1-3)")
+        parser.add_argument("--task", choices=("markdown", "formula"), default="markdown", help="formula: one an image")
         parser.add_argument("--latex", action="store_true", help="draw by LaTeX itself (pdflatex), a few a second")
         parser.add_argument("--degrade", type=share, default=0.3, help="strength of the scan, 0 to 1 (default: 0.3)")
 
@@ -67,7 +73,8 @@ class Formulas(Kind):
             check_latex()
         else:
             require("train", "matplotlib", by="the kind 'formulas'")
-        return FormulaRenderer(options.seed, options.split, options.formulas, options.degrade, options.latex)
+        alone = options.task == "formula"
+        return FormulaRenderer(options.seed, options.split, options.formulas, options.degrade, options.latex, alone)
 
     def sources(self, options):
         if options.latex:

@@ -1,7 +1,7 @@
 """``python -m train.experiments.formula_views OUT --formulas FOLDER … --text FOLDER …``: formulas as ``Reader``
 cuts them out, and lines of text, about which the answer is empty.
 
-Folders of ``data_tools render formulas --formulas 1``, and of samples of cells and blocks (``page_pieces``, ``render
+Folders of ``data_tools render formulas --task formula``, and of samples of cells and blocks (``page_pieces``, ``render
 blocks``).
 """
 
@@ -48,9 +48,8 @@ def samples(options: argparse.Namespace) -> Iterator[tuple[Sample, str]]:
     """(sample, answer)"""
     for folder in options.formulas:
         for sample in read_samples(folder):
-            parts = sample.answer.split("$$")
-            if len(parts) == 3:
-                yield sample, parts[1].strip()
+            if sample.task == "formula":
+                yield sample, sample.answer
     for folder in options.text:
         found = list(read_samples(folder))
         for sample in generator(options.seed, "text", folder.name).sample(found, min(options.count, len(found))):

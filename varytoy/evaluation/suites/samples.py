@@ -18,6 +18,7 @@ METRICS = {
     "ocr": (text.normalised_edit_distance, text.character_error_rate),
     "markdown": (tables.markdown_similarity, text.normalised_edit_distance, tables.teds),
     "spot": (boxes.spotting_f1, lambda: boxes.spotting_f1(text=False), boxes.line_iou),
+    "formula": (text.normalised_edit_distance,),
     "music": (text.normalised_edit_distance,),
     "molecule": (questions.same_molecule,),
     "caption": (text.cider_d,),
