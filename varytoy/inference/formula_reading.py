@@ -15,7 +15,7 @@ from varytoy.layout.page import PageLayout
 from varytoy.tasks import get_task
 
 _SIGNS = re.compile(r"[=<>≤≥≈≠±×÷∑∫√∞∂^_\\|{}]")
-_SURE = 0.9
+_SURE = 0.95
 """Confidence in a text from which it is none that could be a formula, if it has no signs of one."""
 _LEAST = 0.6
 """Confidence in a formula."""

@@ -29,7 +29,7 @@ _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
 _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
 """A unit five times or more, and the least characters of them together."""
-_FORMULA = re.compile(r"\n*(^\$\$\n.+?\n\$\$$)\n*", re.MULTILINE | re.DOTALL)
+_FORMULA = re.compile(r"(^\$\$\n.+?\n\$\$$)", re.MULTILINE | re.DOTALL)
 _MANY = 20
 """Times that figures must repeat: zeros and columns of equal numbers do."""
 
@@ -55,7 +55,7 @@ class _Form:
     def join(self, texts: Sequence[str]) -> str:
         """The text of the page, from those of the cells so far."""
         parted = by_block(texts, self.blocks)
-        written = [_FORMULA.sub(r"\n\n\1\n\n", join_rows(part, block)).strip() for part, block in parted]
+        written = [_apart(join_rows(part, block)) for part, block in parted]
         if self.levels:
             written = [
                 text if _FORMULA.search(text) else _as_heading(text, level)
@@ -146,6 +146,11 @@ def _requests(views: Sequence[layout.CellView], page: PageLayout, options: Optio
 
 def _messages(options: Options) -> list[Message]:
     return [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{options.prompt}"}]
+
+
+def _apart(text: str) -> str:
+    """The text of a block, with each formula as a paragraph of its own."""
+    return "\n\n".join(filter(None, map(str.strip, _FORMULA.split(text)))) if _FORMULA.search(text) else text
 
 
 def _as_heading(text: str, level: int) -> str:
