@@ -34,7 +34,7 @@ ALLOWED = {
     "devices": "errors extras options _torchvision",
     "registration": "_torchvision models processing",
     "checkpoints": "errors extras devices models processing registration",
-    "inference": "errors extras options data outputs layout tasks models processing devices checkpoints",
+    "inference": "errors extras options data formats outputs layout tasks models processing devices checkpoints",
     "reader": "checkpoints inference",
     "__init__": "_torchvision registration",
     "serving": "errors extras options data tasks layout outputs processing inference",

@@ -34,7 +34,7 @@ _SCHEDULES = (
 Schedule = Literal[_SCHEDULES]
 """The Trainer's schedules that need no further settings and no extra package."""
 _MAX_SEED = 2**32 - 1  # NumPy's
-Part = Literal["vision_vocabulary", "clip", "connector", "language_model", "pointer", "letters"]
+Part = Literal["vision_vocabulary", "clip", "connector", "language_model", "pointer", "letters", "numbers"]
 PARTS: tuple[str, ...] = typing.get_args(Part)
 Dtype = Literal["fp32", "bf16", "fp16"]
 _Beta = Annotated[float, Interval(ge=0, lt=1)]

@@ -4,6 +4,7 @@ from train.objectives.base import OBJECTIVES, Objective, Settings, State
 from train.objectives.drafts import Drafts
 from train.objectives.guided_attention import GuidedAttention
 from train.objectives.letters import Letters
+from train.objectives.numbers import Numbers
 from train.objectives.objects import Objects
 from train.objectives.pointer import PointerObjective
 from train.objectives.self_critical import SelfCritical
@@ -14,6 +15,7 @@ __all__ = [
     "OBJECTIVES",
     "GuidedAttention",
     "Letters",
+    "Numbers",
     "Objective",
     "Objects",
     "PointerObjective",

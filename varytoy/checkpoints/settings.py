@@ -139,6 +139,7 @@ OURS: Rules = {
     "shared": several(one_of("vision_vocabulary", "clip", "connector", "letters"), 0, 4),
     "connector_options": {"latents": whole(1, 2**14), "heads": _HEADS, "normalize": FLAG},
     "clip_projection_size": whole(0, 2**20),
+    "numbers": whole(0, 2**14),
     "image_token_id": _TOKEN,
     "tie_word_embeddings": FLAG,
 }

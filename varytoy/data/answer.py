@@ -8,6 +8,8 @@ from PIL import Image
 from varytoy.data.boxes import Coordinates
 
 Point = tuple[float, float]
+RELIABLE_GAP = 0.1
+"""``Answer.number_gap`` below which a chart's table is reliable, as in OneChart (arXiv 2404.09987)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class Answer:
             what was read has less confidence than the checkpoint's ``least_confidence``.
         dropped: how many parts of the model's text were left out because they could not be read, by reason
             (``varytoy.data.spots``).
+        number_gap: of a chart's table, the mean difference between its numbers and those that the model's head for
+            numbers estimates from the picture (varytoy.models.numbers), as a share of their range; of several pages the
+            greatest. None for other answers, those that were cut, tables of more values than the head has or of equal
+            ones, and models without the head.
         turned: degrees, counter-clockwise, by which the image was turned to stand upright; regions are of the file.
         pages: the answers to each page of a document with several.
     """
@@ -103,8 +109,14 @@ class Answer:
     words: list[Word] = field(default_factory=list)
     skipped: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    number_gap: float | None = None
     turned: int = 0
     pages: list["Answer"] = field(default_factory=list)
+
+    @property
+    def reliable(self) -> bool | None:
+        """Whether a chart's table agrees with what was estimated from the picture; None without ``number_gap``."""
+        return None if self.number_gap is None else self.number_gap < RELIABLE_GAP
 
     @property
     def objects(self) -> list[Region]:

@@ -42,12 +42,10 @@ def read(markdown: str) -> Chart:
         NotationError: no table, or a cell that is no number; the place is a line, from 1.
     """
     check_length(markdown, "the chart")
-    from markdown_it import MarkdownIt
-
     title = ""
     rows: list[list[str]] = []
     where: list[int] = []
-    tokens = MarkdownIt("commonmark", {"html": False}).enable("table").parse(markdown)
+    tokens = _tokens(markdown)
     for before, token in zip(tokens, tokens[1:], strict=False):
         if before.type == "heading_open" and not title:
             title = "".join(child.content for child in token.children or ())
@@ -66,6 +64,27 @@ def read(markdown: str) -> Chart:
     for column, name in enumerate(rows[0][1:], 1):
         values.append([_value(row[column], line, name) for row, line in zip(rows[1:], where[1:], strict=True)])
     return Chart(title, rows[0][0], [row[0] for row in rows[1:]], rows[0][1:], values)
+
+
+def values(markdown: str) -> list[float]:
+    """The numbers of an answer that is a chart's, row by row; empty for others: a chart's is a title, and under it a
+    table with numbers in all columns but the first."""
+    if "|" not in markdown:
+        return []
+    try:
+        chart = read(markdown)
+    except NotationError:
+        return []
+    blocks = [token.type for token in _tokens(markdown) if token.level == 0 and token.nesting >= 0]
+    if blocks != ["heading_open", "table_open"]:
+        return []
+    return [value for row in zip(*chart.values, strict=True) for value in row]
+
+
+def _tokens(markdown: str) -> list[Any]:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table").parse(markdown)
 
 
 def svg(markdown: str) -> str:

@@ -256,10 +256,12 @@ class BatchingEngine(ModelEngine):
 
     @staticmethod
     def supports(model: VaryForConditionalGeneration) -> bool:
-        """Whether the decoder has no sliding windows and no pointer, and its answers are not searched for."""
+        """Whether the decoder has no sliding windows, the model no pointer and no head for numbers, and its answers are
+        not searched for."""
         kinds = set(getattr(model.config.text_config, "layer_types", None) or ["full_attention"])
         beams = model.generation_config.num_beams or 1
-        return kinds == {"full_attention"} and not model.config.pointer and beams == 1
+        heads = model.config.pointer or model.config.numbers
+        return kinds == {"full_attention"} and not heads and beams == 1
 
     @torch.inference_mode()
     def generate(

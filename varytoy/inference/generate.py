@@ -19,8 +19,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from varytoy.data.answer import Answer
 from varytoy.data.boxes import SCALE
+from varytoy.formats import chart
 from varytoy.inference.loops import EVERY, NoRepeats, Once, repeated_tail, without_loop
 from varytoy.inference.words import words_of
+from varytoy.models.numbers import gap
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import VaryProcessor
 
@@ -205,6 +207,7 @@ def generate(
     once = Once.of(model.generation_config, processor.tokenizer)
     processors: list[LogitsProcessor] = [NoRepeats(once, start)] if once else []
     processors += [PointedBoxes(model, processor)] if getattr(model.config, "pointer", None) else []
+    model.estimated = None
     output = model.generate(
         **tensors,
         no_repeat_ngram_size=0,
@@ -224,7 +227,18 @@ def generate(
     best = torch.stack(confidence.best, 1).tolist() if beams == 1 else _chosen(model, output)
     stopped = cancel is not None and cancel.is_set()
     rows = enumerate(generated)
-    return [finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in rows]
+    answers = [finish(processor, row, best[number], guard.looping.get(number), stopped) for number, row in rows]
+    if model.estimated is not None:
+        _compare_numbers(answers, model.estimated, (tensors["input_ids"] == model.config.image_token_id).any(1))
+    return answers
+
+
+def _compare_numbers(answers: Sequence[Answer], estimated: Tensor, has_image: Tensor) -> None:
+    """Set ``number_gap``; ``estimated`` [B * beams, N]: by the model's head for numbers, ``has_image`` [B]."""
+    beams = len(estimated) // len(answers)
+    for answer, numbers, seen in zip(answers, estimated[::beams], has_image.tolist(), strict=True):
+        if seen and answer.stop_reason == "end":
+            answer.number_gap = gap(numbers, chart.values(answer.text))
 
 
 def _chosen(model: VaryForConditionalGeneration, output) -> list[list[float]]:

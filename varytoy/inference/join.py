@@ -19,6 +19,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         **totals(answers),
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
+        number_gap=max((answer.number_gap for answer in answers if answer.number_gap is not None), default=None),
         dropped=dict(sum((Counter(answer.dropped) for answer in answers), Counter())),
         pages=list(answers),
     )

@@ -236,6 +236,9 @@ def _of_answer(answer: Answer) -> Iterator[str]:
         yield f"{answer.skipped} blocks or lines {what}; they were left out"
     if answer.loops:
         yield f"the model repeated itself {answer.loops} times; the repetitions were left out, and it went on"
+    if answer.number_gap is not None and not answer.reliable:
+        off = f"{answer.number_gap:.2f} of their range"
+        yield f"the numbers of the table differ from those seen in the picture by {off}: check them"
     if answer.stop_reason == "loop":
         yield "the model began to repeat itself and was stopped"
     elif answer.stop_reason == "length":

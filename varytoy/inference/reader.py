@@ -38,7 +38,7 @@ from varytoy.processing.processor import VaryProcessor
 from varytoy.tasks import TASKS, Task, get_task
 
 Sources = Source | Sequence[Source]
-_RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words")
+_RAW = ("stop_reason", "confidence", "tokens", "prompt_tokens", "loops", "image", "words", "number_gap")
 """What an engine tells of an answer beside its text."""
 _LONGEST = 20
 """Longer side over shorter side, above which a model that reads pages whole reads one in pieces."""

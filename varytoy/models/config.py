@@ -224,6 +224,8 @@ class VaryConfig(PretrainedConfig):
             size.
         letters: characters that a head on the vision vocabulary reads, to draft answers (varytoy.models.letters); none:
             no head.
+        numbers: most values of a chart that a head estimates beside its table (varytoy.models.numbers; OneChart has
+            256); 0: no head. Answers are then not drafted.
         embedding_scale: factor of the token embeddings (varytoy.models.embedding).
         shared: parts of the model (``"vision_vocabulary"``) that a folder does not hold, because they are those of the
             checkpoint in the folder above it.
@@ -245,6 +247,7 @@ class VaryConfig(PretrainedConfig):
     image_token_id: int = 151859
     pointer: bool = False
     letters: str = ""
+    numbers: int = 0
     embedding_scale: float = 1.0
     shared: list | tuple = ()
     tie_word_embeddings: bool = False
@@ -255,6 +258,8 @@ class VaryConfig(PretrainedConfig):
             self.clip_config = _built(self.clip_config, ClipConfig)
         if self.pointer and isinstance(self.vocabulary_config, PatchesConfig):
             raise ValueError("a pointer needs images of one shape, and vary_patches takes any: leave one of them out")
+        if isinstance(self.numbers, bool) or self.numbers < 0:
+            raise ValueError(f"numbers is {self.numbers}: give the most values of a chart, or 0 for no head")
         text = self.text_config if self.text_config is not None else {"model_type": "qwen2"}
         if isinstance(text, dict):
             text = AutoConfig.for_model(**{"model_type": "qwen2", **text})

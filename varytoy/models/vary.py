@@ -17,6 +17,7 @@ from varytoy.models.config import VaryConfig
 from varytoy.models.connectors import build_connector
 from varytoy.models.embedding import ScaledEmbedding
 from varytoy.models.letters import LetterHead
+from varytoy.models.numbers import NumberHead
 from varytoy.models.pointer import Pointed, Pointer
 from varytoy.models.vision import VisionEncoder, build_encoder
 
@@ -34,10 +35,12 @@ class _Runs(NamedTuple):
 @dataclass
 class VaryOutput(CausalLMOutputWithPast):
     """``image_features``: features of the vision branches by name, [I, h, w, D] each; None without images.
-    ``pointed``: of the last position of each row, if the model has a pointer and each row one image."""
+    ``pointed``: of the last position of each row, if the model has a pointer and each row one image.
+    ``numbers`` [B, N]: estimated at the last position of each row, if the model has a head for them and got images."""
 
     image_features: dict[str, Tensor] | None = None
     pointed: Pointed | None = None
+    numbers: Tensor | None = None
 
 
 class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -68,6 +71,9 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.pointer = Pointer(config.text_config.hidden_size, self.grid) if config.pointer else None
         self.pointed: Pointed | None = None
         self.letters = LetterHead(config.vocabulary_config.output_size, config.letters) if config.letters else None
+        self.numbers = NumberHead(config.text_config.hidden_size, config.numbers) if config.numbers else None
+        self.estimated: Tensor | None = None
+        """The last ``VaryOutput.numbers``."""
         self._recent: deque[tuple[tuple[Tensor | None, ...], dict[str, Tensor]]] = deque(maxlen=0)
         self.post_init()
 
@@ -222,7 +228,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds, features, rows = self.embed(input_ids, pixel_values, image_sizes, clip_pixel_values)
         items = kwargs.pop("num_items_in_batch", None)
-        if self.pointer is not None:
+        estimates = self.numbers is not None and rows is not None  # not in later steps, whose cache holds the image
+        if self.pointer is not None or estimates:
             kwargs["output_hidden_states"] = True
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -233,6 +240,8 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **{CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
+        if estimates:
+            self.estimated = self.numbers(outputs.hidden_states[-1][:, -1])
         loss = None
         if labels is not None:
             loss = self.loss_function(
@@ -249,6 +258,7 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_features=features,
             pointed=self._point(outputs, rows),
+            numbers=self.estimated if estimates else None,
         )
 
     def _point(self, outputs: CausalLMOutputWithPast, rows: Tensor | None) -> Pointed | None:

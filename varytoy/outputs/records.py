@@ -26,6 +26,11 @@ def record_of(model: str, name: str, page: Page, task: str, answer: Answer) -> R
         "blocks": [_block(block) for block in answer.blocks],
         **({"skipped": answer.skipped} if answer.skipped else {}),
         **({"dropped": answer.dropped} if answer.dropped else {}),
+        **(
+            {}
+            if answer.number_gap is None
+            else {"number_gap": _rounded(answer.number_gap), "reliable": answer.reliable}
+        ),
         **({"turned": answer.turned} if answer.turned else {}),
         **({"loops": answer.loops} if answer.loops else {}),
         "stop_reason": answer.stop_reason,
