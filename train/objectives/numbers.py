@@ -14,8 +14,8 @@ _NONE = float("nan")
 @base.register
 class Numbers(base.Objective):
     """Targets: ``numbers.positions`` [N, 2] (row, position), from which the first token of a chart's answer is
-    predicted, and ``numbers.values`` [N, V], its values row by row, scaled to 0-1, NaN behind the last. None for answers
-    about no image, answers that are no chart's, and charts of equal values or of more than the head has."""
+    predicted, and ``numbers.values`` [N, V], its values row by row, scaled to 0-1, NaN behind the last. None for
+    answers about no image, answers that are no chart's, and charts of equal values or of more than the head has."""
 
     name = "numbers"
 

@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 def record_of(model: str, name: str, page: Page, task: str, answer: Answer) -> Record:
     """The record of a page. Boxes are xyxy in pixels of an image of ``width`` x ``height``."""
-    width, height = answer.size or page.image.size
+    (width, height), gap = answer.size or page.image.size, answer.number_gap
     return {
         "file": name,
         "page": page.number,
@@ -26,11 +26,7 @@ def record_of(model: str, name: str, page: Page, task: str, answer: Answer) -> R
         "blocks": [_block(block) for block in answer.blocks],
         **({"skipped": answer.skipped} if answer.skipped else {}),
         **({"dropped": answer.dropped} if answer.dropped else {}),
-        **(
-            {}
-            if answer.number_gap is None
-            else {"number_gap": _rounded(answer.number_gap), "reliable": answer.reliable}
-        ),
+        **({} if gap is None else {"number_gap": _rounded(gap), "reliable": answer.reliable}),
         **({"turned": answer.turned} if answer.turned else {}),
         **({"loops": answer.loops} if answer.loops else {}),
         "stop_reason": answer.stop_reason,
