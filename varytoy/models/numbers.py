@@ -27,6 +27,12 @@ class NumberHead(nn.Sequential):
             nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, count)
         )
 
+    def reset_parameters(self) -> None:
+        """Begin with PyTorch's weights: with transformers' small ones the L1 loss hardly moves such layers at first."""
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
 
 def normalised(values: Sequence[float]) -> list[float]:
     """The values scaled so that the least is 0 and the greatest 1; empty if they do not differ."""
