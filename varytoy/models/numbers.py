@@ -27,11 +27,13 @@ class NumberHead(nn.Sequential):
             nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, count)
         )
 
-    def reset_parameters(self) -> None:
-        """Begin with PyTorch's weights: with transformers' small ones the L1 loss hardly moves such layers at first."""
-        for layer in self:
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+    def initialise(self, module: nn.Module) -> bool:
+        """Initialise a layer of this head as PyTorch does; from transformers' small weights the L1 loss moves little.
+        Returns whether the module is one."""
+        own = any(module is layer for layer in self)
+        if own and isinstance(module, nn.Linear):
+            module.reset_parameters()
+        return own
 
 
 def normalised(values: Sequence[float]) -> list[float]:

@@ -277,9 +277,9 @@ class VaryForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, NumberHead):
-            module.reset_parameters()
-        elif not any(encoder.initialise(module) for encoder in self.encoders.values()):
+        if self.numbers is not None and self.numbers.initialise(module):
+            return
+        if not any(encoder.initialise(module) for encoder in self.encoders.values()):
             super()._init_weights(module)
 
 
