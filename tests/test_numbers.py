@@ -1,6 +1,7 @@
 """A head estimates a chart's numbers, and the table that is read is compared with it."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from conftest import TINY, noise, tiny_config, tiny_model, tiny_recipe
 from PIL import Image, ImageDraw
 
+from data_tools.render.charts import FORMS, random_chart
+from data_tools.render.markdown import block_markdown, escape
 from train.data.bad_samples import BadSamples
 from train.data.collator import Collator
 from train.loop import run
@@ -71,6 +74,14 @@ def test_numbers_are_compared_on_one_scale():
     assert gap(estimated, [2, 4, 3, 2]) == pytest.approx(0.1)
     assert gap(estimated, [1020, 10, 515, 10]) == pytest.approx((0.9 + 0.8 + 0 + 0.1) / 4)
     assert gap(estimated, range(6)) is gap(estimated, [5, 5]) is gap(estimated, []) is None
+
+
+def test_charts_of_our_data_have_numbers():
+    for index, form in enumerate(FORMS * 3):
+        made = random_chart(random.Random(index), form)
+        answer = f"# {escape(made.title)}\n\n{block_markdown(made.table())}"
+        rows = zip(*made.values, strict=True)
+        assert chart.values(answer) == [float(made.text(value)) for row in rows for value in row]
 
 
 @pytest.mark.parametrize(
