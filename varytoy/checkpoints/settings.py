@@ -95,6 +95,7 @@ OPEN_CLIP: Rules = {"model_cfg": {"quick_gelu": FLAG}}
 _BACKBONE: Rules = {"name": TEXT, "stages": several(whole(0, 64), 1, 8), "select_layer": whole(-256, -1)}
 """Of a branch that timm or open_clip builds by name."""
 _SWITCHES = dict.fromkeys(("output_hidden_states", "output_attentions", "return_dict", "use_cache"), FLAG)
+_PARTS = ("vision_vocabulary", "clip", "connector", "language_model", "pointer", "letters", "numbers")
 OURS: Rules = {
     **_SWITCHES,
     "vocabulary_config": {
@@ -136,7 +137,7 @@ OURS: Rules = {
         "vocab_size": whole(1, 2**22),
     },
     "connector": TEXT,
-    "shared": several(one_of("vision_vocabulary", "clip", "connector", "letters"), 0, 4),
+    "shared": several(one_of(*_PARTS), 0, len(_PARTS)),
     "connector_options": {"latents": whole(1, 2**14), "heads": _HEADS, "normalize": FLAG},
     "clip_projection_size": whole(0, 2**20),
     "numbers": whole(0, 2**14),

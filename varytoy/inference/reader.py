@@ -470,7 +470,7 @@ class Reader:
         taught = [
             (name, self._asked(task).name)
             for name, task in TASKS.items()
-            if not task.learned or name in learned or task.view in self.parts.views
+            if not task.learned or name in learned or (task.view == name and name in self.parts.views)
         ]
         return tuple(name for name, asked in taught if not known or asked in known)
 
