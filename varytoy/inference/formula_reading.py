@@ -17,7 +17,7 @@ from varytoy.tasks import get_task
 _SIGNS = re.compile(r"[=<>≤≥≈≠±×÷∑∫√∞∂^_\\|{}]")
 _SURE = 0.95
 """Confidence in a text from which it is none that could be a formula, if it has no signs of one."""
-_LEAST = 0.6
+_LEAST = 0.75
 """Confidence in a formula."""
 
 
