@@ -79,6 +79,22 @@ def test_formulas_in_the_markdown_of_a_page(processor):
     assert "$$" not in Reader(text, parts=Parts({"formula": lambda: unsure})).markdown(image).markdown
 
 
+def test_rows_of_formulas_are_no_table(processor):
+    """What looks like a table becomes one again where the part for formulas says nothing."""
+    image = Image.new("RGB", (900, 260), "white")
+    for number in range(2):
+        for column, latex in enumerate((r"\frac{a}{b}", r"\frac{x + y}{z}", r"\frac{n}{m + 1}")):
+            picture = formula_picture(latex, 26, (0, 0, 0))
+            image.paste(picture.convert("RGB"), (40 + 60 * column, 30 + 110 * number), picture.getchannel("A"))
+    text = FakeEngine(processor, lambda request: Answer("w", confidence=0.95, tokens=1))
+    plain = Reader(text).markdown(image).markdown
+    assert "| --- |" in plain or "<table>" in plain
+    for said in (FRACTION, ""):
+        engine = FakeEngine(processor, lambda request, said=said: Answer(said, confidence=0.9, tokens=1))
+        found = Reader(text, parts=Parts({"formula": lambda engine=engine: engine})).markdown(image).markdown
+        assert engine.requests and found == ("\n\n".join([f"$$\n{said}\n$$"] * len(engine.requests)) if said else plain)
+
+
 def test_a_part_takes_from_the_checkpoint_above_it_what_they_share(processor, tmp_path):
     """As ``nano`` has it: a decoder for formulas on the vision vocabulary that reads text."""
     text, part = tiny_model(tiny_config()), tiny_model(tiny_config())

@@ -19,13 +19,17 @@ _SURE = 0.95
 """Confidence in a text from which it is none that could be a formula, if it has no signs of one."""
 _LEAST = 0.75
 """Confidence in a formula."""
+_UNSURE, _LESS = 0.8, 0.6
+"""Confidence in the text of lines that reach into each other below which this confidence in a formula is enough."""
+_MOST_ROWS = 4
+"""Of formulas below each other that look like a table."""
 
 
 def with_formulas(
     engine: Engine,
     page: PageLayout,
     blocks: Sequence[Block],
-    outside: Collection[int],
+    tables: Sequence[Collection[int]],
     read: Sequence[Answer],
     options: Options,
 ) -> list[Answer]:
@@ -34,10 +38,17 @@ def with_formulas(
 
     Args:
         engine: reads formulas, and answers nothing about other text.
-        blocks: of the page; ``outside``: numbers of those that are in no table.
+        blocks: of the page.
+        tables: numbers of the cells of each table. What was taken for a table may be formulas alone.
         read: the texts of the blocks' cells.
     """
-    places = [place for place in find_formulas(page, blocks, outside) if _may_be_one(place, read)]
+    found = find_formulas(page, blocks)
+    tabular = set().union(*tables)
+    places = [place for place in found if tabular.isdisjoint(place.cells) and _may_be_one(place, read)]
+    for table in tables:
+        inside = [place for place in found if place.stacked and set(table).issuperset(place.cells)]
+        if len(inside) <= _MOST_ROWS and {number for place in inside for number in place.cells} == set(table):
+            places += inside
     task = get_task("formula")
     messages = [{"role": "user", "content": f"{IMAGE_PLACEHOLDER}\n{task.prompt()}"}]
     requests = (Request.of(task, messages, [view_of(place.cell, page)], options.max_new_tokens) for place in places)
@@ -62,5 +73,8 @@ def _may_be_one(place: Place, read: Sequence[Answer]) -> bool:
 
 
 def _is_one(place: Place, answer: Answer, read: Sequence[Answer]) -> bool:
-    sure = answer.confidence is None or answer.confidence >= _LEAST
+    answers = [read[number] for number in place.cells]
+    confidence = mean_confidence(answers) if any(each.text for each in answers) else 0.0
+    doubtful = place.stacked and confidence is not None and confidence < _UNSURE
+    sure = answer.confidence is None or answer.confidence >= (_LESS if doubtful else _LEAST)
     return bool(answer.text.strip()) and answer.stop_reason == "end" and sure

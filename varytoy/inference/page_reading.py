@@ -1,5 +1,6 @@
 """Read a page cell by cell: lines of text, and parts of lines between wide gaps, in batches."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
 _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
 """A unit five times or more, and the least characters of them together."""
-_FORMULA = re.compile(r"(^\$\$\n.+?\n\$\$$)", re.MULTILINE | re.DOTALL)
+_FORMULA = re.compile(r"(\$\$\n.+?\n\$\$)", re.DOTALL)
 _MANY = 20
 """Times that figures must repeat: zeros and columns of equal numbers do."""
 
@@ -47,10 +48,10 @@ class _Form:
     levels: Sequence[int] = ()
     tables: Sequence[Grid] = ()
 
-    @property
-    def tabular(self) -> set[int]:
-        """Numbers of the blocks in tables."""
-        return {number for table in self.tables for number in range(table.start, table.stop)}
+    def cells_of(self, table: Grid) -> range:
+        """Numbers of the cells of a table."""
+        first = sum(len(block.cells) for block in self.blocks[: table.start])
+        return range(first, first + sum(len(block.cells) for block in self.blocks[table.start : table.stop]))
 
     def join(self, texts: Sequence[str]) -> str:
         """The text of the page, from those of the cells so far."""
@@ -92,9 +93,11 @@ def read_page(engine: Engine, page: PageLayout, options: Options, parts: Parts |
     asks = parts is not None and options.task.name == "markdown" and len(read) == len(cells)
     formulas = parts.engine("formula") if asks else None
     if formulas is not None:
-        outside = set(range(len(blocks))) - form.tabular
-        written = with_formulas(formulas, page, blocks, outside, read, options)
+        numbers = [form.cells_of(table) for table in form.tables]
+        written = with_formulas(formulas, page, blocks, numbers, read, options)
         answers += [new for new, old in zip(written, read, strict=True) if new is not old and new.text]
+        kept = [all(written[number] is read[number] for number in cells) for cells in numbers]
+        form = replace(form, tables=list(itertools.compress(form.tables, kept)))
         read = written
     answer = options.task.parse(form.join([each.text for each in read]), page.image.size)
     step = engine.processor.place_size[1]

@@ -5,7 +5,7 @@ are put together again. Whether something is a formula the ink does not tell for
 """
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,19 +51,15 @@ class Place:
     stacked: bool
 
 
-def find_formulas(page: PageLayout, blocks: Sequence[Block], among: Collection[int] | None = None) -> list[Place]:
+def find_formulas(page: PageLayout, blocks: Sequence[Block]) -> list[Place]:
     """The places of an upright page that may be displayed formulas, in the order of their first cells. Lines of long
-    paragraphs are in no place.
-
-    Args:
-        blocks: of the page; ``among``: numbers of those that may hold formulas, by default all.
-    """
+    paragraphs are in no place. ``blocks``: of the page."""
     cells: list[Cell] = []
     loose: list[int] = []
     signs = _Signs(page.ink)
     free = np.ones(len(signs.boxes), bool)
-    for index, block in enumerate(blocks):
-        if block.kind == "text" and block.lines <= _MOST_ROWS and (among is None or index in among):
+    for block in blocks:
+        if block.kind == "text" and block.lines <= _MOST_ROWS:
             loose += range(len(cells), len(cells) + len(block.cells))
         else:
             free &= ~signs.inside(block.box)
