@@ -111,7 +111,13 @@ def run(folder: Path, data: dict[str, Path], way: Way, seed: int, compute: float
     if not score.is_file():
         shutil.rmtree(out, ignore_errors=True)
         preset.write_text(json.dumps(way.preset()), encoding="utf-8")
-        words = [f"model.preset={preset}", f"data.0.path={data['train']}", f"train.seed={seed}", f"output={out}"]
+        words = [
+            f"model.preset={preset}",
+            "model.clip=true",
+            f"data.0.path={data['train']}",
+            f"train.seed={seed}",
+            f"output={out}",
+        ]
         steps = max(round(compute / operations(words)), 1)
         call("run", str(RECIPE), *words, f"train.max_steps={steps}", f"train.save_steps={steps}")
         limit = ("--max-new-tokens", str(_LONGEST))

@@ -31,7 +31,8 @@ def serve(options: argparse.Namespace) -> int:
     )
     isolate_pdfs(Limits())
     reader = Reader.from_pretrained(*reader_options(options)).shared()
-    _ = reader.picture_engine  # loaded before the first request
+    for view in reader.parts.views:
+        reader.parts.engine(view)  # loaded before the first request
     print(f"{reader.name} at http://{options.host}:{options.port}/v1", file=sys.stderr, flush=True)
     uvicorn.run(create_app(reader, settings), host=options.host, port=options.port, log_level="warning")
     reader.close()
