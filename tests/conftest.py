@@ -179,9 +179,18 @@ def source(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def ten(source, tmp_path_factory) -> Path:
     """Ten clean little pages of two lines."""
-    folder = tmp_path_factory.mktemp("ten")
+    return _little_pages(tmp_path_factory.mktemp("ten"), source, 10)
+
+
+@pytest.fixture(scope="session")
+def two(source, tmp_path_factory) -> Path:
+    """The first two of ``ten``."""
+    return _little_pages(tmp_path_factory.mktemp("two"), source, 2)
+
+
+def _little_pages(folder: Path, source: Path, count: int) -> Path:
     options = BlockOptions((2, 2), (8, 12), (7.0, 8.0), formatted=False, blank=0.0, degrade=0.0)
-    write_samples(folder, 10, BlockRenderer(source, 5, "train", options), workers=1)
+    write_samples(folder, count, BlockRenderer(source, 5, "train", options), workers=1)
     return folder
 
 

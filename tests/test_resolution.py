@@ -12,8 +12,6 @@ from test_serial import sam_state
 from transformers.models.deepseek_ocr2.configuration_deepseek_ocr2 import DeepseekOcr2SamVisionConfig
 from transformers.models.deepseek_ocr2.modeling_deepseek_ocr2 import DeepseekOcr2SamVisionEncoder
 
-from data_tools.render.blocks import BlockOptions, BlockRenderer
-from data_tools.writer import write_samples
 from train.loop import run
 from train.memory.plan import plan
 from train.model import processor_of
@@ -146,14 +144,6 @@ def test_a_backbone_of_one_size_says_so():
         branch(torch.zeros(1, 3, 256, 256))
 
 
-@pytest.fixture(scope="module")
-def pages(source, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
-    options = BlockOptions((2, 2), (8, 12), (7.0, 8.0), formatted=False, blank=0.0, degrade=0.0)
-    write_samples(folder, 2, BlockRenderer(source, 5, "train", options), workers=1)
-    return folder
-
-
 def recipe_of(data: Path, folder: Path, **settings):
     tree = json.loads(Path(TINY).read_text())
     tree["processor"]["image_processor"] |= {"mode": "squash", "size": [64, 64], "clip_size": 0}
@@ -164,12 +154,12 @@ def recipe_of(data: Path, folder: Path, **settings):
     return recipe
 
 
-def test_pages_are_learned_by_heart_at_another_side(pages, tmp_path):
+def test_pages_are_learned_by_heart_at_another_side(two, tmp_path):
     """The finished model reads at the side it was trained at, and at another one without an error."""
-    recipe = recipe_of(pages, tmp_path, max_steps=150, learning_rate=2e-3)
+    recipe = recipe_of(two, tmp_path, max_steps=150, learning_rate=2e-3)
     recipe.model.resolution = 128
     run(recipe)
-    samples = list(read_samples(pages))
+    samples = list(read_samples(two))
     reader = Reader.from_pretrained(str(tmp_path / "run"), "cpu")
     assert reader.processor.image_processor.size == (128, 128)
     requests = [Request(sample.messages[:-1], sample.open_images(), max_new_tokens=64) for sample in samples]
@@ -190,8 +180,8 @@ def test_a_recipe_with_a_side_that_the_model_does_not_take(tmp_path):
         processor_of(recipe.model)
 
 
-def test_memory_is_counted_at_that_side(pages, tmp_path):
-    recipe = recipe_of(pages, tmp_path)
+def test_memory_is_counted_at_that_side(two, tmp_path):
+    recipe = recipe_of(two, tmp_path)
     small = plan(recipe, 300)
     recipe.model.resolution = 128
     large = plan(recipe, 300)

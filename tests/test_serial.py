@@ -8,13 +8,12 @@ import torch
 from conftest import TINY, noise, tiny_config, tiny_model, tiny_recipe
 from safetensors.torch import load_file
 from test_clip import open_clip_state
+from test_vocabulary import published_name
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.models.deepseek_ocr2.configuration_deepseek_ocr2 import DeepseekOcr2SamVisionConfig
 from transformers.models.deepseek_ocr2.modeling_deepseek_ocr2 import DeepseekOcr2SamVisionEncoder
 
-from data_tools.render.blocks import BlockOptions, BlockRenderer
-from data_tools.writer import write_samples
 from train.features import write
 from train.loop import run
 from train.memory.budget import sizes_of
@@ -70,22 +69,8 @@ def test_deep_encoder_has_the_published_size():
 
 def sam_state(theirs: DeepseekOcr2SamVisionEncoder) -> dict[str, torch.Tensor]:
     """The weights of transformers' SAM tower under our names."""
-    state = {}
-    for name, value in theirs.state_dict().items():
-        for old, new in {
-            "patch_embed.projection": "patch_embed.proj",
-            "layers.": "blocks.",
-            "neck.conv1": "neck.0",
-            "neck.layer_norm1": "neck.1",
-            "neck.conv2": "neck.2",
-            "neck.layer_norm2": "neck.3",
-            "proj.conv1": "net_2",
-            "proj.conv2": "net_3",
-            "layer_norm": "norm",
-        }.items():
-            name = name.replace(old, new)
-        state[name] = value
-    return state
+    state = theirs.state_dict()
+    return {published_name(name.replace("proj.conv", "conv_upsampler")): value for name, value in state.items()}
 
 
 @pytest.mark.parametrize("side", [64, 96, 160])  # grids of 8, the positions' own, of 12 and of 20
@@ -263,15 +248,6 @@ def test_a_reader_runs_them_in_onnxruntime():
         run_in_onnx(serial())
 
 
-@pytest.fixture(scope="module")
-def pages(source, tmp_path_factory) -> Path:
-    """Two little pages."""
-    folder = tmp_path_factory.mktemp("pages")
-    options = BlockOptions((2, 2), (8, 12), (7.0, 8.0), formatted=False, blank=0.0, degrade=0.0)
-    write_samples(folder, 2, BlockRenderer(source, 5, "train", options), workers=1)
-    return folder
-
-
 def recipe_of(data: Path, folder: Path, squares: bool = False, objectives: dict | None = None, **settings) -> Recipe:
     """A run of ``tiny.json`` with a serial CLIP, on images in their own sizes or squares of 128 pixels."""
     tree = json.loads(Path(TINY).read_text())
@@ -291,20 +267,20 @@ def logged(folder: Path, name: str) -> list[float]:
     return [row[name] for row in rows if name in row]
 
 
-def test_pages_are_learned_by_heart(pages, tmp_path):
+def test_pages_are_learned_by_heart(two, tmp_path):
     """Two, of which the words before do not tell one from the other; read from the file that the run wrote."""
-    run(recipe_of(pages, tmp_path, max_steps=150, learning_rate=2e-3))
-    samples = list(read_samples(pages))
+    run(recipe_of(two, tmp_path, max_steps=150, learning_rate=2e-3))
+    samples = list(read_samples(two))
     engine = Reader.from_pretrained(str(tmp_path / "run"), "cpu").engine
     requests = [Request(sample.messages[:-1], sample.open_images(), max_new_tokens=64) for sample in samples]
     texts = [answer.text for answer in engine.generate(requests)]
     assert texts == [sample.answer for sample in samples] and texts[0] != texts[1]
 
 
-def test_clip_is_trained_on_a_frozen_vision_vocabulary(pages, tmp_path):
+def test_clip_is_trained_on_a_frozen_vision_vocabulary(two, tmp_path):
     """As in DeepSeek-OCR's second stage."""
-    run(recipe_of(pages, tmp_path, max_steps=1))
-    second = recipe_of(pages, tmp_path, max_steps=2)
+    run(recipe_of(two, tmp_path, max_steps=1))
+    second = recipe_of(two, tmp_path, max_steps=2)
     second.output, second.model.init, second.freeze = (
         str(tmp_path / "2"),
         [str(tmp_path / "run")],
@@ -317,9 +293,9 @@ def test_clip_is_trained_on_a_frozen_vision_vocabulary(pages, tmp_path):
     assert same == {"vision_vocabulary"} and {"clip", "connector", "language_model"} <= other
 
 
-def test_adapters_are_trained_on_frozen_towers(pages, tmp_path):
-    run(recipe_of(pages, tmp_path, max_steps=1))
-    second = recipe_of(pages, tmp_path, max_steps=2)
+def test_adapters_are_trained_on_frozen_towers(two, tmp_path):
+    run(recipe_of(two, tmp_path, max_steps=1))
+    second = recipe_of(two, tmp_path, max_steps=2)
     second.output, second.model.init = str(tmp_path / "2"), [str(tmp_path / "run")]
     second.freeze, second.lora.rank = ["vision_vocabulary", "clip"], 4
     run(second)
@@ -328,14 +304,14 @@ def test_adapters_are_trained_on_frozen_towers(pages, tmp_path):
     assert not any(name.startswith(("clip.", "vision_vocabulary.")) for name in names)
 
 
-def test_features_of_frozen_towers_replace_them(pages, tmp_path):
+def test_features_of_frozen_towers_replace_them(two, tmp_path):
     def second(name: str) -> Recipe:
-        recipe = recipe_of(pages, tmp_path, squares=True, max_steps=3)
+        recipe = recipe_of(two, tmp_path, squares=True, max_steps=3)
         recipe.output, recipe.model.init = str(tmp_path / name), [str(tmp_path / "run")]
         recipe.freeze = ["vision_vocabulary", "clip"]
         return recipe
 
-    run(recipe_of(pages, tmp_path, squares=True, max_steps=3))
+    run(recipe_of(two, tmp_path, squares=True, max_steps=3))
     run(second("towers"))
     kept = second("features")
     kept.features, kept.model.resolution = str(tmp_path / "kept"), 128
@@ -363,8 +339,8 @@ def test_objects_are_found_by_both_halves(tmp_path, frozen):
     assert bool(logged(tmp_path / "run", "loss_objects")) != bool(frozen)
 
 
-def test_memory_is_counted(pages, tmp_path):
-    recipe = recipe_of(pages, tmp_path)
+def test_memory_is_counted(two, tmp_path):
+    recipe = recipe_of(two, tmp_path)
     found = plan(recipe, 256)
     recipe.model.clip = False
     assert "forward: CLIP" in found.phases and found.peak > plan(recipe, 256).peak

@@ -371,15 +371,10 @@ def export(run: str, out: Path, within: Path | None = None) -> int:
             out (``VaryConfig.shared``).
     """
     check_new(out)
-    model, processor = load_model(Path(run), torch.float32)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.half()
+    model, processor = _in_half(Path(run))
     state = model.state_dict()
     if within is not None:
-        whole = load_model(within, torch.float32)[0]
-        for parameter in whole.parameters():
-            parameter.data = parameter.data.half()
-        model.config.shared = _same_parts(state, whole.state_dict())
+        model.config.shared = _same_parts(state, _in_half(within)[0].state_dict())
         state = {name: each for name, each in state.items() if name.partition(".")[0] not in model.config.shared}
     with writing(out):
         model.save_pretrained(out, state_dict=state)
@@ -388,12 +383,18 @@ def export(run: str, out: Path, within: Path | None = None) -> int:
     return (out / "model.safetensors").stat().st_size
 
 
+def _in_half(folder: Path) -> tuple[VaryForConditionalGeneration, VaryProcessor]:
+    """A checkpoint with its parameters, but not the statistics of batch norm, in fp16."""
+    model, processor = load_model(folder, torch.float32)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.half()
+    return model, processor
+
+
 def _same_parts(state: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     """The parts of a model whose tensors are the same in both."""
-    parts = dict.fromkeys(name.partition(".")[0] for name in state)
-    own = {part: [name for name in state if name.partition(".")[0] == part] for part in parts}
-    return [
-        part
-        for part, names in own.items()
-        if all(name in other and torch.equal(state[name], other[name]) for name in names)
-    ]
+    same: dict[str, bool] = {}
+    for name, tensor in state.items():
+        part = name.partition(".")[0]
+        same[part] = same.get(part, True) and name in other and torch.equal(tensor, other[name])
+    return [part for part, equal in same.items() if equal]

@@ -82,9 +82,14 @@ def middle_of(values: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
     return values[order][np.maximum(np.cumsum(number) - number + (number - 1) // 2, 0)]
 
 
+def dots(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Bool [C]: which components are nearly square and filled, as points and specks are."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
+
+
 def typical_height(boxes: np.ndarray, areas: np.ndarray) -> float | None:
     """Median height of letter candidates; dots and specks, which some pages have many of, are excluded."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    dot = (areas > 0.7 * width * height) & (width < 1.6 * height) & (height < 1.6 * width)
-    letter = (height >= 4) & (width >= 2) & ~dot & (width < 40 * height)
+    letter = (height >= 4) & (width >= 2) & ~dots(boxes, areas) & (width < 40 * height)
     return float(np.median(height[letter])) if letter.any() else None

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from varytoy.layout.blocks import Block, Box, Cell, around
+from varytoy.layout.components import dots
 from varytoy.layout.crop import CellView
 from varytoy.layout.ink import Ink
 from varytoy.layout.page import PageLayout
@@ -120,9 +121,8 @@ class _Signs:
         self.boxes = boxes / ink.scale
         self.limit = (ink.grey.shape[1] / ink.scale, ink.grey.shape[0] / ink.scale)
         self.width, self.height = (self.boxes[:, axis + 2] - self.boxes[:, axis] for axis in (0, 1))
-        dot = (areas / ink.scale**2 > 0.7 * self.width * self.height) & (self.width < 1.6 * self.height)
-        dot &= self.height < 1.6 * self.width
-        self.letters = (self.width <= 4 * self.height) & (self.height >= 3) & (self.width >= 2) & ~dot
+        letters = (self.width <= 4 * self.height) & (self.height >= 3) & (self.width >= 2)
+        self.letters = letters & ~dots(boxes, areas)
 
     def inside(self, box: Sequence[float]) -> np.ndarray:
         """Bool [C]: which have their middle in a box."""

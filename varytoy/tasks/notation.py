@@ -6,13 +6,22 @@ from varytoy.tasks import metrics
 from varytoy.tasks.base import NotationTask
 
 
-class Formula(NotationTask):
+class _ByEditDistance(NotationTask):
+    """Base of the notations that are compared letter by letter."""
+
+    learned = True
+    metric, is_error = "normalised edit distance", True
+
+    def score(self, predictions, samples):
+        pairs = zip(predictions, samples, strict=True)
+        return metrics.mean(metrics.normalised_edit_distance(text, sample.answer) for text, sample in pairs)
+
+
+class Formula(_ByEditDistance):
     """The answer is LaTeX, without delimiters, of one displayed formula, which is all that the picture shows."""
 
     name = "formula"
     view = "formula"
-    learned = True
-    metric, is_error = "normalised edit distance", True
     prompts = (
         "Write the formula in LaTeX.",
         "Give this formula in LaTeX.",
@@ -26,17 +35,11 @@ class Formula(NotationTask):
         "Give the LaTeX of this equation.",
     )
 
-    def score(self, predictions, samples):
-        pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.normalised_edit_distance(text, sample.answer) for text, sample in pairs)
 
-
-class Music(NotationTask):
+class Music(_ByEditDistance):
     """The answer is **kern. The picture is taken whole, not in lines of text."""
 
     name = "music"
-    learned = True
-    metric, is_error = "normalised edit distance", True
     prompts = (
         "Write the sheet music as kern.",
         "Transcribe this music to kern.",
@@ -49,10 +52,6 @@ class Music(NotationTask):
         "What does this staff say, in kern?",
         "Turn the picture of the music into kern.",
     )
-
-    def score(self, predictions, samples):
-        pairs = zip(predictions, samples, strict=True)
-        return metrics.mean(metrics.normalised_edit_distance(text, sample.answer) for text, sample in pairs)
 
 
 class Molecule(NotationTask):
