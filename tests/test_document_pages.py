@@ -35,6 +35,7 @@ from data_tools.render.document import (
 from data_tools.render.layout import lay_out
 from data_tools.render.markdown import block_markdown, to_markdown
 from data_tools.render.pages import PageOptions, PageRenderer
+from data_tools.render.texts import typographic
 from data_tools.render.themes import random_theme
 from data_tools.writer import generator
 from varytoy.data.samples import read_samples
@@ -259,6 +260,17 @@ def test_fonts_that_are_held_out_or_lack_a_letter_are_not_used(source, tmp_path)
         assert ("vacuumed" in printed) == (name == "test") and ("français" in printed) == (name == "fr")
     assert used["test"] == {"Caladea"} and "Lato" in used["train"] and "Caladea" not in used["train"]
     assert used["fr"] and not used["fr"] & {"Lato", "Caladea"}
+
+
+def test_quotes_are_typographic_where_that_is_asked_for(source, tmp_path):
+    command = ["render", "pages", "--count", "6", "--size", "400", "--lines", "8-14", "--no-formulas", "--task", "ocr"]
+    command += ["--language", "fr", "--typographic", "1", "--out", str(tmp_path / "pages"), "--source", str(source)]
+    assert main([*command, "--workers", "1"]) == 0
+    words = {word for sample in read_samples(tmp_path / "pages") for word in sample.annotations.words}
+    assert {"L\u2019\u00e9l\u00e8ve", "l\u2019h\u00f4tel."} & words and not any("'" in word for word in words)
+    quoted = """the "value" isn't ('x'); 'it's' and dogs' x="a\""""
+    expected = "the \u201cvalue\u201d isn\u2019t (\u2018x\u2019); \u2018it\u2019s\u2019 and dogs\u2019 x=\u201ca\u201d"
+    assert typographic(quoted) == expected
 
 
 def test_chinese_is_set_by_characters_with_their_punctuation():

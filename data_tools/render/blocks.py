@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from data_tools.assets import sources
 from data_tools.program import share, span, span_of_floats
 from data_tools.render.kind import Kind, register
+from data_tools.render.texts import Mapped
 from data_tools.writer import generator
 from varytoy.tasks import TASKS
 
@@ -251,25 +252,17 @@ _MARKS = re.compile(r"[*_`<>\[\]\\#~|]")
 _LIST_MARK = re.compile(r"[-+=\u2022]+|\d+[.)]")
 
 
-class _Plain(Sequence):
-    """Paragraphs, lazily stripped of characters that are markdown syntax, so that printed text and source are equal."""
-
-    def __init__(self, texts: Sequence[str]):
-        self.texts = texts
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, number: int) -> str:
-        words = _MARKS.sub("", self.texts[number]).split()
-        return " ".join(word for word in words if not _LIST_MARK.fullmatch(word)) or "Contents"
+def _plain(text: str) -> str:
+    """A text without characters that are markdown syntax, so that what is printed and its source are equal."""
+    words = _MARKS.sub("", text).split()
+    return " ".join(word for word in words if not _LIST_MARK.fullmatch(word)) or "Contents"
 
 
 def _formatted(lines: int, columns: int, texts: Sequence[str], rng: random.Random) -> _Block:
     """A heading, a list or paragraphs with bold words: at most ``lines`` lines."""
     block = _Block(formatted=True)
     columns = max(columns, 24)
-    texts = _Plain(texts)
+    texts = Mapped(texts, _plain)
     if rng.random() < 0.6:
         level = rng.choice((1, 2))
         head = _wrap(_title(texts, rng), max(columns * 2 // 3, 16), 1)[0]

@@ -1,6 +1,7 @@
 """Pages: whole documents in one to three columns, as text or as markdown."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from data_tools.render.layout import lay_out
 from data_tools.render.markdown import to_markdown
 from data_tools.render.regions import asked_for, part_of
 from data_tools.render.sheet import Sheet
+from data_tools.render.texts import Mapped, typographic
 from data_tools.render.themes import Theme, alphabet, random_theme
 from data_tools.writer import generator, question_row
 from varytoy.data.boxes import Box
@@ -44,6 +46,8 @@ class PageOptions:
     task: str = "either"
     formulas: bool = True
     inverted: float = 0.06
+    typographic: float = 0.0
+    """Share of the pages whose quotes and apostrophes are typographic (\u201c \u201d \u2018 \u2019)."""
 
 
 class PageRenderer:
@@ -100,7 +104,9 @@ class PageRenderer:
         chosen = self.options
         paper = PAPERS[rng.choice(_MIXED) if chosen.paper == "mixed" else chosen.paper]
         size = tuple(round(chosen.size * side / max(paper)) for side in paper)
-        texts = languages.prose_paragraphs(self.source, self.split, language)
+        texts: Sequence[str] = languages.prose_paragraphs(self.source, self.split, language)
+        if chosen.typographic and rng.random() < chosen.typographic:
+            texts = Mapped(texts, typographic)
         for _ in range(_TRIES):
             theme = random_theme(
                 rng,
@@ -156,6 +162,8 @@ class Pages(Kind):
         parser.add_argument("--task", choices=tasks, default="either", help=help)
         parser.add_argument("--no-formulas", action="store_true", help="no formulas, which need Matplotlib")
         parser.add_argument("--inverted", type=share, default=defaults.inverted, help="share of light text on dark")
+        help = "share of pages with typographic quotes and apostrophes (default: 0)"
+        parser.add_argument("--typographic", type=share, default=defaults.typographic, help=help)
 
     def renderer(self, options):
         if not options.no_formulas:
@@ -170,6 +178,7 @@ class Pages(Kind):
             options.task,
             not options.no_formulas,
             options.inverted,
+            options.typographic,
         )
         return PageRenderer(options.source, options.seed, options.split, chosen)
 

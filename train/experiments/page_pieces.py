@@ -99,6 +99,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("rendered", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of each page's cells")
+    parser.add_argument("--keep", default="", metavar="CHARACTERS", help="cells with one of these are all kept")
     options = parser.parse_args(words)
     text_size = VaryProcessor.from_pretrained(varytoy.NANO).image_processor.text_size
     (options.out / "images").mkdir(parents=True)
@@ -115,7 +116,7 @@ def main(words: Sequence[str] | None = None) -> int:
                     print(f"page_pieces: {error}", file=sys.stderr)
                     continue
                 for crop, own in found:
-                    if rng.random() >= options.share:
+                    if rng.random() >= options.share and not set(options.keep) & {c for word in own for c in word[0]}:
                         continue
                     name = f"images/{count:06d}.webp"
                     crop.convert("L").save(options.out / name, quality=80)
