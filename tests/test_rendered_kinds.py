@@ -1,6 +1,7 @@
 """The rendered kinds: their samples are valid, and their answers are what the pictures show."""
 
 import html.parser
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,9 +13,10 @@ from PIL import Image
 from test_document_pages import CODE, ENGLISH, FONTS, font_copy
 
 from data_tools.__main__ import main
-from data_tools.render.charts import FORMS, questions, random_chart
+from data_tools.render.charts import FORMS, random_chart
 from data_tools.render.mathematics import FONTS as MATHEMATICAL
 from data_tools.render.mathematics import LATEX, formula_picture, random_formula
+from data_tools.render.truth import KINDS, UNANSWERABLE, Truth, questions
 from data_tools.writer import generator
 from varytoy.data.samples import read_samples
 from varytoy.evaluation.suites.samples import case_of
@@ -172,22 +174,37 @@ def test_answers_about_a_chart_follow_from_its_table():
         chart = random_chart(rng, FORMS[index % len(FORMS)])
         table = [[cell.text for cell in row] for row in chart.table().rows]
         assert [row[0] for row in table[1:]] == chart.categories and table[0][1:] == chart.series
-        for question, answers, kind in questions(chart, rng):
-            seen.add(kind)
-            column = next((table[0].index(name) for name in chart.series if f" of {name}" in question), 1)
+        truth = Truth.from_json(json.loads(json.dumps(chart.truth().to_json())))
+        for question in questions(truth, rng, 6):
+            seen.add(question.kind)
+            text, answers = question.text.rstrip("?."), question.answers
+            column = next((place for place, name in enumerate(table[0]) if place and f" {name}" in text), 1)
             values = {row[0]: float(row[column]) for row in table[1:]}
-            if kind == "value":
-                name = re.search(r"(?:x =|in|for) (\w+)\?$", question)[1]
-                assert all(float(answer.strip("%")) == values[name] for answer in answers)
-            elif kind == "difference":
-                first, second = re.search(r"between (\w+) and (\w+)\?$", question).groups()
+            shown = [name for name in values if re.search(rf"\b{name}\b", text.replace(table[0][column], ""))]
+            if question.kind == "cell":
+                assert all(float(answer.strip("%")) == values[shown[-1]] for answer in answers)
+            elif question.kind == "difference":
+                first, second = re.search(r"(?:between|for) (\w+) and (\w+)$", text).groups()
                 assert float(answers[0]) == pytest.approx(abs(values[first] - values[second]))
-            elif kind in ("highest", "lowest"):
+            elif question.kind == "order":
                 ordered = sorted(values, key=values.get)
-                assert answers == [ordered[-1 if kind == "highest" else 0]]
-            elif kind == "count":
-                assert answers == [str(len(table) - 1)]
-    assert seen == {"title", "count", "value", "highest", "lowest", "difference"}
+                assert answers == (ordered[-1 if "highest" in text else 0],) and answers[0] in question.reason
+            elif question.kind == "count":
+                assert answers == (str(len(table) - 1),)
+            elif question.kind == "unanswerable":
+                assert answers == (UNANSWERABLE,) and not shown
+    assert seen == set(KINDS)
+
+
+def test_questions_about_a_table_are_made_if_they_are_asked_for(rendered):
+    samples = rendered("tables", "--questions", "3", "--merged", "0")
+    assert [sample.task for sample in samples] == ["markdown", "vqa", "vqa", "vqa"] * 6
+    for table, *asked in (samples[place : place + 4] for place in range(0, 24, 4)):
+        truth = Truth.from_json(table.metadata["truth"])
+        for sample in asked:
+            assert sample.metadata["kind"] in KINDS and sample.images == table.images
+            values = {cell for row in truth.grid.rows for cell in row}
+            assert sample.metadata["kind"] not in ("cell", "order") or sample.answer in values
 
 
 def test_formulas_can_all_be_drawn():

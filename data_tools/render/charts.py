@@ -12,8 +12,9 @@ from data_tools.program import share
 from data_tools.render.degrade import degrade
 from data_tools.render.document import Cell, Table
 from data_tools.render.kind import Kind, register
-from data_tools.render.looks import Look, named, text_row, vqa_row
+from data_tools.render.looks import Look, named, text_row, vqa_rows
 from data_tools.render.markdown import block_markdown, escape
+from data_tools.render.truth import Grid, Truth
 from data_tools.writer import generator
 from varytoy.extras import require
 
@@ -69,6 +70,26 @@ class Chart:
             for number, category in enumerate(self.categories)
         ]
         return Table((head, *rows))
+
+    def truth(self) -> Truth:
+        head, *rows = ([cell.text for cell in row] for row in self.table().rows)
+        joint = {"x": "at x =", "Group": "for"}.get(self.across, "in")
+        groups = (_MONTHS if self.across == "Month" else " ".join(_GROUPS).split()) if self.across != "x" else []
+        grid = Grid(
+            (head[0].lower(), *head[1:]),
+            tuple(map(tuple, rows)),
+            self._marks(),
+            joint,
+            tuple(name for name in groups if name not in self.categories),
+            "%" * (self.up == "%"),
+        )
+        return Truth("chart", {"title": (self.title,)}, grid)
+
+    def _marks(self) -> str:
+        """What stands for a row."""
+        if self.form in ("bar", "horizontal"):
+            return "bars"
+        return {"pie": "slices", "line": "points on each line", "scatter": "points"}.get(self.form, "groups of bars")
 
 
 def random_chart(rng: random.Random, form: str) -> Chart:
@@ -192,41 +213,6 @@ def _pie(axes, chart: Chart, colours, style, ink, labelled: bool) -> None:
         label.set_color(ink)
 
 
-def questions(chart: Chart, rng: random.Random) -> list[tuple[str, list[str], str]]:
-    """Question, right answers and its kind."""
-    found: list[tuple[str, list[str], str]] = [("What is the title of the chart?", [chart.title], "title")]
-    noun = {"pie": "slices", "line": "points on each line", "scatter": "points"}.get(chart.form, "groups of bars")
-    noun = "bars" if chart.form in ("bar", "horizontal") and len(chart.series) == 1 else noun
-    found.append((f"How many {noun} are there?", [str(len(chart.categories))], "count"))
-    number, place = rng.randrange(len(chart.series)), rng.randrange(len(chart.categories))
-    value, category = chart.values[number][place], chart.categories[place]
-    of = f" of {chart.series[number]}" if len(chart.series) > 1 else ""
-    where = (
-        f"at x = {category}"
-        if chart.form == "scatter"
-        else f"in {category}"
-        if chart.across != "Group"
-        else f"for {category}"
-    )
-    found.append((f"What is the value{of} {where}?", _numbers(chart, value), "value"))
-    for word, pick in (("highest", max), ("lowest", min)):
-        extreme = pick(chart.values[number])
-        if chart.values[number].count(extreme) == 1 and chart.form != "scatter":
-            answer = chart.categories[chart.values[number].index(extreme)]
-            found.append((f"Which {chart.across.lower()} has the {word} value{of}?", [answer], word))
-    first, second = rng.sample(range(len(chart.categories)), 2)
-    if chart.form not in ("scatter",):
-        gap = abs(chart.values[number][first] - chart.values[number][second])
-        names = f"{chart.categories[first]} and {chart.categories[second]}"
-        found.append((f"What is the difference{of} between {names}?", _numbers(chart, gap), "difference"))
-    return found
-
-
-def _numbers(chart: Chart, value: float) -> list[str]:
-    texts = [chart.text(value), f"{value:g}"] + [f"{value:g}%"] * (chart.up == "%")
-    return list(dict.fromkeys(texts))
-
-
 class ChartRenderer:
     """index -> (image, rows): see data_tools.writer. Equal arguments give equal images."""
 
@@ -245,9 +231,8 @@ class ChartRenderer:
             image = image.convert("L")
         image, _ = degrade(image, np.array([[0, 0, *image.size]]), rng, self.strength)
         answer = f"# {escape(chart.title)}\n\n{block_markdown(chart.table())}"
-        rows = [text_row("markdown", answer, rng, form=chart.form)]
-        asked = questions(chart, rng)
-        rows += [vqa_row(question, answers, rng, kind) for question, answers, kind in rng.sample(asked, 3)]
+        truth = chart.truth()
+        rows = [text_row("markdown", answer, rng, form=chart.form, truth=truth.to_json()), *vqa_rows(truth, rng, 3)]
         return image, named(rows, "charts", self.split, self.seed, index)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from data_tools.render.kind import register
-from data_tools.render.looks import Look, ScannedKind, named, scanned, text_row, vqa_row
+from data_tools.render.looks import Look, ScannedKind, named, scanned, text_row, vqa_rows
 from data_tools.render.receipts import FIRST_NAMES, STREETS, TOWNS, one_word, put_text, random_day, receipt, text_width
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import base_line
+from data_tools.render.truth import Truth, ways_to_write
 from data_tools.writer import generator
 
 _LAST = (
@@ -66,11 +67,10 @@ class FormRenderer:
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "forms", self.look.split, index)
         kind = rng.choice(("form", "receipt")) if self.kind == "both" else self.kind
-        sheet, questions = (_form if kind == "form" else receipt)(rng, self.look)
+        sheet, truth = (_form if kind == "form" else receipt)(rng, self.look)
         image, annotations = scanned(sheet, rng, self.degrade, till=kind == "receipt")
-        rows = [text_row("ocr", sheet.text(), rng, annotations, kind=kind)]
-        for question, *answers in rng.sample(questions, min(3, len(questions))):
-            rows.append(vqa_row(question, answers, rng, kind))
+        rows = [text_row("ocr", sheet.text(), rng, annotations, kind=kind, truth=truth.to_json())]
+        rows += vqa_rows(truth, rng, 3)
         return image, named(rows, "forms", self.look.split, self.seed, index)
 
 
@@ -78,7 +78,7 @@ def _field_names(rng: random.Random, count: int) -> list[str]:
     return rng.sample(list(_FIELDS), count)
 
 
-def _form(rng: random.Random, look: Look) -> tuple[Sheet, list[tuple[str, ...]]]:
+def _form(rng: random.Random, look: Look) -> tuple[Sheet, Truth]:
     """A title and fields with values, ruled or boxed, in one or two columns, and boxes to tick."""
     theme = look.theme(rng, 700, (11, 17), inverted=0.03)
     columns, manner = rng.choice((1, 1, 2)), rng.choice(("plain", "line", "box"))
@@ -94,7 +94,7 @@ def _form(rng: random.Random, look: Look) -> tuple[Sheet, list[tuple[str, ...]]]
     title = rng.choice(_TITLES.split("|"))
     put_text(sheet, title, margin, margin + 1.3 * size, theme.heading_style(1.6))
     labels = max(text_width(name + ":", label) for name in names) + size
-    questions: list[tuple[str, ...]] = []
+    fields: dict[str, tuple[str, ...]] = {}
     for number, name in enumerate(names):
         x = margin + column * (number % columns)
         y = margin + title_height + row_height * (number // columns)
@@ -108,7 +108,7 @@ def _form(rng: random.Random, look: Look) -> tuple[Sheet, list[tuple[str, ...]]]
         elif manner == "box":
             sheet.frame(left, y + 0.15 * row_height, right, y + 0.85 * row_height, theme.faint)
         put_text(sheet, text, left + 0.3 * size, base, value, " ")
-        questions.append(_asked(rng, name, text))
+        fields[_lower(name)] = ways_to_write(text)
     y = margin + title_height + row_height * rows
     for name in ticks:
         base = y + base_line(row_height, size)
@@ -120,11 +120,11 @@ def _form(rng: random.Random, look: Look) -> tuple[Sheet, list[tuple[str, ...]]]
             if choice == chosen:
                 sheet.box(x + 3, base - side + 3, x + side - 2, base - 2, theme.ink)
             x = put_text(sheet, choice, x + 1.3 * size, base, value, " ") + 1.2 * size
-        questions.append((f"Which option is ticked under {name}?", chosen))
+        fields[f"option ticked under {name}"] = (chosen,)
         sheet.size = (max(sheet.size[0], round(x) + margin), sheet.size[1])
         y += row_height
     sheet.size = (max(sheet.size[0], round(_right(sheet)) + margin), sheet.size[1])
-    return sheet, questions
+    return sheet, Truth("form", fields, absent=tuple(_lower(name) for name in _FIELDS if name not in names))
 
 
 def _right(sheet: Sheet) -> float:
@@ -133,9 +133,8 @@ def _right(sheet: Sheet) -> float:
     return max([words, *(edges[2] for _, edges, _, _ in sheet.shapes)])
 
 
-def _asked(rng: random.Random, name: str, value: str) -> tuple[str, ...]:
-    lower = name if name == "E-mail" else name.lower()
-    return rng.choice((f"What is the {lower}?", f"What does the field '{name}' say?", f"Give the {lower}.")), value
+def _lower(name: str) -> str:
+    return name if name == "E-mail" else name.lower()
 
 
 @register

@@ -15,6 +15,7 @@ from data_tools.render.kind import Kind
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import Strip
 from data_tools.render.themes import Theme, alphabet, random_theme
+from data_tools.render.truth import Truth, questions
 from data_tools.writer import question_row
 from varytoy.tasks import TASKS
 
@@ -88,11 +89,18 @@ def text_row(task: str, answer: str, rng: random.Random, annotations: dict | Non
     return question_row(task, prompt, answer, annotations=annotations, metadata=metadata)
 
 
-def vqa_row(question: str, answers: Sequence[str], rng: random.Random, kind: str) -> dict:
-    """A question with its answers, of which the first is the sample's."""
-    annotations = {"references": list(answers)}
-    prompt = TASKS["vqa"].prompt(question, rng)
-    return question_row("vqa", prompt, answers[0], annotations=annotations, metadata={"kind": kind})
+def vqa_rows(truth: Truth, rng: random.Random, count: int) -> list[dict]:
+    """Rows of questions about a page, of which the first answer is the sample's."""
+    return [
+        question_row(
+            "vqa",
+            TASKS["vqa"].prompt(question.text, rng),
+            question.answers[0],
+            annotations={"references": list(question.answers)},
+            metadata={"kind": question.kind},
+        )
+        for question in questions(truth, rng, count)
+    ]
 
 
 def named(rows: list[dict], kind: str, split: str, seed: int, index: int) -> list[dict]:

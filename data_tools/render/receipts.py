@@ -11,6 +11,7 @@ from data_tools.render.looks import Look
 from data_tools.render.sheet import Sheet
 from data_tools.render.strips import base_line, set_lines
 from data_tools.render.table_contents import random_date
+from data_tools.render.truth import Grid, Truth, ways_to_write
 
 FIRST_NAMES = (
     "Anna Ben Carla David Emma Felix Grace Hugo Irene Jonas Karin Liam Maria Noah Olga Paul Rosa Sven Tara Victor"
@@ -34,6 +35,7 @@ _TITLES = (
     "Official Receipt",
 )
 _CURRENCIES = ("", "", "", "$", "\u20ac", "RM ", "USD ")
+_ABSENT = ("discount code", "delivery date", "name of the customer", "table number", "membership number", "due date")
 _FOOTERS = (
     "Thank you!",
     "Please come again",
@@ -77,11 +79,11 @@ class _Line:
     rule: str = ""
 
 
-def receipt(rng: random.Random, look: Look) -> tuple[Sheet, list[tuple[str, ...]]]:
-    """A narrow slip: shop, date, goods with prices, sum, tax, total. Returns it with questions and their answers."""
+def receipt(rng: random.Random, look: Look) -> tuple[Sheet, Truth]:
+    """A narrow slip: shop, date, goods with prices, sum, tax, total. Returns it with what it says."""
     theme = look.theme(rng, 400, (11, 24), inverted=0.0)
     style = theme.style(code=rng.random() < 0.5, bold=rng.random() < 0.2)
-    lines, questions = _content(rng, style, look)
+    lines, truth = _content(rng, style, look)
     case = rng.choice((str, str, str.upper))
     for line in lines:
         line.cells = [(case(text), place) for text, place in line.cells]
@@ -102,7 +104,7 @@ def receipt(rng: random.Random, look: Look) -> tuple[Sheet, list[tuple[str, ...]
             put_text(sheet, text, x, y + base_line(pitch * line.scale, own.size), own, joint)
             joint = " "
         y += pitch * line.scale
-    return sheet, [(question, *map(case, answers)) for question, *answers in questions]
+    return sheet, truth.mapped(case)
 
 
 def _sized(style: Style, scale: float) -> Style:
@@ -121,7 +123,7 @@ def _rule(sheet: Sheet, kind: str, left: float, right: float, y: float, size: fl
         x += max(step, 3)
 
 
-def _content(rng: random.Random, style: Style, look: Look) -> tuple[list[_Line], list[tuple[str, ...]]]:
+def _content(rng: random.Random, style: Style, look: Look) -> tuple[list[_Line], Truth]:
     currency = rng.choice(_CURRENCIES)
     if currency and not face(style.path, style.number).covers(currency.strip()):
         currency = ""
@@ -171,23 +173,18 @@ def _content(rng: random.Random, style: Style, look: Look) -> tuple[list[_Line],
             _Line([(f"SR @ {rate}%", 0.0), (net, 0.6), (f"{tax / 100:,.2f}", 1.0)]),
         ]
     lines += [_Line(), *(_Line([(text, 0.5)]) for text in rng.sample(_FOOTERS, rng.randint(1, 3)))]
-    questions: list[tuple[str, ...]] = [
-        (f"What does {name} cost?", *_answers(price, own_currency)) for name, price in zip(names, prices, strict=True)
-    ]
-    questions = [
-        rng.choice(questions),
-        ("What is the total?", *_answers(total, currency)),
-        ("Which shop is the receipt from?", shop),
-        ("What is the date on the receipt?", day),
-        ("How many items are listed?", str(len(names))),
-        ("How much tax is included?", *_answers(tax, currency)),
-        ("What is the number of the receipt?", number),
-    ]
-    if prices.count(max(prices)) == 1:
-        questions.append(("Which item is the most expensive?", names[prices.index(max(prices))]))
+    fields = {
+        "total": ways_to_write(_money(total, currency)),
+        "name of the shop": (shop,),
+        "date": (day,),
+        "included tax": ways_to_write(_money(tax, currency)),
+        "receipt number": (number,),
+    }
     if cash:
-        questions.append(("How much change was given?", *_answers(given - total, currency)))
-    return lines, questions
+        fields["change given"] = ways_to_write(_money(given - total, currency))
+    goods = tuple((name, _money(price, own_currency)) for name, price in zip(names, prices, strict=True))
+    absent = tuple(name for name in _GOODS.split() if not any(name.lower() in each.lower() for each in names))
+    return lines, Truth("receipt", fields, Grid(("item", "price"), goods, "items", "of", absent), _ABSENT)
 
 
 def _goods_names(rng: random.Random, style: Style, look: Look) -> list[str]:
@@ -250,11 +247,6 @@ def _row(name: str, cents: int, currency: str) -> _Line:
 
 def _money(cents: int, currency: str) -> str:
     return f"{currency}{cents / 100:,.2f}"
-
-
-def _answers(cents: int, currency: str) -> tuple[str, ...]:
-    """As it is printed, and without the sign of the currency and commas."""
-    return tuple(dict.fromkeys((_money(cents, currency), f"{cents / 100:,.2f}", f"{cents / 100:.2f}")))
 
 
 def _digits(rng: random.Random, count: int) -> str:
