@@ -192,6 +192,14 @@ def build_parser() -> argparse.ArgumentParser:
     structured.add_argument("--limit", type=positive, help="pages of each kind (default: 10 to 60)")
     structured.add_argument("--publish", action="store_true", help="write the figures to train/results")
     structured.set_defaults(run=_structured, needs=("rapidfuzz",))
+    square = programs.add_parser("square", help="measure the filters of question data with a scripted model")
+    square.add_argument("--source", type=Path, default=Path("data/sources"), help="filled by `data_tools fetch`")
+    square.add_argument("--out", type=Path, default=Path("runs/square"), help="finished parts of it are kept")
+    square.add_argument("--pages", type=positive, default=600)
+    square.add_argument("--mistakes", default="", help="of the scripted model: wrong=0.3,judge=0.9 and others")
+    square.add_argument("--seed", type=int, default=21)
+    square.add_argument("--publish", action="store_true", help="write the figures to train/results")
+    square.set_defaults(run=_square, needs=("matplotlib", "rapidfuzz"))
 
     results = programs.add_parser("results", help="compare the documentation's tables with train/results")
     results.add_argument("--write", action="store_true", help="bring the documents up to date")
@@ -353,6 +361,13 @@ def _peers(options) -> int:
 
     words = options.words if options.publish else ()
     return measure(options.data, options.out, options.model, options.engines or ENGINES, options.limit, words)
+
+
+def _square(options) -> int:
+    from train.square import measure
+
+    words = sys.argv[1:] if options.publish else ()
+    return measure(options.source, options.out, options.pages, options.mistakes, options.seed, words)
 
 
 def _structured(options) -> int:

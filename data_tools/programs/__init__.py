@@ -1,6 +1,34 @@
 """The programs of ``python -m data_tools``. A new program is a file with a class that registers itself (program.py),
 imported here."""
 
-from data_tools.programs import assets, bench, check, dialogue, image_net, mix, pdf, render, show, tokenizer
+from data_tools.programs import (
+    assets,
+    audit,
+    bench,
+    check,
+    dialogue,
+    export,
+    image_net,
+    mix,
+    pdf,
+    render,
+    show,
+    square,
+    tokenizer,
+)
 
-__all__ = ["assets", "bench", "check", "dialogue", "image_net", "mix", "pdf", "render", "show", "tokenizer"]
+__all__ = [
+    "assets",
+    "audit",
+    "bench",
+    "check",
+    "dialogue",
+    "export",
+    "image_net",
+    "mix",
+    "pdf",
+    "render",
+    "show",
+    "square",
+    "tokenizer",
+]

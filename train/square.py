@@ -1,0 +1,69 @@
+"""``python -m train square``: how good the filters of ``data_tools square`` are, on rendered pages with a known truth
+and with a scripted model that makes a known share of mistakes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_tools.__main__ import main as data_tools
+from data_tools.square import measure as filters
+from data_tools.square.asking import Asker, Budget
+from data_tools.square.backends.scripted import Scripted
+from data_tools.square.items import Item, Page
+from data_tools.square.pages import take_in
+from data_tools.square.pipeline import Pipeline
+from data_tools.square.prompts import Prompts
+from data_tools.square.stages import Questions
+from train.published import save
+from varytoy.evaluation.provenance import provenance
+
+WHAT = "filters of question data on rendered pages with a scripted model"
+RENDERED = {
+    "receipts": ("forms", "--kind-of-form", "receipt"),
+    "forms": ("forms", "--kind-of-form", "form"),
+    "tables": ("tables", "--merged", "0"),
+    "charts": ("charts",),
+}
+"""Pages whose truth is known: name -> words of ``data_tools render``."""
+_QUESTIONS = 6
+"""A page."""
+
+
+def measure(source: Path, out: Path, count: int, mistakes: str = "", seed: int = 21, words: Sequence[str] = ()) -> int:
+    """Render, ask, and print what each filter finds; finished parts in ``out`` are kept.
+
+    Args:
+        source: folder filled by ``data_tools fetch``.
+        count: pages.
+        mistakes: of the scripted model, as ``NAME=SHARE,…``.
+        words: of the command line, to publish the figures.
+
+    Returns:
+        The exit code.
+    """
+    backend, items = Scripted.parse(mistakes), []
+    for number, (name, kind) in enumerate(RENDERED.items()):
+        share = count // len(RENDERED) + (number < count % len(RENDERED))
+        samples, folder = out / f"{name}-{share}-{seed}", out / f"{name}-{share}-{seed}-asked"
+        if not (samples / "manifest.json").is_file():
+            asked = ["--out", str(samples), "--count", str(share), "--seed", str(seed), "--split", "test"]
+            resume = ["--resume"] if samples.is_dir() else []
+            if code := data_tools(["render", *kind, *asked, "--source", str(source), *resume]):
+                return code
+        pages = take_in(samples, folder, 1280, print)
+        own = {page.id: page for page in pages}
+        for item in _asked(backend, folder, pages, seed):
+            items.append((item, backend.is_right(own[item.page], seed, item.question, item.answer)))
+    table = filters.measure(items)
+    print(f"{len(items):,} questions about {count:,} pages; {backend.name}\n\n{filters.tables(*table)}")
+    filters.draw(*table, out / "filters.png")
+    if words:
+        values = filters.to_json(*table) | {"pages": count, "questions": len(items)}
+        print(f"written to {save('square', values, WHAT, seed, provenance('python -m train', words))}")
+    return 0
+
+
+def _asked(backend: Scripted, folder: Path, pages: Sequence[Page], seed: int) -> list[Item]:
+    replies = folder / backend.name.replace(":", "-")
+    replies.mkdir(exist_ok=True)
+    asker = Asker(backend, Prompts.read(), Budget(), folder, seed=seed)
+    return Pipeline(replies, asker, Questions(_QUESTIONS, seed), keep_going=True).run(pages)[0]
