@@ -12,13 +12,17 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
+import transformers
 from conftest import ROOT
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data_tools.__main__ import main
 from data_tools.render.truth import KINDS, UNANSWERABLE, Grid, Truth, questions
 from data_tools.square import parse
 from data_tools.square.agree import compare, stands_in
+from data_tools.square.backends import choose
 from data_tools.square.backends.scripted import Mistakes, Scripted
 from data_tools.square.items import Page
 from data_tools.square.replies import Ask
@@ -43,7 +47,7 @@ def receipts(tmp_path):
         Image.new("RGB", (60, 40), (40 * number, 90, 200)).save(folder / f"images/{number}.png")
         turns = [
             {"role": "user", "content": "<image>\nRead it."},
-            {"role": "assistant", "content": "Tea 2.50\nTOTAL $6.80\n2024-03-05"},
+            {"role": "assistant", "content": "Tea 2.50\nMilk 1.20\nBread 3.10\nTOTAL $6.80\n2024-03-05"},
         ]
         row = {"id": f"r{number}", "task": "ocr", "messages": turns, "images": [f"images/{number}.png"]}
         rows.append(row | {"metadata": {"truth": TRUTH.to_json()}})
@@ -243,6 +247,68 @@ def test_a_model_without_eyes_asks_by_the_text_and_its_answers_must_stand_there(
     for item in items:
         assert (item.get("dropped") == "answer does not stand in the text") or item["in_text"]
     assert {row["ask"].partition("#")[0] for row in rows_of(out / "1-questions.jsonl")} == {"ask.pairs"}
+
+
+def tiny_llava(folder):
+    """A LLaVA of transformers that has learned nothing, with its processor."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {piece: number for number, piece in enumerate(["<pad>", "<s>", "</s>", "<image>", *letters])}
+    model = Tokenizer(models.BPE(ids, []))
+    model.pre_tokenizer, model.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<image>"]}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=model, **names)
+    image = "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    template = f"{{% for turn in messages %}}{{% for part in turn['content'] %}}{image}{{% endfor %}}{{% endfor %}}"
+    pixels = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    shape = {"patch_size": 16, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    transformers.LlavaProcessor(pixels, tokenizer, chat_template=template, **shape).save_pretrained(folder)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**small, image_size=32, patch_size=16),
+        text_config=transformers.LlamaConfig(**small, vocab_size=len(tokenizer)),
+        image_token_index=3,
+        vision_feature_layer=-1,
+    )
+    torch.manual_seed(0)
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["a model of transformers", "nano"])
+def test_a_model_on_this_machine_is_asked(receipts, tmp_path, capsys, name):
+    if name != "nano":
+        name = str(tmp_path / "llava")
+        tiny_llava(name)
+    backend = choose(name)
+    page = Page("1", "images/0.png", "", "")
+    seen = backend.reply(
+        Ask("1", "answer.bare", page, {}, max_tokens=6), "Which colour?", receipts / page.image, 0.0, 0
+    )
+    again = backend.reply(
+        Ask("1", "answer.bare", page, {}, max_tokens=6), "Which colour?", receipts / page.image, 0.0, 0
+    )
+    assert seen.text and seen == again
+    if not backend.needs_picture:
+        drawn = [
+            backend.reply(Ask("1", "compare", page, {}, False, 6), "Yes?", None, 1.5, seed).text for seed in (1, 2, 1)
+        ]
+        assert drawn[0] == drawn[2] != drawn[1]
+    backend.close()
+
+
+def test_captions_are_kept_where_the_reader_finds_what_they_quote(receipts, tmp_path, capsys):
+    command = ["square", str(receipts), "--captions", "--backend", "scripted:wrong=0.5,unreadable=0"]
+    out = tmp_path / "out"
+    assert main([*command, "--out", str(out), "--ocr", "samples"]) == 0
+    judged = rows_of(out / "captions.jsonl")
+    reversed_ = ["$08.6" in row["text"] or "08.6$" in row["text"] for row in judged]
+    assert any(reversed_) and not all(reversed_)
+    for row, backwards in zip(judged, reversed_, strict=True):
+        assert row["dropped"] == ("quotes what the reader does not find" if backwards else "")
+    kept = [row["text"] for row in judged if not row["dropped"]]
+    assert [sample.answer for sample in read_samples(out)] == kept
+    assert f"{len(kept)} captions kept" in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "no")]) == 2
+    assert "--captions needs the text: add --ocr varytoy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,38 @@
 """``square``: questions, answers and reasons about pictures, made by a model and filtered."""
 
 import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from data_tools.program import Program, register
-from data_tools.square import backends, export
+from data_tools.square import backends, captions, export
 from data_tools.square.asking import Asker, Budget, Stopped
+from data_tools.square.items import Page
 from data_tools.square.pages import OCR, read_texts, take_in
 from data_tools.square.pipeline import Pipeline, check_settings
 from data_tools.square.prompts import LATEST, Prompts
+from data_tools.square.replies import Replies
 from data_tools.square.stages import Questions
+from varytoy.evaluation.run_folder import replace_lines
 from varytoy.folder_lock import locked
 from varytoy.options import positive
 
-_ASKED = ("backend", "model", "ocr", "questions", "templates", "reword", "text_only", "size", "temperature", "seed")
+_ASKED = (
+    "backend",
+    "model",
+    "ocr",
+    "questions",
+    "templates",
+    "reword",
+    "text_only",
+    "captions",
+    "size",
+    "temperature",
+    "seed",
+)
 """Options that the replies depend on."""
 
 
@@ -60,10 +78,15 @@ class Square(Program):
         help = "what becomes of a question: a short answer, an answer with its reason, all of a page in turns"
         parser.add_argument("--forms", nargs="+", choices=export.FORMS, default=["short", "reason"], help=help)
         parser.add_argument("--keep-going", action="store_true", help="ask about dropped questions too")
+        help = "in place of questions: describe pictures with their text, kept where --ocr finds what is quoted"
+        parser.add_argument("--captions", action="store_true", help=help)
 
     def run(self, options):
-        if options.text_only and options.ocr == "none":
-            raise ValueError("--text-only needs the text: add --ocr varytoy, or another reader")
+        for name in ("text_only", "captions"):
+            if getattr(options, name) and options.ocr == "none":
+                raise ValueError(f"--{name.replace('_', '-')} needs the text: add --ocr varytoy, or another reader")
+        if options.captions and options.text_only:
+            raise ValueError("--captions needs the pictures, which --text-only does not send: give one of them")
         with locked(options.out, "name another --out"):
             return _run(options)
 
@@ -78,17 +101,39 @@ def _run(options) -> int:
         read_texts(pages, options.out, options.ocr, print)
         shown = None if options.text_only else options.out
         asker = Asker(backend, prompts, budget, shown, options.temperature, options.seed)
-        questions = Questions(options.questions, options.seed, options.templates, options.text_only, options.reword)
-        items, found = Pipeline(options.out, asker, questions, options.keep_going).run(pages)
+        made = _captions if options.captions else _questions
+        samples, found, told = made(options, asker, pages)
     except Stopped as stopped:
         print(f"stopped: {stopped}")
         return 1
     finally:
         backend.close()
-    samples = list(export.rows(items, options.forms, {page.id: page for page in pages}, options.seed))
-    about = {"made by": f"varytoy {version('varytoy')}", "settings": asked, "questions": found.left}
-    about |= {"dropped": dict(found.reasons), "requests": budget.requests, "tokens": budget.tokens}
+    about = {"made by": f"varytoy {version('varytoy')}", "settings": asked, **found}
+    about |= {"requests": budget.requests, "tokens": budget.tokens}
     export.write(options.out, samples, about)
-    print("\n".join(found.lines()))
+    print("\n".join(told))
     print(f"{budget.requests:,} requests, {budget.tokens:,} tokens; {len(samples):,} samples in {options.out}")
     return 0
+
+
+def _questions(options, asker: Asker, pages: Sequence[Page]) -> tuple[list[dict], dict, list[str]]:
+    """Samples, what the manifest says of them, and lines for people."""
+    questions = Questions(options.questions, options.seed, options.templates, options.text_only, options.reword)
+    items, found = Pipeline(options.out, asker, questions, options.keep_going).run(pages)
+    samples = list(export.rows(items, options.forms, {page.id: page for page in pages}, options.seed))
+    return samples, {"questions": found.left, "dropped": dict(found.reasons)}, found.lines()
+
+
+def _captions(options, asker: Asker, pages: Sequence[Page]) -> tuple[list[dict], dict, list[str]]:
+    """As ``_questions``."""
+    replies = Replies(options.out / f"{captions.STAGE}.jsonl")
+    asker.budget.requests, asker.budget.tokens = replies.requests, replies.tokens
+    asker.ask([captions.ask(page) for page in pages], replies, captions.STAGE)
+    asker.check()
+    found = captions.judged(pages, replies)
+    replace_lines(options.out / "captions.jsonl", [asdict(each) for each in found])
+    kept = [(page, each) for page, each in zip(pages, found, strict=True) if not each.dropped]
+    reasons = Counter(each.dropped for each in found if each.dropped)
+    told = [f"{len(pages):>8,} pages", f"{len(kept):>8,} captions kept"]
+    told += [f"{count:>8,} dropped: {reason}" for reason, count in reasons.most_common()]
+    return [captions.row(page, each, options.seed) for page, each in kept], {"dropped": dict(reasons)}, told

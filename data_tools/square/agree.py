@@ -45,9 +45,10 @@ def similarity(first: str, second: str) -> float:
 
 def stands_in(answer: str, text: str) -> bool:
     """Whether an answer stands in a text, word for word, without case and punctuation around words."""
-    wanted, there = _words(answer), _words(text)
+    wanted, there = words_of(answer), words_of(text)
     return bool(wanted) and f" {' '.join(wanted)} " in f" {' '.join(there)} "
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """In lower case, without punctuation around them."""
     return [bare for word in text.casefold().split() if (bare := word.strip(".,;:!?'\"()[]"))]

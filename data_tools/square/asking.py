@@ -89,6 +89,11 @@ class Asker:
                     self._collect(waiting, replies, bar.update)
         raise Stopped(self._stop)
 
+    def check(self) -> None:
+        """Raises Stopped if a request failed: the next stage needs all replies."""
+        if self.failed:
+            raise Stopped(f"requests that failed: {self.failed}; run it again to ask them again")
+
     def _collect(
         self, waiting: dict[Future[Reply], list[Ask]], replies: Replies, update: Callable[[int], object]
     ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.square.agree import stands_in
-from data_tools.square.asking import Asker, Stopped
+from data_tools.square.asking import Asker
 from data_tools.square.items import Item, Page
 from data_tools.square.replies import Ask, Replies
 from data_tools.square.stages import Answers, Contexts, Evaluation, Questions, Reasons, Stage, Wordings
@@ -100,10 +100,8 @@ class Pipeline:
         return not item.dropped or self.keep_going
 
     def _ask(self, asks: Iterable[Ask], replies: Replies) -> None:
-        """Raises Stopped if a request failed: the next stage needs all replies."""
         self.asker.ask(asks, replies, replies.file.stem)
-        if failed := self.asker.failed:
-            raise Stopped(f"requests that failed: {failed}; run it again to ask them again")
+        self.asker.check()
 
     def _values(self, page: Page) -> dict[str, str]:
         return {"text": page.text} if page.text else {}

@@ -63,7 +63,7 @@ class TransformersBackend(Backend):
 
         content: list[dict] = [{"type": "text", "text": prompt}]
         if image is not None:
-            content.insert(0, {"type": "image", "path": str(image)})
+            content.insert(0, {"type": "image", "image": Image.open(image).convert("RGB")})
         drawn = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with self._lock:
             torch.manual_seed(seed)

@@ -132,6 +132,8 @@ class Scripted(Backend):
         tokens = (len(prompt) // 4, 20)
         if rng.random() < self.mistakes.unreadable:
             return Reply(rng.choice(("", "I am sorry, but I cannot help with that.", "{]")), tokens)
+        if ask.prompt_name == "caption":
+            return Reply(_caption(ask.page, rng.random() < self.mistakes.wrong), tokens)
         if ask.prompt_name in ("ask.questions", "ask.pairs"):
             rows: list = list(script)[: int(ask.values["count"])]
             if ask.prompt_name == "ask.pairs":
@@ -197,3 +199,12 @@ def _wrong(truth: Truth, question: Question | None, rng: random.Random) -> list[
         changed = digits[:place] + str(rng.randint(1, 9)) + digits[place + 1 :] if digits[place].isdigit() else ""
         others.append(changed if changed and changed != digits else f"{rng.randint(1, 999)}")
     return others[:3]
+
+
+def _caption(page: Page, wrong: bool) -> str:
+    """A description that quotes what a page says; or that quotes something else."""
+    truth = Truth.from_json(page.truth or {})
+    values = [values[0] for values in truth.fields.values()]
+    values += [" ".join(row) for row in truth.grid.rows] if truth.grid else []
+    quoted = [f'the line "{value[::-1] if wrong else value}"' for value in values]
+    return f"The image shows a {truth.subject}. It has {', '.join(quoted)}, in dark letters below each other."
