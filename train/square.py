@@ -13,7 +13,7 @@ from data_tools.square.pages import take_in
 from data_tools.square.pipeline import Pipeline
 from data_tools.square.prompts import Prompts
 from data_tools.square.stages import Questions
-from train.published import save
+from train.published import ROOT, save
 from varytoy.evaluation.provenance import provenance
 
 WHAT = "filters of question data on rendered pages with a scripted model"
@@ -24,6 +24,7 @@ RENDERED = {
     "charts": ("charts",),
 }
 """Pages whose truth is known: name -> words of ``data_tools render``."""
+PICTURE = ROOT / "docs" / "square-filters.png"
 _QUESTIONS = 6
 """A page."""
 
@@ -55,7 +56,9 @@ def measure(source: Path, out: Path, count: int, mistakes: str = "", seed: int =
             items.append((item, backend.is_right(own[item.page], seed, item.question, item.answer)))
     table = filters.measure(items)
     print(f"{len(items):,} questions about {count:,} pages; {backend.name}\n\n{filters.tables(*table)}")
-    filters.draw(*table, out / "filters.png")
+    picture = PICTURE if words else out / "filters.png"
+    filters.draw(*table, picture)
+    print(f"\ndrawn in {picture}")
     if words:
         values = filters.to_json(*table) | {"pages": count, "questions": len(items)}
         print(f"written to {save('square', values, WHAT, seed, provenance('python -m train', words))}")
