@@ -19,6 +19,7 @@ DOCUMENTS = (
     "varytoy/nano/README.md",
     "docs/evaluation.md",
     "docs/formatted-reading.md",
+    "docs/square.md",
     "train/README.md",
 )
 MADE = ("what", "command", "seed", "commit", "machine", "date")

@@ -12,7 +12,7 @@ from data_tools.square.pipeline import ITEMS
 from varytoy.evaluation.contact_sheet import draw
 from varytoy.options import positive
 
-_LINES = 14
+_LINES = 9
 
 
 @register

@@ -111,5 +111,5 @@ def draw(filters: Sequence[Filter], rests: Sequence[Rest], target: Path) -> None
     right.set_yticks(list(places), [each.name for each in shown])
     right.invert_yaxis()
     right.set(xlabel="wrong answers among those kept, %", title="with and without each")
-    right.set_xlim(0, 140 * max(each.error for each in shown))
+    right.set_xlim(0, 160 * max(each.error for each in shown))
     figure.savefig(target, dpi=110)
