@@ -11,7 +11,7 @@ _LIST = re.compile(r"\[.*\]", re.DOTALL)
 _MARK = re.compile(r"^\s*(?:[-*\u2022]+|\(?\d{1,3}[.):]|Q\d*\s*[:.])\s*")
 _LINE = re.compile(r"^\W*(?:final )?answer\W*?\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
 _PAIR = re.compile(
-    r"^\s*Q(?:uestion)?\s*\d*\s*[:.]\s*(.+?)\s*\n\s*A(?:nswer)?\s*\d*\s*[:.]\s*(.+?)\s*$", re.MULTILINE | re.I
+    r"^\s*(?:Q|Question)\s*\d*\s*[:.]\s*(.+?)\s*\n\s*(?:A|Answer)\s*\d*\s*[:.]\s*(.+?)\s*$", re.MULTILINE | re.I
 )
 _NOTHING = re.compile(
     r"unanswerable|not answerable|n/?a|none|unknown|not (?:shown|given|stated|mentioned|visible|available|specified)"
