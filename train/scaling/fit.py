@@ -17,7 +17,7 @@ from train.intervals import Interval
 RESAMPLES = 2000
 EXPONENTS = (0.01, 5.0)
 """Range in which g is searched."""
-_GRID, _ROUNDS = 41, 5
+_GRID, _ROUNDS = 41, 4
 _TINY = 1e-12
 """Residuals below this share of the largest value count as rounding, so that AICc stays finite."""
 

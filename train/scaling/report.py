@@ -56,13 +56,15 @@ def verdict(fit: Fit) -> list[str]:
         better = min(log, power, key=lambda law: law.aicc)
         lines.append(f"{fit.quantity}, AICc: the {better.name} law is better {scores}.")
     errors = f"({abs(log.error):.2g} log, {abs(power.error):.2g} power)"
-    chance = f"the standard error of the mean there, {fit.spread:.2g}"
+    chance = "the standard error of the mean there"
     start = f"{fit.quantity}, held-out n = {fit.sizes.max():,.0f}:"
     if abs(abs(log.error) - abs(power.error)) < fit.spread:
-        lines.append(f"{start} neither law is better, the errors {errors} differ by less than {chance}.")
+        lines.append(
+            f"{start} neither law is better, the errors {errors} differ by less than {chance} ({fit.spread:.2g})."
+        )
     else:
         better = min(log, power, key=lambda law: abs(law.error))
-        lines.append(f"{start} the {better.name} law predicts it better {errors}; {chance}.")
+        lines.append(f"{start} the {better.name} law predicts it better {errors}; {chance} is {fit.spread:.2g}.")
     return lines
 
 
