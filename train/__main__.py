@@ -362,6 +362,8 @@ def _scaling(options) -> None:
         require("train", "matplotlib", by="python -m train scaling --out")
     if options.json and options.json.resolve() in {path.resolve() for path in options.runs}:
         raise RecipeError(f"--json {options.json} would replace the rows: name another file")
+    if options.seed < 0:
+        raise RecipeError(f"--seed {options.seed}: give a whole number from 0")
     rows, quantities = read(options.runs)
     sizes = [row.n for row in rows]
     fits = [fit(name, sizes, [getattr(row, name) for row in rows], options.seed) for name in quantities]

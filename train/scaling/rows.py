@@ -158,6 +158,6 @@ def _check_enough(rows: Sequence[Row]) -> None:
     if wanted:
         there = ", ".join(f"n={n:,} ({count})" for n, count in sorted(seeds.items()))
         raise RecipeError(
-            f"a law needs at least {SIZES} sizes with {SEEDS} seeds each; there are {len(seeds)} (seeds in brackets): "
+            f"a law needs at least {SIZES} sizes with {SEEDS} seeds each, and the rows have (seeds in brackets) "
             f"{there}; missing: {', '.join(wanted)}"
         )

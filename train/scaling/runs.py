@@ -60,7 +60,7 @@ def read_run(folder: Path) -> Run:
     loss, no_loss = None, ""
     if shown > n:
         no_loss = (
-            f"{folder} showed its {n:,} samples {shown / n:.3g} times on average, so its training loss says what was "
+            f"{folder} showed its {n:,} samples {shown / n:.4g} times on average, so its training loss says what was "
             "memorised"
         )
     else:
@@ -76,16 +76,18 @@ def _samples(folder: Path, start: dict, epoch: float) -> tuple[int, int]:
     distinct = shown = 0
     where, paths = folder / "runs.jsonl", set[str]()
     for row, source in zip(start["data"], start["recipe"]["data"], strict=True):
-        if source["replay"]:
+        if source.get("replay"):
             continue
-        unclear = [f"{name}={source[name]}" for name, plain in _PLAIN.items() if source[name] != plain]
+        unclear = [f"{name}={source[name]}" for name, plain in _PLAIN.items() if source.get(name, plain) != plain]
         if row["path"] in paths:
             unclear.append("a second source of the same folder")
         if unclear:
-            raise RecipeError(f"{where} does not tell distinct samples of {row['path']} with {unclear[0]}: {_BY_HAND}")
+            raise RecipeError(
+                f"{where} does not tell how many samples of {row['path']} are distinct, with {unclear[0]}: {_BY_HAND}"
+            )
         paths.add(row["path"])
         all_shown = round(row["samples"] * epoch)
-        distinct += min(round(row["samples"] / max(source["share"], 1)), all_shown)
+        distinct += min(round(row["samples"] / max(source.get("share", 1), 1)), all_shown)
         shown += all_shown
     return distinct, shown
 
