@@ -164,6 +164,15 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--out", type=_figure_file, default=Path("curve.png"), help="PNG, SVG or PDF")
     curve.set_defaults(run=_curve, needs=("matplotlib",))
 
+    scaling = programs.add_parser("scaling", help="fit how loss and score depend on the number of training samples")
+    scaling.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="folders of runs; .csv or .jsonl with n, seed, loss, score"
+    )
+    scaling.add_argument("--out", type=_figure_file, help="draw rows and laws: PNG, SVG or PDF")
+    scaling.add_argument("--json", type=_to_write, metavar="FILE", help="write the figures and how they were made")
+    scaling.add_argument("--seed", type=int, default=0, help="of the intervals")
+    scaling.set_defaults(run=_scaling, needs=())
+
     study = programs.add_parser("study", help="run the missing runs of the convergence study")
     study.add_argument("--folder", type=Path, default=Path("runs/study"))
     study.add_argument("--seeds", type=positive, default=3)
@@ -347,6 +356,34 @@ def _curve(options) -> None:
 
     draw(options.runs, options.out)
     print(f"drawn in {options.out}")
+
+
+def _scaling(options) -> None:
+    from train.published import text_of
+    from train.run_folder import write_aside
+    from train.scaling.fit import fit
+    from train.scaling.report import draw, text, values
+    from train.scaling.rows import read
+    from varytoy.evaluation.provenance import provenance
+
+    if options.out:
+        require("train", "matplotlib", by="python -m train scaling --out")
+    if options.json and options.json.resolve() in {path.resolve() for path in options.runs}:
+        raise RecipeError(f"--json {options.json} would replace the rows: name another file")
+    if options.seed < 0:
+        raise RecipeError(f"--seed {options.seed}: give a whole number from 0")
+    rows, quantities = read(options.runs)
+    sizes = [row.n for row in rows]
+    fits = [fit(name, sizes, [getattr(row, name) for row in rows], options.seed) for name in quantities]
+    print(text(fits, options.seed))
+    if options.out:
+        draw(fits, options.out)
+        print(f"drawn in {options.out}")
+    if options.json:
+        what = "loss and score over the number of training samples: two laws"
+        made = provenance("python -m train", options.words)
+        write_aside(options.json, text_of(values(fits), what, options.seed, made))
+        print(f"figures in {options.json}")
 
 
 def _study(options) -> None:

@@ -35,9 +35,13 @@ class ResultsError(ValueError):
 def save(name: str, values: Mapping[str, Any], what: str, seed: int | None, made: Mapping[str, Any]) -> Path:
     """Write the file of some figures. ``made``: as ``varytoy.evaluation.provenance``."""
     path = RESULTS / f"{name}.json"
-    row = {"what": what, **made, "seed": seed, "values": values}
-    path.write_text(json.dumps(row, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(text_of(values, what, seed, made), encoding="utf-8")
     return path
+
+
+def text_of(values: Mapping[str, Any], what: str, seed: int | None, made: Mapping[str, Any]) -> str:
+    """The text of such a file."""
+    return json.dumps({"what": what, **made, "seed": seed, "values": values}, indent=2, ensure_ascii=False) + "\n"
 
 
 def figure(text: str) -> str:

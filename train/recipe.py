@@ -389,8 +389,8 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def flatten(recipe: Recipe) -> dict[str, object]:
-    """Dotted key, as in an override -> value; lists of plain values stay whole."""
+def flatten(recipe: Recipe | dict) -> dict[str, object]:
+    """Dotted key, as in an override -> value; lists of plain values stay whole. ``recipe``: or its tree, as stored."""
     values: dict[str, object] = {}
 
     def walk(tree: object, key: str) -> None:
@@ -404,5 +404,5 @@ def flatten(recipe: Recipe) -> dict[str, object]:
         for name, value in pairs:
             walk(value, f"{key}.{name}" if key else str(name))
 
-    walk(dataclasses.asdict(recipe), "")
+    walk(recipe if isinstance(recipe, dict) else dataclasses.asdict(recipe), "")
     return values

@@ -40,7 +40,12 @@ def table(found: Report) -> str:
                 f"{len(result.won)} : {len(result.lost)}",
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(8)]
+    return aligned(rows)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """A markdown table with columns of equal width; the second row is the line below the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines[1] = ["-" * width for width in widths]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)

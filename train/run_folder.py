@@ -183,7 +183,7 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str
         report(f"{stored} is gone: whether settings have changed is not known")
         return
     old, new = flatten(read_recipe(stored)), flatten(recipe)
-    start = _last_start(output)
+    start = last_start(output)
     digests = {f"data.{number}.path": row.get("sha256") for number, row in enumerate(start.get("data", []))}
     accepted, refused = [], []
     for key in dict.fromkeys([*old, *new]):
@@ -226,7 +226,7 @@ def _moved(before: Path, after: Path) -> bool:
     return old == digest_of(after) if old else before.name == after.name
 
 
-def _last_start(output: Path) -> dict:
+def last_start(output: Path) -> dict:
     """The last valid line of ``runs.jsonl``; the file may end in an incomplete line."""
     path = output / "runs.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

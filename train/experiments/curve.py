@@ -1,5 +1,6 @@
 """Plot the learning curve of one run or of several consecutive runs."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,24 +11,43 @@ from train.run_folder import writing
 PARTS = ("text", "letters", "guide", "objects", "corners", "clip_objects", "clip_corners")
 
 
-def read_metrics(run: Path) -> list[dict]:
-    """Logged rows of a run with ``hours`` of training since its start. Steps that were repeated after a resume count in
-    the hours, but their first rows are left out.
+def logged(run: Path) -> list[dict]:
+    """All complete rows of a run's metrics.
 
     Raises:
-        RecipeError: there are no metrics in the folder.
+        RecipeError: there are none.
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise RecipeError(f"no metrics.jsonl in {run}: give the output folder of a run")
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # incomplete, where a run was killed
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append(row)
+    if not rows:
+        raise RecipeError(f"{path} holds no losses yet")
+    return rows
+
+
+def last_tenth(losses: Sequence[float]) -> float:
+    """The mean of the last tenth, at least of the last one."""
+    tail = losses[-max(len(losses) // 10, 1) :]
+    return sum(tail) / len(tail)
+
+
+def read_metrics(run: Path) -> list[dict]:
+    """Logged losses of a run with ``hours`` of training since its start. Steps that were repeated after a resume count
+    in the hours, but their first rows are left out.
+
+    Raises:
+        RecipeError: there are no losses in the folder.
+    """
     rows: list[dict] = []
     before = last = 0.0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # incomplete, where a run was killed
-            continue
-        if not isinstance(row, dict) or "loss" not in row:
+    for row in logged(run):
+        if "loss" not in row:
             continue
         if row["seconds"] < last:  # resumed: the clock restarted
             before += last
@@ -35,7 +55,7 @@ def read_metrics(run: Path) -> list[dict]:
         rows = [earlier for earlier in rows if earlier["step"] < row["step"]]
         rows.append({**row, "hours": (before + last) / 3600})
     if not rows:
-        raise RecipeError(f"{path} holds no losses yet")
+        raise RecipeError(f"{run / 'metrics.jsonl'} holds no losses yet")
     return rows
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.experiments.curve import read_metrics
+from train.experiments.curve import last_tenth, read_metrics
 from train.recipe import RecipeError, load_recipe
 from train.run_folder import writing
 
@@ -91,9 +91,7 @@ def _one(folder: Path, way: Way, seed: int) -> dict[str, float]:
 
 def _last(run: Path) -> float:
     """The decoder's mean loss in the last tenth of the steps."""
-    rows = [row["loss_text"] for row in read_metrics(run) if "loss_text" in row]
-    tail = rows[-max(len(rows) // 10, 1) :]
-    return sum(tail) / len(tail)
+    return last_tenth([row["loss_text"] for row in read_metrics(run) if "loss_text" in row])
 
 
 def call(*arguments: str) -> None:
