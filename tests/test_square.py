@@ -94,8 +94,9 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(server.delay)
         if fault == "stall":
             time.sleep(3)
-        if fault in ("429", "500"):
-            return self.send(int(fault), {"error": {"message": "try again"}})
+        if fault in ("401", "429", "500"):
+            said = f"bad key {self.headers['Authorization'].split()[1]}" if fault == "401" else "try again"
+            return self.send(int(fault), {"error": {"message": said}})
         if fault == "html":
             return self.send(200, "<html>gateway</html>")
         picture = next((part["image_url"]["url"] for part in content if part["type"] == "image_url"), "")
@@ -171,6 +172,18 @@ def test_questions_come_from_an_endpoint_that_fails_stalls_and_answers_nonsense(
     for file in out.rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
     assert SECRET not in said
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(receipts, tmp_path, monkeypatch, capsys):
+    server = Endpoint(["401"])
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    command = ["square", str(receipts), "--out", str(tmp_path / "out"), "--backend"]
+    assert main([*command, f"openai:{server.url}", "--concurrency", "1"]) == 1
+    said = capsys.readouterr()
+    assert "stopped: tiny-vlm: Error code: 401" in said.out and "bad key ***" in said.out
+    assert SECRET not in said.out + said.err
+    assert main([*command, "openai:http://me:secret@127.0.0.1:1/v1"]) == 2
+    assert "the URL holds a password" in capsys.readouterr().err
 
 
 def test_a_run_that_is_killed_goes_on_and_asks_nothing_twice(receipts, tmp_path):
