@@ -14,7 +14,8 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from train.data.dataset import SampleDataset
 from train.data.packing import segment_mask
 from train.objectives import OBJECTIVES, Objective, State, TextObjective
-from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
+from train.parts import PARTS
+from train.recipe import ModelSettings, Recipe, RecipeError
 from train.run_folder import carry_parts, check_new, writing
 from train.stage_weights import Towers, load_stage
 from varytoy.checkpoints.loading import load_model
