@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from train.__main__ import main
 from train.loop import run
+from train.memory.plan import plan
 from train.recipe import RecipeError, load_recipe, smoke_test
 from train.replay import with_replay
 from train.report import _recipe_of
@@ -116,7 +117,7 @@ def test_positions_are_interpolated_to_the_resolution_of_the_stage(done):
 
 @pytest.mark.parametrize("step", [1, 3], ids=["before a checkpoint", "after one"])
 def test_a_run_that_is_stopped_in_its_second_stage_goes_on_there(step, done, ten, tmp_path, monkeypatch, capsys):
-    path = write(tmp_path, ten)
+    path = write(tmp_path, ten, stages=STAGES[:2])
     plain = VaryTrainer.training_step
 
     def stopping(self, *arguments, **options):
@@ -133,8 +134,8 @@ def test_a_run_that_is_stopped_in_its_second_stage_goes_on_there(step, done, ten
     assert main(["run", str(tmp_path / "run" / "recipe.yaml"), "--resume"]) == 0
     starts = [(tmp_path / "run" / f"stage-{number}" / "runs.jsonl").read_text() for number in (1, 2)]
     assert [text.count("\n") for text in starts] == [1, 2]
-    for name in ("stage-2", "stage-3", ""):
-        assert not moved(tmp_path / "run" / name, done.parent / "run" / name)
+    for name in ("stage-2", ""):
+        assert not moved(tmp_path / "run" / name, done.parent / "run" / "stage-2")
 
 
 def test_finished_stages_stay_as_they_are(copy, capsys):
@@ -154,7 +155,7 @@ def test_finished_stages_stay_as_they_are(copy, capsys):
     (output / "stage-2" / "finished").unlink()
     assert "stage-3 began from" in (error := refused()) and "stage-2, which is not finished: delete stage-3" in error
     (output / "stage-2" / "finished").touch()
-    assert main(["run", str(copy), "--resume", "train.save_steps=1", "stages.3.max_steps=1"]) == 0  # one more
+    assert main(["run", str(copy), "--resume", "train.save_steps=1", "stages.3.max_steps=2"]) == 0  # one more
     assert not (output / "stage-3" / "checkpoint-1").exists() and (output / "stage-4" / "checkpoint-1").exists()
     assert moved(output / "stage-3", output) == PARTS and not moved(output / "stage-4", output)
     after = weights(output / "stage-3")
@@ -244,6 +245,13 @@ def test_other_programs_know_of_stages(done, capsys):
     later.data = [replace(recipe.data[0], path="elsewhere")]
     assert [source.path for source in with_replay(later).data] == ["elsewhere", recipe.data[0].path]
     assert _recipe_of(output).data == recipe.data
+
+
+def test_a_frozen_decoder_is_checkpointed_for_the_encoder_before_it(done):
+    """Else all its activations would be kept in the stage that trains the encoder alone."""
+    recipe = shape_recipes(load_recipe(done))[1]
+    saving = replace(recipe, train=replace(recipe.train, gradient_checkpointing=True))
+    assert plan(saving, 1000).phases["forward: decoder"] < 0.8 * plan(recipe, 1000).phases["forward: decoder"]
 
 
 def test_a_smoke_test_has_three_steps_of_each_stage(ten, tmp_path):

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from train.data.dataset import SampleDataset
@@ -67,10 +68,14 @@ class VaryForTraining(VaryForConditionalGeneration):
                 module.p = share
 
     def train(self, mode: bool = True) -> "VaryForTraining":
-        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics."""
+        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics. Layers of a frozen decoder that
+        are checkpointed do not: they would keep all activations, for the gradients of other parts."""
         super().train(mode)
         for part in self.frozen:
             getattr(self, part).eval()
+        for layer in self.language_model.modules() if mode else ():
+            if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+                layer.training = True
         return self
 
     def forward(
