@@ -68,8 +68,8 @@ class VaryForTraining(VaryForConditionalGeneration):
                 module.p = share
 
     def train(self, mode: bool = True) -> "VaryForTraining":
-        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics. Layers of a frozen decoder that
-        are checkpointed do not: they would keep all activations, for the gradients of other parts."""
+        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics. Checkpointed layers of a
+        frozen decoder do not: they would keep all activations, for the gradients of other parts."""
         super().train(mode)
         for part in self.frozen:
             getattr(self, part).eval()
