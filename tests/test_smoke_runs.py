@@ -17,5 +17,8 @@ def test_short_run(case, ten, tmp_path):
     )
     steps = next((name for way, name in OPTIMIZERS.items() if f"{case[-1]}".endswith(way)), "torch.AdamW")
     assert f"optimizer: {steps}, " in said and "0 bad samples" in said
-    found = losses(tmp_path / "run-smoke-test")
-    assert len(found) == 3 and all(0 < loss < 20 for loss in found)
+    output = tmp_path / "run-smoke-test"
+    for folder in sorted(output.glob("stage-*")) or [output]:
+        found = losses(folder)
+        assert len(found) == 3 and all(0 < loss < 20 for loss in found)
+    assert (output / "config.json").is_file()

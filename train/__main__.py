@@ -304,12 +304,21 @@ def _export(options) -> None:
 
 def _memory(options) -> int:
     from train.memory.advice import advice, report, verdict
-    from train.memory.plan import plan
+    from train.memory.budget import total
+    from train.memory.plan import GIB, plan
+    from train.stages import shape_recipes, titles
 
-    recipe = _load(options)
+    whole = _load(options)
     card, shape = options.gpu, (options.tokens, options.images)
-    planned = plan(recipe, *shape)
-    print(report(planned), flush=True)
+    plans = []
+    for title, each in zip(titles(whole), shape_recipes(whole), strict=True):
+        plans.append((plan(each, *shape), each))
+        print("\n".join([title, report(plans[-1][0]), ""] if title else [report(plans[-1][0])]), flush=True)
+    planned, recipe = max(plans, key=lambda pair: pair[0].peak)
+    if whole.stages:
+        together = sum(total(each.needs, "disk") for each, _ in plans)
+        most = titles(whole)[[each for each, _ in plans].index(planned)]
+        print(f"all stages together on the disk: {together / GIB:.2f} GiB\nthe most memory is that of {most}")
     if options.measure:
         from train.memory.measure import NoRoom, compare, measure
 
@@ -340,8 +349,11 @@ def _features(options) -> None:
 
 def _inspect(options) -> None:
     from train.inspect_labels import inspect
+    from train.stages import shape_recipes, titles
 
-    print(inspect(load_recipe(options.recipe, options.overrides, options.overlay), options.count))
+    recipe = load_recipe(options.recipe, options.overrides, options.overlay)
+    for title, each in zip(titles(recipe), shape_recipes(recipe), strict=True):
+        print("\n".join(filter(None, (title, inspect(each, options.count)))))
 
 
 def _merge(options) -> None:

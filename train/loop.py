@@ -1,5 +1,6 @@
 """The training loop of all stages and sizes: transformers' Trainer with our data, losses and logs."""
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from train import adapters
-from train.checkpointing import not_written, resume_point
+from train.checkpointing import checkpoints, not_written, resume_point
 from train.data.dataset import view_of
 from train.data.lengths import check_images
 from train.evaluations import Evaluations, choose_samples
@@ -17,7 +18,7 @@ from train.memory.room import warn
 from train.model import VaryForTraining
 from train.optim.choose import choose_optimizer, compute_type, describe_optimizer
 from train.predictions import Predictions
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, to_yaml
 from train.replay import with_replay
 from train.run import Run
 from train.run_folder import (
@@ -31,16 +32,19 @@ from train.run_folder import (
     last_checkpoint,
     quiet_writers,
     record_start,
+    write_aside,
     writing,
 )
+from train.stage_runs import check_before, count_finished, finish, publish
 from train.stage_weights import is_whole
+from train.stages import stage_recipes, titles
 from train.trainer import OwnSteps, Progress, Records, VaryTrainer, Warmup
 from varytoy.errors import first_line, room
 from varytoy.processing.processor import VaryProcessor
 
 
 def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False) -> Path:
-    """Train according to the recipe. Returns the folder of the finished model.
+    """Train according to the recipe, all its stages one after another. Returns the folder of the finished model.
 
     Args:
         resume: resume from the newest checkpoint of the output folder.
@@ -55,10 +59,40 @@ def run(recipe: Recipe, resume: bool = False, say=print, overwrite: bool = False
     output = Path(recipe.output)
     try:
         with alone(output, say):
-            _run(recipe, output, resume, overwrite, say)
+            (_run_stages if recipe.stages else _run)(recipe, output, resume, overwrite, say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(last_checkpoint(output)) from None
+    if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
+        torch.distributed.destroy_process_group()
     return output
+
+
+def _run_stages(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) -> None:
+    """Each stage is a run of its own in a folder of its own, with a new optimizer."""
+    finished = count_finished(recipe) if resume else 0
+    if not resume and not overwrite and is_first():
+        check_new(output)
+    check_before(recipe, finished)
+    if is_first():
+        if overwrite:
+            check_overwrite(recipe, output)
+            clear(output, keep_base=False)
+        write_aside(output / "recipe.yaml", to_yaml(recipe))
+    for number, (title, stage) in enumerate(zip(titles(recipe), stage_recipes(recipe), strict=True)):
+        folder = Path(stage.output)
+        report(f"{title}; {'finished' if number < finished else 'begins'} in {folder}")
+        if number < finished:
+            continue
+        goes_on = resume and number == finished and (number == 0 or bool(checkpoints(folder)))
+        with alone(folder, report):
+            _run(stage, folder, goes_on, False, report)
+        if is_first():
+            finish(stage)
+        gc.collect()  # the model and the optimizer of the stage before refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if is_first():
+        publish(recipe, report)
 
 
 def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) -> None:
@@ -145,9 +179,8 @@ def _run(recipe: Recipe, output: Path, resume: bool, overwrite: bool, report) ->
     if trainer.not_finite:
         report(f"{trainer.not_finite} batches skipped, whose loss was not finite")
     report(f"{run.bad.count} bad samples; the model is in {output}")
-    if torch.distributed.is_initialized():  # two processes sometimes abort at exit without this
+    if torch.distributed.is_initialized():
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 def show_progress(trainer: VaryTrainer) -> Progress:

@@ -9,12 +9,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from train.data.dataset import SampleDataset
 from train.data.packing import segment_mask
 from train.objectives import OBJECTIVES, Objective, State, TextObjective
-from train.recipe import PARTS, ModelSettings, Recipe, RecipeError
+from train.parts import PARTS
+from train.recipe import ModelSettings, Recipe, RecipeError
 from train.run_folder import carry_parts, check_new, writing
 from train.stage_weights import Towers, load_stage
 from varytoy.checkpoints.loading import load_model
@@ -66,10 +68,14 @@ class VaryForTraining(VaryForConditionalGeneration):
                 module.p = share
 
     def train(self, mode: bool = True) -> "VaryForTraining":
-        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics."""
+        """Frozen parts stay in eval mode, so that their batch norm keeps its statistics. Checkpointed layers of a
+        frozen decoder do not: they would keep all activations, for the gradients of other parts."""
         super().train(mode)
         for part in self.frozen:
             getattr(self, part).eval()
+        for layer in self.language_model.modules() if mode else ():
+            if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+                layer.training = True
         return self
 
     def forward(

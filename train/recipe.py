@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from annotated_types import Ge, Gt, Interval, Len
 
 from data_tools.mixture import DataSettings, check_sources, read_mixture
 from train.objectives import OBJECTIVES, Settings
+from train.parts import Part
+from train.stages import StageSettings, check_stages
 from varytoy.models.config import VaryConfig
 from varytoy.settings import SettingsError, fill, is_there, read_tree, shown
 
@@ -34,8 +35,6 @@ _SCHEDULES = (
 Schedule = Literal[_SCHEDULES]
 """The Trainer's schedules that need no further settings and no extra package."""
 _MAX_SEED = 2**32 - 1  # NumPy's
-Part = Literal["vision_vocabulary", "clip", "connector", "language_model", "pointer", "letters", "numbers"]
-PARTS: tuple[str, ...] = typing.get_args(Part)
 Dtype = Literal["fp32", "bf16", "fp16"]
 _Beta = Annotated[float, Interval(ge=0, lt=1)]
 
@@ -85,6 +84,8 @@ class TrainSettings:
     warmup: Annotated[float, Ge(0)] = 0.03
     """Warm-up: a share of all steps below 1, else steps."""
     schedule: Schedule = "cosine"
+    end_rate: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Share of each learning rate at which the schedule ``cosine`` ends."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip_norm: Annotated[float, Ge(0)] = 1.0
     optimizer: Optimizer = "adamw_torch"
@@ -171,6 +172,8 @@ class Recipe:
     features: str = ""
     """A folder of the frozen towers' features (``python -m train features``), which replace the towers."""
     train: TrainSettings = field(default_factory=TrainSettings)
+    stages: list[StageSettings] = field(default_factory=list)
+    """Trainings one after another, each from the model of the one before (train.stages); by default one."""
 
     def check(self) -> None:
         """Raises RecipeError for incompatible settings."""
@@ -190,7 +193,10 @@ class Recipe:
                 raise RecipeError(f"train.lr_overrides: {part} is frozen: take it out of one of the two")
         if not self.output:
             raise RecipeError("output: name a folder for the run, e.g. output=runs/mine")
-        check_sources(self.data)
+        if self.train.end_rate and self.train.schedule != "cosine":
+            raise RecipeError(f"train.end_rate is for the schedule cosine, not {self.train.schedule}: leave it out")
+        if self.data or not self.stages:
+            check_sources(self.data)
         self._check_objectives()
         self._check_features()
         self._check_adapters()
@@ -198,6 +204,8 @@ class Recipe:
         self._check_zero()
         if self.stage == "vocabulary" and "vision_vocabulary" in self.freeze:
             raise RecipeError("the vocabulary stage trains the vision vocabulary: take it out of freeze")
+        if self.stages:
+            check_stages(self)
 
     @property
     def used_objectives(self) -> list[str]:
@@ -216,6 +224,8 @@ class Recipe:
     def _check_features(self) -> None:
         if not self.features:
             return
+        if self.stages:
+            raise RecipeError("stages: features are of one model at one resolution: leave out features, or stages")
         self._check_frozen_towers("features are of frozen towers")
         if any(entry.crop < 1 for entry in self.data):
             raise RecipeError("features are of whole pictures: leave data.crop out")
@@ -237,6 +247,8 @@ class Recipe:
             if lora.quantize:
                 raise RecipeError("lora.quantize: weights in four bits cannot be trained: set lora.rank, e.g. 64")
             return
+        if self.stages:
+            raise RecipeError("stages: no stage begins from adapters: leave out lora, or stages")
         if "language_model" in self.freeze:
             raise RecipeError("lora trains adapters of the language model: take it out of freeze")
         self._check_frozen_towers("lora trains the decoder's adapters and the connector")
@@ -314,6 +326,10 @@ def smoke_test(recipe: Recipe, folder: str, on_card: bool) -> Recipe:
     cut.output = f"{Path(recipe.output)}-smoke-test"
     cut.model = ModelSettings(preset="nano", clip=recipe.model.clip, decoder=recipe.model.decoder)
     cut.data, cut.features, cut.replay = [DataSettings(folder)], "", 0.0
+    cut.stages = [
+        StageSettings(train=stage.train, learning_rate=stage.learning_rate, rates=stage.rates)
+        for stage in recipe.stages
+    ]
     train = cut.train
     train.max_steps, train.accumulation, train.log_steps, train.save_steps = 3, 1, 1, 3
     train.batch_size = min(train.batch_size, 2)
@@ -337,8 +353,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), overlays: Seque
     if not is_there(path) and not is_there(path, Path.is_dir):
         raise RecipeError(f"no recipe at {shown(str(path))}; the recipes are in train/recipes")
     tree = read_tree(path, overrides, files)
-    if isinstance(tree, dict) and isinstance(tree.get("data"), str):
-        tree["data"] = [dataclasses.asdict(source) for source in read_mixture(Path(tree["data"]))]
+    stages = tree.get("stages") if isinstance(tree, dict) else None
+    for section in (tree, *(stages if isinstance(stages, list) else ())):
+        if isinstance(section, dict) and isinstance(section.get("data"), str):
+            section["data"] = [dataclasses.asdict(source) for source in read_mixture(Path(section["data"]))]
     recipe = fill(Recipe, tree, " --overlay ".join(map(str, (path, *overlays))))
     name = recipe.train.deepspeed
     folders = (Path(), path.parent, *(file.parent for file in files), _DEEPSPEED)

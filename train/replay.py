@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_tools.mixture import DataSettings
 from train.recipe import Recipe, RecipeError, read_recipe
+from train.stages import stage_folders
 from varytoy.data.samples import sample_files
 
 
@@ -72,6 +73,9 @@ def _added_before(recipe: Recipe) -> list[DataSettings]:
 
 def _trained_on(folder: Path) -> list[tuple[DataSettings, int]]:
     """The sources of the run in a folder, and how many samples of each an epoch had; empty if it is no run's."""
+    stages = [pair for stage in stage_folders(folder) for pair in _trained_on(stage)]
+    if stages:
+        return list({_absolute(source): (source, count) for source, count in stages}.values())
     try:
         sources = read_recipe(folder / "recipe.yaml").data
         rows = [json.loads(line) for line in (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -3,7 +3,7 @@
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from train import contact_sheet
@@ -14,6 +14,7 @@ from train.intervals import Interval, paired, sums_of
 from train.merge_check import MergeCheck, check_merge
 from train.recipe import Recipe, RecipeError, read_recipe
 from train.run_folder import writing
+from train.stages import stage_folders, stage_recipes
 from varytoy.checkpoints.loading import base_of
 from varytoy.data.answer import Answer
 from varytoy.data.sample import Sample, SampleError
@@ -174,7 +175,12 @@ def compare(run: Path, options: Options, say=print) -> Report:
 def _recipe_of(run: Path) -> Recipe | None:
     """The recipe of a run or of the run that a checkpoint belongs to."""
     file = next((folder / "recipe.yaml" for folder in (run, run.parent) if (folder / "recipe.yaml").is_file()), None)
-    return read_recipe(file) if file else None
+    recipe = read_recipe(file) if file else None
+    if recipe and recipe.stages:  # the base is that of the first stage, what was taught is the last one's
+        last = next(reversed(stage_folders(file.parent)), None)
+        data = read_recipe(last / "recipe.yaml").data if last else stage_recipes(recipe)[-1].data
+        recipe = replace(recipe, data=data)
+    return recipe
 
 
 def _base_of(run: Path, recipe: Recipe | None, is_adapter: bool) -> str:

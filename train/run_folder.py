@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 
 from train.checkpointing import checkpoints
 from train.recipe import Recipe, RecipeError, flatten, read_recipe, to_yaml
+from train.stages import stage_folders
 from varytoy.data.samples import digest, sample_files
 from varytoy.devices.precision import version_of
 from varytoy.errors import first_line, room
-from varytoy.folder_lock import FolderInUse, locked
+from varytoy.folder_lock import LOCK, FolderInUse, locked
 from varytoy.inference.parts import PARTS, parts_of
 
 MAY_CHANGE = {"output"} | {
@@ -51,6 +52,8 @@ _OF_A_MODEL = (
     *("model*.safetensors", "adapter_model*.safetensors", "training_heads.safetensors"),
     *("model.safetensors.index.json", "adapter_config.json"),
 )
+FINISHED = "finished"
+"""A file that the folder of a stage has when its model is whole."""
 _SIGNS = ("recipe.yaml", "runs.jsonl")
 """Files that identify a folder as a run's."""
 
@@ -103,7 +106,8 @@ def quiet_writers() -> Iterator[None]:
 
 def last_checkpoint(output: Path) -> str:
     """The end of a message on a stopped run: which checkpoint to resume from."""
-    last = next(iter(checkpoints(output)), None)
+    folders = (output, *reversed(stage_folders(output)))
+    last = next((found for folder in folders for found in checkpoints(folder)), None)
     return f"the last checkpoint is {last}: go on with --resume" if last else f"there is no checkpoint in {output} yet"
 
 
@@ -121,7 +125,7 @@ def write_aside(path: Path, text: str) -> None:
 
 def check_new(output: Path) -> None:
     """Raises RecipeError if a new run would overwrite another run's checkpoints or model."""
-    if checkpoints(output):
+    if checkpoints(output) or stage_folders(output):
         raise RecipeError(
             f"{output} holds a run: continue it with --resume, choose another output=FOLDER, or add --overwrite"
         )
@@ -168,8 +172,48 @@ def carry_parts(folders: Sequence[str], output: Path, trained: Collection[str] =
             shutil.copytree(parts[view], output / PARTS[view], dirs_exist_ok=True)
 
 
+def clear_model(output: Path) -> None:
+    """Delete the finished model in a folder. Raises OSError."""
+    for pattern in _OF_A_MODEL:
+        for path in output.glob(pattern):
+            path.unlink()
+
+
+def not_of_the_model() -> tuple[str, ...]:
+    """Patterns of the files of a finished run that are not of its model."""
+    return (*_OF_A_RUN, LOCK, FINISHED)
+
+
 def _deleted(output: Path) -> list[Path]:
-    return [path for pattern in (*_OF_A_RUN, *_OF_A_MODEL) for path in output.glob(pattern)]
+    """The files of a run; its stages first, which are known by its recipe."""
+    return [
+        *stage_folders(output),
+        *(path for pattern in (*_OF_A_RUN, *_OF_A_MODEL) for path in output.glob(pattern)),
+    ]
+
+
+def changes(recipe: Recipe, output: Path) -> tuple[list[str], list[str]]:
+    """Settings that differ from those that the run in ``output`` was started with, as ``key=value (was value)``: those
+    that may change, or name what was only moved, and the others. None if its ``recipe.yaml`` is gone."""
+    stored = output / "recipe.yaml"
+    if not stored.is_file():
+        return [], []
+    old, new = flatten(read_recipe(stored)), flatten(recipe)
+    digests = _digests(last_start(output))
+    accepted: list[str] = []
+    refused: list[str] = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if before == after or key in _PATHS and _absolute(before) == _absolute(after):
+            continue
+        change = f"{key}={after} (was {before})"
+        moved = key == "features" and before and after  # its content is checked, wherever it is
+        moved = moved or digests.get(key) and after and digest_of(Path(after)) == digests[key]
+        moved = moved or key == "train.deepspeed" and before and after and _moved(Path(before), Path(after))
+        if key == "model.init":  # of a later stage, that moved with it
+            moved = _beside(before, old["output"]) == _beside(after, new["output"])
+        (accepted if key in MAY_CHANGE or moved else refused).append(change)
+    return accepted, refused
 
 
 def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str], None]) -> None:
@@ -182,20 +226,9 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str
     if not stored.is_file():
         report(f"{stored} is gone: whether settings have changed is not known")
         return
-    old, new = flatten(read_recipe(stored)), flatten(recipe)
-    start = last_start(output)
-    digests = {f"data.{number}.path": row.get("sha256") for number, row in enumerate(start.get("data", []))}
-    accepted, refused = [], []
-    for key in dict.fromkeys([*old, *new]):
-        before, after = old.get(key), new.get(key)
-        if before == after or key in _PATHS and _absolute(before) == _absolute(after):
-            continue
-        change = f"{key}={after} (was {before})"
-        moved = key == "features" and before and after  # its content is checked, wherever it is
-        moved = moved or digests.get(key) and after and digest_of(Path(after)) == digests[key]
-        moved = moved or key == "train.deepspeed" and before and after and _moved(Path(before), Path(after))
-        (accepted if key in MAY_CHANGE or moved else refused).append(change)
-    for key, expected in digests.items():
+    accepted, refused = changes(recipe, output)
+    start, old, new = last_start(output), flatten(read_recipe(stored)), flatten(recipe)
+    for key, expected in _digests(start).items():
         if expected and new.get(key) == old.get(key) is not None and digest_of(Path(new[key])) != expected:
             refused.append(f"the samples of {key}={new[key]} (their SHA-256 is not that of runs.jsonl)")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -212,6 +245,16 @@ def compare(recipe: Recipe, output: Path, checkpoint: str, report: Callable[[str
     step = int(checkpoint.rpartition("-")[2])
     if 0 < recipe.train.max_steps < step:
         raise RecipeError(f"--resume: train.max_steps={recipe.train.max_steps}, but {checkpoint} has {step} steps")
+
+
+def _digests(start: dict) -> dict[str, str | None]:
+    """Key of each source of a start -> SHA-256 of its samples."""
+    return {f"data.{number}.path": row.get("sha256") for number, row in enumerate(start.get("data", []))}
+
+
+def _beside(folders: list[str], output: str) -> list[str]:
+    """Folders as they are to be found from the run's own."""
+    return [os.path.relpath(folder, output) for folder in folders]
 
 
 def _absolute(value: object) -> object:

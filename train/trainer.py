@@ -20,7 +20,8 @@ from train.data.sampler import SizeSampler
 from train.model import VaryForTraining
 from train.optim.in_backward import InBackward
 from train.optim.muon import MATRICES, Muon, is_matrix
-from train.recipe import PARTS, RecipeError
+from train.parts import PARTS
+from train.recipe import RecipeError
 from train.run_folder import writing
 from train.stage_weights import load_stage
 

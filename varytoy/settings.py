@@ -199,6 +199,8 @@ def _form(hint):
         ]
     if origin is typing.Annotated:
         return typing.Annotated.__class_getitem__((_form(inner[0]), *hint.__metadata__))
+    if type(None) in inner:  # a value or None, which is no setting
+        return _form(next(part for part in inner if part is not type(None))) | None
     if _is_text(hint):
         return typing.Annotated[hint, BeforeValidator(lambda value: "" if value is None else value)]
     if hint is float:

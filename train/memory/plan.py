@@ -193,9 +193,9 @@ def plan(recipe: Recipe, tokens: int = 0, images: int = 1, steps: bool = True) -
         if recipe.train.deepspeed:
             keep_in(model, compute_type(recipe))
     make_fake(model, fake)
-    model.train()
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
     if len(model.objectives) > 1:
         approximations.append("objectives other than the text loss are left out")
     if recipe.train.deepspeed and compute_type(recipe) == torch.float32:

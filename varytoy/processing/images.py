@@ -1,5 +1,6 @@
 """VaryImageProcessor: images -> pixel tensors for both vision branches."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,8 +130,12 @@ class VaryImageProcessor(BaseImageProcessor):
         """``side``, in pixels, if images can be resized to a square of it. Raises ValueError."""
         self._check_square("resolution")
         if not 0 < side <= MAX_SIDE or any(side % step for step in self.stride):
-            steps = " and ".join(map(str, sorted(set(self.stride))))
-            raise ValueError(f"a resolution of {side} pixels: it must be a multiple of {steps}, at most {MAX_SIDE}")
+            steps, step = " and ".join(map(str, sorted(set(self.stride)))), math.lcm(*self.stride)
+            lower = min(max(side // step, 1), MAX_SIDE // step) * step
+            near = f"{lower} or {lower + step}" if step < side < MAX_SIDE // step * step else f"{lower}"
+            raise ValueError(
+                f"a resolution of {side} pixels: it must be a multiple of {steps}, at most {MAX_SIDE}, such as {near}"
+            )
         return side
 
     def _check_square(self, option: str) -> None:
