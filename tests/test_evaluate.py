@@ -46,8 +46,8 @@ def drawn(tmp_path, monkeypatch):
     folder = tmp_path / "drawn"
     folder.mkdir()
     for line in LINES:
-        image = Image.new("RGB", (400, 60), "white")
-        ImageDraw.Draw(image).text((10, 12), line, font=font, fill="black")
+        image = Image.new("RGB", (280, 200), "white")  # RapidOCR enlarges the shorter side to 736 pixels
+        ImageDraw.Draw(image).text((10, 80), line, font=font, fill="black")
         image.save(folder / f"{line}.png")
     return folder
 
