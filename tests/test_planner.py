@@ -23,7 +23,7 @@ from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import IGNORED
 
-TOKENS, WIDTH, INNER, LAYERS, WORDS = 1024, 256, 688, 4, 30000
+TOKENS, WIDTH, INNER, LAYERS, WORDS = 1024, 256, 688, 2, 30000
 
 
 @pytest.fixture(scope="module")
