@@ -100,6 +100,12 @@ def visit(browser, address, width: int = 1280, height: int = 900, scheme: str = 
     opened.close()
 
 
+def reloaded(page):
+    page.reload()
+    loaded(page)
+    return page
+
+
 def loaded(page) -> None:
     page.wait_for_selector("#file input[type=file]", state="attached")
     page.wait_for_selector("#answer .vt-empty")
