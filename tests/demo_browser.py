@@ -93,13 +93,23 @@ def visit(browser, address, width: int = 1280, height: int = 900, scheme: str = 
     requests = []
     opened.on("request", lambda request: requests.append(request.url))
     opened.goto(address)
-    opened.wait_for_selector("#file input[type=file]", state="attached")
-    opened.wait_for_selector("#answer .vt-empty")
-    opened.wait_for_selector("#examples img >> nth=-1")
+    loaded(opened)
     yield opened
     outside = [url for url in requests if not re.match(r"(https?|ws)://127\.0\.0\.1[:/]|(data|blob):", url)]
     assert len(requests) > 5 and not outside
     opened.close()
+
+
+def reloaded(page):
+    page.reload()
+    loaded(page)
+    return page
+
+
+def loaded(page) -> None:
+    page.wait_for_selector("#file input[type=file]", state="attached")
+    page.wait_for_selector("#answer .vt-empty")
+    page.wait_for_selector("#examples img >> nth=-1")
 
 
 def free_port() -> int:

@@ -4,15 +4,13 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import noise
+from conftest import forked, noise
 from PIL import Image
 
 from data_tools.__main__ import main
@@ -177,13 +175,13 @@ def test_a_damaged_shard_is_named(tmp_path):
 def test_a_killed_rendering_goes_on(source, tmp_path):
     options = ["--count", "30", "--seed", "1", "--workers", "1", "--source", str(source)]
     command = ["render", "blocks", "--out", str(tmp_path / "out"), *options]
-    process = subprocess.Popen([sys.executable, "-m", "data_tools", *command], stderr=subprocess.DEVNULL)
+    process = forked(main, command)
     journal = tmp_path / "out" / JOURNAL
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 5:
         time.sleep(0.01)
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        assert process.is_alive()
+    process.kill()
+    process.join()
     done = journal.read_bytes().count(b"\n")
     assert main(command) == 2 and main([*command, "--resume"]) == 0
     assert main(["render", "blocks", "--out", str(tmp_path / "whole"), *options]) == 0

@@ -27,6 +27,7 @@ from demo_browser import (
     kept,
     picture,
     picture_source,
+    reloaded,
     run,
     saved,
     sent,
@@ -82,14 +83,22 @@ def stub(demo):
     return demo.reader
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser, demo):
+    """One for all tests that begin with a picture of their own: to open one takes longer than most of them."""
     yield from visit(browser, demo.address)
+
+
+@pytest.fixture
+def fresh(page):
+    """The page as a visitor finds it."""
+    return reloaded(page)
 
 
 def test_stream_and_stop(page, stub):
     """Text is seen to grow; Stop ends it and says so."""
     upload(page, saved(Image.new("RGB", (333, 90), "white")))
+    page.check("#task input[value=ocr]", force=True)
     page.click("#run")
     seen = set()
     for _ in range(200):
@@ -150,8 +159,8 @@ def test_boxes_are_drawn(page):
     assert (picture(page) == 255).all()
 
 
-def test_a_part_is_drawn_with_the_mouse(page, stub):
-    check_part(page, stub)
+def test_a_part_is_drawn_with_the_mouse(fresh, stub):
+    check_part(fresh, stub)
 
 
 def test_experimental(page):
@@ -169,35 +178,34 @@ def test_experimental(page):
     assert "confidence 50%" in page.inner_text("#status p") and page.locator("#warning p").count() == 0
 
 
-def test_task_of_a_picture(page, stub):
+def test_task_of_a_picture(fresh, stub):
     """A photograph is described and text is read, unless the visitor has chosen what to do."""
 
     def shown(task: str) -> None:
-        page.wait_for_selector(f"#task label.selected:has(input[value={task}])")
+        fresh.wait_for_selector(f"#task label.selected:has(input[value={task}])")
 
-    upload(page, saved(photograph()))
+    upload(fresh, saved(photograph()))
     shown("caption")
-    assert "experimental" in page.inner_text("#warning").lower()
-    page.click("#run")
-    finished(page)
+    assert "experimental" in fresh.inner_text("#warning").lower()
+    fresh.click("#run")
+    finished(fresh)
     assert stub.asked[-1][1] == "caption"
-    upload(page, saved(written("a few words")))
+    upload(fresh, saved(written("a few words")))
     shown("ocr")
-    page.wait_for_selector("#warning p", state="detached")
-    page.click("#examples button >> nth=1")
-    page.wait_for_selector("#answer h1")
+    fresh.wait_for_selector("#warning p", state="detached")
+    fresh.click("#examples button >> nth=1")
+    fresh.wait_for_selector("#answer h1")
     shown("markdown")
-    upload(page, saved(photograph()))
+    upload(fresh, saved(photograph()))
     shown("caption")
-    page.check("#task input[value=chat]", force=True)
-    page.wait_for_selector("#prompt", state="visible")
+    fresh.check("#task input[value=chat]", force=True)
+    fresh.wait_for_selector("#prompt", state="visible")
     for image in (written("other words"), photograph()):
-        upload(page, saved(image))
-        page.wait_for_timeout(300)
+        upload(fresh, saved(image))
+        fresh.wait_for_timeout(300)
         shown("chat")
-    page.reload()
-    page.wait_for_selector("#examples img >> nth=-1")
-    upload(page, saved(photograph()))
+    reloaded(fresh)
+    upload(fresh, saved(photograph()))
     shown("caption")
 
 
@@ -226,7 +234,7 @@ def test_paragraphs_flow(page):
 
 def test_model_output_is_escaped(page):
     """Markdown is rendered, what looks like HTML stays text, pictures of the model are not fetched."""
-    upload(page, saved(written("note")))
+    upload(page, saved(written("markup")))
     shown = run(page, "markdown")
     assert page.inner_text("#answer h1") == "Title" and page.locator("#answer li").count() == 1
     assert ATTACK in shown
@@ -264,25 +272,25 @@ def test_turns(page, stub):
     assert stub.asked[-1][1:] == ("chat", "what is this", [])
 
 
-def test_no_box_for_words_that_nobody_reads(page, stub):
+def test_no_box_for_words_that_nobody_reads(fresh, stub):
     """A task that takes no words shows no prompt box, and what was typed is asked of no other task."""
-    assert not page.is_visible("#prompt")
-    upload(page, saved(written("note")))
-    page.check("#task input[value=chat]", force=True)
-    page.fill("#prompt textarea", "who is she")
-    page.check("#task input[value=caption]", force=True)
-    page.wait_for_selector("#prompt", state="hidden")
-    page.click("#run")
-    finished(page)
-    assert stub.asked[-1][1:3] == ("caption", "") and page.is_checked("#task input[value=caption]")
-    page.check("#task input[value=chat]", force=True)
-    assert page.input_value("#prompt textarea") == "who is she"
+    assert not fresh.is_visible("#prompt")
+    upload(fresh, saved(written("note")))
+    fresh.check("#task input[value=chat]", force=True)
+    fresh.fill("#prompt textarea", "who is she")
+    fresh.check("#task input[value=caption]", force=True)
+    fresh.wait_for_selector("#prompt", state="hidden")
+    fresh.click("#run")
+    finished(fresh)
+    assert stub.asked[-1][1:3] == ("caption", "") and fresh.is_checked("#task input[value=caption]")
+    fresh.check("#task input[value=chat]", force=True)
+    assert fresh.input_value("#prompt textarea") == "who is she"
 
 
-def test_queue(browser, demo, page):
+def test_queue(browser, demo, fresh):
     """One answer at a time: the others see their place, can do all else, can stop waiting, and move up."""
     # Visitors have browsers of their own: Gradio's two streams a tab would take all connections of one.
-    tabs = [page, browser.browser.new_page(), browser.browser.new_page()]
+    tabs = [fresh, browser.browser.new_page(), browser.browser.new_page()]
     for tab in tabs[1:]:
         tab.goto(demo.address)
         tab.wait_for_selector("#examples img >> nth=-1")
@@ -373,9 +381,8 @@ def test_whole_documents(page):
     assert [row.split()[:3] for row in rows[:3]] == [
         ["file.pdf", "1", "50%"], ["file.pdf", "2", "50%"], ["file.png", "1", "50%"]
     ]  # fmt: skip
-    assert "broken.png is not an image or PDF that can be opened" in rows[3] and "/" not in page.inner_text(
-        "#many-table"
-    )
+    assert "broken.png is not an image or PDF that can be opened" in rows[3]
+    assert "/" not in page.inner_text("#many-table")
     with page.expect_download() as found:
         page.click("#many-saved a")
     with zipfile.ZipFile(found.value.path()) as saved_files:
@@ -385,24 +392,24 @@ def test_whole_documents(page):
     page.wait_for_selector("#many-status .vt-stop")
 
 
-def test_errors_are_sentences(page):
+def test_errors_are_sentences(fresh):
     """Each mistake gets one sentence, and the page goes on working."""
-    page.click("#run")
-    page.wait_for_selector("#status .vt-error")
-    assert page.inner_text("#status p") == "Choose a picture or a PDF first."
-    page.set_input_files("#file input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
-    page.wait_for_selector("#notice .vt-error")
-    said = page.inner_text("#notice")
+    fresh.click("#run")
+    fresh.wait_for_selector("#status .vt-error")
+    assert fresh.inner_text("#status p") == "Choose a picture or a PDF first."
+    fresh.set_input_files("#file input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+    fresh.wait_for_selector("#notice .vt-error")
+    said = fresh.inner_text("#notice")
     assert said.endswith(".") and "a.png" in said and "\n" not in said and "/" not in said
-    upload(page, saved(written("good")))
-    page.wait_for_selector("#notice .vt-error", state="detached")
-    run(page, "detect")
-    before = picture_source(page)
-    assert "ball" not in run(page, "ground", " ") and page.inner_text("#status p") == SENTENCE
-    wait_picture(page, before)  # the boxes have gone, too
-    run(page, "chat", "break")
-    assert page.inner_text("#status p") == "The model could not answer: no memory left."
-    assert "heard again" in run(page, "chat", "again")
+    upload(fresh, saved(written("good")))
+    fresh.wait_for_selector("#notice .vt-error", state="detached")
+    run(fresh, "detect")
+    before = picture_source(fresh)
+    assert "ball" not in run(fresh, "ground", " ") and fresh.inner_text("#status p") == SENTENCE
+    wait_picture(fresh, before)  # the boxes have gone, too
+    run(fresh, "chat", "break")
+    assert fresh.inner_text("#status p") == "The model could not answer: no memory left."
+    assert "heard again" in run(fresh, "chat", "again")
 
 
 def test_paste_drop_example(page, stub):
@@ -431,9 +438,7 @@ def test_wrong_values(page, demo, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "scheme"), [(1280, 900, "light"), (390, 844, "light"), (1280, 900, "dark")]
-)
+@pytest.mark.parametrize(("width", "height", "scheme"), [(1280, 900, "light"), (390, 844, "dark")])
 def test_geometry(browser, demo, width, height, scheme):
     """Nothing stands on something else, sticks out or is cut off, and the page keeps its width."""
     for page in visit(browser, demo.address, width, height, scheme):
@@ -474,9 +479,8 @@ def test_embedded_model(browser, tmp_path):
                 assert character_error_rate([read], [truth]) <= 0.2, (kind, truth, read)
                 words = re.findall(r"ocrx_word[^>]*>([^<]+)<", kept(page, ".hocr"))
                 assert " ".join(words).split() == read.split()
-                assert [page.locator(f"#status a:text-is('{kind}')").count() for kind in (".pdf", ".xml", ".html")] == [
-                    1
-                ] * 3
+                links = [page.locator(f"#status a:text-is('{kind}')") for kind in (".pdf", ".xml", ".html")]
+                assert [link.count() for link in links] == [1, 1, 1]
             before = picture_source(page)
             (line,) = parse_spots(run(page, "spot", timeout=40000)).lines
             assert character_error_rate([line.label], [truth]) <= 0.2 and line.xyxy[2] - line.xyxy[0] > 300

@@ -1,13 +1,12 @@
 """``varytoy evaluate``: answers, scores, intervals, resuming, other readers."""
 
 import json
+import multiprocessing
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import forked
 from PIL import Image, ImageDraw, ImageFont
 from test_serving import Running
 
@@ -15,6 +14,7 @@ from varytoy.cli import main
 from varytoy.evaluation.case import Case
 from varytoy.evaluation.metric import F1, Mean
 from varytoy.evaluation.suite import SUITES, Suite
+from varytoy.folder_lock import locked
 from varytoy.inference.reader import Reader
 from varytoy.tasks import metrics
 
@@ -46,8 +46,8 @@ def drawn(tmp_path, monkeypatch):
     folder = tmp_path / "drawn"
     folder.mkdir()
     for line in LINES:
-        image = Image.new("RGB", (400, 60), "white")
-        ImageDraw.Draw(image).text((10, 12), line, font=font, fill="black")
+        image = Image.new("RGB", (280, 200), "white")  # RapidOCR enlarges the shorter side to 736 pixels
+        ImageDraw.Draw(image).text((10, 80), line, font=font, fill="black")
         image.save(folder / f"{line}.png")
     return folder
 
@@ -101,14 +101,21 @@ def test_a_folder_of_other_settings_is_left_alone(drawn, tmp_path, capsys):
 
 def test_a_folder_that_another_process_writes_is_left_alone(drawn, tmp_path, capsys):
     run = tmp_path / "run"
-    hold = f"from pathlib import Path; from varytoy.folder_lock import locked\nwith locked(Path({str(run)!r}), ''): "
-    other = subprocess.Popen([sys.executable, "-c", hold + "print('held', flush=True); input()"],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # fmt: skip
-    with other:
-        assert other.stdout.readline() == "held\n"
+    held, asked = multiprocessing.Event(), multiprocessing.Event()
+
+    def hold() -> None:
+        with locked(run, ""):
+            held.set()
+            asked.wait(60)
+
+    other = forked(hold)
+    try:
+        assert held.wait(30)
         assert main(["evaluate", "drawn", str(drawn), "--out", str(run)]) == 2
         assert f"in use by process {other.pid} on" in capsys.readouterr().err
-        other.communicate("\n")
+    finally:
+        asked.set()
+        other.join()
     assert not run.exists()
 
 

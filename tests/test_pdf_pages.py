@@ -4,14 +4,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import forked
 from markdown_it import MarkdownIt
 from PIL import Image
 from test_data_output import everything
@@ -323,13 +322,13 @@ def test_bytes_do_not_depend_on_workers(library, tmp_path):
 @pytest.mark.parametrize("shards", [[], ["--shards", "6"]], ids=["folder", "shards"])
 def test_a_killed_run_goes_on_and_still_knows_what_it_kept(library, tmp_path, shards):
     command = ["pdf", str(library), "--out", str(tmp_path / "out"), "--workers", "2", *shards]
-    process = subprocess.Popen([sys.executable, "-m", "data_tools", *command], stderr=subprocess.DEVNULL)
+    process = forked(main, command)
     journal = tmp_path / "out/progress.jsonl"
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 4:
         time.sleep(0.005)
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        assert process.is_alive()
+    process.kill()
+    process.join()
     assert not (tmp_path / "out/manifest.json").exists()
     assert main([*command, "--resume"]) == 0
     assert main([*command[:2], "--out", str(tmp_path / "whole"), *shards]) == 0

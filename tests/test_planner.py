@@ -23,7 +23,7 @@ from varytoy.models.config import VaryConfig, read_preset
 from varytoy.models.vary import VaryForConditionalGeneration
 from varytoy.processing.processor import IGNORED
 
-TOKENS, WIDTH, INNER, LAYERS, WORDS = 1024, 256, 688, 4, 30000
+TOKENS, WIDTH, INNER, LAYERS, WORDS = 1024, 256, 688, 2, 30000
 
 
 @pytest.fixture(scope="module")
@@ -202,15 +202,13 @@ def test_the_last_line_is_the_answer(shape, tmp_path, capsys):
     path.write_text(
         f"model: {{preset: {shape}}}\ndata: [{{path: unused}}]\ntrain: {{max_length: 600, batch_size: 1}}\n"
     )
-    assert main(["memory", str(path), "--gpu", "11"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("fits: ")
     assert main(["memory", str(path), "--gpu", "1.2"]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("does not fit: ") and " train." in last
     words, size = re.search(r"((?:train\.\S+ )+).*?([\d.]+) GiB$", last).groups()
     assert main(["memory", str(path), *words.split(), "--gpu", "1.2"]) == 0  # the advice is planned, and it fits
-    assert f"fits: {size} " in capsys.readouterr().out
-    assert main(["memory", str(path), "--gpu", "1"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"fits: {size} ")
+    assert main(["memory", str(path), *words.split(), "--gpu", "1"]) == 1
     assert re.search(r"--overlay lora\b.*\bqlora$", capsys.readouterr().out.splitlines()[-1])
     assert main(["memory", str(path), "--tokens", "200"]) == 2
     assert re.search(r"\b256\b.*\b200\b", capsys.readouterr().err)
@@ -268,10 +266,11 @@ def test_an_evaluation_takes_what_is_planned(shape):
     assert found.peak - found.kinds["weights"] == pytest.approx(most_allocated(profile) + pixels, rel=0.1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_bnb_8bit"])
 @pytest.mark.parametrize("rank", [0, 4])
-def test_the_disk_takes_what_is_said(ten, tmp_path, optimizer, rank):
-    recipe = tiny_recipe(ten, tmp_path / "run", clip=True, max_steps=1, save_steps=1, keep=1, optimizer=optimizer)
+def test_the_disk_takes_what_is_said(two, tmp_path, rank):
+    """With 32-bit states: 8-bit ones of small tensors stay in 32 bits, and these are all small."""
+    settings = {"max_steps": 1, "save_steps": 1, "keep": 1, "batch_size": 2, "optimizer": "adamw_torch"}
+    recipe = tiny_recipe(two, tmp_path / "run", clip=True, **settings)
     recipe.freeze, recipe.lora = ["vision_vocabulary", "clip"] * bool(rank), LoraSettings(rank=rank)
     run(recipe)
 
@@ -280,10 +279,7 @@ def test_the_disk_takes_what_is_said(ten, tmp_path, optimizer, rank):
 
     found = {need.what: need.size for need in plan(recipe).needs if need.where == "disk"}
     assert found["weights in 2 checkpoints"] / 2 == pytest.approx(size("checkpoint-1/*.safetensors"), rel=0.1)
-    if optimizer == "adamw_torch":  # 8-bit states of small tensors stay in 32 bits, and these are all small
-        assert found["optimizer state in 2 checkpoints"] / 2 == pytest.approx(
-            size("checkpoint-1/optimizer.pt"), rel=0.2
-        )
+    assert found["optimizer state in 2 checkpoints"] / 2 == pytest.approx(size("checkpoint-1/optimizer.pt"), rel=0.2)
     assert found["the finished model"] == pytest.approx(size("*.safetensors"), rel=0.1)
     assert found.get("base of the adapters", 0) == pytest.approx(size("base/*.safetensors"), rel=0.1)
 

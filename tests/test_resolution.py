@@ -156,7 +156,7 @@ def recipe_of(data: Path, folder: Path, **settings):
 
 def test_pages_are_learned_by_heart_at_another_side(two, tmp_path):
     """The finished model reads at the side it was trained at, and at another one without an error."""
-    recipe = recipe_of(two, tmp_path, max_steps=150, learning_rate=2e-3)
+    recipe = recipe_of(two, tmp_path, max_steps=90, learning_rate=3e-3, warmup=10)
     recipe.model.resolution = 128
     run(recipe)
     samples = list(read_samples(two))

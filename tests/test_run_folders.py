@@ -1,27 +1,20 @@
 """The folder of a run: a run goes on with what it was started with, alone, and a model is not overwritten unasked."""
 
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, heed_interrupts, losses, start_of
+from conftest import TINY, forked, heed_interrupts, losses, start_of
 
 from train.__main__ import main
 from train.recipe import Recipe, RecipeError, TrainSettings, to_yaml
-from train.run_folder import compare
-
-HOLDER = """
-import pathlib, sys, time, varytoy, train.run_folder
-with train.run_folder.alone(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+from train.run_folder import alone, compare
 
 
 def write(folder: Path, data: Path, **train) -> Path:
@@ -124,17 +117,23 @@ def test_overwrite_deletes_a_run_and_only_when_the_next_can_start(done, tmp_path
 
 def test_one_run_at_a_time_until_its_process_ends(ten, tmp_path, capsys):
     path = write(tmp_path, ten)
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
-    other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    held = multiprocessing.Event()
+
+    def hold() -> None:
+        with alone(tmp_path / "run"):
+            held.set()
+            time.sleep(60)
+
+    other = forked(hold)
     try:
-        assert other.stdout.readline() == "held\n"
+        assert held.wait(30)
         for more in ((), ("--overwrite",)):
             assert main(["run", str(path), *more]) == 2
             named = rf"{re.escape(str(tmp_path / 'run'))} .*\b{other.pid}\b"
             assert re.search(named, capsys.readouterr().err)
     finally:
         other.kill()
-        other.wait()
+        other.join()
     assert main(["run", str(path), "train.max_steps=1"]) == 0
     assert not (tmp_path / "run" / "run.lock").exists()
 
@@ -142,7 +141,7 @@ def test_one_run_at_a_time_until_its_process_ends(ten, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["recipe.yaml.part", "runs.jsonl", "metrics.jsonl", "runs", "predictions"])
 def test_a_file_that_cannot_be_written_is_named(ten, tmp_path, capsys, name):
     """A full disk, as /dev/full plays it; a file in a folder's place, for folders."""
-    path = write(tmp_path, ten, predict_steps=1)
+    path = write(tmp_path, ten, predict_steps=int(name == "predictions"))
     (tmp_path / "run").mkdir()
     if name in ("runs", "predictions"):
         (tmp_path / "run" / name).touch()

@@ -47,6 +47,7 @@ def by_step(folder: Path) -> dict[int, float]:
             "train.in_backward=true",
             "train.clip_norm=0",
             "train.loss_scale=0",
+            "train.batch_size=1",  # in fp16, gradients of convolutions take seconds on a CPU
         ),
         ("train.deepspeed=train/recipes/deepspeed/zero3.json",),
     ],
@@ -158,11 +159,10 @@ def test_replayed_samples_are_a_part_of_the_epoch(ten, tmp_path):
 
 
 def test_answers_are_drawn_while_training_and_change_nothing(ten, tmp_path):
-    run(recipe(ten, tmp_path / "plain", max_steps=4))
-    run(recipe(ten, tmp_path / "drawn", max_steps=4, predict_steps=2))
-    folders = sorted(path.name for path in (tmp_path / "drawn" / "predictions").iterdir())
-    assert folders == ["step-000002", "step-000004"]
-    written = tmp_path / "drawn" / "predictions" / folders[-1]
+    run(recipe(ten, tmp_path / "plain", max_steps=3))
+    run(recipe(ten, tmp_path / "drawn", max_steps=3, predict_steps=2))
+    (written,) = (tmp_path / "drawn" / "predictions").iterdir()
+    assert written.name == "step-000002"
     found = [json.loads(line) for line in (written / "predictions.jsonl").read_text().splitlines()]
     assert len(found) == 4 and all((written / row["picture"]).is_file() and row["wanted"] for row in found)
     plain, drawn = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "drawn"))

