@@ -153,6 +153,7 @@ PROCESSOR: Rules = {
         "max_pixels": whole(1, 2**31),
         "picture_side": _SIDE,
         "text_size": number(0.1, 1000),
+        "cell_size": number(0, 1000),
         "least_confidence": number(0, 1),
         "max_patches": _PATCHES,
         "standardize": FLAG,

@@ -31,7 +31,8 @@ class VaryImageProcessor(BaseImageProcessor):
         stride: pixels per token, (vertical, horizontal); images are padded to multiples of it.
         max_pixels: ``"fit"``: larger images of text are downscaled to this.
         picture_side: ``"fit"``: the longer side of a scene.
-        text_size: ``"fit"``: the x-height, in pixels, at which the model reads best.
+        text_size: ``"fit"``: the x-height, in pixels, at which the model reads blocks of text best.
+        cell_size: ``"fit"``: the x-height at which it reads single lines and cells of a page best; 0 for ``text_size``.
         least_confidence: ``"fit"``: lines of a page read with less confidence are no text and left out (0 to 1).
         max_patches: ``"patches"``: most grid positions of an image; all images are resized to nearly as many.
         standardize: whether each image is normalised by its own mean and standard deviation, in place of ``mean`` and
@@ -53,6 +54,7 @@ class VaryImageProcessor(BaseImageProcessor):
         max_pixels: int = 1024 * 1024,
         picture_side: int = 224,
         text_size: float = 8.0,
+        cell_size: float = 0.0,
         least_confidence: float = 0.0,
         max_patches: int = 1024,
         standardize: bool = False,
@@ -68,7 +70,8 @@ class VaryImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.mode, self.size, self.stride = mode, tuple(size), tuple(stride)
         self.max_pixels, self.picture_side = max_pixels, picture_side
-        self.text_size, self.least_confidence, self.latents = text_size, least_confidence, latents
+        self.text_size, self.cell_size = text_size, cell_size
+        self.least_confidence, self.latents = least_confidence, latents
         self.max_patches, self.standardize = max_patches, standardize
         self.clip_size, self.clip_mode = clip_size, clip_mode
         self.mean, self.std = tuple(mean), tuple(std)
