@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(server.delay)
         if fault == "stall":
             time.sleep(3)
-        if fault in ("401", "429", "500"):
+        if fault in ("400", "401", "429", "500"):
             said = f"bad key {self.headers['Authorization'].split()[1]}" if fault == "401" else "try again"
             return self.send(int(fault), {"error": {"message": said}})
         if fault == "html":
@@ -184,6 +184,15 @@ def test_a_key_that_the_server_repeats_is_not_shown(receipts, tmp_path, monkeypa
     assert SECRET not in said.out + said.err
     assert main([*command, "openai:http://me:secret@127.0.0.1:1/v1"]) == 2
     assert "the URL holds a password" in capsys.readouterr().err
+
+
+def test_a_picture_that_the_server_refuses_does_not_end_the_run(receipts, tmp_path, capsys):
+    server, out = Endpoint(["400"]), tmp_path / "out"
+    command = ["square", str(receipts), "--out", str(out), "--backend", f"openai:{server.url}", "--concurrency", "1"]
+    assert main(command) == 0 and "16 questions after asking" in capsys.readouterr().out
+    first, *others = rows_of(out / "1-questions.jsonl")
+    assert first["reply"] == "" and "Error code: 400" in first["error"]
+    assert len(others) == 4 and not any("error" in row for row in others)
 
 
 def test_a_run_that_is_killed_goes_on_and_asks_nothing_twice(receipts, tmp_path):

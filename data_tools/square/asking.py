@@ -105,11 +105,15 @@ class Asker:
             try:
                 reply = future.result()
             except BackendError as error:
-                self.failed, self._in_a_row = self.failed + 1, self._in_a_row + 1
+                self._in_a_row += 1
                 if error.final or self._in_a_row >= _MAX_FAILURES:
                     self._stop = f"{self.backend.name}: {error}; run it again to go on"
-                continue
-            self._in_a_row = 0
+                if not error.refused:
+                    self.failed += 1
+                    continue
+                reply = Reply("", error=str(error))
+            else:
+                self._in_a_row = 0
             self.budget.tokens += sum(reply.tokens)
             about = {"backend": self.backend.name, "temperature": self.temperature, "seed": self.seed}
             for ask in group:

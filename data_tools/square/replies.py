@@ -35,10 +35,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """``tokens``: of the prompt and of the reply, as far as the backend counts them."""
+    """``tokens``: of the prompt and of the reply, as far as the backend counts them; ``error``: why it is empty."""
 
     text: str
     tokens: tuple[int, int] = (0, 0)
+    error: str = ""
 
 
 class Replies:
@@ -80,6 +81,7 @@ class Replies:
         """``more``: for the file: the prompt's version, the backend and its settings, and for a request that was not
         sent, because it is like that of another item, ``like``: that item."""
         row = {"item": ask.item, "ask": ask.name, **more, "reply": reply.text, "tokens": list(reply.tokens)}
+        row |= {"error": reply.error} if reply.error else {}
         with self.file.open("a", encoding="utf-8", errors="replace") as lines:
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._count(row)

@@ -6,11 +6,16 @@ from data_tools.square.replies import Ask, Reply
 
 
 class BackendError(Exception):
-    """A request that failed. ``final``: each other one would fail too, e.g. for a wrong key."""
+    """A request that failed.
 
-    def __init__(self, message: str, final: bool = False):
+    Attributes:
+        final: each other one would fail too, e.g. for a wrong key.
+        refused: it would fail again, e.g. for what the picture shows: its reply is empty.
+    """
+
+    def __init__(self, message: str, final: bool = False, refused: bool = False):
         super().__init__(message)
-        self.final = final
+        self.final, self.refused = final, refused
 
 
 class Backend:

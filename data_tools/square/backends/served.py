@@ -61,6 +61,8 @@ class ServedBackend(Backend):
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise BackendError(self._said(error), final=True) from None
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            raise BackendError(self._said(error), refused=True) from None
         except (openai.OpenAIError, ValueError) as error:  # ValueError: what came back is no JSON
             raise BackendError(self._said(error)) from None
         choices = getattr(said, "choices", None)
