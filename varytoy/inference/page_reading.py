@@ -28,6 +28,9 @@ _BEGINNING = 64
 _LETTER, _LEAST_LETTERS = re.compile(r"[^\W\d_]"), 3
 """Of a heading: page numbers may be large."""
 _HEADING = re.compile(r"^#{1,6}(?: +|$)", re.MULTILINE)
+_MARKS = re.compile(r"^#{2,6}(?: +|$)", re.MULTILINE)
+"""Of a line that the model takes for a heading, for its size; whether it is one is seen by the page. One alone may be a
+comment of a listing."""
 _REPEATED, _LEAST_REPEATED = re.compile(r"(.{1,40}?)\1{4,}"), 10
 """A unit five times or more, and the least characters of them together."""
 _FORMULA = re.compile(r"(\$\$\n.+?\n\$\$)", re.DOTALL)
@@ -55,7 +58,7 @@ class _Form:
 
     def join(self, texts: Sequence[str]) -> str:
         """The text of the page, from those of the cells so far."""
-        parted = by_block(texts, self.blocks)
+        parted = by_block([_MARKS.sub("", text) for text in texts] if self.levels else texts, self.blocks)
         written = [_apart(join_rows(part, block)) for part, block in parted]
         if self.levels:
             written = [
