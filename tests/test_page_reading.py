@@ -31,3 +31,5 @@ def test_headings_in_markdown_are_what_is_larger(processor):
     assert answer.markdown == "# Title\n\none\ntwo\nthree\nfour\nfive\nsix"
     said = iter(["Title", "# one", "two", "# three", "four", "five", "six"])  # comments of a listing
     assert Reader(engine).markdown(sheet).markdown == "# Title\n\n# one\ntwo\n# three\nfour\nfive\nsix"
+    said = iter(["Title", "## one", "two", "## three", "four", "#### five", "six"])
+    assert Reader(engine).markdown(sheet).markdown == "# Title\n\none\ntwo\nthree\nfour\nfive\nsix"
