@@ -415,7 +415,7 @@ def _peers(options) -> int:
 def _square(options) -> int:
     from train.square import measure
 
-    words = sys.argv[1:] if options.publish else ()
+    words = options.words if options.publish else ()
     return measure(options.source, options.out, options.pages, options.mistakes, options.seed, words)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from data_tools.program import Program, register
 from data_tools.square.pages import PAGES
 from data_tools.square.pipeline import ITEMS
+from data_tools.square.replies import whole_lines
 from varytoy.evaluation.contact_sheet import draw
 from varytoy.options import positive
 
@@ -29,8 +30,8 @@ class Audit(Program):
     def run(self, options):
         if not (options.folder / ITEMS).is_file():
             raise FileNotFoundError(f"{options.folder / ITEMS} is not there: name the folder of a finished square")
-        pages = {row["id"]: row for row in _rows(options.folder / PAGES)}
-        items, rng, tiles = list(_rows(options.folder / ITEMS)), random.Random(options.seed), []
+        pages = {row["id"]: row for row in map(json.loads, whole_lines(options.folder / PAGES))}
+        items, rng, tiles = list(map(json.loads, whole_lines(options.folder / ITEMS))), random.Random(options.seed), []
         for what in ("kept", "dropped"):
             group = [item for item in items if bool(item.get("dropped")) == (what == "dropped")]
             for item in rng.sample(group, min(options.count, len(group))):
@@ -41,7 +42,3 @@ class Audit(Program):
         target = options.out or options.folder / "audit.png"
         draw(tiles, target, _LINES)
         print(f"{len(tiles)} questions drawn in {target}")
-
-
-def _rows(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from data_tools.program import Program, register
 from varytoy.data.sample import Sample
-from varytoy.data.samples import read_samples, sample_files
+from varytoy.data.samples import LLAVA_ROLES, read_samples, sample_files
 from varytoy.data.shards import SUFFIX
 
-_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
+_ROLES = {ours: theirs for theirs, ours in LLAVA_ROLES.items()}
 
 
 def _llava(sample: Sample, paths: list[str]) -> dict:

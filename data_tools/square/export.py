@@ -35,16 +35,17 @@ def rows(items: Sequence[Item], forms: Sequence[str], pages: Mapping[str, Page],
             if "short" in forms:
                 prompt = TASKS["vqa"].prompt(question, rng)
                 answers = {"annotations": {"references": [_clean(each) for each in item.answers or [item.answer]]}}
-                yield _row(item.id, "vqa", [(prompt, answer)], image) | answers | more
+                yield sample_row(item.id, "vqa", [(prompt, answer)], image) | answers | more
             if "reason" in forms and item.reason:
                 turn = (f"{question} {WITH_REASON}", f"{answer}\n{_clean(item.reason)}")
-                yield _row(f"{item.id}-reason", "chat", [turn], image) | more
+                yield sample_row(f"{item.id}-reason", "chat", [turn], image) | more
         if "turns" in forms:
             turns = [(_clean(item.question), _clean(item.answer)) for item in asked]
-            yield _row(f"{page}-turns", "chat", turns, image)
+            yield sample_row(f"{page}-turns", "chat", turns, image)
 
 
-def _row(name: str, task: str, turns: Sequence[tuple[str, str]], image: str) -> dict:
+def sample_row(name: str, task: str, turns: Sequence[tuple[str, str]], image: str) -> dict:
+    """A sample of turns (prompt, answer) about an image."""
     messages = []
     for prompt, answer in turns:
         before = "" if messages else f"{IMAGE_PLACEHOLDER}\n"

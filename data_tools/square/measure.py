@@ -44,6 +44,10 @@ class Rest:
     bad: int
 
     @property
+    def share(self) -> float:
+        return self.kept / self.asked if self.asked else 0.0
+
+    @property
     def error(self) -> float:
         return self.bad / self.kept if self.kept else float("nan")
 
@@ -80,14 +84,14 @@ def tables(filters: Sequence[Filter], rests: Sequence[Rest]) -> str:
     lines += [f"| {each.name} | {each.dropped:,} | {each.precision:.2f} | {each.recall:.2f} |" for each in filters]
     lines += ["", "| with | kept | wrong answers among them |", "|---|---:|---:|"]
     for each in rests:
-        lines.append(f"| {each.name} | {each.kept:,} ({each.kept / max(each.asked, 1):.0%}) | {each.error:.1%} |")
+        lines.append(f"| {each.name} | {each.kept:,} ({each.share:.0%}) | {each.error:.1%} |")
     return "\n".join(lines)
 
 
 def to_json(filters: Sequence[Filter], rests: Sequence[Rest]) -> dict:
     return {
         "filters": {each.name: asdict(each) | {"precision": each.precision, "recall": each.recall} for each in filters},
-        "rests": {each.name: asdict(each) | {"share": each.kept / each.asked, "error": each.error} for each in rests},
+        "rests": {each.name: asdict(each) | {"share": each.share, "error": each.error} for each in rests},
     }
 
 
@@ -105,9 +109,7 @@ def draw(filters: Sequence[Filter], rests: Sequence[Rest], target: Path) -> None
     places = range(len(shown))
     right.barh(places, [100 * each.error for each in shown], color="C3")
     for place, each in zip(places, shown, strict=True):
-        right.text(
-            100 * each.error, place, f" {each.error:.1%}, {each.kept / max(each.asked, 1):.0%} kept", va="center"
-        )
+        right.text(100 * each.error, place, f" {each.error:.1%}, {each.share:.0%} kept", va="center")
     right.set_yticks(list(places), [each.name for each in shown])
     right.invert_yaxis()
     right.set(xlabel="wrong answers among those kept, %", title="with and without each")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data_tools.render.truth import Truth
 from data_tools.square.items import Page
+from data_tools.square.replies import whole_lines
 from varytoy.data.documents import DocumentError, open_pages
 from varytoy.data.sample import Sample, SampleError
 from varytoy.data.samples import read_samples
@@ -41,7 +42,7 @@ def take_in(source: Path, folder: Path, size: int, report: Callable[[str], None]
     """
     file = folder / PAGES
     if file.is_file():
-        return [Page(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [Page(**row) for row in map(json.loads, whole_lines(file))]
     (folder / "images").mkdir(parents=True, exist_ok=True)
     pages: dict[str, Page] = {}
     for number, (image, name, text, truth) in enumerate(_pictures(source, report), 1):
@@ -118,11 +119,7 @@ def read_texts(pages: list[Page], folder: Path, engine: str, report: Callable[[s
             page.text = page.text[:_LONGEST_TEXT] if engine == "samples" else ""
         return
     file = folder / TEXTS
-    there = {}
-    if file.is_file():
-        data = file.read_bytes()
-        file.write_bytes(data[: data.rfind(b"\n") + 1])  # a line that a kill cut short
-        there = {row["id"]: row["text"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    there = {row["id"]: row["text"] for row in map(json.loads, whole_lines(file))}
     missing = [page for page in pages if page.id not in there]
     if missing:
         options = {"engine": engine, "model": None, "language": None, "device": "auto", "dtype": "auto"}

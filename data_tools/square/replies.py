@@ -53,14 +53,8 @@ class Replies:
         self.file = file
         self.texts: dict[tuple[str, str], str] = {}
         self.requests = self.tokens = 0
-        if file.is_file():
-            data = file.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                with file.open("r+b") as lines:
-                    lines.truncate(whole)
-            for number, line in enumerate(data[:whole].splitlines(), 1):
-                self._take(number, line)
+        for number, line in enumerate(whole_lines(file), 1):
+            self._take(number, line)
 
     def _take(self, number: int, line: bytes) -> None:
         try:
@@ -92,3 +86,15 @@ class Replies:
     def of(self, item: str, name: str) -> str | None:
         """The reply to a request; None if it is not there."""
         return self.texts.get((item, name))
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    """The lines of a file that is added to, none if it is not there. One that a kill cut short is taken off its end."""
+    if not file.is_file():
+        return []
+    data = file.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with file.open("r+b") as lines:
+            lines.truncate(whole)
+    return data[:whole].split(b"\n")[:-1]

@@ -101,8 +101,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=1.0, help="of each page's cells")
     parser.add_argument("--keep", default="", metavar="CHARACTERS", help="cells with one of these are all kept")
     options = parser.parse_args(words)
-    settings = VaryProcessor.from_pretrained(varytoy.NANO).image_processor
-    text_size = settings.cell_size or settings.text_size
+    text_size = VaryProcessor.from_pretrained(varytoy.NANO).image_processor.line_size
     (options.out / "images").mkdir(parents=True)
     count = 0
     with (options.out / "samples.jsonl").open("w", encoding="utf-8") as lines:

@@ -34,7 +34,7 @@ from varytoy.schema import strict_model
 
 _KEYS = {"id", "task", "messages", "images", "target_images", "boxes", "annotations", "metadata"}
 _DEEPEST = 32
-_LLAVA_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+LLAVA_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
 def parse_sample(row: object, folder: Path, where: str = "sample") -> Sample:
@@ -316,7 +316,7 @@ def _box(entry: Any, where: str) -> Box:
 
 def _from_llava(row: dict, where: str) -> dict:
     try:
-        messages = [{"role": _LLAVA_ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+        messages = [{"role": LLAVA_ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
     except (TypeError, KeyError) as error:
         raise SampleError(f"{where}: 'conversations' needs turns with 'from' human or gpt, and 'value'") from error
     images = row.get("image", row.get("images", []))

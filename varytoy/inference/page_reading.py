@@ -89,7 +89,7 @@ def read_page(engine: Engine, page: PageLayout, options: Options, parts: Parts |
         form = _Form(blocks, heading_levels(blocks, page.text_size or 1.0), tables)
     cells = [cell for block in blocks for cell in block.cells]
     settings = engine.processor.image_processor
-    views = [layout.CellView.of(cell, settings.cell_size or settings.text_size) for cell in cells]
+    views = [layout.CellView.of(cell, settings.line_size) for cell in cells]
     answers = engine.generate(_requests(views, page, options), _live(options, form), options.cancel)
     read = [_credible(answer, settings.least_confidence) for answer in answers]
     skipped += sum(bool(answer.text.strip()) and not kept.text for answer, kept in zip(answers, read, strict=True))
@@ -136,8 +136,7 @@ def _confidence_in(engine: Engine, page: PageLayout, options: Options, most: int
     if not cells:
         return None
     if settings.mode == "fit":
-        size = settings.cell_size or settings.text_size
-        requests = _requests([layout.CellView.of(cell, size) for cell in cells], page, options)
+        requests = _requests([layout.CellView.of(cell, settings.line_size) for cell in cells], page, options)
     else:
         most_tokens = min(options.max_new_tokens, _BEGINNING)
         requests = iter([Request.of(options.task, _messages(options), [page.image], most_tokens)])

@@ -96,6 +96,11 @@ class VaryImageProcessor(BaseImageProcessor):
             tensors["clip_pixel_values"] = torch.stack(clip)
         return BatchFeature(tensors)
 
+    @property
+    def line_size(self) -> float:
+        """The x-height at which single lines and cells are read."""
+        return self.cell_size or self.text_size
+
     def fit(self, image: Image.Image) -> Image.Image:
         """An RGB image of text at the text size and with the margins that the model was trained on (only in mode
         ``"fit"``). More text than fits in one pass is only scaled: ``Reader`` reads pages cell by cell."""
