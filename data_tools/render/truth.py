@@ -149,9 +149,11 @@ def _order(truth: Truth, rng: random.Random) -> Question | None:
         assert grid is not None
         word, pick = rng.choice((("highest", max), ("lowest", min)))
         rows = _named(grid)
+        if not rows or len(rows) != len(grid.rows):
+            continue
         values = [_value(row[column]) for row in rows]
         best = pick(values)
-        if len(rows) != len(grid.rows) or values.count(best) > 1:
+        if values.count(best) > 1:
             continue
         row = rows[values.index(best)]
         texts = (
