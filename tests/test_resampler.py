@@ -37,8 +37,9 @@ def test_it_computes_what_kosmos_does():
         assert torch.allclose(ours({"vocabulary": features}), expected.flatten(0, 1), atol=1e-5)
 
 
-def test_padding_does_not_change_the_result():
-    connector = build_connector(resampling()).eval()
+@pytest.mark.parametrize("places", [False, True])
+def test_padding_does_not_change_the_result(places):
+    connector = build_connector(resampling({"latents": 6, "heads": 4, "places": places})).eval()
     clip, small = torch.randn(1, 4, 4, 64), torch.randn(1, 2, 3, 32)
     features = torch.full((2, 4, 5, 32), 1e4)  # what stands in the padding
     features[0, :2, :3], features[1] = small, torch.randn(4, 5, 32)
@@ -50,6 +51,21 @@ def test_padding_does_not_change_the_result():
     assert alone.shape == (6, 48) and together.shape == (12, 48)
     assert torch.allclose(together[:6], alone, atol=1e-5)
     assert not torch.allclose(switched_off, alone, atol=1e-3)
+
+
+def test_with_places_a_latent_begins_with_its_own_cell_of_the_image():
+    """Six latents are cells in two rows of three, whatever the number of features; each of four heads sees a corner."""
+    config = resampling({"latents": 6, "heads": 4, "places": True})
+    config.clip_config = None
+    connector = build_connector(config).eval()
+    with torch.no_grad():
+        connector.x_attn["k_proj"].weight.zero_()
+        connector.x_attn["out_proj"].weight.copy_(torch.eye(48))
+    features = torch.zeros(1, 6, 9, 32, requires_grad=True)
+    for latent, head, place in ((0, 0, (0, 0)), (1, 1, (0, 5)), (3, 2, (5, 0)), (5, 3, (5, 8))):
+        value = connector({"vocabulary": features})[latent, 12 * head : 12 * (head + 1)].sum()
+        (seen,) = torch.autograd.grad(value, features)
+        assert divmod(int(seen[0].abs().sum(-1).argmax()), 9) == place
 
 
 def test_images_of_any_size_take_the_same_number_of_tokens(processor, pictures, tmp_path):
@@ -68,7 +84,7 @@ def test_images_of_any_size_take_the_same_number_of_tokens(processor, pictures, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"latent": 6}, "no latent of a resampler; there are heads, latents, normalize"),
+        ({"latent": 6}, "no latent of a resampler; there are heads, latents, normalize, places"),
         ({"latents": 0}, "whole numbers above 0"),
         ({"heads": 7}, "7 heads do not divide the width 48"),
     ],

@@ -1,5 +1,6 @@
 """Connectors: project the features of the vision branches to input embeddings of the language model."""
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -185,11 +186,14 @@ class ResamplerOptions:
         latents: rows for each image. KOSMOS-2.5 has 2,048.
         heads: of the attention. KOSMOS-2.5 has 16.
         normalize: whether each feature vector is brought to length 1 first.
+        places: whether each latent begins with a view of its own cell of the image, and each head with another part of
+            the cell: distances are subtracted from the scores. KOSMOS-2.5 learns where to look from nothing.
     """
 
     latents: int = 64
     heads: int = 8
     normalize: bool = True
+    places: bool = False
 
 
 @register("resampler")
@@ -210,6 +214,9 @@ class ResamplerConnector(Connector):
         self.latent_query = nn.Parameter(torch.randn(self.options.latents, width))
         names = ("q_proj", "k_proj", "v_proj", "out_proj")
         self.x_attn = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
+        if self.options.places:
+            self.offsets = nn.Parameter(_cell_centres(self.options.heads) - 0.5)
+            self.sharpness = nn.Parameter(torch.full((self.options.heads,), 8.0))
 
     @classmethod
     def latents_of(cls, config: VaryConfig) -> int:
@@ -232,12 +239,30 @@ class ResamplerConnector(Connector):
             if self.serial and len(keys) > 1:
                 mask[:, height * width : 2 * height * width] = inside
             mask = mask[:, None, None]
+        if self.options.places:
+            bias = self._nearness(clip if len(keys) > 1 else None, height, width, grids)
+            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
         query, key, value = (
             self.x_attn[name](rows).unflatten(-1, (self.options.heads, -1)).transpose(1, 2)
             for name, rows in (("q_proj", latents), ("k_proj", tokens), ("v_proj", tokens))
         )
         attended = F.scaled_dot_product_attention(query, key, value, mask)
         return self.x_attn["out_proj"](attended.transpose(1, 2).flatten(2)).flatten(0, 1)
+
+    def _nearness(self, clip: Tensor | None, height: int, width: int, grids: Tensor | None) -> Tensor:
+        """What is added to the scores: [I, heads, latents, keys], or of one image where all have the same grid."""
+        device = self.offsets.device
+        size = torch.tensor([[height, width]], device=device) if grids is None else grids
+        places = [_relative_places(height, width, size)]
+        if clip is not None:
+            own = size if self.serial else torch.tensor([clip.shape[1:3]], device=device)
+            places.append(_relative_places(*clip.shape[1:3], own).expand(len(size), -1, -1))
+        centres = _cell_centres(self.options.latents).to(device)
+        keys = torch.cat([*places, centres.expand(len(size), -1, -1)], 1)
+        cells = torch.tensor(_cells(self.options.latents), device=device)
+        latents = centres * cells + self.offsets[:, None].float()
+        distances = (latents[None, :, :, None] - (keys * cells)[:, None, None]).square().sum(-1)
+        return (-self.sharpness[:, None, None].float() * distances).to(self.sharpness.dtype)
 
     def _normalized(self, rows: Tensor) -> Tensor:
         return F.normalize(rows, dim=-1) if self.options.normalize else rows
@@ -254,6 +279,24 @@ def _resampler_options(config: VaryConfig) -> ResamplerOptions:
     if not (type(options.latents) is type(options.heads) is int and options.latents > 0 and options.heads > 0):
         raise ValueError("connector_options: latents and heads must be whole numbers above 0")
     return options
+
+
+def _cells(count: int) -> tuple[int, int]:
+    """Rows and columns of the grid of ``count`` cells that is nearest to a square."""
+    rows = next(rows for rows in range(math.isqrt(count), 0, -1) if count % rows == 0)
+    return rows, count // rows
+
+
+def _cell_centres(count: int) -> Tensor:
+    """Centres [count, 2] (down, across) of so many cells in reading order, as fractions of the image."""
+    rows, columns = _cells(count)
+    return _relative_places(rows, columns, torch.tensor([[rows, columns]]))[0]
+
+
+def _relative_places(height: int, width: int, grids: Tensor) -> Tensor:
+    """Positions [I, h * w, 2] of a grid as fractions of each image, whose rows and columns are ``grids`` [I, 2]."""
+    points = torch.cartesian_prod(torch.arange(height, device=grids.device), torch.arange(width, device=grids.device))
+    return (points + 0.5)[None] / grids[:, None]
 
 
 def grid_mask(grids: Tensor, height: int, width: int) -> Tensor:
