@@ -58,6 +58,9 @@ class DataSettings:
     isolated: bool = False
     """With ``turns``: the samples of a conversation share the image but do not see each other, as if each was asked
     first. For decoders with rotary positions."""
+    as_text: bool = False
+    """Put each picture's text (``annotations``: ``plain_text`` or ``lines``) in its place: for a decoder that answers
+    from what a reader has read. Samples whose picture has no text are left out."""
 
     def takes(self, sample: Sample) -> bool:
         """Whether a sample is of the wanted tasks and lengths."""

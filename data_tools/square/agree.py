@@ -51,4 +51,4 @@ def stands_in(answer: str, text: str) -> bool:
 
 def words_of(text: str) -> list[str]:
     """In lower case, without punctuation around them."""
-    return [bare for word in text.casefold().split() if (bare := word.strip(".,;:!?'\"()[]"))]
+    return [bare for word in text.casefold().split() if (bare := word.strip(".,;:!?'\"()[]|"))]

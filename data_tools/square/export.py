@@ -19,7 +19,7 @@ WITH_REASON = "First answer the question and then give the reason."
 
 
 def rows(items: Sequence[Item], forms: Sequence[str], pages: Mapping[str, Page], seed: int) -> Iterator[dict]:
-    """Sample rows of the questions that are kept, page by page.
+    """Sample rows of the questions that are kept, page by page, with the page's text (``annotations.plain_text``).
 
     Args:
         forms: of ``FORMS``: a sample for each short answer, for each answer with its reason, or for all questions about
@@ -28,20 +28,22 @@ def rows(items: Sequence[Item], forms: Sequence[str], pages: Mapping[str, Page],
     kept = [item for item in items if not item.dropped]
     for page, group in groupby(kept, lambda item: item.page):
         asked, rng = list(group), generator(seed, "forms", page)
-        image = pages[page].image
+        image, text = pages[page].image, _clean(pages[page].text)
+        known = {"plain_text": text} if text else {}
+        about = {"annotations": known} if known else {}
         for item in asked:
             question, answer = _clean(item.question), _clean(item.answer)
             more = {"metadata": {"square": item.id, "kind": item.kind} if item.kind else {"square": item.id}}
             if "short" in forms:
                 prompt = TASKS["vqa"].prompt(question, rng)
-                answers = {"annotations": {"references": [_clean(each) for each in item.answers or [item.answer]]}}
-                yield sample_row(item.id, "vqa", [(prompt, answer)], image) | answers | more
+                right = {"references": [_clean(each) for each in item.answers or [item.answer]]}
+                yield sample_row(item.id, "vqa", [(prompt, answer)], image) | {"annotations": known | right} | more
             if "reason" in forms and item.reason:
                 turn = (f"{question} {WITH_REASON}", f"{answer}\n{_clean(item.reason)}")
-                yield sample_row(f"{item.id}-reason", "chat", [turn], image) | more
+                yield sample_row(f"{item.id}-reason", "chat", [turn], image) | about | more
         if "turns" in forms:
             turns = [(_clean(item.question), _clean(item.answer)) for item in asked]
-            yield sample_row(f"{page}-turns", "chat", turns, image)
+            yield sample_row(f"{page}-turns", "chat", turns, image) | about
 
 
 def sample_row(name: str, task: str, turns: Sequence[tuple[str, str]], image: str) -> dict:

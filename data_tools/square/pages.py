@@ -105,7 +105,7 @@ def _of_samples(source: Path, report) -> Iterator[tuple[Image.Image, str, str, d
 
 
 def _text_of(sample: Sample) -> str:
-    return sample.annotations.plain_text or (sample.answer if sample.task == "ocr" else "")
+    return sample.annotations.text or (sample.answer if sample.task in ("ocr", "markdown") else "")
 
 
 def read_texts(pages: list[Page], folder: Path, engine: str, report: Callable[[str], None]) -> None:

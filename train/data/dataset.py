@@ -64,6 +64,8 @@ class SampleDataset(Dataset):
             if source.turns > 1:
                 rng = random.Random(f"turns:{seed}:{number}")
                 samples = merge_turns(samples, source.turns, rng, source.isolated)
+            if source.as_text:
+                samples = [as_text(sample) for sample in samples if sample.annotations.text]
             if not samples:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
             parts.append(samples)
@@ -151,6 +153,16 @@ def _in_dialect(sample: Sample, dialect: str) -> Sample:
     return replace(sample, messages=[*before, {**last, "content": answer}])
 
 
+def as_text(sample: Sample) -> Sample:
+    """A sample about one image, with the image's text in its place."""
+    if isinstance(sample, PackedSample):
+        return replace(sample, images=[], parts=[as_text(part) for part in sample.parts])
+    first, *rest = sample.messages
+    question = first["content"].replace(IMAGE_PLACEHOLDER, "").strip()
+    message = {**first, "content": f"{sample.annotations.text}\n\n{question}"}
+    return replace(sample, images=[], messages=[message, *rest])
+
+
 @dataclass
 class PackedSample(Sample):
     """Samples about one image that share its tokens and do not see each other (train.data.packing)."""
@@ -203,7 +215,8 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
             if message["role"] != "system":
                 messages.append(message)
     complete = [sample for sample in samples if is_complete(sample)]
-    boxes, annotations = complete[0].boxes if complete else [], Annotations(all_objects=bool(complete))
+    boxes = complete[0].boxes if complete else []
+    annotations = Annotations(all_objects=bool(complete), plain_text=first.annotations.text or None)
     kind = MirroredSample if is_mirrored(first) else Sample
     return kind(
         messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder, where=first.where

@@ -12,6 +12,7 @@ from PIL import Image
 from varytoy.data.boxes import SCALE, Box
 from varytoy.data.pictures import FORMATS, check_size, to_rgb
 from varytoy.data.shards import read_member, shard_of
+from varytoy.data.spots import text_in_rows
 from varytoy.errors import first_line
 
 IMAGE_PLACEHOLDER = "<image>"
@@ -33,7 +34,7 @@ class Annotations:
     Attributes:
         letters: the printed letters, in reading order, without white space.
         letter_positions: x and y of each letter's middle in turn, in pixels of the image.
-        plain_text: the printed text, if the answer is markdown; None if the answer is the printed text.
+        plain_text: the printed text, where the answer is something else, as markdown or the answer to a question.
         object_names: names that a caption should contain; None if unknown.
         classes: classes that a detection is limited to; empty for all.
         references: right answers beside the sample's own, for tasks that several answers are right for.
@@ -74,6 +75,11 @@ class Annotations:
     def points(self) -> list[tuple[float, float]]:
         """(x, y) of each letter."""
         return list(zip(self.letter_positions[0::2], self.letter_positions[1::2], strict=True))
+
+    @property
+    def text(self) -> str:
+        """The printed text, with texts beside each other in one row if their places are known; empty if unknown."""
+        return text_in_rows(self.text_lines) or self.plain_text or ""
 
     @property
     def text_lines(self) -> list[Box]:

@@ -18,6 +18,8 @@ BINS = 1000
 _LINE = re.compile(r"\[\s*" + r"\s*,\s*".join([r"(\d{1,5})"] * 4) + r"\s*\]\s*(.*)")
 _TOKENS = re.compile(r"<x_(\d{1,5})><y_(\d{1,5})><x_(\d{1,5})><y_(\d{1,5})></bbox>(.*)", re.DOTALL)
 OPEN, CLOSE = "<bbox>", "</bbox>"
+CELL = " | "
+"""Between texts beside each other."""
 
 
 @dataclass
@@ -49,6 +51,19 @@ def format_spots(lines: Iterable[Box], dialect: str = "lines", bins: int = BINS)
     if any(OPEN in line.label for line in written):
         raise ValueError(f"a text with {OPEN} cannot be written in location tokens: use the dialect 'lines'")
     return "".join(f"{OPEN}{_in_tokens(line, bins)}{CLOSE}{line.label}" for line in written)
+
+
+def text_in_rows(lines: Iterable[Box]) -> str:
+    """Text lines in reading order as a text in which those beside each other share a row, separated by ``CELL``."""
+    rows: list[list[Box]] = []
+    for line in lines:
+        last = rows[-1][-1].xyxy if rows else (0, 0, 0, 0)
+        beside = last[1] < (line.xyxy[1] + line.xyxy[3]) / 2 < last[3] and line.xyxy[0] >= last[0]
+        if beside:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return "\n".join(CELL.join(line.label for line in row) for row in rows)
 
 
 def locations(bins: int) -> list[int]:
