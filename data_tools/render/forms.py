@@ -67,9 +67,9 @@ class FormRenderer:
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "forms", self.look.split, index)
         kind = rng.choice(("form", "receipt")) if self.kind == "both" else self.kind
-        sheet, truth = (_form if kind == "form" else receipt)(rng, self.look)
+        sheet, truth, layout = (_form if kind == "form" else receipt)(rng, self.look)
         image, annotations = scanned(sheet, rng, self.degrade, till=kind == "receipt")
-        rows = [text_row("ocr", sheet.text(), rng, annotations, kind=kind, truth=truth.to_json())]
+        rows = [text_row("ocr", sheet.text(), rng, annotations, kind=kind, layout=layout, truth=truth.to_json())]
         rows += vqa_rows(truth, rng, 3)
         return image, named(rows, "forms", self.look.split, self.seed, index)
 
@@ -78,8 +78,9 @@ def _field_names(rng: random.Random, count: int) -> list[str]:
     return rng.sample(list(_FIELDS), count)
 
 
-def _form(rng: random.Random, look: Look) -> tuple[Sheet, Truth]:
-    """A title and fields with values, ruled or boxed, in one or two columns, and boxes to tick."""
+def _form(rng: random.Random, look: Look) -> tuple[Sheet, Truth, str]:
+    """A title and fields with values, ruled or boxed, in one or two columns, and boxes to tick; what it says, and its
+    layout."""
     theme = look.theme(rng, 700, (11, 17), inverted=0.03)
     columns, manner = rng.choice((1, 1, 2)), rng.choice(("plain", "line", "box"))
     names = _field_names(rng, rng.randint(4, 11))
@@ -124,7 +125,8 @@ def _form(rng: random.Random, look: Look) -> tuple[Sheet, Truth]:
         sheet.size = (max(sheet.size[0], round(x) + margin), sheet.size[1])
         y += row_height
     sheet.size = (max(sheet.size[0], round(_right(sheet)) + margin), sheet.size[1])
-    return sheet, Truth("form", fields, absent=tuple(_lower(name) for name in _FIELDS if name not in names))
+    truth = Truth("form", fields, absent=tuple(_lower(name) for name in _FIELDS if name not in names))
+    return sheet, truth, f"{manner}, {columns} column{'s' * (columns > 1)}"
 
 
 def _right(sheet: Sheet) -> float:

@@ -79,11 +79,12 @@ class _Line:
     rule: str = ""
 
 
-def receipt(rng: random.Random, look: Look) -> tuple[Sheet, Truth]:
-    """A narrow slip: shop, date, goods with prices, sum, tax, total. Returns it with what it says."""
+def receipt(rng: random.Random, look: Look) -> tuple[Sheet, Truth, str]:
+    """A narrow slip: shop, date, goods with prices, sum, tax, total. Returns it with what it says, and how it lists the
+    goods."""
     theme = look.theme(rng, 400, (11, 24), inverted=0.0)
     style = theme.style(code=rng.random() < 0.5, bold=rng.random() < 0.2)
-    lines, truth = _content(rng, style, look)
+    lines, truth, manner = _content(rng, style, look)
     case = rng.choice((str, str, str.upper))
     for line in lines:
         line.cells = [(case(text), place) for text, place in line.cells]
@@ -104,7 +105,7 @@ def receipt(rng: random.Random, look: Look) -> tuple[Sheet, Truth]:
             put_text(sheet, text, x, y + base_line(pitch * line.scale, own.size), own, joint)
             joint = " "
         y += pitch * line.scale
-    return sheet, truth.mapped(case)
+    return sheet, truth.mapped(case), manner
 
 
 def _sized(style: Style, scale: float) -> Style:
@@ -123,7 +124,7 @@ def _rule(sheet: Sheet, kind: str, left: float, right: float, y: float, size: fl
         x += max(step, 3)
 
 
-def _content(rng: random.Random, style: Style, look: Look) -> tuple[list[_Line], Truth]:
+def _content(rng: random.Random, style: Style, look: Look) -> tuple[list[_Line], Truth, str]:
     currency = rng.choice(_CURRENCIES)
     if currency and not face(style.path, style.number).covers(currency.strip()):
         currency = ""
@@ -184,7 +185,7 @@ def _content(rng: random.Random, style: Style, look: Look) -> tuple[list[_Line],
         fields["change given"] = ways_to_write(_money(given - total, currency))
     goods = tuple((name, _money(price, own_currency)) for name, price in zip(names, prices, strict=True))
     absent = tuple(name for name in _GOODS.split() if not any(name.lower() in each.lower() for each in names))
-    return lines, Truth("receipt", fields, Grid(("item", "price"), goods, "items", "of", absent), _ABSENT)
+    return lines, Truth("receipt", fields, Grid(("item", "price"), goods, "items", "of", absent), _ABSENT), manner
 
 
 def _goods_names(rng: random.Random, style: Style, look: Look) -> list[str]:

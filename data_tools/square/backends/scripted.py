@@ -151,7 +151,8 @@ class Scripted(Backend):
             same = self._right(asked, ask.values["answer"]) and self._right(asked, ask.values["other"])
             return Reply("yes" if same == (rng.random() < self.mistakes.judge) else "no", tokens)
         if ask.prompt_name == "reason":
-            return Reply(f"The image shows it: the answer is {ask.values['answer']}.", tokens)
+            known = asked.question.reason if asked.question and self._right(asked, ask.values["answer"]) else ""
+            return Reply(known or f"The image shows it: the answer is {ask.values['answer']}.", tokens)
         said = self._answer(asked, ask, rng, generator(seed, ask.page.sha256, question))
         return Reply(f"I look for it in the image.\nAnswer: {said}" if ask.name == "answer.thought" else said, tokens)
 
