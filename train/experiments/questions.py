@@ -1,0 +1,293 @@
+"""``python -m train.experiments.questions``: does question data help a small model, and does filtering it help more?
+
+Rendered receipts, forms, tables and charts are asked by the scripted model of ``data_tools square``, which errs in 30 %
+of its answers. The model gets a page's text in place of its picture. All models begin with one that has only learned to
+find and repeat parts of such texts, and train for the same number of steps: on all questions, on those that the filters
+keep, on these with their reasons too, and on as many questions with the pages' own answers. They are asked about pages
+with other layouts, fonts and values. Finished parts are not repeated.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import varytoy
+from data_tools.__main__ import main as data_tools
+from data_tools.output import SAMPLES
+from data_tools.render.truth import KINDS, Truth
+from data_tools.render.truth import questions as questions_about
+from data_tools.square import export
+from data_tools.square.agree import compare
+from data_tools.square.asking import Asker, Budget
+from data_tools.square.backends.scripted import Scripted
+from data_tools.square.items import Item, Page
+from data_tools.square.pages import take_in
+from data_tools.square.pipeline import Pipeline
+from data_tools.square.prompts import Prompts
+from data_tools.square.stages import Questions
+from data_tools.writer import generator
+from train.experiments.study import call
+from train.run_folder import write_aside
+from train.square import RENDERED
+from varytoy.data.answer import Answer
+from varytoy.data.boxes import Box
+from varytoy.data.spots import CELL, text_in_rows
+from varytoy.evaluation.case import Case, Prediction
+from varytoy.evaluation.metrics.questions import anls, relaxed_accuracy
+from varytoy.evaluation.run_folder import replace_lines
+from varytoy.inference.engine import Request
+from varytoy.inference.reader import Reader
+from varytoy.options import positive
+from varytoy.tasks import TASKS
+
+RECIPES = Path(__file__).with_name("recipes")
+UNSEEN = {
+    "receipts": ("layout", ("columns",)),
+    "forms": ("layout", ("plain, 2 columns", "line, 2 columns", "box, 2 columns")),
+    "tables": ("rules", ("striped",)),
+    "charts": ("form", ("horizontal",)),
+}
+"""What the test pages look like, and no training page: key of the metadata, values."""
+MISTAKES = "wrong=0.25"
+"""With the questions that have no answer or no meaning, 30 % of the answers are wrong."""
+FEWER = (16, 4)
+"""Of every so many pages the kept questions about one are an arm of its own, for the law of the number of questions."""
+ARMS = ("all", "kept", "reasons", "true", *(f"kept-{part}" for part in FEWER))
+_LONGEST = 1000
+"""Characters of a page's text."""
+_ASKED = 8
+"""Questions a page."""
+
+
+def pages(folder: Path, source: Path, name: str, split: str, count: int, seed: int) -> list[Page]:
+    """Pages of a kind with a known truth and a text of at most ``_LONGEST`` characters: for the split ``test`` of the
+    layouts in ``UNSEEN``, for ``train`` of the others."""
+    out = folder / f"{name}-{split}-{seed}"
+    if not (out / "pages" / "pages.jsonl").is_file():
+        rendered, (key, values) = out / "rendered", UNSEEN[name]
+        words = ["--out", str(rendered), "--seed", str(seed), "--split", split, "--source", str(source)]
+        more = count * (5 if split == "test" else 2)
+        done = (rendered / "manifest.json").is_file()
+        if not done and data_tools(["render", *RENDERED[name], *words, "--count", str(more), "--resume"]):
+            raise SystemExit(2)
+        wanted = [
+            row
+            for row in map(json.loads, (rendered / SAMPLES).read_text(encoding="utf-8").splitlines())
+            if "truth" in row["metadata"] and (row["metadata"][key] in values) == (split == "test")
+        ]
+        replace_lines(rendered / "wanted.jsonl", wanted)
+        shutil.rmtree(out / "pages", ignore_errors=True)
+        take_in(rendered / "wanted.jsonl", out / "pages", 1280, print)
+    found = take_in(out, out / "pages", 1280, print)
+    return [page for page in found if len(page.text) <= _LONGEST][:count]
+
+
+def asked(folder: Path, pages: Sequence[Page], mistakes: str, seed: int) -> list[Item]:
+    """What the scripted model asks about pages, with the verdicts of the filters."""
+    backend = Scripted.parse(mistakes)
+    replies = folder / backend.name.replace(":", "-")
+    replies.mkdir(parents=True, exist_ok=True)
+    asker = Asker(backend, Prompts.read(), Budget(), folder / "pages", seed=seed)
+    return Pipeline(replies, asker, Questions(_ASKED, seed)).run(pages)[0]
+
+
+def of_templates(pages: Sequence[Page], seed: int) -> list[Item]:
+    """Questions of all kinds that a page can answer, with the pages' own answers."""
+    items, kinds = [], [kind for kind in KINDS if kind != "unanswerable"]
+    for page in pages:
+        rng, truth = generator(seed, "questions", page.id), Truth.from_json(page.truth or {})
+        for number, each in enumerate(questions_about(truth, rng, _ASKED, kinds)):
+            known = {"answers": list(each.answers), "kind": each.kind, "reason": each.reason}
+            items.append(Item(f"{page.id}-{number}", page.id, each.text, each.answers[0], **known))
+    return items
+
+
+def write_arms(folder: Path, source: Path, count: int, seed: int) -> dict[str, Path]:
+    """The samples of each arm, and of ``copies``, which all begin with; made if they are not there.
+
+    Args:
+        count: pages of each kind.
+    """
+    files = {arm: folder / f"{arm}.jsonl" for arm in ("copies", *ARMS)}
+    if all(file.is_file() for file in files.values()):
+        return files
+    rows: dict[str, list[dict]] = {arm: [] for arm in files}
+    wrong = total = 0
+    for name in RENDERED:
+        own = pages(folder, source, name, "train", count, seed)
+        place, known = Path(f"{name}-train-{seed}/pages"), {page.id: page for page in own}
+        items = [item for item in asked(folder / place.parent, own, MISTAKES, seed) if item.answer]
+        backend = Scripted.parse(MISTAKES)
+        right = [backend.is_right(known[item.page], seed, item.question, item.answer) for item in items]
+        wrong, total = wrong + right.count(False), total + len(right)
+        kept = [item for item in items if not item.dropped]
+        everything = [replace(item, dropped="") for item in items]
+        arms = {
+            "all": export.rows(everything, ("short",), known, seed),
+            "kept": export.rows(kept, ("short",), known, seed),
+            "reasons": export.rows(kept, ("short", "reason"), known, seed),
+            "true": export.rows(of_templates(own, seed), ("short",), known, seed),
+            "copies": copies(own, seed),
+        }
+        for arm in rows.keys() & arms:
+            for row in arms[arm]:
+                images = [str(place / image) for image in row["images"]]
+                rows[arm].append(row | {"id": f"{name}-{row['id']}", "images": images})
+    for part in FEWER:
+        some = set(list(dict.fromkeys(row["images"][0] for row in rows["kept"]))[::part])
+        rows[f"kept-{part}"] = [row for row in rows["kept"] if row["images"][0] in some]
+    print(f"{total:,} questions, {wrong / max(total, 1):.1%} of the answers wrong")
+    for arm, file in files.items():
+        replace_lines(file, rows[arm])
+    return files
+
+
+def copies(pages: Sequence[Page], seed: int) -> Iterator[dict]:
+    """Samples that ask to find and repeat parts of a page's text, which no question data is needed for."""
+    for page in pages:
+        rng, lines = generator(seed, "copies", page.id), page.text.split("\n")
+        about = {"annotations": {"plain_text": page.text}}
+        start = rng.randrange(len(lines))
+        turns = [(f'Repeat the text from "{lines[start][:12]}".', "\n".join(lines[start : start + 6]))]
+        cells = [line.split(CELL, 1) for line in lines if CELL in line]
+        turns += [(f'What stands after "{name}"?', rest) for name, rest in rng.sample(cells, min(len(cells), 6))]
+        for line in rng.choices(lines, k=3):
+            words = line.split()
+            if len(words) > 2:
+                at = rng.randrange(1, len(words) - 1)
+                turns.append((f"Go on: {' '.join(words[max(at - 2, 0) : at])}", " ".join(words[at:])))
+        for number, turn in enumerate(turns):
+            yield export.sample_row(f"{page.id}-copy-{number}", "chat", [turn], page.image) | about
+
+
+def test_questions(folder: Path, source: Path, count: int, seed: int) -> list[dict]:
+    """Questions about unseen pages, each with the page's ``printed`` text and the text as nano ``read`` it (empty for
+    charts, which it cannot read); made if they are not there."""
+    file = folder / "test.jsonl"
+    if not file.is_file():
+        reader, rows = Reader.from_pretrained(str(varytoy.NANO), "cpu"), []
+        for name in RENDERED:
+            own = pages(folder, source, name, "test", count, seed)
+            read = {}
+            for page in tqdm(own if name != "charts" else (), desc=f"reading {name}"):
+                answer = reader.ask(str(folder / f"{name}-test-{seed}" / "pages" / page.image), task="spot")
+                read[page.id] = text_in_rows(
+                    Box.from_pixels(line.text, line.box, *answer.size) for line in answer.lines
+                )
+            texts = {page.id: page.text for page in own}
+            for item in of_templates(own, seed):
+                about = {"of": name, "kind": item.kind, "question": item.question, "answers": item.answers}
+                rows.append(about | {"printed": texts[item.page], "read": read.get(item.page, "")})
+        replace_lines(file, rows)
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def answers(model: str, rows: Sequence[Mapping], text: str) -> list[str]:
+    """What a model answers to test questions from their ``printed`` or ``read`` text."""
+    engine = Reader.from_pretrained(model, "cpu").engine
+    requests = []
+    for number, row in enumerate(rows):
+        question = TASKS["vqa"].prompt(row["question"], random.Random(number))
+        message = {"role": "user", "content": f"{row[text]}\n\n{question}"}
+        requests.append(Request([message], max_new_tokens=40))
+    found: list[Answer] = []
+    for start in tqdm(range(0, len(requests), 16), desc=f"{model}, {text}"):
+        found += engine.generate(requests[start : start + 16])
+    return [answer.text for answer in found]
+
+
+def scores(rows: Sequence[Mapping], said: Sequence[str]) -> dict[str, float]:
+    """ANLS of the questions about documents, relaxed accuracy of those about charts, and the share of right answers
+    (``data_tools.square.agree``) of each kind of page and of question."""
+    groups: dict[str, list[float]] = {}
+    metrics = {"documents, ANLS": anls(), "charts, relaxed accuracy": relaxed_accuracy()}
+    for number, (row, text) in enumerate(zip(rows, said, strict=True)):
+        case = Case(str(number), "vqa", Path(), references=tuple(row["answers"]))
+        name = "charts, relaxed accuracy" if row["of"] == "charts" else "documents, ANLS"
+        groups.setdefault(name, []).append(float(metrics[name].score(Prediction(text), case)))
+        right = float(any(compare(text, each).same for each in row["answers"]))
+        for group in ("right", f"right, {row['of']}", f"right, {row['kind']}"):
+            groups.setdefault(group, []).append(right)
+    return {name: sum(values) / len(values) for name, values in sorted(groups.items())}
+
+
+def train(folder: Path, data: Path, name: str, start: str, steps: int, seed: int) -> Path:
+    """Train a model, if that was not done."""
+    out = folder / "runs" / f"{name}-{seed}"
+    if not (out / "model.safetensors").is_file():
+        resume = ["--resume"] if any(out.glob("checkpoint-*")) else []
+        words = [f"model.init=[{start}]", f"data.0.path={data}", f"train.seed={seed}", f"train.max_steps={steps}"]
+        call("run", str(RECIPES / "questions.yaml"), *words, f"output={out}", *resume)
+    return out
+
+
+def measured(model: Path, rows: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """``scores`` of a model by the text that it gets; kept in its folder."""
+    file = model / "questions.json"
+    if not file.is_file():
+        known = {"printed": rows, "read": [row for row in rows if row["read"]]}
+        values = {text: scores(own, answers(str(model), own, text)) for text, own in known.items()}
+        write_aside(file, json.dumps(values, indent=2))
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> str:
+    """Markdown: of each arm the mean of its seeds, and the lowest and the highest."""
+    columns = [("printed", "documents, ANLS"), ("printed", "charts, relaxed accuracy"), ("printed", "right")]
+    columns += [("read", "documents, ANLS"), ("read", "right")]
+    lines = [f"| trained on | {' | '.join(f'{text}: {name}' for text, name in columns)} |", "|---" * 6 + "|"]
+    for arm, rows in results.items():
+        cells = []
+        for text, name in columns:
+            values = [row[text][name] for row in rows if name in row[text]]
+            if not values:
+                cells.append("")
+                continue
+            span = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
+            cells.append(f"{sum(values) / len(values):.3f}{span}")
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.experiments.questions", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/questions"))
+    parser.add_argument("--source", type=Path, default=Path("data/sources"), help="folder filled by data_tools fetch")
+    parser.add_argument("--pages", type=positive, default=500, help="of each kind, to train on (default: 500)")
+    parser.add_argument("--test-pages", type=positive, default=40, help="of each kind (default: 40)")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--copy-steps", type=positive, default=1500, help="of the model that all begin with")
+    parser.add_argument("--steps", type=positive, default=600, help="of each model")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    data = write_arms(options.folder, options.source, options.pages, 31)
+    rows = test_questions(options.folder, options.source, options.test_pages, 32)
+    begin = f"{varytoy.NANO}/pictures"
+    start = train(options.folder, data["copies"], "copies", begin, options.copy_steps, 0)
+    results = {"none": [measured(start, rows)]}
+    for seed in range(1, options.seeds + 1):
+        for arm in ARMS:
+            model = train(options.folder, data[arm], arm, str(start), options.steps, seed)
+            results.setdefault(arm, []).append(measured(model, rows))
+            print(f"{arm:<8} seed {seed}: {results[arm][-1]['printed']['right']:.3f} right", flush=True)
+    print(table(results))
+    law = []
+    for arm in ("kept", *(f"kept-{part}" for part in FEWER)):
+        n = len(data[arm].read_text(encoding="utf-8").splitlines())
+        law += [{"n": n, "seed": seed, "score": row["printed"]["right"]} for seed, row in enumerate(results[arm], 1)]
+    replace_lines(options.folder / "law.jsonl", law)
+    print(f"the law of their number: python -m train scaling {options.folder / 'law.jsonl'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
