@@ -20,13 +20,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data_tools.__main__ import main
 from data_tools.render.truth import KINDS, UNANSWERABLE, Grid, Truth, questions
-from data_tools.square import parse
+from data_tools.square import captions, parse
 from data_tools.square.agree import compare, stands_in
 from data_tools.square.backends import choose
 from data_tools.square.backends.scripted import Mistakes, Scripted
 from data_tools.square.items import Page
 from data_tools.square.replies import Ask
-from varytoy.data.samples import read_samples
+from varytoy.data.samples import parse_sample, read_samples
 
 SECRET = "sk-this-is-never-written"
 GOODS = Grid(("item", "price"), (("Tea", "2.50"), ("Milk", "1.20"), ("Bread", "3.10")), "items", "of", ("Soap",))
@@ -332,6 +332,13 @@ def test_captions_are_kept_where_the_reader_finds_what_they_quote(receipts, tmp_
     assert f"{len(kept)} captions kept" in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "no")]) == 2
     assert "--captions needs the text: add --ocr varytoy" in capsys.readouterr().err
+
+
+def test_a_caption_that_names_the_placeholder_of_images_becomes_a_sample(tmp_path):
+    page = Page("000001", "images/000001.png", "0" * 64, "page.png")
+    caption = captions.Caption(page.id, 'The tag "<image>".', 1, 1)
+    sample = parse_sample(captions.row(page, caption, 0), tmp_path, "1")
+    assert sample.answer == 'The tag "image".'
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_tools.square.agree import SIMILARITY, similarity, stands_in, words_of
-from data_tools.square.export import sample_row
+from data_tools.square.export import clean, sample_row
 from data_tools.square.items import Page
 from data_tools.square.replies import Ask, Replies
 from data_tools.writer import generator
@@ -70,7 +70,7 @@ def judged(pages: Sequence[Page], replies: Replies) -> list[Caption]:
 def row(page: Page, caption: Caption, seed: int) -> dict:
     """The sample of a caption that is kept."""
     prompt = generator(seed, "caption", page.id).choice(PROMPTS)
-    return sample_row(f"{page.id}-caption", "chat", [(prompt, caption.text)], page.image)
+    return sample_row(f"{page.id}-caption", "chat", [(prompt, clean(caption.text))], page.image)
 
 
 def _nearly(piece: str, lines: Sequence[str]) -> bool:

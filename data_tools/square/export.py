@@ -28,21 +28,21 @@ def rows(items: Sequence[Item], forms: Sequence[str], pages: Mapping[str, Page],
     kept = [item for item in items if not item.dropped]
     for page, group in groupby(kept, lambda item: item.page):
         asked, rng = list(group), generator(seed, "forms", page)
-        image, text = pages[page].image, _clean(pages[page].text)
+        image, text = pages[page].image, clean(pages[page].text)
         known = {"plain_text": text} if text else {}
         about = {"annotations": known} if known else {}
         for item in asked:
-            question, answer = _clean(item.question), _clean(item.answer)
+            question, answer = clean(item.question), clean(item.answer)
             more = {"metadata": {"square": item.id, "kind": item.kind} if item.kind else {"square": item.id}}
             if "short" in forms:
                 prompt = TASKS["vqa"].prompt(question, rng)
-                right = {"references": [_clean(each) for each in item.answers or [item.answer]]}
+                right = {"references": [clean(each) for each in item.answers or [item.answer]]}
                 yield sample_row(item.id, "vqa", [(prompt, answer)], image) | {"annotations": known | right} | more
             if "reason" in forms and item.reason:
-                turn = (f"{question} {WITH_REASON}", f"{answer}\n{_clean(item.reason)}")
+                turn = (f"{question} {WITH_REASON}", f"{answer}\n{clean(item.reason)}")
                 yield sample_row(f"{item.id}-reason", "chat", [turn], image) | about | more
         if "turns" in forms:
-            turns = [(_clean(item.question), _clean(item.answer)) for item in asked]
+            turns = [(clean(item.question), clean(item.answer)) for item in asked]
             yield sample_row(f"{page}-turns", "chat", turns, image) | about
 
 
@@ -55,7 +55,7 @@ def sample_row(name: str, task: str, turns: Sequence[tuple[str, str]], image: st
     return {"id": name, "task": task, "messages": messages, "images": [image]}
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """A model's words, without the placeholder of images."""
     return text.replace(IMAGE_PLACEHOLDER, "image")
 
