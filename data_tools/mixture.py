@@ -104,6 +104,8 @@ def check_sources(sources: Sequence[DataSettings], where: str = "") -> None:
     for source in sources:
         if source.weight and (source.share != 1 or source.replay):
             raise SettingsError(f"{start}{source.path}: give one of weight, share and replay")
+        if source.as_text and source.turns > 1 and not source.isolated:
+            raise SettingsError(f"{start}{source.path}: as_text with turns shares the text alone: add isolated: true")
         for task, wordings in source.prompts.items():
             _check_wordings(task, wordings, start)
 

@@ -97,6 +97,7 @@ def test_what_is_repeated_has_ids_of_its_own_and_shards_are_read(mixture, tmp_pa
         ("data: [{path: x, weigth: 2}]", "unknown key 'data.0.weigth'"),
         ("data: [{path: x, weight: 2}, {path: y}]", "give one to every source without replay"),
         ("data: [{path: x, weight: 2, share: 3}]", "x: give one of weight, share and replay"),
+        ("data: [{path: x, as_text: true, turns: 2}]", "x: as_text with turns shares the text alone: add isolated"),
         ("data: []", "name at least one folder"),
         ("data: [{path: x}]\nprompts: {ocr: ['Read {}.']}", "prompts.ocr: give wordings without {}"),
         ("data: [{path: x}]\nprompts: {ground: [Find it.]}", "each with one {} for a phrase"),

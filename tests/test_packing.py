@@ -57,7 +57,7 @@ def test_questions_about_a_text_share_it(ten, tmp_path):
         messages = [{"role": role, "content": content} for role, content in turns]
         rows.append({"id": str(number), "task": "vqa", "messages": messages, "images": sample.images})
         rows[-1]["annotations"] = known if number else known | {"references": [price]}
-    rows.append(rows[0] | {"id": "unread", "annotations": {}, "images": ["images/none.png"]})
+    rows.append(rows[0] | {"id": "without text", "annotations": {}})
     (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = DataSettings(str(tmp_path), turns=4, isolated=True, as_text=True)
     (item,) = SampleDataset([source], 0, BadSamples())

@@ -52,6 +52,8 @@ class SampleDataset(Dataset):
             taught, asked = folders[source.path]
             samples = [sample for sample in taught if source.takes(sample)]
             self.held_out.append([sample for sample in asked if source.takes(sample)])
+            if source.as_text:
+                samples = [sample for sample in samples if sample.annotations.text]
             if source.prompts:
                 rng = random.Random(f"prompts:{seed}:{number}")
                 samples = [reworded(sample, source.prompts, rng) for sample in samples]
@@ -65,7 +67,7 @@ class SampleDataset(Dataset):
                 rng = random.Random(f"turns:{seed}:{number}")
                 samples = merge_turns(samples, source.turns, rng, source.isolated)
             if source.as_text:
-                samples = [as_text(sample) for sample in samples if sample.annotations.text]
+                samples = [as_text(sample) for sample in samples]
             if not samples:
                 raise SampleError(f"{source.path}: no usable samples" + (f" of {source.tasks}" if source.tasks else ""))
             parts.append(samples)
@@ -215,8 +217,7 @@ def _conversation(samples: Sequence[Sample]) -> Sample:
             if message["role"] != "system":
                 messages.append(message)
     complete = [sample for sample in samples if is_complete(sample)]
-    boxes = complete[0].boxes if complete else []
-    annotations = Annotations(all_objects=bool(complete), plain_text=first.annotations.text or None)
+    boxes, annotations = complete[0].boxes if complete else [], Annotations(all_objects=bool(complete))
     kind = MirroredSample if is_mirrored(first) else Sample
     return kind(
         messages, first.images, first.id, first.task, boxes, annotations, folder=first.folder, where=first.where
