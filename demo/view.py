@@ -24,6 +24,7 @@ LABELS = {
     "spot": "Text with boxes",
     "formula": "Formula",
     "music": "Sheet music",
+    "geometry": "Geometry",
     "molecule": "Molecule",
     "detect": "Find objects",
     "ground": "Find one thing",

@@ -13,6 +13,7 @@ from conftest import tiny_recipe
 from PIL import Image
 
 from data_tools.render.charts import FORMS, random_chart
+from data_tools.render.geometry import random_figure
 from data_tools.render.markdown import block_markdown, escape
 from data_tools.render.mathematics import random_formula
 from data_tools.render.molecules import random_molecule
@@ -21,7 +22,7 @@ from data_tools.writer import in_split, write_samples
 from train.loop import run
 from varytoy.cli import main
 from varytoy.extras import MissingExtra, installed
-from varytoy.formats import browser, chart, engraver, formula, molecule, music, page
+from varytoy.formats import browser, chart, engraver, formula, geometry, molecule, music, page
 from varytoy.formats.draw import draw, notation_of
 from varytoy.formats.problem import NotationError
 from varytoy.inference.reader import Reader
@@ -31,6 +32,15 @@ for _module in ("verovio", "rdkit", "latex2mathml", "mdit_py_plugins", "ziamath"
 
 TUNE = "**kern\n*clefG2\n*k[f#]\n*M2/4\n8gL\n8aJ\n4b\n=\n2g\n==\n*-\n"
 TABLE = "# Sales\n\n| Month | Pears |\n| --- | --- |\n| Jan | 1,200 |\n| Feb | 3.5 |\n"
+FIGURE = r"""\begin{tikzpicture}[scale=0.8]
+\coordinate (A) at (0,0); % a corner
+\draw[thick, blue] (A) -- (4,0) node[below right] {$B$} -- (4,3) -- cycle;
+\draw[dashed] (1,1) rectangle (2,2);
+\draw (1,0) arc (0:90:1) -- (0,2);
+\filldraw[red] (2,1) circle (2pt);
+\node[above left] at (A) {$A_1$};
+\end{tikzpicture}
+"""
 ATTACK = '<img src=x onerror="alert(1)"><script>alert(1)</script>'
 
 
@@ -46,6 +56,8 @@ ATTACK = '<img src=x onerror="alert(1)"><script>alert(1)</script>'
         ("a.krn", TUNE, (), "html"),
         ("a.smi", "OCC ethanol", (), "png"),
         ("a.txt", "OCC", ("--as", "molecule"), "svg"),
+        ("a.txt", FIGURE, (), "svg"),
+        ("a.tikz", r"\draw (0,0) -- (90:2);", (), "png"),
     ],
 )
 def test_an_answer_is_drawn(tmp_path, capsys, name, text, options, suffix):
@@ -64,7 +76,8 @@ def test_an_answer_is_drawn(tmp_path, capsys, name, text, options, suffix):
 
 
 def test_the_same_answer_gives_the_same_picture():
-    for notation, text in (("music", TUNE), ("molecule", "C[C@H](N)O"), ("chart", TABLE), ("formula", "x^2")):
+    texts = {"music": TUNE, "molecule": "C[C@H](N)O", "geometry": FIGURE, "chart": TABLE, "formula": "x^2"}
+    for notation, text in texts.items():
         assert draw(text, notation, "svg") == draw(text, notation, "svg")
 
 
@@ -175,6 +188,18 @@ def test_environments_have_rows(name):
         ("molecule", "", "the SMILES is empty"),
         ("chart", TABLE.replace("3.5", "many"), "line 6 of the chart: 'many' under 'Pears' is no number"),
         ("chart", "# Sales", "the chart has no table"),
+        ("geometry", "", "the figure is empty"),
+        ("geometry", r"\coordinate (A) at (1,2);", "the figure draws nothing"),
+        ("geometry", r"\draw (0,0) -- (1,1)", r"last statement does not end with ';': \\draw \(0,0\)"),
+        ("geometry", r"\draw (0,0) -- (1,1); \draw (A) -- (1,1);", "statement 2 of the figure: no point named 'A'"),
+        ("geometry", r"\draw (0,0) -- (1,);", r"statement 1 of the figure: no point at '\(1,\)'"),
+        ("geometry", r"\draw (0,0) .. controls (1,1) .. (2,0);", r"'\.\. controls \(1,1\)"),
+        ("geometry", r"\draw[wavy] (0,0) -- (1,1);", "no option 'wavy' of a line; there are dashed"),
+        ("geometry", r"\clip (0,0) -- (1,1);", r"\\clip is none of \\coordinate, \\draw"),
+        ("geometry", r"\draw (0,0) circle;", "no radius of the circle"),
+        ("geometry", r"\draw (0,0) -- (1e9,1);", r"no point at '\(1e9,1\)'"),
+        ("geometry", r"\draw (0,0) -- (1000000,1);", "larger than 100,000 units"),
+        ("geometry", r"\node at (0,0) {$\foo$};", "a text of the figure is no mathematics"),
         ("markdown", "", "the answer is empty"),
         ("markdown", "x" * 200_000, "has 200,000 characters; at most 100,000"),
     ],
@@ -189,7 +214,10 @@ def test_errors_of_the_command_are_a_sentence(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("OCC")
     (tmp_path / "b.md").write_bytes(b"a\xff")
     for arguments, sentence in (
-        (["a.txt"], "a.txt does not tell its notation: say it with --as markdown|formula|music|molecule|chart"),
+        (
+            ["a.txt"],
+            "a.txt does not tell its notation: say it with --as markdown|formula|music|molecule",
+        ),
         (["a.txt", "--as", "molecule", "--out", "a.gif"], "a.gif: write .png, .svg, .html"),
         (["a.txt", "--as", "markdown", "--out", "a.svg"], "markdown is drawn as .html or .png, not as .svg"),
         (["b.md"], "b.md is no UTF-8 text: byte 2 is wrong"),
@@ -248,6 +276,26 @@ def test_random_music_fills_its_bars():
         lines = kern.splitlines()
         assert set(bar_lengths(kern)) == {Fraction(next(line[2:] for line in lines if line.startswith("*M")))}
         assert len(bar_lengths(kern)) == 4 and kern.count("L") == kern.count("J")
+
+
+def test_a_figure_has_the_parts_that_its_tikz_names():
+    figure = geometry.read(FIGURE)
+    lines = [shape for shape in figure.shapes if isinstance(shape, geometry.Line)]
+    circles = [shape for shape in figure.shapes if isinstance(shape, geometry.Circle)]
+    assert [line.closed for line in lines] == [True, True, False] and lines[1].style.line == "--"
+    assert lines[0].style == geometry.Style("-", 1.8, "blue") and lines[0].points == ((0, 0), (4, 0), (4, 3))
+    arc, dot = circles
+    assert arc.centre == pytest.approx((0, 0)) and (arc.start, arc.end, arc.radius) == (0, 90, 1)
+    assert lines[2].points[0] == pytest.approx((0, 1)) and lines[2].points[1] == (0, 2)
+    assert dot.dot and dot.centre == (2, 1) and dot.style.filled
+    sides = {label.text: (label.place, label.side) for label in figure.labels}
+    assert sides == {"$B$": ((4, 0), (1, -1)), "$A_1$": ((0, 0), (-1, 1))}
+
+
+def test_random_figures_are_read_back_at_their_size():
+    for index in range(200):
+        x1, y1, x2, y2 = geometry.read(random_figure(random.Random(index))).extent()
+        assert max(x2 - x1, y2 - y1) == pytest.approx(10, abs=0.4) and abs(x1) < 0.4 and abs(y1) < 0.4
 
 
 def test_a_drawn_molecule_is_the_one_of_its_answer():

@@ -53,7 +53,9 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     read.add_argument("--password", help="of protected PDFs")
     read.set_defaults(run=read_files)
 
-    drawn = programs.add_parser("render", help="draw an answer again: markdown, a formula, music, a molecule, a chart")
+    drawn = programs.add_parser(
+        "render", help="draw an answer again: markdown, a formula, music, a molecule, geometry, a chart"
+    )
     drawn.add_argument("file", metavar="FILE", help="the answer, or - for standard input")
     drawn.add_argument("--as", dest="notation", choices=NOTATIONS, help="its notation (default: by suffix or content)")
     drawn.add_argument("--out", type=Path, metavar="FILE", help=".png, .svg or .html (default: NAME.html or NAME.png)")

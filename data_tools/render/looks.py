@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 
 from data_tools.assets import languages
 from data_tools.program import share
@@ -81,6 +81,18 @@ def scanned(sheet: Sheet, rng: random.Random, strength: float, till: bool = Fals
         sheet.size = image.size
     image, boxes = degrade(image, boxes, rng, strength, sheet.paper)
     return image, sheet.annotations(boxes)
+
+
+def on_paper(image: Image.Image, rng: random.Random) -> Image.Image:
+    """A drawing in black on white, RGB, made smaller, and white on black or on coloured paper in some cases."""
+    scale = rng.uniform(0.5, 0.9)
+    image = image.resize([max(round(side * scale), 16) for side in image.size], Image.Resampling.LANCZOS)
+    if rng.random() < 0.08:
+        return ImageOps.invert(image)
+    if rng.random() < 0.4:
+        paper = Image.new("RGB", image.size, tuple(rng.randint(228, 255) for _ in range(3)))
+        return ImageChops.multiply(image, paper)
+    return image
 
 
 def text_row(task: str, answer: str, rng: random.Random, annotations: dict | None = None, **metadata: object) -> dict:

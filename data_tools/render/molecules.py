@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from data_tools.program import share, span
 from data_tools.render.degrade import degrade
 from data_tools.render.kind import Kind, register
-from data_tools.render.looks import named, text_row
+from data_tools.render.looks import named, on_paper, text_row
 from data_tools.writer import generator, in_split
 from varytoy.extras import require
 from varytoy.formats.molecule import canonical
@@ -123,14 +123,7 @@ def draw_molecule(smiles: str, rng: random.Random, font: str) -> Image.Image:
         image = drawn.convert("RGB")
     image = image.crop(ImageOps.invert(image).getbbox())
     image = ImageOps.expand(image, rng.randint(8, 30), (255, 255, 255))
-    scale = rng.uniform(0.5, 0.9)
-    image = image.resize([max(round(side * scale), 16) for side in image.size], Image.Resampling.LANCZOS)
-    if rng.random() < 0.08:
-        image = ImageOps.invert(image)
-    elif rng.random() < 0.4:
-        paper = Image.new("RGB", image.size, tuple(rng.randint(228, 255) for _ in range(3)))
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) * np.asarray(paper) // 255).astype(np.uint8))
-    return image
+    return on_paper(image, rng)
 
 
 class MoleculeRenderer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from varytoy.extras import require
-from varytoy.formats import browser, chart, formula, molecule, music, page
+from varytoy.formats import browser, chart, formula, geometry, molecule, music, page
 from varytoy.formats.problem import NotationError
 
 SUFFIXES = ("png", "svg", "html")
@@ -26,6 +26,7 @@ NOTATIONS = {
     "formula": Notation("one formula in LaTeX", (".tex", ".latex"), formula.svg),
     "music": Notation("sheet music in **kern", (".krn", ".kern"), music.svg),
     "molecule": Notation("a molecule in SMILES", (".smi", ".smiles"), molecule.svg),
+    "geometry": Notation("a figure of geometry in a part of TikZ", (".tikz",), geometry.svg),
     "chart": Notation("a chart's title and table in markdown", (), chart.svg),
 }
 
@@ -43,6 +44,8 @@ def notation_of(name: str, text: str) -> str:
     start = text.strip()
     if any(line.startswith("**kern") for line in start.splitlines()):
         return "music"
+    if start.startswith("\\begin{tikzpicture}"):
+        return "geometry"
     if formula.bare(start) != start and formula.bare(start).count("$") == 0:
         return "formula"
     if start.startswith("# ") or "<table" in start:

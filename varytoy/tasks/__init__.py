@@ -6,7 +6,7 @@ from varytoy.data.answer import Answer, Region
 from varytoy.data.sample import TASK_NAMES
 from varytoy.tasks.base import Task, draw_regions
 from varytoy.tasks.language import Caption, Chat, Vqa
-from varytoy.tasks.notation import Formula, Molecule, Music
+from varytoy.tasks.notation import Formula, Geometry, Molecule, Music
 from varytoy.tasks.places import Detection, Grounding
 from varytoy.tasks.reading import Markdown, Ocr
 from varytoy.tasks.spotting import Spotting
@@ -22,7 +22,7 @@ def register(task: Task) -> None:
 
 
 _READING, _SEEING, _ASKED = (Ocr(), Markdown(), Spotting()), (Detection(), Grounding(), Caption()), (Vqa(), Chat())
-for _task in (*_READING, *_SEEING, *_ASKED, Formula(), Music(), Molecule()):
+for _task in (*_READING, *_SEEING, *_ASKED, Formula(), Music(), Geometry(), Molecule()):
     register(_task)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of things that have a notation of their own: formulas, sheet music and molecules."""
+"""Pictures of things that have a notation of their own: formulas, sheet music, geometry and molecules."""
 
 from varytoy.formats.molecule import canonical
 from varytoy.formats.problem import NotationError
@@ -51,6 +51,24 @@ class Music(_ByEditDistance):
         "Type out the notes as kern.",
         "What does this staff say, in kern?",
         "Turn the picture of the music into kern.",
+    )
+
+
+class Geometry(_ByEditDistance):
+    """The answer is TikZ, in the part of it that ``varytoy.formats.geometry`` draws."""
+
+    name = "geometry"
+    prompts = (
+        "Write the figure in TikZ.",
+        "Convert the geometric figure to TikZ.",
+        "Give this figure in TikZ.",
+        "Transcribe the drawing to TikZ.",
+        "Read the figure and write it as TikZ.",
+        "What is this figure in TikZ?",
+        "Type out the figure in TikZ.",
+        "Turn the geometric drawing into TikZ.",
+        "Draw this figure again in TikZ.",
+        "Give the TikZ of this drawing.",
     )
 
 

@@ -20,6 +20,7 @@ METRICS = {
     "spot": (boxes.spotting_f1, lambda: boxes.spotting_f1(text=False), boxes.line_iou),
     "formula": (text.normalised_edit_distance,),
     "music": (text.normalised_edit_distance,),
+    "geometry": (text.normalised_edit_distance,),
     "molecule": (questions.same_molecule,),
     "caption": (text.cider_d,),
     "vqa": (questions.exact_match,),
