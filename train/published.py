@@ -17,6 +17,7 @@ RESULTS = ROOT / "train" / "results"
 DOCUMENTS = (
     "README.md",
     "varytoy/nano/README.md",
+    "docs/architecture.md",
     "docs/evaluation.md",
     "docs/formatted-reading.md",
     "docs/square.md",

@@ -65,6 +65,8 @@ _LONGEST = 1000
 """Characters of a page's text."""
 _ASKED = 8
 """Questions a page."""
+_PARTS = 6
+"""Of each page, to copy."""
 
 
 def pages(folder: Path, source: Path, name: str, split: str, count: int, seed: int) -> list[Page]:
@@ -151,21 +153,28 @@ def write_arms(folder: Path, source: Path, count: int, seed: int) -> dict[str, P
 
 
 def copies(pages: Sequence[Page], seed: int) -> Iterator[dict]:
-    """Samples that ask to find and repeat parts of a page's text, which no question data is needed for."""
-    for page in pages:
-        rng, lines = generator(seed, "copies", page.id), page.text.split("\n")
-        about = {"annotations": {"plain_text": page.text}}
-        start = rng.randrange(len(lines))
-        turns = [(f'Repeat the text from "{lines[start][:12]}".', "\n".join(lines[start : start + 6]))]
-        cells = [line.split(CELL, 1) for line in lines if CELL in line]
-        turns += [(f'What stands after "{name}"?', rest) for name, rest in rng.sample(cells, min(len(cells), 6))]
-        for line in rng.choices(lines, k=3):
-            words = line.split()
-            if len(words) > 2:
-                at = rng.randrange(1, len(words) - 1)
-                turns.append((f"Go on: {' '.join(words[max(at - 2, 0) : at])}", " ".join(words[at:])))
-        for number, turn in enumerate(turns):
-            yield export.sample_row(f"{page.id}-copy-{number}", "chat", [turn], page.image) | about
+    """Samples that ask to repeat parts of pages and to find what stands in them, which no question data is needed for:
+    copying is learned from short texts first. Samples about one part follow each other."""
+    for number in range(_PARTS):
+        for page in pages:
+            rng, lines = generator(seed, "copies", page.id, number), page.text.split("\n")
+            long = number % 3 == 2
+            count = len(lines) if long else rng.randint(3, 7)
+            start = rng.randrange(max(len(lines) - count, 0) + 1)
+            own = lines[start : start + count]
+            text = "\n".join(own)
+            turns = [] if long else [("Repeat the text.", text)]
+            cells = [line.split(CELL, 1) for line in own if CELL in line]
+            for name, rest in rng.sample(cells, min(len(cells), 6 if long else 2)):
+                turns.append((f'What stands after "{name}"?', rest))
+            for line in rng.choices(own, k=4 if long else 1):
+                words = line.split()
+                if len(words) > 2:
+                    at = rng.randrange(1, len(words) - 1)
+                    turns.append((f"Go on: {' '.join(words[max(at - 2, 0) : at])}", " ".join(words[at:])))
+            for place, turn in enumerate(turns):
+                name = f"{page.id}-copy-{number}-{place}"
+                yield export.sample_row(name, "chat", [turn], page.image) | {"annotations": {"plain_text": text}}
 
 
 def test_questions(folder: Path, source: Path, count: int, seed: int) -> list[dict]:
