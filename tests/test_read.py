@@ -119,6 +119,7 @@ def test_photographs_are_described_where_no_task_is_named(read, processor, folde
 
     assert tasks() == ["caption", "ocr", "caption", "ocr"]
     assert tasks("--task", "ocr") == ["ocr"] * 4 and tasks("--prompt", "Who?") == ["chat"] * 4
+    assert tasks("--prompt", "<md>") == ["markdown"] * 4 and tasks("--prompt", "Find the hat.") == ["ground"] * 4
     assert f"{photo} page 1: taken for a photograph" in read(photo)[2]
     assert "taken for" not in read(photo, "--task", "caption")[2] + read(photo, "--json")[2]
     processor.prompts = {"ocr": "OCR this image."}

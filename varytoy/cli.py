@@ -13,7 +13,10 @@ from varytoy.options import DRAFTS, DTYPE_NAMES, device_options, positive
 from varytoy.outputs import FORMATS
 from varytoy.tasks import TASKS
 
-_TASK = "what to do (default: ocr for a page of text, caption for a photograph, chat with --prompt)"
+_TASK = (
+    "what to do (default: ocr for a page of text, caption for a photograph; with --prompt chat, or the task that it is "
+    "a wording of)"
+)
 _DRAFTS = "where drafts of text come from, which the model checks: itself, a PDF's text layer, Tesseract"
 _PLACE = "only this part, in pixels of the page, or what stands in a frame: red, green or blue"
 _TILES = "for models that resize pages to a square: cut the page into at most so many squares (1: the whole page)"

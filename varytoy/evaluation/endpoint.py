@@ -51,7 +51,7 @@ class Endpoint:
 
     def complete(self, text: str, picture: str, max_tokens: int, temperature: float, **settings: Any) -> Any:
         """The chat completion to a text and, if given, a picture (``data_url``). Raises the client's errors."""
-        content: list[dict] = [{"type": "image_url", "image_url": {"url": picture}}] if picture else []
+        content: list[Any] = [{"type": "image_url", "image_url": {"url": picture}}] if picture else []
         return self.client.chat.completions.create(
             model=self.model,
             messages=[{"role": "user", "content": [*content, {"type": "text", "text": text}]}],

@@ -13,7 +13,7 @@ from varytoy.inference.output import OutputFolder, record
 from varytoy.options import reader_options
 from varytoy.outputs import FORMATS
 from varytoy.outputs.records import Record, error_record
-from varytoy.tasks import TASKS
+from varytoy.tasks import TASKS, find_prompt
 
 if TYPE_CHECKING:
     from varytoy.layout.frames import Place
@@ -130,8 +130,11 @@ def _parsed(place: str) -> "Place":
 
 
 def _complete(options: argparse.Namespace) -> None:
-    """Fill in the format and the task that follow from other options."""
+    """Fill in the format and the task that follow from other options; a wording of a task is a prompt that names it."""
     options.format = options.format or ("jsonl" if options.json else "")
+    found = None if options.task or not options.prompt else find_prompt(options.prompt.strip())
+    if found is not None:
+        options.task, options.prompt = found[0].name, found[1]
     options.task = options.task or ("chat" if options.prompt else "markdown" if options.format == "markdown" else "")
     options.format = options.format or ("markdown" if options.task == "markdown" else "text")
 

@@ -256,7 +256,7 @@ class ResamplerConnector(Connector):
         places = [_relative_places(height, width, size)]
         if clip is not None:
             own = size if self.serial else torch.tensor([clip.shape[1:3]], device=device)
-            places.append(_relative_places(*clip.shape[1:3], own).expand(len(size), -1, -1))
+            places.append(_relative_places(clip.shape[1], clip.shape[2], own).expand(len(size), -1, -1))
         centres = _cell_centres(self.options.latents).to(device)
         keys = torch.cat([*places, centres.expand(len(size), -1, -1)], 1)
         cells = torch.tensor(_cells(self.options.latents), device=device)
