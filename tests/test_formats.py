@@ -199,6 +199,7 @@ def test_environments_have_rows(name):
         ("geometry", r"\draw (0,0) circle;", "no radius of the circle"),
         ("geometry", r"\draw (0,0) -- (1e9,1);", r"no point at '\(1e9,1\)'"),
         ("geometry", r"\draw (0,0) -- (1000000,1);", "larger than 100,000 units"),
+        ("geometry", r"\draw (0,0) -- (1,1); \node at (1000000,0) {A};", "larger than 100,000 units"),
         ("geometry", r"\node at (0,0) {$\foo$};", "a text of the figure is no mathematics"),
         ("markdown", "", "the answer is empty"),
         ("markdown", "x" * 200_000, "has 200,000 characters; at most 100,000"),

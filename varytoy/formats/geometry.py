@@ -85,8 +85,9 @@ class Figure:
     labels: list[Label] = field(default_factory=list)
 
     def extent(self) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 of the shapes, or of the labels where there are none."""
-        points = [point for shape in self.shapes for point in _points(shape)] or [each.place for each in self.labels]
+        """x1, y1, x2, y2 of all shapes and of the places of all labels."""
+        points = [point for shape in self.shapes for point in _points(shape)]
+        points += [label.place for label in self.labels]
         xs, ys = zip(*points, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
