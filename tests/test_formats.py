@@ -38,7 +38,8 @@ FIGURE = r"""\begin{tikzpicture}[scale=0.8]
 \draw[dashed] (1,1) rectangle (2,2);
 \draw (1,0) arc (0:90:1) -- (0,2);
 \filldraw[red] (2,1) circle (2pt);
-\node[above left] at (A) {$A_1$};
+\node[above left]
+  at (A) {$A_1$};
 \end{tikzpicture}
 """
 ATTACK = '<img src=x onerror="alert(1)"><script>alert(1)</script>'

@@ -25,9 +25,9 @@ Point = tuple[float, float]
 COLOURS = ("black", "red", "blue", "green", "gray", "orange", "purple", "brown", "cyan", "magenta", "white")
 SIDES = {"above": (0, 1), "below": (0, -1), "left": (-1, 0), "right": (1, 0)}
 _STYLES = ("dashed", "dotted", "thick", "thin", "fill")
-_IGNORED = ("very thick", "line width", "scale", "draw", "circle", "inner sep", "font", "midway", "pos")
+_IGNORED = ("line width", "scale", "draw", "circle", "inner sep", "font", "midway", "pos")
 """Options without which the figure says the same."""
-_MOST, _FURTHEST, _LONGEST_TEXT = 1000, 1e5, 100
+_MOST, _FURTHEST, _LONGEST_TEXT = 300, 1e5, 100
 _SIZE = 4.5
 """Inches of the longer side."""
 _NUMBER = r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+))\s*(?:cm)?\s*"
@@ -37,7 +37,7 @@ _ARC = re.compile(rf"\({_NUMBER}:{_NUMBER}:{_NUMBER}\)")
 _OPTIONS = re.compile(r"\[([^\]]*)\]")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\s*")
 _FRAME = re.compile(r"\\(?:begin|end)\s*\{tikzpicture\}\s*(?:\[[^\]]*\])?")
-_TEXT = re.compile(r"\{((?:[^{}]|\{[^{}]*\})*)\}")
+_TEXT = re.compile(r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def read(text: str) -> Figure:
     parts = text.split(";")
     for number, statement in enumerate(parts[:-1], 1):
         if statement.strip():
-            _Statement(statement.strip(), number, figure, known).read()
+            _Statement(" ".join(statement.split()), number, figure, known).read()
         if len(figure.shapes) + len(figure.labels) > _MOST:
             raise NotationError(f"the figure has more than {_MOST:,} parts")
     if parts[-1].strip():
@@ -190,8 +190,8 @@ class _Statement:
                 filled, name = filled or name == "fill", value
             if name in ("dashed", "dotted"):
                 line = "--" if name == "dashed" else ":"
-            elif name in ("thick", "thin"):
-                width = 1.8 if name == "thick" else 0.6
+            elif name.split()[-1] in ("thick", "thin"):
+                width = 1.8 if name.endswith("thick") else 0.6
             elif name == "fill":
                 filled = True
             elif name.partition("!")[0] in COLOURS:
@@ -285,12 +285,10 @@ class _Statement:
 
 def svg(text: str) -> str:
     """A picture of the figure, its letters as paths. Raises as ``read``."""
-    return io.BytesIO(drawn(read(text), "svg")).read().decode()
+    return drawn(read(text), "svg").decode()
 
 
-def drawn(
-    figure: Figure, suffix: str, width: float = 1.2, size: float = 12.0, font: str = "cm", dpi: int = 100
-) -> bytes:
+def drawn(figure: Figure, suffix: str, width: float = 1.2, size: float = 12.0, font: str = "cm") -> bytes:
     """The bytes of a picture, PNG or SVG, cut to the figure.
 
     Args:
@@ -332,9 +330,8 @@ def drawn(
             about = {"Date": None} if suffix == "svg" else None
             canvas.savefig(written, format=suffix, bbox_inches="tight", pad_inches=0.08, metadata=about)
         except ValueError as error:
-            raise NotationError(
-                f"a text of the figure is no mathematics: {short(str(error).strip().splitlines()[-1])}"
-            ) from error
+            said = short(str(error).strip().splitlines()[-1])
+            raise NotationError(f"a text of the figure is no mathematics: {said}") from error
     return written.getvalue()
 
 
