@@ -216,10 +216,7 @@ def test_errors_of_the_command_are_a_sentence(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("OCC")
     (tmp_path / "b.md").write_bytes(b"a\xff")
     for arguments, sentence in (
-        (
-            ["a.txt"],
-            "a.txt does not tell its notation: say it with --as markdown|formula|music|molecule",
-        ),
+        (["a.txt"], "does not tell its notation: say it with --as markdown|formula|music|molecule|geometry|chart\n"),
         (["a.txt", "--as", "molecule", "--out", "a.gif"], "a.gif: write .png, .svg, .html"),
         (["a.txt", "--as", "markdown", "--out", "a.svg"], "markdown is drawn as .html or .png, not as .svg"),
         (["b.md"], "b.md is no UTF-8 text: byte 2 is wrong"),
