@@ -50,6 +50,14 @@ def generator(seed: int, *names: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
+def of_split(make: Callable[[], str], split: str) -> str:
+    """Made-up content of a split: ``make`` is called until it is."""
+    content = make()
+    while not in_split(content, split):
+        content = make()
+    return content
+
+
 def in_split(content: str, split: str) -> bool:
     """Whether made-up content belongs to ``train`` or ``test``: a tenth, by its hash, is for tests alone."""
     held_out = int.from_bytes(hashlib.sha256(content.encode()).digest()[:4], "big") % 10 == 0

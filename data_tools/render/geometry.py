@@ -18,7 +18,7 @@ from data_tools.program import share
 from data_tools.render.degrade import degrade
 from data_tools.render.kind import Kind, register
 from data_tools.render.looks import named, on_paper, text_row
-from data_tools.writer import generator, in_split
+from data_tools.writer import generator, of_split
 from varytoy.extras import require
 from varytoy.formats.geometry import drawn, read
 
@@ -268,9 +268,7 @@ class GeometryRenderer:
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "geometry", self.split, index)
-        text = random_figure(rng)
-        while not in_split(text, self.split):
-            text = random_figure(rng)
+        text = of_split(lambda: random_figure(rng), self.split)
         look = {"width": rng.uniform(0.7, 2.2), "size": rng.uniform(11, 20), "font": rng.choice(FONTS[self.split])}
         with Image.open(io.BytesIO(drawn(read(text), "png", **look))) as picture:
             image = on_paper(picture.convert("RGB"), rng)

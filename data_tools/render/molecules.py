@@ -11,7 +11,7 @@ from data_tools.program import share, span
 from data_tools.render.degrade import degrade
 from data_tools.render.kind import Kind, register
 from data_tools.render.looks import named, on_paper, text_row
-from data_tools.writer import generator, in_split
+from data_tools.writer import generator, of_split
 from varytoy.extras import require
 from varytoy.formats.molecule import canonical
 
@@ -134,9 +134,7 @@ class MoleculeRenderer:
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "molecules", self.split, index)
-        smiles = random_molecule(rng, rng.randint(*self.atoms))
-        while not in_split(smiles, self.split):
-            smiles = random_molecule(rng, rng.randint(*self.atoms))
+        smiles = of_split(lambda: random_molecule(rng, rng.randint(*self.atoms)), self.split)
         image = draw_molecule(smiles, rng, FONTS[self.split])
         image, _ = degrade(image, np.array([[0, 0, *image.size]]), rng, self.strength)
         return image, named([text_row("molecule", smiles, rng)], "molecules", self.split, self.seed, index)

@@ -12,7 +12,7 @@ from data_tools.program import share, span
 from data_tools.render.degrade import degrade
 from data_tools.render.kind import Kind, register
 from data_tools.render.looks import named, text_row
-from data_tools.writer import generator, in_split
+from data_tools.writer import generator, of_split
 from varytoy.extras import require
 from varytoy.formats.draw import raster
 from varytoy.formats.engraver import engrave
@@ -174,9 +174,7 @@ class MusicRenderer:
 
     def __call__(self, index: int) -> tuple[Image.Image, list[dict]]:
         rng = generator(self.seed, "music", self.split, index)
-        kern = random_music(rng, rng.randint(*self.bars))
-        while not in_split(kern, self.split):
-            kern = random_music(rng, rng.randint(*self.bars))
+        kern = of_split(lambda: random_music(rng, rng.randint(*self.bars)), self.split)
         font = rng.choice(self.fonts)
         image = draw_music(kern, rng, font)
         image, _ = degrade(image, np.array([[0, 0, *image.size]]), rng, self.strength)
