@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 import varytoy
+from train import rendering
 from train.experiments import compression
 from train.experiments.compression import PAGE, SIDES, WAYS, Way, beginning
 from varytoy.models.config import VaryConfig
@@ -55,8 +56,8 @@ def test_the_experiment(source, tmp_path, monkeypatch, capsys):
     """At equal compute fewer tokens see more pages; what is there is not done again."""
     monkeypatch.setattr(compression, "_COUNTS", {"train": 16, "test": 2})
     monkeypatch.setattr(compression, "WAYS", [Way("linear", 64), Way("resampler", 400)])
-    render = compression.data_tools  # there are no fonts for tests alone
-    monkeypatch.setattr(compression, "data_tools", lambda words: render([{"test": "train"}.get(w, w) for w in words]))
+    render = rendering.data_tools  # there are no fonts for tests alone
+    monkeypatch.setattr(rendering, "data_tools", lambda words: render([{"test": "train"}.get(w, w) for w in words]))
     words = ["--folder", str(tmp_path), "--source", str(source), "--seeds", "1", "--compute", "4e11"]
     words += ["--start-compute", "4e11"]
     assert compression.main(words) == 0

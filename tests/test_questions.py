@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from train import rendering
 from train.experiments import questions
 from train.experiments.questions import scores
 
@@ -25,8 +26,8 @@ def test_the_experiment(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(questions, "RENDERED", {"receipts": ("forms", "--kind-of-form", "receipt")})
     monkeypatch.setattr(questions, "FEWER", ())
     monkeypatch.setattr(questions, "ARMS", ("kept", "reasons"))
-    render = questions.data_tools  # there are no fonts for tests alone
-    monkeypatch.setattr(questions, "data_tools", lambda words: render([{"test": "train"}.get(w, w) for w in words]))
+    render = rendering.data_tools  # there are no fonts for tests alone
+    monkeypatch.setattr(rendering, "data_tools", lambda words: render([{"test": "train"}.get(w, w) for w in words]))
     words = ["--folder", str(tmp_path), "--source", str(source), "--pages", "8", "--test-pages", "1", "--seeds", "1"]
     assert questions.main([*words, "--copy-steps", "1", "--steps", "1"]) == 0
     said = capsys.readouterr().out

@@ -4,7 +4,6 @@ and with a scripted model that makes a known share of mistakes."""
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_tools.__main__ import main as data_tools
 from data_tools.square import measure as filters
 from data_tools.square.asking import Asker, Budget
 from data_tools.square.backends.scripted import Scripted
@@ -14,6 +13,7 @@ from data_tools.square.pipeline import Pipeline
 from data_tools.square.prompts import Prompts
 from data_tools.square.stages import Questions
 from train.published import ROOT, save
+from train.rendering import render
 from varytoy.evaluation.provenance import provenance
 
 WHAT = "filters of question data on rendered pages with a scripted model"
@@ -45,14 +45,11 @@ def measure(source: Path, out: Path, count: int, mistakes: str = "", seed: int =
     for number, (name, kind) in enumerate(RENDERED.items()):
         share = count // len(RENDERED) + (number < count % len(RENDERED))
         samples, folder = out / f"{name}-{share}-{seed}", out / f"{name}-{share}-{seed}-asked"
-        if not (samples / "manifest.json").is_file():
-            asked = ["--out", str(samples), "--count", str(share), "--seed", str(seed), "--split", "test"]
-            resume = ["--resume"] if samples.is_dir() else []
-            if code := data_tools(["render", *kind, *asked, "--source", str(source), *resume]):
-                return code
+        if code := render(kind, samples, share, seed, "test", source):
+            return code
         pages = take_in(samples, folder, 1280, print)
         own = {page.id: page for page in pages}
-        for item in _asked(backend, folder, pages, seed):
+        for item in asked(backend, folder, pages, Questions(_QUESTIONS, seed), keep_going=True):
             items.append((item, backend.is_right(own[item.page], seed, item.question, item.answer)))
     table = filters.measure(items)
     print(f"{len(items):,} questions about {count:,} pages; {backend.name}\n\n{filters.tables(*table)}")
@@ -65,8 +62,12 @@ def measure(source: Path, out: Path, count: int, mistakes: str = "", seed: int =
     return 0
 
 
-def _asked(backend: Scripted, folder: Path, pages: Sequence[Page], seed: int) -> list[Item]:
+def asked(
+    backend: Scripted, folder: Path, pages: Sequence[Page], questions: Questions, keep_going: bool = False
+) -> list[Item]:
+    """What the scripted model asks about the pages of a folder, with the verdicts of the filters; with ``keep_going``
+    also those on dropped questions."""
     replies = folder / backend.name.replace(":", "-")
     replies.mkdir(exist_ok=True)
-    asker = Asker(backend, Prompts.read(), Budget(), folder, seed=seed)
-    return Pipeline(replies, asker, Questions(_QUESTIONS, seed), keep_going=True).run(pages)[0]
+    asker = Asker(backend, Prompts.read(), Budget(), folder, seed=questions.seed)
+    return Pipeline(replies, asker, questions, keep_going).run(pages)[0]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.__main__ import main as data_tools
 from train.peers import evaluate, figures, interval
 from train.published import save
+from train.rendering import render
 from varytoy.evaluation.provenance import provenance
 
 WHAT = "reading with places and structure on rendered pages: nano and Tesseract, with 95 % intervals"
@@ -59,12 +59,8 @@ def measure(
         folder = out / name.replace(" ", "-")
         samples = folder / "samples"
         count = min(ability.count, limit or ability.count)
-        if not (samples / "manifest.json").is_file():
-            asked = ["--out", str(samples), "--count", str(count), "--seed", str(seed), "--split", "test"]
-            resume = ["--resume"] if samples.is_dir() else []
-            code = data_tools(["render", *ability.render, *asked, "--source", str(source), *resume])
-            if code:
-                return code
+        if code := render(ability.render, samples, count, seed, "test", source):
+            return code
         for engine in ability.engines:
             run = folder / engine
             code = evaluate("samples", samples, engine, model, run)

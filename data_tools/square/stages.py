@@ -61,7 +61,7 @@ class Questions:
     def asks(self, page: Page, values: dict[str, str]) -> Iterator[Ask]:
         values = {**values, "count": str(self.count)}
         if self.templates and page.truth:
-            for item in self._asked(page) if self.reword else ():
+            for item in self.of_template(page) if self.reword else ():
                 yield Ask(item.id, "ask.reword", page, {"question": item.question}, see=False)
         elif self.from_text:
             if page.text:
@@ -72,7 +72,7 @@ class Questions:
     def items(self, page: Page, replies: Replies) -> list[Item]:
         """The questions about a page; those that are not usable are dropped."""
         if self.templates and page.truth:
-            items = self._asked(page)
+            items = self.of_template(page)
             for item in items:
                 other = replies.of(item.id, "ask.reword")
                 if other and _same_names(item.question, other):
@@ -92,7 +92,7 @@ class Questions:
                 item.fail("answer does not stand in the text")
         return _without_twins(items)
 
-    def _asked(self, page: Page) -> list[Item]:
+    def of_template(self, page: Page) -> list[Item]:
         assert page.truth is not None
         rng = generator(self.seed, "square", page.id)
         asked = from_templates(Truth.from_json(page.truth), rng, self.count)

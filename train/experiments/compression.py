@@ -9,10 +9,11 @@ Finished runs are not repeated.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +23,19 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import varytoy
-from data_tools.__main__ import main as data_tools
 from train.data.bad_samples import BadSamples
 from train.data.collator import Collator
 from train.data.dataset import SampleDataset
-from train.experiments.study import call
+from train.experiments.study import call, resuming
 from train.model import build, freeze
 from train.published import ROOT, save
 from train.recipe import load_recipe
+from train.rendering import render
 from train.run_folder import writing
+from varytoy.data.sample import Sample
 from varytoy.data.samples import read_samples
 from varytoy.evaluation.provenance import provenance
+from varytoy.evaluation.run_folder import replace_lines
 from varytoy.models.config import read_preset
 from varytoy.options import positive
 
@@ -84,27 +87,34 @@ def pages(folder: Path, source: Path, split: str) -> Path:
     if (out / "samples.jsonl").is_file():
         return out
     blocks = folder / f"{split}-blocks"
-    words = ["render", "blocks", "--out", str(blocks), "--count", str(_COUNTS[split] * 2), "--seed", "20", "--resume"]
-    words += ["--split", split, "--lines", "2-5", "--columns", "8-30", "--x-height", "8", "--plain"]
-    if not (blocks / "manifest.json").is_file() and data_tools([*words, "--source", str(source)]):
+    kind = ("blocks", "--lines", "2-5", "--columns", "8-30", "--x-height", "8", "--plain")
+    if render(kind, blocks, _COUNTS[split] * 2, 20, split, source):
         raise SystemExit(2)
+    _write(out, itertools.islice(_on_paper(read_samples(blocks)), _COUNTS[split]))
+    return out
+
+
+def _on_paper(samples: Iterable[Sample]) -> Iterator[tuple[Sample, Image.Image]]:
+    """The blocks that are short enough and fit, each on paper of its own colour."""
+    for sample in samples:
+        image = sample.open_images()[0].convert("L")
+        if len(sample.answer) > _LONGEST * 3 // 4 or image.width > PAGE[0] or image.height > PAGE[1]:
+            continue
+        paper = Image.new("L", PAGE, int(image.getpixel((0, 0))))
+        paper.paste(image, (0, 0))
+        yield sample, paper
+
+
+def _write(out: Path, pages: Iterable[tuple[Sample, Image.Image]]) -> None:
+    """Samples with other pictures, in a new folder."""
     shutil.rmtree(out, ignore_errors=True)
     (out / "images").mkdir(parents=True)
-    rows: list[str] = []
-    for sample in read_samples(blocks):
-        image = sample.open_images()[0]
-        if len(rows) == _COUNTS[split] or len(sample.answer) > _LONGEST * 3 // 4:
-            continue
-        if image.width > PAGE[0] or image.height > PAGE[1]:
-            continue
-        paper = Image.new("L", PAGE, int(image.convert("L").getpixel((0, 0))))
-        paper.paste(image.convert("L"), (0, 0))
-        name = f"images/{len(rows):06d}.png"
-        paper.save(out / name)
-        row = {"id": sample.id, "task": "ocr", "messages": list(sample.messages), "images": [name]}
-        rows.append(json.dumps(row, ensure_ascii=False))
-    (out / "samples.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return out
+    rows = []
+    for number, (sample, image) in enumerate(pages):
+        name = f"images/{number:06d}.png"
+        image.save(out / name)
+        rows.append({"id": sample.id, "task": "ocr", "messages": list(sample.messages), "images": [name]})
+    replace_lines(out / "samples.jsonl", rows)
 
 
 def start(folder: Path, data: Path, compute: float) -> Path:
@@ -114,19 +124,12 @@ def start(folder: Path, data: Path, compute: float) -> Path:
     if (out / "model.safetensors").is_file():
         return out
     if not (sized / "samples.jsonl").is_file():
-        shutil.rmtree(sized, ignore_errors=True)
-        (sized / "images").mkdir(parents=True)
-        rows = []
-        for number, sample in enumerate(read_samples(data)):
-            size = list(SIDES.values())[number % len(SIDES)]
-            sample.open_images()[0].convert("L").resize(size, Image.Resampling.BICUBIC).save(sized / sample.images[0])
-            row = {"id": sample.id, "task": "ocr", "messages": list(sample.messages), "images": list(sample.images)}
-            rows.append(json.dumps(row, ensure_ascii=False))
-        (sized / "samples.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        sizes = itertools.cycle(SIDES.values())
+        images = ((each, each.open_images()[0].convert("L")) for each in read_samples(data))
+        _write(sized, ((each, image.resize(next(sizes), Image.Resampling.BICUBIC)) for each, image in images))
     words = [f"model.init=[{varytoy.NANO}]", "model.preset=", f"data.0.path={sized}", "freeze=[]", f"output={run}"]
     steps = max(round(compute / operations(words)), 1)
-    resume = ["--resume"] if any(run.glob("checkpoint-*")) else []
-    call("run", str(RECIPE), *words, f"train.max_steps={steps}", *resume)
+    call("run", str(RECIPE), *words, f"train.max_steps={steps}", *resuming(run))
     call("export", str(run), str(out))
     return out
 

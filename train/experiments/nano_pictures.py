@@ -12,6 +12,7 @@ from pathlib import Path
 from data_tools.__main__ import main as data_tools
 from train.__main__ import main as train
 from train.experiments.average import main as average
+from train.experiments.study import resuming
 from varytoy.options import positive
 
 STAGES = ("first", "second", "third", "fourth", "fifth")
@@ -49,7 +50,7 @@ def steps(options: argparse.Namespace) -> list[tuple[Path, Callable[[], int]]]:
 
     def trained(recipe: str, *words: str) -> Callable[[], int]:
         run = runs / Path(recipe).stem
-        resume = ["--resume"] if any(run.glob("checkpoint-*")) else []
+        resume = resuming(run)
         return lambda: train(["run", str(RECIPES / recipe), f"output={run}", *words, *resume])
 
     def rendered(kind: str, folder: str, count: int) -> Callable[[], int]:

@@ -10,7 +10,6 @@ with other layouts, fonts and values. Finished parts are not repeated.
 import argparse
 import json
 import random
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,26 +19,20 @@ import torch
 from tqdm import tqdm
 
 import varytoy
-from data_tools.__main__ import main as data_tools
 from data_tools.output import SAMPLES
-from data_tools.render.truth import KINDS, Truth
-from data_tools.render.truth import questions as questions_about
 from data_tools.square import export
 from data_tools.square.agree import compare
-from data_tools.square.asking import Asker, Budget
 from data_tools.square.backends.scripted import Scripted
 from data_tools.square.items import Item, Page
 from data_tools.square.pages import take_in
-from data_tools.square.pipeline import Pipeline
-from data_tools.square.prompts import Prompts
 from data_tools.square.stages import Questions
 from data_tools.writer import generator
-from train.experiments.study import call
+from train.experiments.study import call, resuming
+from train.rendering import render
 from train.run_folder import write_aside
-from train.square import RENDERED
+from train.square import RENDERED, asked
 from varytoy.data.answer import Answer
-from varytoy.data.boxes import Box
-from varytoy.data.spots import CELL, text_in_rows
+from varytoy.data.spots import CELL, parse_spots, text_in_rows
 from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metrics.questions import anls, relaxed_accuracy
 from varytoy.evaluation.run_folder import replace_lines
@@ -73,12 +66,10 @@ def pages(folder: Path, source: Path, name: str, split: str, count: int, seed: i
     """Pages of a kind with a known truth and a text of at most ``_LONGEST`` characters: for the split ``test`` of the
     layouts in ``UNSEEN``, for ``train`` of the others."""
     out = folder / f"{name}-{split}-{seed}"
-    if not (out / "pages" / "pages.jsonl").is_file():
-        rendered, (key, values) = out / "rendered", UNSEEN[name]
-        words = ["--out", str(rendered), "--seed", str(seed), "--split", split, "--source", str(source)]
+    rendered, (key, values) = out / "rendered", UNSEEN[name]
+    if not (rendered / "wanted.jsonl").is_file():
         more = count * (5 if split == "test" else 2)
-        done = (rendered / "manifest.json").is_file()
-        if not done and data_tools(["render", *RENDERED[name], *words, "--count", str(more), "--resume"]):
+        if render(RENDERED[name], rendered, more, seed, split, source):
             raise SystemExit(2)
         wanted = [
             row
@@ -86,30 +77,14 @@ def pages(folder: Path, source: Path, name: str, split: str, count: int, seed: i
             if "truth" in row["metadata"] and (row["metadata"][key] in values) == (split == "test")
         ]
         replace_lines(rendered / "wanted.jsonl", wanted)
-        shutil.rmtree(out / "pages", ignore_errors=True)
-        take_in(rendered / "wanted.jsonl", out / "pages", 1280, print)
-    found = take_in(out, out / "pages", 1280, print)
+    found = take_in(rendered / "wanted.jsonl", out / "pages", 1280, print)
     return [page for page in found if len(page.text) <= _LONGEST][:count]
 
 
-def asked(folder: Path, pages: Sequence[Page], mistakes: str, seed: int) -> list[Item]:
-    """What the scripted model asks about pages, with the verdicts of the filters."""
-    backend = Scripted.parse(mistakes)
-    replies = folder / backend.name.replace(":", "-")
-    replies.mkdir(parents=True, exist_ok=True)
-    asker = Asker(backend, Prompts.read(), Budget(), folder / "pages", seed=seed)
-    return Pipeline(replies, asker, Questions(_ASKED, seed)).run(pages)[0]
-
-
 def of_templates(pages: Sequence[Page], seed: int) -> list[Item]:
-    """Questions of all kinds that a page can answer, with the pages' own answers."""
-    items, kinds = [], [kind for kind in KINDS if kind != "unanswerable"]
-    for page in pages:
-        rng, truth = generator(seed, "questions", page.id), Truth.from_json(page.truth or {})
-        for number, each in enumerate(questions_about(truth, rng, _ASKED, kinds)):
-            known = {"answers": list(each.answers), "kind": each.kind, "reason": each.reason}
-            items.append(Item(f"{page.id}-{number}", page.id, each.text, each.answers[0], **known))
-    return items
+    """Questions that the pages can answer, with their own answers."""
+    questions = Questions(_ASKED, seed, templates=True)
+    return [item for page in pages for item in questions.of_template(page) if item.kind != "unanswerable"]
 
 
 def write_arms(folder: Path, source: Path, count: int, seed: int) -> dict[str, Path]:
@@ -122,12 +97,11 @@ def write_arms(folder: Path, source: Path, count: int, seed: int) -> dict[str, P
     if all(file.is_file() for file in files.values()):
         return files
     rows: dict[str, list[dict]] = {arm: [] for arm in files}
-    wrong = total = 0
+    backend, wrong, total = Scripted.parse(MISTAKES), 0, 0
     for name in RENDERED:
         own = pages(folder, source, name, "train", count, seed)
         place, known = Path(f"{name}-train-{seed}/pages"), {page.id: page for page in own}
-        items = [item for item in asked(folder / place.parent, own, MISTAKES, seed) if item.answer]
-        backend = Scripted.parse(MISTAKES)
+        items = [item for item in asked(backend, folder / place, own, Questions(_ASKED, seed)) if item.answer]
         right = [backend.is_right(known[item.page], seed, item.question, item.answer) for item in items]
         wrong, total = wrong + right.count(False), total + len(right)
         kept = [item for item in items if not item.dropped]
@@ -177,7 +151,7 @@ def copies(pages: Sequence[Page], seed: int) -> Iterator[dict]:
                 yield export.sample_row(name, "chat", [turn], page.image) | {"annotations": {"plain_text": text}}
 
 
-def test_questions(folder: Path, source: Path, count: int, seed: int) -> list[dict]:
+def unseen(folder: Path, source: Path, count: int, seed: int) -> list[dict]:
     """Questions about unseen pages, each with the page's ``printed`` text and the text as nano ``read`` it (empty for
     charts, which it cannot read); made if they are not there."""
     file = folder / "test.jsonl"
@@ -188,9 +162,7 @@ def test_questions(folder: Path, source: Path, count: int, seed: int) -> list[di
             read = {}
             for page in tqdm(own if name != "charts" else (), desc=f"reading {name}"):
                 answer = reader.ask(str(folder / f"{name}-test-{seed}" / "pages" / page.image), task="spot")
-                read[page.id] = text_in_rows(
-                    Box.from_pixels(line.text, line.box, *answer.size) for line in answer.lines
-                )
+                read[page.id] = text_in_rows(parse_spots(answer.text).lines)
             texts = {page.id: page.text for page in own}
             for item in of_templates(own, seed):
                 about = {"of": name, "kind": item.kind, "question": item.question, "answers": item.answers}
@@ -228,13 +200,12 @@ def scores(rows: Sequence[Mapping], said: Sequence[str]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in sorted(groups.items())}
 
 
-def train(folder: Path, data: Path, name: str, start: str, steps: int, seed: int) -> Path:
+def trained(folder: Path, data: Path, name: str, start: str, steps: int, seed: int) -> Path:
     """Train a model, if that was not done."""
     out = folder / "runs" / f"{name}-{seed}"
     if not (out / "model.safetensors").is_file():
-        resume = ["--resume"] if any(out.glob("checkpoint-*")) else []
         words = [f"model.init=[{start}]", f"data.0.path={data}", f"train.seed={seed}", f"train.max_steps={steps}"]
-        call("run", str(RECIPES / "questions.yaml"), *words, f"output={out}", *resume)
+        call("run", str(RECIPES / "questions.yaml"), *words, f"output={out}", *resuming(out))
     return out
 
 
@@ -279,13 +250,13 @@ def main(words: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     data = write_arms(options.folder, options.source, options.pages, 31)
-    rows = test_questions(options.folder, options.source, options.test_pages, 32)
+    rows = unseen(options.folder, options.source, options.test_pages, 32)
     begin = f"{varytoy.NANO}/pictures"
-    start = train(options.folder, data["copies"], "copies", begin, options.copy_steps, 0)
+    start = trained(options.folder, data["copies"], "copies", begin, options.copy_steps, 0)
     results = {"none": [measured(start, rows)]}
     for seed in range(1, options.seeds + 1):
         for arm in ARMS:
-            model = train(options.folder, data[arm], arm, str(start), options.steps, seed)
+            model = trained(options.folder, data[arm], arm, str(start), options.steps, seed)
             results.setdefault(arm, []).append(measured(model, rows))
             print(f"{arm:<8} seed {seed}: {results[arm][-1]['printed']['right']:.3f} right", flush=True)
     print(table(results))

@@ -94,6 +94,11 @@ def _last(run: Path) -> float:
     return last_tenth([row["loss_text"] for row in read_metrics(run) if "loss_text" in row])
 
 
+def resuming(run: Path) -> list[str]:
+    """The words that resume a run, if it has been begun."""
+    return ["--resume"] if any(run.glob("checkpoint-*")) else []
+
+
 def call(*arguments: str) -> None:
     """Run ``python -m train`` on one thread. Raises RecipeError with its last line if it fails."""
     process = subprocess.run(
