@@ -3,8 +3,8 @@
 Rendered receipts, forms, tables and charts are asked by the scripted model of ``data_tools square``, which errs in 30 %
 of its answers. The model gets a page's text in place of its picture. All models begin with one that has only learned to
 find and repeat parts of such texts, and train for the same number of steps: on all questions, on those that the filters
-keep, on these with their reasons too, and on as many questions with the pages' own answers. They are asked about pages
-with other layouts, fonts and values. Finished parts are not repeated.
+keep, on these with their reasons too, on the pages' own answers, and on the kept questions about a half to a sixteenth
+of the pages. They are asked about pages with other layouts, fonts and values. Finished parts are not repeated.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from data_tools.square.pages import take_in
 from data_tools.square.stages import Questions
 from data_tools.writer import generator
 from train.experiments.study import call, resuming
+from train.published import save
 from train.rendering import render
 from train.run_folder import write_aside
 from train.square import RENDERED, asked
@@ -35,6 +36,7 @@ from varytoy.data.answer import Answer
 from varytoy.data.spots import CELL, parse_spots, text_in_rows
 from varytoy.evaluation.case import Case, Prediction
 from varytoy.evaluation.metrics.questions import anls, relaxed_accuracy
+from varytoy.evaluation.provenance import provenance
 from varytoy.evaluation.run_folder import replace_lines
 from varytoy.inference.engine import Request
 from varytoy.inference.reader import Reader
@@ -51,11 +53,20 @@ UNSEEN = {
 """What the test pages look like, and no training page: key of the metadata, values."""
 MISTAKES = "wrong=0.25"
 """With the questions that have no answer or no meaning, 30 % of the answers are wrong."""
-FEWER = (16, 4)
+FEWER = (16, 8, 4, 2)
 """Of every so many pages the kept questions about one are an arm of its own, for the law of the number of questions."""
 ARMS = ("all", "kept", "reasons", "true", *(f"kept-{part}" for part in FEWER))
-_LONGEST = 1000
+_LONGEST = 600
 """Characters of a page's text."""
+COLUMNS = (
+    ("printed", "documents, ANLS"),
+    ("printed", "charts, relaxed accuracy"),
+    ("printed", "right"),
+    ("read", "documents, ANLS"),
+    ("read", "right"),
+)
+"""Text that the model gets, and figure, of the table."""
+WHAT = "Answers about unseen rendered pages: with and without question data, filtered or not, of three seeds."
 _ASKED = 8
 """Questions a page."""
 _PARTS = 6
@@ -219,22 +230,37 @@ def measured(model: Path, rows: Sequence[dict]) -> dict[str, dict[str, float]]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> str:
-    """Markdown: of each arm the mean of its seeds, and the lowest and the highest."""
-    columns = [("printed", "documents, ANLS"), ("printed", "charts, relaxed accuracy"), ("printed", "right")]
-    columns += [("read", "documents, ANLS"), ("read", "right")]
-    lines = [f"| trained on | {' | '.join(f'{text}: {name}' for text, name in columns)} |", "|---" * 6 + "|"]
+def summary(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> dict[str, dict]:
+    """Of each arm and each of ``COLUMNS`` the mean of the seeds, and the lowest and the highest."""
+    found: dict[str, dict] = {}
     for arm, rows in results.items():
-        cells = []
-        for text, name in columns:
+        found[arm] = {}
+        for text, name in COLUMNS:
             values = [row[text][name] for row in rows if name in row[text]]
-            if not values:
-                cells.append("")
-                continue
-            span = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
-            cells.append(f"{sum(values) / len(values):.3f}{span}")
+            if values:
+                about = {"mean": sum(values) / len(values), "low": min(values), "high": max(values)}
+                found[arm][f"{text}: {name}"] = {key: round(value, 4) for key, value in about.items()}
+    return found
+
+
+def table(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown, of what ``summary`` gives."""
+    names = [f"{text}: {name}" for text, name in COLUMNS]
+    lines = [f"| trained on | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for arm, values in figures.items():
+        found = [values.get(name) for name in names]
+        cells = [f"{each['mean']:.3f} ({each['low']:.3f}–{each['high']:.3f})" if each else "" for each in found]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def law(data: Mapping[str, Path], results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> list[dict]:
+    """Number of questions and score of each training on kept questions: rows for ``python -m train scaling``."""
+    rows = []
+    for arm in ("kept", *(f"kept-{part}" for part in FEWER)):
+        n = len(data[arm].read_text(encoding="utf-8").splitlines())
+        rows += [{"n": n, "seed": seed, "score": row["printed"]["right"]} for seed, row in enumerate(results[arm], 1)]
+    return rows
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -246,6 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--copy-steps", type=positive, default=1500, help="of the model that all begin with")
     parser.add_argument("--steps", type=positive, default=600, help="of each model")
+    parser.add_argument("--publish", action="store_true", help="write the figures to train/results")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -259,13 +286,13 @@ def main(words: Sequence[str] | None = None) -> int:
             model = trained(options.folder, data[arm], arm, str(start), options.steps, seed)
             results.setdefault(arm, []).append(measured(model, rows))
             print(f"{arm:<8} seed {seed}: {results[arm][-1]['printed']['right']:.3f} right", flush=True)
-    print(table(results))
-    law = []
-    for arm in ("kept", *(f"kept-{part}" for part in FEWER)):
-        n = len(data[arm].read_text(encoding="utf-8").splitlines())
-        law += [{"n": n, "seed": seed, "score": row["printed"]["right"]} for seed, row in enumerate(results[arm], 1)]
-    replace_lines(options.folder / "law.jsonl", law)
+    figures = summary(results)
+    print(table(figures))
+    replace_lines(options.folder / "law.jsonl", law(data, results))
     print(f"the law of their number: python -m train scaling {options.folder / 'law.jsonl'}")
+    if options.publish:
+        made = provenance("python -m train.experiments.questions", sys.argv[1:] if words is None else words)
+        print(f"written to {save('questions', figures | {'questions': len(rows)}, WHAT, 31, made)}")
     return 0
 
 

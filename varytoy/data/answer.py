@@ -70,6 +70,7 @@ class Answer:
     Attributes:
         text: plain text; in a raw answer of an ``Engine``, the model output.
         regions: objects, and blocks of text that were read one by one.
+        context: the text of the image that a question was answered from, in place of the image; else empty.
         markup: the text with its formatting in markdown, for tasks that ask for it.
         image: the generated image, for tasks that generate one.
         confidence: 0 to 1; None if the model was not run. From an ``Engine`` the geometric mean of the chosen tokens'
@@ -111,6 +112,7 @@ class Answer:
     dropped: dict[str, int] = field(default_factory=dict)
     number_gap: float | None = None
     turned: int = 0
+    context: str = ""
     pages: list["Answer"] = field(default_factory=list)
 
     @property

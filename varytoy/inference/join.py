@@ -20,6 +20,7 @@ def join_pages(answers: Sequence[Answer], between: str = "\n\n") -> Answer:
         error=next((answer.error for answer in answers if answer.error), ""),
         skipped=sum(answer.skipped for answer in answers),
         number_gap=max((answer.number_gap for answer in answers if answer.number_gap is not None), default=None),
+        context=between.join(answer.context for answer in answers if answer.context),
         dropped=dict(sum((Counter(answer.dropped) for answer in answers), Counter())),
         pages=list(answers),
     )

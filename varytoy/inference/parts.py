@@ -1,4 +1,5 @@
-"""Parts of a checkpoint: models of their own for pictures and for formulas, each loaded when it is first needed."""
+"""Parts of a checkpoint: models of their own for pictures, for formulas and for questions about text, each loaded when
+it is first needed."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -7,8 +8,9 @@ from pathlib import Path
 from varytoy.inference.engine import Engine
 from varytoy.inference.shared import SharedEngine, share
 
-PARTS = {"picture": "pictures", "formula": "formulas"}
-"""View of the tasks that a part answers -> its folder in that of the checkpoint."""
+PARTS = {"picture": "pictures", "formula": "formulas", "question": "questions"}
+"""View of the tasks that a part answers -> its folder in that of the checkpoint. The part for ``question`` gets the
+text of an image in place of the image (``text_answers``)."""
 
 
 def parts_of(folder: Path) -> dict[str, Path]:

@@ -27,6 +27,7 @@ from varytoy.inference.output import OutputFolder
 from varytoy.inference.page_reading import read_page, surer
 from varytoy.inference.parts import Parts
 from varytoy.inference.shared import SharedEngine, share
+from varytoy.inference.text_answers import Readings, answer_from_text
 from varytoy.inference.words import locate, with_words
 from varytoy.layout.fitting import cut_long, fit_text
 from varytoy.layout.formulas import formula_view
@@ -59,7 +60,7 @@ class Reader:
     calibration: Mapping[str, tuple[float, float]] = {}
 
     def __init__(self, engine: Engine, name: str = "", parts: Parts | None = None):
-        self.engine, self.name, self.parts = engine, name, parts or Parts()
+        self.engine, self.name, self.parts, self._readings = engine, name, parts or Parts(), Readings()
 
     @property
     def processor(self) -> VaryProcessor:
@@ -74,7 +75,7 @@ class Reader:
         """A reader with the same models for several threads, whose requests join the same batches. ``fair``: each call
         gets its turn; else the oldest goes first. ``close`` ends it."""
         other = Reader(share(self.engine, fair), self.name, self.parts.shared(fair))
-        other.precision, other.calibration = self.precision, self.calibration
+        other.precision, other.calibration, other._readings = self.precision, self.calibration, self._readings
         return other
 
     def close(self) -> None:
@@ -287,7 +288,7 @@ class Reader:
     def _timed(self, answer: Answer, task: Task, start: float) -> Answer:
         """The answer with its time since ``start``, and its confidences on the checkpoint's scale."""
         answer.seconds = time.perf_counter() - start
-        scale = self.calibration.get(task.name)
+        scale = None if answer.context else self.calibration.get(task.name)
         return answer if scale is None else calibrated_answer(answer, scale)
 
     def _uncalibrated(self, source: Source, options: Options, password: str | None) -> Answer:
@@ -313,6 +314,11 @@ class Reader:
 
     def _read(self, opened: Page, options: Options) -> Answer:
         image = opened.image
+        if options.task.asks and "question" in self.parts.views and layout.is_text(image):
+            reading = self._readings.of(self._read, opened, options, self.prompt_of(get_task("spot")))
+            found = answer_from_text(self.engine_for("question"), reading, options)
+            if found is not None:
+                return found
         if options.place is not None:
             answer = self._look_at(find_place(options.place, image), image, options)
         else:

@@ -36,13 +36,15 @@ def wording_of(reader: Reader, prompt: str) -> tuple[str, str] | None:
 
 def task_of(reader: Reader, prompt: str, image: Image.Image) -> tuple[str, str]:
     """(task, argument). A wording of a task names it. Else the image decides: text is read, as markdown if the prompt
-    speaks of a format, or asked the prompt if the model takes free words; a photograph is described, or asked the
-    prompt if a line of it ends with a question mark."""
+    speaks of a format, or asked the prompt if the model takes free words; a photograph is described. A prompt of which
+    a line ends with a question mark is asked about a photograph, and about text if the model has a part for that."""
     found = wording_of(reader, prompt)
     if found:
         return found
     likely = reader.task_for(image)
     if likely == "ocr":
+        if "question" in reader.parts.views and _QUESTION.search(prompt):
+            return "vqa", prompt
         if prompt and takes_free_words(reader):
             return "chat", prompt
         known = reader.processor.prompts

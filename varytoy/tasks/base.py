@@ -31,6 +31,7 @@ class Task:
         reads: the task that a model which reads line by line does instead; ``from_lines`` makes the answer of the
             lines.
         learned: whether only models do it whose processor names it among what they learned (``VaryProcessor.learned``).
+        asks: whether it is a question about the image, which the text on it may answer.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task:
     aliases: Sequence[str] = ()
     reads: str = ""
     learned: bool = False
+    asks: bool = False
 
     def prompt(self, argument: str = "", rng: random.Random | None = None) -> str:
         """The default prompt, or with ``rng`` a random paraphrase.

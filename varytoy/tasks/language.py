@@ -69,6 +69,7 @@ class Caption(Task):
 
 class Vqa(Task):
     name = "vqa"
+    asks = True
     takes = "a question"
     prompts = (
         "{} Answer using a single word or phrase.",
@@ -86,5 +87,6 @@ class Vqa(Task):
 
 class Chat(Task):
     name = "chat"
+    asks = True
     takes = "something to say"
     prompts = ("{}",)
