@@ -5,10 +5,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from varytoy.data.answer import Answer
 from varytoy.data.documents import DocumentError, Page, PasswordError, Source, open_pages
@@ -185,19 +185,48 @@ def in_order(
     read: Callable[[_Asked], _Answered], pages: Iterator[_Asked], together: int, cancel: threading.Event
 ) -> Iterator[_Answered]:
     """``read`` of each page, on threads of their own; no more are taken than are read at once. ``cancel`` is set when
-    this ends early, which the threads are to heed."""
+    this ends early, which the threads are to heed.
+
+    Not with a ThreadPoolExecutor: Ctrl-C within ``submit`` or ``result`` can leave one of its locks held, for which the
+    threads would then wait forever. ``SimpleQueue`` has none in Python.
+    """
     if together == 1:
         yield from map(read, pages)
         return
-    with ThreadPoolExecutor(together, "varytoy-page") as threads:
-        running: deque[Future[_Answered]] = deque()
+    waiting: SimpleQueue[tuple[_Asked, SimpleQueue] | None] = SimpleQueue()
+    threads = [threading.Thread(target=_work, args=(read, waiting), name="varytoy-page") for _ in range(together)]
+    for thread in threads:
+        thread.start()
+    running: deque[SimpleQueue] = deque()
+    try:
+        for page in pages:
+            running.append(SimpleQueue())
+            waiting.put((page, running[-1]))
+            if len(running) == together:
+                yield _taken(running.popleft())
+        while running:
+            yield _taken(running.popleft())
+    except BaseException:  # also where the caller takes no more
+        cancel.set()
+        raise
+    finally:
+        for _ in threads:
+            waiting.put(None)
+        for thread in threads:
+            thread.join()
+
+
+def _work(read: Callable[[_Asked], _Answered], waiting: "SimpleQueue[tuple[_Asked, SimpleQueue] | None]") -> None:
+    while (job := waiting.get()) is not None:
+        page, answers = job
         try:
-            for page in pages:
-                running.append(threads.submit(read, page))
-                if len(running) == together:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        except BaseException:  # also where the caller takes no more
-            cancel.set()
-            raise
+            answers.put((read(page), None))
+        except BaseException as error:  # raised again where the answer is taken
+            answers.put((None, error))
+
+
+def _taken(answers: SimpleQueue) -> Any:
+    answer, error = answers.get()
+    if error is not None:
+        raise error
+    return answer
