@@ -28,8 +28,11 @@ from varytoy.data.boxes import Box
 from varytoy.data.samples import parse_sample
 
 Item = TypeVar("Item")
-Renderer = Callable[[int], tuple[Image.Image, list[dict]]]
-"""index -> the image and the rows about it; a row is a sample without ``images``, which the writer fills in."""
+Pictures = Mapping[str, Image.Image]
+"""Several images of a unit, by their names."""
+Renderer = Callable[[int], tuple[Image.Image | Pictures, list[dict]]]
+"""index -> the image and the rows about it; a row is a sample without ``images``, which the writer fills in. Of several
+images the rows have the names in ``images`` and ``target_images``, in whose place the writer puts the files'."""
 IMAGE_FORMATS: Mapping[str, dict[str, Any]] = {
     "png": {"compress_level": 1},
     "jpeg": {"quality": 90},
@@ -194,9 +197,16 @@ def encode(image: Image.Image, image_format: str) -> bytes:
 
 
 def _unit(out: Path, render: Renderer, image_format: str, index: int) -> Unit:
-    image, rows = render(index)
-    name = f"images/{index // 1000:03d}/{index:06d}.{image_format}"
-    rows = [{**row, "images": [name]} for row in rows]
+    rendered, rows = render(index)
+    images = rendered if isinstance(rendered, Mapping) else {"": rendered}
+    start = f"images/{index // 1000:03d}/{index:06d}"
+    files = {name: f"{start}{'-' * bool(name)}{name}.{image_format}" for name in images}
+    keys = ("images", "target_images")
+    named = [{key: [files[name] for name in row[key]] for key in keys if key in row} for row in rows]
+    rows = [
+        row | ({"images": [*files.values()]} if row.keys().isdisjoint(keys) else names)
+        for row, names in zip(rows, named, strict=True)
+    ]
     for row in rows:
         parse_sample(row, out, f"sample {row.get('id', index)}")
-    return Unit({name: encode(image, image_format)}, rows)
+    return Unit({files[name]: encode(image, image_format) for name, image in images.items()}, rows)

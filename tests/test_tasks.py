@@ -238,6 +238,9 @@ STANDARD = {
     "music": ("", "Write the sheet music as kern."),
     "geometry": ("", "Write the figure in TikZ."),
     "molecule": ("", "Write the molecule as SMILES."),
+    "erase": ("", "Erase the text in the marked place."),
+    "edit": ("Open", 'Fill the masked part in this image with "Open".'),
+    "generate": ("Open", 'Write "Open" in the marked place.'),
     "detect": ("", "Detect all objects in this image."),
     "ground": ("the left woman", "Detect an object: the left woman."),
     "caption": ("", "Describe the content of this image in a sentence."),
@@ -254,7 +257,7 @@ def test_every_task_is_covered_here():
 def test_prompts(name):
     task, (argument, prompt) = get_task(name), STANDARD[name]
     assert task.name == name
-    assert task.view in ("text", *PARTS)
+    assert task.view in ("text", "drawing", *PARTS)
     assert task.prompt(argument) == prompt
     paraphrases = {task.prompt(argument, random.Random(seed)) for seed in range(200)}
     assert prompt in paraphrases and len(paraphrases) == len(task.prompts)

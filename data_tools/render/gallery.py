@@ -1,11 +1,12 @@
 """Gallery: a sheet of images with the boxes, questions and answers of their samples."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from data_tools.writer import Pictures
 from varytoy.data.boxes import SCALE
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 
@@ -15,7 +16,7 @@ _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 
 
 def draw_gallery(
-    images: Iterable[tuple[Image.Image, list[dict]]],
+    images: Iterable[tuple[Image.Image | Pictures, list[dict]]],
     target: Path,
     columns: int = 4,
     words: bool = False,
@@ -41,7 +42,23 @@ def draw_gallery(
     sheet.save(target)
 
 
-def _cell(image: Image.Image, rows: list[dict], words: bool, side: int) -> Image.Image:
+def _cell(images: Image.Image | Pictures, rows: list[dict], words: bool, side: int) -> Image.Image:
+    """Several images stand below each other."""
+    several = images.values() if isinstance(images, Mapping) else [images]
+    shown = [_with_boxes(image, rows, words, side) for image in several]
+    lines = [line for row in rows for line in _written(row)][:_LINES]
+    height = sum(image.height for image in shown)
+    cell = Image.new("RGB", (side, height + _LINE * len(lines) + 6), "#f2f2f2")
+    top = 0
+    for image in shown:
+        cell.paste(image, (0, top))
+        top += image.height
+    font = ImageFont.load_default(size=12)
+    ImageDraw.Draw(cell).multiline_text((2, height + 2), "\n".join(lines), font=font, fill="black", spacing=2)
+    return cell
+
+
+def _with_boxes(image: Image.Image, rows: list[dict], words: bool, side: int) -> Image.Image:
     shown = image.convert("RGB")
     scale = side / max(shown.size)
     shown = shown.resize((max(round(shown.width * scale), 1), max(round(shown.height * scale), 1)))
@@ -59,12 +76,7 @@ def _cell(image: Image.Image, rows: list[dict], words: bool, side: int) -> Image
                 for number, edge in enumerate(sides[start : start + 4])
             ]
             pen.rectangle(place, outline=_COLOURS[0])
-    lines = [line for row in rows for line in _written(row)][:_LINES]
-    cell = Image.new("RGB", (side, shown.height + _LINE * len(lines) + 6), "#f2f2f2")
-    cell.paste(shown, (0, 0))
-    font = ImageFont.load_default(size=12)
-    ImageDraw.Draw(cell).multiline_text((2, shown.height + 2), "\n".join(lines), font=font, fill="black", spacing=2)
-    return cell
+    return shown
 
 
 def _written(row: dict) -> list[str]:

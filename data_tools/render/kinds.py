@@ -15,6 +15,7 @@ from data_tools.render import (
     scenes,
     tables,
     text_pictures,
+    word_pairs,
 )
 from data_tools.render.kind import KINDS
 
@@ -34,4 +35,5 @@ __all__ = [
     "scenes",
     "tables",
     "text_pictures",
+    "word_pairs",
 ]

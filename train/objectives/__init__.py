@@ -2,6 +2,7 @@
 
 from train.objectives.base import OBJECTIVES, Objective, Settings, State
 from train.objectives.drafts import Drafts
+from train.objectives.drawing import Drawing
 from train.objectives.guided_attention import GuidedAttention
 from train.objectives.letters import Letters
 from train.objectives.numbers import Numbers
@@ -12,6 +13,7 @@ from train.objectives.text import TextObjective
 
 __all__ = [
     "Drafts",
+    "Drawing",
     "OBJECTIVES",
     "GuidedAttention",
     "Letters",

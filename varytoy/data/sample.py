@@ -35,6 +35,7 @@ class Annotations:
         letters: the printed letters, in reading order, without white space.
         letter_positions: x and y of each letter's middle in turn, in pixels of the image.
         plain_text: the printed text, where the answer is something else, as markdown or the answer to a question.
+        wanted_text: the text that the image to generate has in its place.
         object_names: names that a caption should contain; None if unknown.
         classes: classes that a detection is limited to; empty for all.
         references: right answers beside the sample's own, for tasks that several answers are right for.
@@ -48,6 +49,7 @@ class Annotations:
     letters: str = ""
     letter_positions: list[int | float] = field(default_factory=list)
     plain_text: str | None = None
+    wanted_text: str = ""
     object_names: list[str] | None = None
     classes: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)

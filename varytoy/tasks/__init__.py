@@ -5,6 +5,7 @@ import re
 from varytoy.data.answer import Answer, Region
 from varytoy.data.sample import TASK_NAMES
 from varytoy.tasks.base import Task, draw_regions
+from varytoy.tasks.drawing import Edit, Erase, Write
 from varytoy.tasks.language import Caption, Chat, Vqa
 from varytoy.tasks.notation import Formula, Geometry, Molecule, Music
 from varytoy.tasks.places import Detection, Grounding
@@ -22,7 +23,8 @@ def register(task: Task) -> None:
 
 
 _READING, _SEEING, _ASKED = (Ocr(), Markdown(), Spotting()), (Detection(), Grounding(), Caption()), (Vqa(), Chat())
-for _task in (*_READING, *_SEEING, *_ASKED, Formula(), Music(), Geometry(), Molecule()):
+_NOTATIONS, _DRAWN = (Formula(), Music(), Geometry(), Molecule()), (Erase(), Edit(), Write())
+for _task in (*_READING, *_SEEING, *_ASKED, *_NOTATIONS, *_DRAWN):
     register(_task)
 
 
