@@ -4,6 +4,7 @@ from train.objectives.base import OBJECTIVES, Objective, Settings, State
 from train.objectives.drafts import Drafts
 from train.objectives.drawing import Drawing
 from train.objectives.guided_attention import GuidedAttention
+from train.objectives.guided_copying import GuidedCopying
 from train.objectives.letters import Letters
 from train.objectives.numbers import Numbers
 from train.objectives.objects import Objects
@@ -16,6 +17,7 @@ __all__ = [
     "Drawing",
     "OBJECTIVES",
     "GuidedAttention",
+    "GuidedCopying",
     "Letters",
     "Numbers",
     "Objective",
