@@ -131,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CHECKPOINT",
         help="leave out what is the same in this one, in which OUT is",
     )
+    export.add_argument("--drawing", action="store_true", help="export the image decoder alone, as OUT/drawing has it")
     export.set_defaults(run=_export)
 
     memory = programs.add_parser("memory", help="plan the GPU memory of a training step (no GPU needed)")
@@ -298,8 +299,11 @@ def _calibrate(options) -> None:
 
 def _export(options) -> None:
     from train.model import export
+    from train.objectives.drawing import export_decoder
 
-    print(f"{export(options.source, options.out, options.within) / 2**20:.1f} MiB in {options.out}")
+    size = export_decoder(Path(options.source), options.out) if options.drawing else None
+    size = export(options.source, options.out, options.within) if size is None else size
+    print(f"{size / 2**20:.1f} MiB in {options.out}")
 
 
 def _memory(options) -> int:

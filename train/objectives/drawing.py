@@ -5,15 +5,18 @@ the answer; ``target_images`` are the picture to draw and, if that has a text, t
 """
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from train.objectives import base
 from varytoy.data.sample import Sample, SampleError
+from varytoy.models.config import VaryConfig
 from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig
 from varytoy.processing.glyphs import draw_glyphs
 from varytoy.tasks import TASKS
@@ -43,8 +46,12 @@ class Drawing(base.Objective):
         """Whether it sees the wanted letters."""
 
     def setup(self, model, frozen):
+        return self.decoder(model.config.text_config.hidden_size)
+
+    def decoder(self, state_size: int) -> TextUNet:
+        """One with random weights. ``state_size``: width of the language model."""
         shape = {name: value for name, value in asdict(self.settings).items() if name != "weight"}
-        return TextUNet(TextUNetConfig(state_size=model.config.text_config.hidden_size, **shape))
+        return TextUNet(TextUNetConfig(state_size=state_size, **shape))
 
     def targets(self, items, batch, processor):
         rows = [row for row, item in enumerate(items) if TASKS[item.sample.task].view == "drawing"]
@@ -66,6 +73,28 @@ class Drawing(base.Objective):
         known = torch.arange(longest, device=states.device) < targets["lengths"][:, None]
         drawn = head(targets["picture"], targets["mask"], targets["glyphs"], states, known)
         return {"drawing": drawing_loss(drawn, targets["target"], targets["clean"], targets["mask"])}
+
+
+def export_decoder(run: Path, out: Path) -> int:
+    """Write the image decoder of a run to a folder with fp16 weights. Returns their size in bytes.
+
+    Raises:
+        RecipeError: the run trained none.
+    """
+    from train.recipe import RecipeError, read_recipe
+
+    settings = read_recipe(run / "recipe.yaml").objectives.get("drawing")
+    weights = run / "training_heads.safetensors"
+    if settings is None or not weights.is_file():
+        raise RecipeError(
+            f"{run} trained no image decoder: its recipe lacks the objective 'drawing', or it has not ended"
+        )
+    decoder = Drawing(settings).decoder(VaryConfig.from_pretrained(run).text_config.hidden_size)
+    state = load_file(weights)
+    start = f"heads.{Drawing.name}."
+    decoder.load_state_dict({name.removeprefix(start): each for name, each in state.items() if name.startswith(start)})
+    decoder.half().save_pretrained(out)
+    return (out / "model.safetensors").stat().st_size
 
 
 def pictures_of(sample: Sample, image: Image.Image) -> dict[str, Tensor]:

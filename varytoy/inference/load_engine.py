@@ -16,18 +16,20 @@ from varytoy.inference.decoder_step import merge_projections
 from varytoy.inference.engine import TransformersEngine
 from varytoy.inference.onnx_branches import run_in_onnx
 from varytoy.inference.originals import load_original
-from varytoy.inference.parts import parts_of
+from varytoy.inference.parts import DRAWING, parts_of
 from varytoy.options import RUNTIMES
 
 
 class Loaded(NamedTuple):
-    """``parts``: view -> what loads the engine of the checkpoint's part for it."""
+    """``parts``: view -> what loads the engine of the checkpoint's part for it; ``drawing``: folder of its image
+    decoder, or None."""
 
     name: str
     engine: TransformersEngine | BatchingEngine
     parts: Mapping[str, Callable[[], TransformersEngine | BatchingEngine]]
     precision: Precision
     calibration: Mapping[str, tuple[float, float]]
+    drawing: Path | None = None
 
 
 def load(name: str, device: str, dtype: str, quantize: str, runtime: str) -> Loaded:
@@ -42,8 +44,9 @@ def load(name: str, device: str, dtype: str, quantize: str, runtime: str) -> Loa
             precision = choose_precision(device, dtype, quantize, is_small(path))
             engine = load_engine(path, precision, runtime)
             folders, calibration = parts_of(path), calibration_of(path)
+            drawing = path / DRAWING if (path / DRAWING / "config.json").is_file() else None
         parts = {view: partial(load_engine, folder, precision, runtime) for view, folder in folders.items()}
-        return Loaded("vary-nano" if name == "nano" else name, engine, parts, precision, calibration)
+        return Loaded("vary-nano" if name == "nano" else name, engine, parts, precision, calibration, drawing)
     except (DeviceError, MissingExtra) as error:
         raise ModelError(str(error)) from error
 

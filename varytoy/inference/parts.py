@@ -12,6 +12,9 @@ PARTS = {"picture": "pictures", "formula": "formulas", "question": "questions"}
 """View of the tasks that a part answers -> its folder in that of the checkpoint. The part for ``question`` gets the
 text of an image in place of the image (``text_answers``)."""
 
+DRAWING = "drawing"
+"""Folder of a checkpoint's image decoder (varytoy.models.image_decoder), which the model for pictures talks to."""
+
 
 def parts_of(folder: Path) -> dict[str, Path]:
     """The folders of a checkpoint's parts, by view."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 _FOLD = 2
 """Pixels a side of the first convolutions' cells: they see the picture at half its size, with all its pixels."""
@@ -74,16 +74,16 @@ class TextUNetConfig(PretrainedConfig):
         return _FOLD * 2 ** (len(self.channels) - 1)
 
 
-class TextUNet(nn.Module):
-    """The embedded ``ImageDecoder``: background, letters' colour and coverage are regressed, and laid over each other.
+class TextUNet(PreTrainedModel):
+    """The embedded ``ImageDecoder``: regresses background, and colour and coverage of letters, which are laid on it."""
 
-    Args:
-        config: its shape.
-    """
+    config_class = TextUNetConfig
+    base_model_prefix = ""
+    main_input_name = "picture"
 
     def __init__(self, config: TextUNetConfig):
-        super().__init__()
-        self.config, widths = config, list(config.channels)
+        super().__init__(config)
+        widths = list(config.channels)
         self.context = Context(config.state_size, widths[-1], config.latents)
         self.stem = nn.Conv2d((3 + 1 + 1) * _FOLD**2, widths[0], 3, padding=1)
         attends = [level >= len(widths) - 2 for level in range(len(widths))]
@@ -102,6 +102,10 @@ class TextUNet(nn.Module):
         nn.init.zeros_(last.weight)
         last.bias = nn.Parameter(torch.tensor([0.0] * 6 + [-2.0]))  # few cells have letters
         self.fine = nn.Sequential(nn.Conv2d(32 + 5, 32, 3, padding=1), nn.SiLU(), last)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The layers begin as torch and their constructors have them."""
 
     def forward(
         self, picture: Tensor, mask: Tensor, glyphs: Tensor, states: Tensor, known: Tensor | None = None
