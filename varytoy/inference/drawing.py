@@ -23,7 +23,7 @@ from varytoy.inference.engine import ModelEngine, Request
 from varytoy.inference.load_engine import load
 from varytoy.inference.parts import DRAWING
 from varytoy.models.image_decoder import TextUNet
-from varytoy.processing.glyphs import draw_glyphs
+from varytoy.processing.glyphs import LEAST, draw_glyphs
 from varytoy.tasks import get_task
 
 NOTE = "Text in this picture was changed with varytoy."
@@ -108,7 +108,7 @@ class Drawer:
         window = _window(box, image.size, self.decoder.config.height, self.decoder.config.stride)
         glyphs = Image.new("L", window.size)
         if text:
-            glyphs = draw_glyphs(text, window.box, window.size)
+            glyphs = draw_glyphs(text, window.box, window.size, LEAST * max(window.scale, 1.0))
         cut = _cut(image, window)
         x1, y1, x2, y2 = map(round, window.box)
         mask = torch.zeros(1, 1, window.size[1], window.size[0])

@@ -10,12 +10,14 @@ from varytoy.data.boxes import Coordinates
 
 _HIGH, _WIDE = 0.62, 0.94
 """Height of a capital letter with its descenders' room, and most width of the words, in sides of the box."""
-_LEAST = 6.0
-"""Size of letters below which words do not fit, pixels."""
+LEAST = 6.0
 
 
-def draw_glyphs(text: str, box: Coordinates, size: tuple[int, int]) -> Image.Image:
+def draw_glyphs(text: str, box: Coordinates, size: tuple[int, int], least: float = LEAST) -> Image.Image:
     """White words on black, "L", of ``size`` (width, height) pixels, in the middle of ``box`` (x1, y1, x2, y2).
+
+    Args:
+        least: size of letters below which words do not fit, pixels.
 
     Raises:
         ValueError: a letter that the font lacks, or a text too long for the box.
@@ -25,8 +27,8 @@ def draw_glyphs(text: str, box: Coordinates, size: tuple[int, int]) -> Image.Ima
     if missing:
         raise ValueError(f"the letter '{missing[0]}' cannot be written yet: use English letters, digits and signs")
     letters = min(_HIGH * (y2 - y1) / _cap(), _WIDE * (x2 - x1) / max(_font(100).getlength(text) / 100, 1e-6))
-    if letters < _LEAST:
-        raise ValueError(f"'{text}' is too long for a box of {x2 - x1:.0f} x {y2 - y1:.0f} pixels: make the box wider")
+    if letters < least:
+        raise ValueError(f"'{text}' is too long for the place: its letters would be too small. Make the place wider")
     picture = Image.new("L", size)
     middle = (y1 + y2) / 2 + 0.35 * letters
     ImageDraw.Draw(picture).text(((x1 + x2) / 2, middle), text, 255, _font(round(letters, 1)), anchor="ms")
