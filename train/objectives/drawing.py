@@ -86,9 +86,7 @@ def export_decoder(run: Path, out: Path) -> int:
     settings = read_recipe(run / "recipe.yaml").objectives.get("drawing")
     weights = run / "training_heads.safetensors"
     if settings is None or not weights.is_file():
-        raise RecipeError(
-            f"{run} trained no image decoder: its recipe lacks the objective 'drawing', or it has not ended"
-        )
+        raise RecipeError(f"{run} has no image decoder: its recipe lacks the objective 'drawing', or it has not ended")
     decoder = Drawing(settings).decoder(VaryConfig.from_pretrained(run).text_config.hidden_size)
     state = load_file(weights)
     start = f"heads.{Drawing.name}."

@@ -115,10 +115,8 @@ class Drawer:
         mask[..., y1:y2, x1:x2] = 1
         with torch.inference_mode():
             states = self._states(cut, prompt)
-            device = states.device
-            drawn = self.decoder(*(each.to(device) for each in (_tensor(cut), mask, _tensor(glyphs))), states).picture[
-                0
-            ]
+            inputs = [each.to(states.device) for each in (_tensor(cut), mask, _tensor(glyphs))]
+            drawn = self.decoder(*inputs, states).picture[0]
         return _laid(image, cut, drawn.permute(1, 2, 0).cpu().numpy(), window, box)
 
     def _states(self, cut: Image.Image, prompt: str) -> Tensor:

@@ -1,0 +1,152 @@
+"""Erasing, replacing and writing words: the data, the training of an image decoder, and drawing in a picture."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, picture_source, text_source, tiny_recipe
+from PIL import Image
+
+from data_tools.render.looks import Look
+from data_tools.render.word_pairs import SIZE, WordPairRenderer
+from data_tools.writer import write_samples
+from train.__main__ import main as train
+from train.loop import run
+from train.objectives.drawing import Drawing, drawing_loss, export_decoder, pictures_of
+from train.recipe import RecipeError
+from varytoy.checkpoints.loading import ModelError
+from varytoy.data.samples import read_samples
+from varytoy.inference.batching import BatchingEngine
+from varytoy.inference.drawing import NOTE, Drawer, save
+from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig
+from varytoy.processing.glyphs import draw_glyphs
+
+SHAPE = {"channels": [8, 16, 24], "latents": 4}
+
+
+@pytest.fixture(scope="module")
+def look(tmp_path_factory) -> Look:
+    return Look(text_source(picture_source(tmp_path_factory.mktemp("source"))), "train")
+
+
+@pytest.fixture(scope="module")
+def pairs(look, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    write_samples(folder, 3, WordPairRenderer(look, 4, strength=0.0), workers=1)
+    return folder
+
+
+@pytest.fixture
+def drawer(model, processor) -> Drawer:
+    size = model.config.text_config.hidden_size
+    return Drawer(TextUNet(TextUNetConfig(state_size=size, **SHAPE)), BatchingEngine(model, processor))
+
+
+def test_pairs_differ_in_their_place_alone(pairs):
+    samples = list(read_samples(pairs))
+    assert [sample.task for sample in samples] == ["erase", "edit", "generate"] * 3
+    for sample in samples:
+        picture, target = sample.open_images()[0], sample.open_target_images()[0]
+        x1, y1, x2, y2 = (round(side) for side in sample.boxes[0].to_pixels(*SIZE))
+        differs = np.any(np.asarray(picture) != np.asarray(target), axis=2)
+        assert picture.size == SIZE and differs[y1:y2, x1:x2].any()
+        differs[y1:y2, x1:x2] = False
+        assert not differs.any(), sample.id
+        wanted = sample.annotations.wanted_text
+        assert (wanted in sample.prompt) and bool(wanted) == (sample.task != "erase")
+        assert (sample.annotations.plain_text or "") != wanted or sample.task == "generate"
+
+
+def test_a_trained_decoder_draws(pairs, tmp_path, processor):
+    """The loss falls; the exported decoder works beside the checkpoint."""
+    chosen = tiny_recipe(pairs, tmp_path / "run", clip=True, batch_size=9, max_steps=25, learning_rate=5e-3, warmup=2)
+    chosen.objectives = {"drawing": Drawing.Settings(1.0, **SHAPE)}
+    run(chosen)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    found = [row["loss_drawing"] for row in rows if "loss_drawing" in row]
+    assert found[-1] < 0.8 * found[0]
+    assert train(["export", str(tmp_path / "run"), str(tmp_path / "run" / "drawing"), "--drawing"]) == 0
+    drawer = Drawer.from_pretrained(str(tmp_path / "run"), "cpu")
+    assert drawer.erase(noise(200, 100), (20, 20, 90, 50)).size == (200, 100)
+
+
+def test_a_run_without_decoder_exports_none(tmp_path, pairs):
+    run(tiny_recipe(pairs, tmp_path / "run", max_steps=1))
+    with pytest.raises(RecipeError, match="has no image decoder"):
+        export_decoder(tmp_path / "run", tmp_path / "out")
+    with pytest.raises(ModelError, match="has no image decoder"):
+        Drawer.from_pretrained(str(tmp_path / "run"), "cpu")
+
+
+def test_the_loss_is_zero_for_the_true_picture(pairs):
+    sample = next(each for each in read_samples(pairs) if each.task == "edit")
+    true = {name: each[None] for name, each in pictures_of(sample, sample.open_images()[0]).items()}
+    letters = (true["target"] != true["clean"]).any(1, keepdim=True)
+    drawn = Drawn(true["target"], true["clean"], torch.where(letters, 20.0, -20.0))
+    assert drawing_loss(drawn, true["target"], true["clean"], true["mask"]) < 0.4  # edges of letters are between
+    other = drawing_loss(drawn._replace(picture=true["picture"]), true["target"], true["clean"], true["mask"])
+    assert other > drawing_loss(drawn, true["target"], true["clean"], true["mask"]) + 0.01
+    assert true["glyphs"].sum() > 0 and not (true["glyphs"] * (1 - true["mask"])).any()
+
+
+def test_only_the_place_changes(drawer):
+    """Of any size, at the picture's edges too, and bit by bit elsewhere."""
+    torch.nn.init.normal_(drawer.decoder.fine[-1].weight, std=0.5)
+    image = noise(300, 220)
+    for box in ((40, 40, 160, 90), (-20, 150, 60, 400), (0, 0, 300, 220), (10, 10, 290, 22)):
+        before, after = np.asarray(image), np.asarray(drawer.edit(image, box, "Hi"))
+        x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], 300), min(box[3], 220)
+        differs = np.any(before != after, axis=2)
+        assert differs[y1:y2, x1:x2].any()
+        differs[y1:y2, x1:x2] = False
+        assert not differs.any()
+
+
+def test_the_states_and_the_letters_matter(drawer):
+    picture, mask = torch.rand(2, 3, 64, 128), torch.ones(2, 1, 64, 128)
+    for module in (
+        drawer.decoder.fine[-1],
+        *(each.change for each in drawer.decoder.modules() if hasattr(each, "change")),
+    ):
+        torch.nn.init.normal_(module.weight, std=0.5)
+    states, glyphs = torch.randn(2, 5, drawer.decoder.config.state_size), torch.rand(2, 1, 64, 128)
+    first = drawer.decoder(picture, mask, glyphs, states).picture
+    assert not torch.equal(first, drawer.decoder(picture, mask, glyphs, -states).picture)
+    assert not torch.equal(first, drawer.decoder(picture, mask, 1 - glyphs, states).picture)
+    padded = torch.cat([states, torch.randn(2, 3, states.shape[2])], 1)
+    known = torch.arange(8).expand(2, -1) < 5
+    assert torch.allclose(first, drawer.decoder(picture, mask, glyphs, padded, known).picture, atol=1e-4)
+    drawer.decoder.config.glyphs = False
+    assert torch.equal(
+        drawer.decoder(picture, mask, glyphs, states).picture, drawer.decoder(picture, mask, 1 - glyphs, states).picture
+    )
+
+
+@pytest.mark.parametrize(
+    ("box", "text", "problem"),
+    [
+        ((10, 10, 12, 40), "x", "less than 4 x 4 pixels"),
+        ((900, 900, 950, 950), "x", "less than 4 x 4 pixels"),
+        ((40, 40, 160, 90), "\u6f22", "the letter '\u6f22' cannot be written yet"),
+        ((40, 40, 60, 50), "a long text for a small place", "too long for the place"),
+        ((40, 40, 160, 90), "", "the task 'edit' needs the words to write"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(drawer, box, text, problem):
+    with pytest.raises(ValueError, match=problem):
+        drawer.edit(noise(200, 120), box, text)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_the_file_says_that_it_was_changed(tmp_path, suffix):
+    save(noise(30, 20), tmp_path / f"x{suffix}")
+    assert NOTE.encode() in (tmp_path / f"x{suffix}").read_bytes()
+
+
+def test_glyphs_stand_in_their_box():
+    drawn = np.asarray(draw_glyphs("Word", (40, 10, 200, 54), (256, 64)))
+    rows, columns = np.nonzero(drawn)
+    assert 10 <= rows.min() < rows.max() < 54 and 40 <= columns.min() < columns.max() < 200
+    assert abs((columns.min() + columns.max()) / 2 - 120) < 3
+    assert Image.fromarray(drawn).mode == "L"
