@@ -15,9 +15,12 @@ from train.__main__ import main as train
 from train.loop import run
 from train.objectives.drawing import Drawing, drawing_loss, export_decoder, pictures_of
 from train.recipe import RecipeError
+from varytoy import cli
 from varytoy.checkpoints.loading import ModelError
+from varytoy.data.answer import Answer, Region
 from varytoy.data.samples import read_samples
 from varytoy.inference.batching import BatchingEngine
+from varytoy.inference.draw_files import find_words
 from varytoy.inference.drawing import NOTE, Drawer, save
 from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig
 from varytoy.processing.glyphs import draw_glyphs
@@ -150,3 +153,66 @@ def test_glyphs_stand_in_their_box():
     assert 10 <= rows.min() < rows.max() < 54 and 40 <= columns.min() < columns.max() < 200
     assert abs((columns.min() + columns.max()) / 2 - 120) < 3
     assert Image.fromarray(drawn).mode == "L"
+
+
+# --- the command line ---
+
+
+@pytest.fixture
+def folder(model, processor, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    size = model.config.text_config.hidden_size
+    TextUNet(TextUNetConfig(state_size=size, **SHAPE)).save_pretrained(tmp_path / "model" / "drawing")
+    return tmp_path / "model"
+
+
+def test_commands_write_pictures(folder, tmp_path, capsys):
+    noise(200, 120).save(tmp_path / "x.png")
+    model = ["--model", str(folder), "--device", "cpu"]
+    box = ["--box", "20,20,150,60", *model]
+    for number, words in enumerate(
+        (
+            ["erase", str(tmp_path / "x.png"), *box],
+            ["edit", str(tmp_path / "x.png"), "--text", "New", *box],
+            ["draw", "New", *model],
+        )
+    ):
+        out = tmp_path / f"{number}.png"
+        assert cli.main([*words, "--out", str(out)]) == 0, capsys.readouterr().err
+        with Image.open(out) as image:
+            assert image.size == ((512, 128) if words[0] == "draw" else (200, 120))
+            assert image.text["Description"] == NOTE
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["erase", "x.png", "--out", "y.png"], "which text? give --box X1,Y1,X2,Y2 around it, or --word"),
+        (["erase", "x.png", "--out", "y"], "--out y: name a picture, such as y.png"),
+        (["erase", "x.png", "--box", "red", "--out", "y.png"], "--box: "),
+        (["erase", "x.png", "--box", "1,2", "--out", "y.png"], "--box: '1,2' is no part of an image"),
+        (["edit", "x.png", "--box", "1,2,90,80", "--text", "\u6f22", "--out", "y.png"], "the letter '\u6f22'"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(folder, tmp_path, capsys, monkeypatch, words, problem):
+    monkeypatch.chdir(tmp_path)
+    noise(200, 120).save("x.png")
+    assert cli.main([*words, "--model", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"varytoy: {problem}") and said.count("\n") == 1
+
+
+def test_words_are_found_by_reading():
+    def line(y, *texts):
+        parts = tuple(Region((40 * n, y, 40 * n + 30, y + 10), text=text) for n, text in enumerate(texts))
+        return Region((0, y, 200, y + 10), text=" ".join(texts), parts=parts)
+
+    answer = Answer(
+        "", regions=[Region((0, 0, 200, 50), text="x", parts=(line(0, "Open", "daily"), line(20, "Open", "late")))]
+    )
+    assert find_words(answer, "open DAILY") == (0, 0, 70, 10) and find_words(answer, "late") == (40, 20, 70, 30)
+    with pytest.raises(ValueError, match=r"'Open' stands in 2 places \(0,0,30,10; 0,20,30,30\): give the place"):
+        find_words(answer, "Open")
+    with pytest.raises(ValueError, match="'Closed' was not read in this picture"):
+        find_words(answer, "Closed")

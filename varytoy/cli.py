@@ -64,6 +64,13 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     drawn.add_argument("--out", type=Path, metavar="FILE", help=".png, .svg or .html (default: NAME.html or NAME.png)")
     drawn.set_defaults(run=_render)
 
+    erase = programs.add_parser("erase", help="erase text in a picture")
+    _drawing_options(erase, "erase")
+    change = programs.add_parser("edit", help="replace text in a picture, in its style")
+    _drawing_options(change, "edit")
+    write = programs.add_parser("draw", help="write words in a picture, or on an empty sheet")
+    _drawing_options(write, "generate")
+
     about = "Measure a model, or another reader, on a suite of test data."
     evaluation = programs.add_parser("evaluate", help="measure a model or another reader", description=about)
     if command == "evaluate":
@@ -112,6 +119,26 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     return parser
 
 
+def _drawing_options(parser: argparse.ArgumentParser, task: str) -> None:
+    if task == "generate":
+        parser.add_argument("text", metavar="TEXT", help="the words to write")
+        parser.add_argument("--on", dest="image", metavar="IMAGE", help="picture to write in (default: white paper)")
+    else:
+        parser.add_argument("image", metavar="IMAGE", help="a picture, or a PDF, whose first page is taken")
+        parser.add_argument(
+            "--word", default="", help="words that stand once in the picture, which is read to find them"
+        )
+    if task == "edit":
+        parser.add_argument("--text", required=True, help="the words to write")
+    parser.add_argument(
+        "--box", default="", metavar="X1,Y1,X2,Y2", help="place of the text in pixels, or a frame's colour"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="picture to write, such as new.png")
+    parser.add_argument("--model", default="nano", help="nano (the embedded one), a folder or a hub id")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.set_defaults(run=_draw, task=task, **({"text": ""} if task == "erase" else {}))
+
+
 def _evaluate_options(evaluation: argparse.ArgumentParser) -> None:
     from varytoy.evaluation.suites import SUITES
     from varytoy.evaluation.systems.choose import ENGINES
@@ -141,6 +168,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from varytoy.evaluation.suites import SUITES
 
     return evaluate(options, SUITES[options.suite])
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from varytoy.inference.draw_files import draw_file
+
+    return draw_file(options)
 
 
 def _render(options: argparse.Namespace) -> int:
