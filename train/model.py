@@ -385,7 +385,8 @@ def export(run: str, out: Path, within: Path | None = None) -> int:
     with writing(out):
         model.save_pretrained(out, state_dict=state)
         processor.save_pretrained(out)
-    carry_parts([run], out)
+    if within is None:  # else they are beside it
+        carry_parts([run], out)
     return (out / "model.safetensors").stat().st_size
 
 

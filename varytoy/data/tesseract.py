@@ -50,6 +50,12 @@ def read_lines(image: Image.Image, mode: int = 3, language: str = "eng") -> tupl
     ]
 
 
+def read_word(image: Image.Image) -> str:
+    """What stands in a picture of one line, without help of Tesseract's dictionaries. Raises DocumentError."""
+    alone = ("-c", "load_system_dawg=0", "-c", "load_freq_dawg=0")
+    return _run(image, ("txt",), "--psm", "7", *alone)["txt"].strip()
+
+
 def words_in(table: str) -> Iterator[tuple[Line, str, Coordinates]]:
     """(line, text, box) of each word of Tesseract's ``tsv``; xyxy in pixels."""
     for row in csv.DictReader(io.StringIO(table), delimiter="\t", quoting=csv.QUOTE_NONE):

@@ -28,6 +28,11 @@ class RapidOcr(System):
     def answer(self, case, image):
         return prediction(self._lines(np.asarray(image)[:, :, ::-1]), image.size)  # BGR
 
+    def recognise(self, image) -> str:
+        """What stands in a picture of one line, which is not looked for."""
+        found = self._read(np.asarray(image)[:, :, ::-1], use_det=False, use_cls=False, use_rec=True)
+        return " ".join(found.txts or ()).strip()
+
     def _lines(self, pixels):
         found = self._read(pixels)
         if found.txts is None:
