@@ -22,6 +22,7 @@ from varytoy.data.samples import read_samples
 from varytoy.inference.batching import BatchingEngine
 from varytoy.inference.draw_files import find_words
 from varytoy.inference.drawing import NOTE, Drawer, save
+from varytoy.inference.reader import Reader
 from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig
 from varytoy.processing.glyphs import draw_glyphs
 
@@ -70,8 +71,11 @@ def test_a_trained_decoder_draws(pairs, tmp_path, processor):
     found = [row["loss_drawing"] for row in rows if "loss_drawing" in row]
     assert found[-1] < 0.8 * found[0]
     assert train(["export", str(tmp_path / "run"), str(tmp_path / "run" / "drawing"), "--drawing"]) == 0
-    drawer = Drawer.from_pretrained(str(tmp_path / "run"), "cpu")
-    assert drawer.erase(noise(200, 100), (20, 20, 90, 50)).size == (200, 100)
+    reader = Reader.from_pretrained(str(tmp_path / "run"), "cpu")
+    answer = reader.ask(noise(200, 100), "edit", "Hi", place=(20, 20, 90, 50))
+    assert "edit" in reader.tasks and answer.image.size == (200, 100) and answer.text == "Hi"
+    with pytest.raises(ValueError, match="the task 'erase' needs the place of the text"):
+        reader.shared().ask(noise(200, 100), "erase")
 
 
 def test_a_run_without_decoder_exports_none(tmp_path, pairs):
@@ -79,7 +83,7 @@ def test_a_run_without_decoder_exports_none(tmp_path, pairs):
     with pytest.raises(RecipeError, match="has no image decoder"):
         export_decoder(tmp_path / "run", tmp_path / "out")
     with pytest.raises(ModelError, match="has no image decoder"):
-        Drawer.from_pretrained(str(tmp_path / "run"), "cpu")
+        _ = Reader.from_pretrained(str(tmp_path / "run"), "cpu").drawer
 
 
 def test_the_loss_is_zero_for_the_true_picture(pairs):

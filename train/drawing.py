@@ -31,6 +31,7 @@ from varytoy.evaluation.provenance import provenance
 from varytoy.extras import require
 from varytoy.inference.drawing import Drawer
 from varytoy.inference.read import complain
+from varytoy.inference.reader import Reader
 from varytoy.options import positive
 from varytoy.tasks.metrics import normalise, normalised_edit_distance
 
@@ -270,7 +271,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         require("peers", "cv2", "rapidocr", "onnxruntime", by="train.drawing")
         require("evaluate", "skimage", "rapidfuzz", by="train.drawing")
-        drawer = Drawer.from_pretrained(options.model)
+        drawer = Reader.from_pretrained(options.model).drawer
         about = (options.count, options.seed, options.photographs, given if options.publish else ())
         return measure(options.source, options.out, drawer, *about)
     except ValueError as error:

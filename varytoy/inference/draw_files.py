@@ -23,7 +23,8 @@ def draw_file(options: argparse.Namespace) -> int:
     """
     from transformers.utils import logging
 
-    from varytoy.inference.drawing import Drawer, save
+    from varytoy.inference.drawing import save
+    from varytoy.inference.reader import Reader
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -38,14 +39,12 @@ def draw_file(options: argparse.Namespace) -> int:
         box = (_MARGIN, _MARGIN, _PAPER[0] - _MARGIN, _PAPER[1] - _MARGIN)
     if options.box:
         box = _box(options.box, image)
-    if box is None and getattr(options, "word", ""):
-        from varytoy.inference.reader import Reader
-
-        box = find_words(Reader.from_pretrained(options.model, options.device).spot(image), options.word)
-    if box is None:
+    word = getattr(options, "word", "")
+    if box is None and not word:
         raise ValueError("which text? give --box X1,Y1,X2,Y2 around it" + ", or --word" * (options.task != "generate"))
-    drawer = Drawer.from_pretrained(options.model, options.device)
-    save(drawer.draw(image, options.task, box, options.text), target)
+    reader = Reader.from_pretrained(options.model, options.device)
+    box = find_words(reader.spot(image), word) if box is None else box
+    save(reader.drawer.draw(image, options.task, box, options.text), target)
     print(f"written to {target}")
     return 0
 

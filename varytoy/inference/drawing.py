@@ -15,13 +15,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from varytoy.checkpoints.loading import ModelError
+from varytoy.data.answer import Answer, Region
 from varytoy.data.boxes import Coordinates
 from varytoy.data.pictures import to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
 from varytoy.errors import first_line
-from varytoy.inference.engine import ModelEngine, Request
-from varytoy.inference.load_engine import load
-from varytoy.inference.parts import DRAWING
+from varytoy.inference.asking import Options
+from varytoy.inference.engine import Engine, ModelEngine, Request
+from varytoy.inference.shared import LockedEngine, SharedEngine
+from varytoy.layout.frames import find_place
 from varytoy.models.image_decoder import TextUNet
 from varytoy.processing.glyphs import LEAST, draw_glyphs
 from varytoy.tasks import get_task
@@ -64,23 +66,19 @@ class Drawer:
         self.decoder, self.engine = decoder.eval().to(engine.model.device), engine
 
     @classmethod
-    def from_pretrained(cls, name: str = "nano", device: str = "auto") -> "Drawer":
-        """The image decoder of a checkpoint (``nano``, a folder or a hub id) with its language model.
+    def beside(cls, folder: Path, engine: Engine) -> "Drawer":
+        """The image decoder in a folder, with the engine of the language model beside it.
 
         Raises:
-            ModelError: there is no such checkpoint, or it has no image decoder.
+            ModelError: the folder is damaged, or the engine runs no model of this project.
         """
-        loaded = load(name, device, "fp32", "", "torch")
-        if loaded.drawing is None:
-            raise ModelError(f"{loaded.name} has no image decoder (a folder '{DRAWING}'): it reads and cannot draw")
-        engine = loaded.parts["picture"]() if "picture" in loaded.parts else loaded.engine
+        engine = engine.engine if isinstance(engine, (SharedEngine, LockedEngine)) else engine
         if not isinstance(engine, ModelEngine):
-            raise ModelError(f"{loaded.name} has an image decoder and no language model of this project beside it")
+            raise ModelError(f"{folder} is an image decoder without a language model of this project beside it")
         try:
-            decoder = TextUNet.from_pretrained(loaded.drawing, dtype=torch.float32)
+            return cls(TextUNet.from_pretrained(folder, dtype=torch.float32), engine)
         except (OSError, ValueError) as error:
-            raise ModelError(f"cannot load the image decoder {loaded.drawing}: {first_line(error)}") from error
-        return cls(decoder, engine)
+            raise ModelError(f"cannot load the image decoder {folder}: {first_line(error)}") from error
 
     def erase(self, image: Image.Image, box: Coordinates) -> Image.Image:
         """The picture without the text in a box (x1, y1, x2, y2 in pixels). Raises ValueError as ``draw``."""
@@ -93,6 +91,14 @@ class Drawer:
     def write(self, image: Image.Image, box: Coordinates, text: str) -> Image.Image:
         """The picture with words in an empty box. Raises ValueError as ``draw``."""
         return self.draw(image, "generate", box, text)
+
+    def answer(self, image: Image.Image, options: Options) -> Answer:
+        """The answer of a task that draws in ``options.place``. Raises ValueError as ``draw``, or without a place."""
+        if options.place is None:
+            raise ValueError(f"the task '{options.task.name}' needs the place of the text: give it as place")
+        box = find_place(options.place, image)
+        drawn = self.draw(image, options.task.name, box, options.argument)
+        return Answer(options.argument, [Region(box)], image=drawn, size=image.size)
 
     def draw(self, image: Image.Image, task: str, box: Coordinates, text: str = "") -> Image.Image:
         """The picture, RGB, after a task: ``erase``, ``edit`` or ``generate``.
@@ -125,7 +131,9 @@ class Drawer:
         inputs, _ = self.engine.encode([Request([message], [cut], "drawing")])
         model = self.engine.model
         pixels = {name: value.to(model.device) for name, value in inputs.items() if "pixel" in name or "sizes" in name}
-        embeddings, _, _ = model.embed(inputs["input_ids"].to(model.device), **pixels)
+        ids = inputs["input_ids"].to(model.device)
+        features = model.run_branches(**pixels)  # not from the model's memory, which belongs to the engine's thread
+        embeddings = model.fuse(ids, model.connect(features, pixels.get("image_sizes")))
         outputs = model.language_model.base_model(inputs_embeds=embeddings, use_cache=False)
         return outputs.last_hidden_state.float()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy import layout
+from varytoy.checkpoints.loading import ModelError
 from varytoy.data.answer import Answer, Region
 from varytoy.data.documents import DocumentError, Page, Source, open_pages, to_rgb
 from varytoy.data.sample import IMAGE_PLACEHOLDER
@@ -17,6 +18,7 @@ from varytoy.devices.precision import Precision
 from varytoy.inference.asking import Options, Show, stream
 from varytoy.inference.calibration import calibrated_answer
 from varytoy.inference.drafts import PlacedWord
+from varytoy.inference.drawing import Drawer
 from varytoy.inference.engine import Engine, Request
 from varytoy.inference.history import fit_history, with_placeholders
 from varytoy.inference.join import join_pages
@@ -26,10 +28,11 @@ from varytoy.inference.many import TOGETHER, PageAnswer, inputs_of, read_many
 from varytoy.inference.output import OutputFolder
 from varytoy.inference.page_reading import read_page, surer
 from varytoy.inference.parts import Parts
+from varytoy.inference.pieces import read_pieces, shifted
 from varytoy.inference.shared import SharedEngine, share
 from varytoy.inference.text_answers import Readings, answer_from_text
 from varytoy.inference.words import locate, with_words
-from varytoy.layout.fitting import cut_long, fit_text
+from varytoy.layout.fitting import fit_text
 from varytoy.layout.formulas import formula_view
 from varytoy.layout.frames import Box, Place, find_place
 from varytoy.layout.page import PageLayout
@@ -54,10 +57,12 @@ class Reader:
         parts: the checkpoint's own models for pictures and formulas.
         precision: device and dtype, if ``from_pretrained`` chose them.
         calibration: scales of answers' confidences by task (varytoy.inference.calibration).
+        drawing: loads what draws in pictures, if the checkpoint has an image decoder.
     """
 
     precision: Precision | None = None
     calibration: Mapping[str, tuple[float, float]] = {}
+    drawing: Callable[[], Drawer] | None = None
 
     def __init__(self, engine: Engine, name: str = "", parts: Parts | None = None):
         self.engine, self.name, self.parts, self._readings = engine, name, parts or Parts(), Readings()
@@ -71,11 +76,19 @@ class Reader:
         """The engine for pictures; that for text if the checkpoint has no part of its own for them."""
         return self.engine_for("picture")
 
+    @property
+    def drawer(self) -> Drawer:
+        """What draws in pictures. Raises ModelError for a checkpoint without an image decoder, or a damaged one."""
+        if self.drawing is None:
+            raise ModelError(f"{self.name or 'this model'} has no image decoder: it reads and cannot draw")
+        return self.drawing()
+
     def shared(self, fair: bool = True) -> "Reader":
         """A reader with the same models for several threads, whose requests join the same batches. ``fair``: each call
         gets its turn; else the oldest goes first. ``close`` ends it."""
         other = Reader(share(self.engine, fair), self.name, self.parts.shared(fair))
         other.precision, other.calibration, other._readings = self.precision, self.calibration, self._readings
+        other.drawing = self.drawing
         return other
 
     def close(self) -> None:
@@ -115,6 +128,9 @@ class Reader:
         loaded = load(name, device, dtype, quantize, runtime)
         reader = cls(loaded.engine, loaded.name, Parts(loaded.parts))
         reader.precision, reader.calibration = loaded.precision, loaded.calibration
+        if loaded.drawing is not None:
+            folder = loaded.drawing
+            reader.drawing = functools.cache(lambda: Drawer.beside(folder, reader.picture_engine))
         return reader
 
     def ocr(self, source: Sources, **options) -> Answer | list[Answer]:
@@ -314,6 +330,8 @@ class Reader:
 
     def _read(self, opened: Page, options: Options) -> Answer:
         image = opened.image
+        if options.task.view == "drawing":
+            return self.drawer.answer(image, options)
         if options.task.asks and "question" in self.parts.views and layout.is_text(image):
             reading = self._readings.of(self._read, opened, options, self.prompt_of(get_task("spot")))
             found = answer_from_text(self.engine_for("question"), reading, options)
@@ -337,7 +355,7 @@ class Reader:
             answer.words = []
             return answer
         answer = self._look(image.crop(box), options)
-        answer.regions = _shifted(answer.regions, box)
+        answer.regions = shifted(answer.regions, box)
         answer.size = image.size
         return answer
 
@@ -374,7 +392,7 @@ class Reader:
             box = part or box
             view = fit_text(page, settings.text_size, part)
         elif task.view == "text" and not options.history and max(image.size) > _LONGEST * min(image.size):
-            return self._read_pieces(image, options)
+            return read_pieces(self._one_pass, image, options)
         scale = (box[2] - box[0]) / view.width
         rows = [cell.box for block in page.blocks for cell in block.cells] if view is not image else []
         known: list[list[PlacedWord]] = []
@@ -419,25 +437,6 @@ class Reader:
             answer.regions, answer.dropped = raw.regions, raw.dropped
         return replace(answer, **{name: getattr(raw, name) for name in _RAW}, size=size)
 
-    def _read_pieces(self, image: Image.Image, options: Options) -> Answer:
-        """Read an image too long for a model that reads pages whole, piece by piece."""
-        answers, between = [], " " if image.width > image.height else "\n"
-        for box in cut_long(image):
-            known = lines_in(options.words, box, view_of(box))
-            part = image.crop(box)
-            answer = self._one_pass(part, part.size, replace(options, show=None), known)
-            whole = Region(box, text=answer.text, score=answer.confidence)
-            answer.regions = _shifted(answer.regions, box) if answer.blocks or options.task.reads else [whole]
-            answers.append(answer)
-            if options.show:
-                options.show(between.join(answer.text for answer in answers))
-            if options.cancelled:
-                break
-        joined = join_pages(answers, between)
-        joined.regions = [region for answer in answers if answer.text for region in answer.regions]
-        joined.pages, joined.size = [], image.size
-        return joined
-
     def task_for(self, image: Image.Image) -> str:
         """The task of an image for which none was named: ``caption`` for a photograph if the model was trained on it,
         else ``ocr``."""
@@ -476,7 +475,10 @@ class Reader:
         taught = [
             (name, self._asked(task).name)
             for name, task in TASKS.items()
-            if not task.learned or name in learned or (task.view == name and name in self.parts.views)
+            if not task.learned
+            or name in learned
+            or (task.view == name and name in self.parts.views)
+            or (task.view == "drawing" and self.drawing)
         ]
         return tuple(name for name, asked in taught if not known or asked in known)
 
@@ -493,8 +495,3 @@ class Reader:
     def _reads_blocks(self) -> bool:
         """Whether the model reads a page cell by cell; models of the modes squash and patches read it whole."""
         return self.processor.image_processor.mode == "fit"
-
-
-def _shifted(regions: Sequence[Region], box: Sequence[float]) -> list[Region]:
-    """The regions of a part of an image, in the image."""
-    return [region.moved(lambda point: (point[0] + box[0], point[1] + box[1])) for region in regions]
