@@ -94,6 +94,10 @@ html { scrollbar-gutter: stable; }
 .vt-markdown math { overflow-x: auto; }
 .vt-markdown code.bad { color: #93180f; } .dark .vt-markdown code.bad { color: #ffb4ab; }
 .vt-drawn { max-width: 100%; max-height: 50vh; background: white; border-radius: 4px; margin-bottom: 8px; }
+.vt-changed { position: relative; display: inline-block; max-width: 100%; --vt-cut: 50%; }
+.vt-changed img { display: block; max-width: 100%; max-height: 60vh; border-radius: 4px; margin: 0; }
+.vt-changed .vt-after { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--vt-cut)); }
+.vt-changed input { width: 100%; margin-top: 8px; accent-color: var(--primary-500); }
 #source textarea { font-family: var(--font-mono); font-size: 14px; border: 0; box-shadow: none; padding: 0; }
 #source, #source :is(label, .block, .input-container) { padding: 0; border: 0 !important; background: none !important; }
 #answers .form { background: none; border: 0; }

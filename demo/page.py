@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 import json
 import secrets
 import time
@@ -10,6 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
 from demo import look, part, view
 from demo.api import add_api
@@ -17,9 +19,10 @@ from demo.documents import Documents
 from demo.line import MAX_TOKENS, Line, Waiting, stream
 from demo.measured import Measured
 from demo.pictures import Example, thumbnail
-from demo.session import Session, Turn, asked, open_page, sentence, takes_words
+from demo.session import SHOWN_SIDE, Session, Turn, asked, open_page, sentence, takes_words
 from varytoy.data.documents import DocumentError, Page
 from varytoy.errors import first_line
+from varytoy.inference.drawing import png
 from varytoy.layout.frames import Place
 from varytoy.outputs import FORMATS
 from varytoy.outputs.records import record_of
@@ -245,6 +248,8 @@ class Demo:
             if task not in self.tasks:
                 raise ValueError(f"this model was not trained on '{task}'")
             place = part.place_in(drawn, session.size)
+            if TASKS[task].view == "drawing" and place is None:
+                raise ValueError("draw a rectangle around the place on the picture first")
         except ValueError as error:
             yield await asyncio.to_thread(self._failed, session, error)
             return
@@ -286,7 +291,7 @@ class Demo:
                     changes = await asyncio.to_thread(self._finished, session, turn, seconds)
                     if session.cancel is not cancel:
                         return
-                    if update.text:
+                    if update.text and update.image is None:
                         session.turns.append(turn)
                     session.marked = self.picture in changes
                     yield changes
@@ -299,16 +304,21 @@ class Demo:
     def _finished(self, session: Session, turn: Turn, seconds: float) -> dict:
         answer, experimental = turn.answer, self.measured.is_experimental(turn.task)
         status = view.finished(self.name, answer, seconds, experimental)
-        if answer.text:
+        if answer.text or answer.image is not None:
             status += view.downloads(self._files(session, turn, seconds, experimental))
+        if answer.image is not None:
+            before = open_page(session.data, session.page)
+            shown = view.changed(*(_jpeg(image) for image in (before, answer.image)))
+        else:
+            shown = view.answer(answer, turn.task)
         changes = {
-            self.answer: view.answer(answer, turn.task),
+            self.answer: shown,
             self.blocks: view.blocks(answer.blocks),
             self.source: answer.text,
             self.status: status,
             **self._buttons(running=False),
         }
-        if answer.boxes or (turn.task == "spot" and answer.blocks):
+        if answer.image is None and answer.boxes or (turn.task == "spot" and answer.blocks):
             changes[self.picture] = self._saved(session.drawn(turn))
         elif answer.blocks and session.outlined:
             changes[self.picture] = self._saved(session.outlines(answer.blocks))
@@ -320,6 +330,8 @@ class Demo:
         """File name -> contents for saving. The confidence of an experimental answer would mislead and is left out."""
         answer = turn.answer
         stem = Path(session.name).stem + (f"-page-{session.page}" if session.page_count > 1 else "")
+        if answer.image is not None:
+            return {f"{stem}-changed.png": png(answer.image)}
         page = Page(session.page, session.page_count, functools.partial(open_page, session.data, session.page))
         record = record_of(self.name, session.name, page, turn.task, answer)
         record |= {"prompt": turn.asked, "experimental": experimental, "seconds": round(seconds, 3)}
@@ -356,6 +368,15 @@ class Demo:
             css=look.CSS + part.CSS, js=look.SCRIPT, max_threads=WORKERS,
         )  # fmt: skip
         return address
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """A picture at most as large as the page shows it."""
+    data = io.BytesIO()
+    shown = image.convert("RGB")
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    shown.save(data, "JPEG", quality=92)
+    return data.getvalue()
 
 
 def _in_a_sentence(preprocess):

@@ -26,6 +26,9 @@ LABELS = {
     "music": "Sheet music",
     "geometry": "Geometry",
     "molecule": "Molecule",
+    "erase": "Erase text",
+    "edit": "Replace text",
+    "generate": "Write text",
     "detect": "Find objects",
     "ground": "Find one thing",
     "caption": "Describe",
@@ -169,7 +172,7 @@ def answer(result: Answer, task: str = "") -> str:
     """A finished answer: rendered markdown, a notation drawn again, a list of boxes, or plain text."""
     if task in NOTATIONS and task != "markdown" and result.text:
         return _drawn(task, result.text)
-    if result.boxes:
+    if result.boxes and not (task in TASKS and TASKS[task].asks):
         return _box_list(result)
     if result.markdown is not None and result.markdown:
         return f'<div class="vt-markdown">{render_markdown(result.markdown)}</div>'
@@ -178,6 +181,18 @@ def answer(result: Answer, task: str = "") -> str:
     if not result.text:
         return '<p class="vt-empty">The answer is empty.</p>'
     return f'<div class="vt-text">{escape(flow(result.text))}</div>'
+
+
+def changed(before: bytes, after: bytes) -> str:
+    """Two JPEGs of one size above each other, and a slider between them."""
+    first, second = (f"data:image/jpeg;base64,{base64.b64encode(each).decode()}" for each in (before, after))
+    move = "this.parentNode.style.setProperty('--vt-cut', this.value + '%')"
+    return (
+        '<div class="vt-changed">'
+        f'<img alt="The picture before" src="{first}"><img class="vt-after" alt="The picture after" src="{second}">'
+        f'<input type="range" min="0" max="100" value="50" aria-label="Before and after" oninput="{move}">'
+        "</div>"
+    )
 
 
 def _drawn(task: str, text: str) -> str:

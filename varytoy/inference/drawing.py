@@ -4,6 +4,7 @@ The place is cut out, upright and at the decoder's height, drawn in, and laid ba
 place stay as they are.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,13 +146,19 @@ def save(image: Image.Image, target: Path) -> None:
         OSError, ValueError: it cannot be written there, or not in this format.
     """
     if target.suffix.lower() == ".png":
-        note = PngInfo()
-        note.add_text("Description", NOTE)
-        image.save(target, pnginfo=note)
+        target.write_bytes(png(image))
     else:
         exif = Image.Exif()
         exif[0x010E] = NOTE  # ImageDescription
         image.save(target, exif=exif, quality=95)
+
+
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file with ``NOTE`` in it."""
+    note, data = PngInfo(), io.BytesIO()
+    note.add_text("Description", NOTE)
+    image.save(data, "PNG", pnginfo=note)
+    return data.getvalue()
 
 
 def _inside(box: Coordinates, size: tuple[int, int]) -> Coordinates:
