@@ -11,7 +11,10 @@ from PIL import Image
 from data_tools.render.looks import Look
 from data_tools.render.word_pairs import SIZE, WordPairRenderer
 from data_tools.writer import write_samples
+from train import rendering
 from train.__main__ import main as train
+from train.drawing import figures, inpainted, pasted
+from train.drawing import main as measure_drawing
 from train.loop import run
 from train.objectives.drawing import Drawing, drawing_loss, export_decoder, pictures_of
 from train.recipe import RecipeError
@@ -220,3 +223,44 @@ def test_words_are_found_by_reading():
         find_words(answer, "Open")
     with pytest.raises(ValueError, match="'Closed' was not read in this picture"):
         find_words(answer, "Closed")
+
+
+# --- the measurement ---
+
+
+def test_figures_are_means_over_crops():
+    """What is left of erased text counts from half of it; words are right if all letters are."""
+    alike = {"psnr": 20.0, "ssim": 0.5, "age": 3.0, "p_eps": 0.1, "p_ceps": 0.0}
+    about = {"method": "model", "old": "Open", "wanted": "Shut"} | alike
+    rows = [{"task": "erase", "read": {"r": said}} | about for said in ("", "Op", "Open", "x")]
+    rows += [{"task": "edit", "read": {"r": said}} | about for said in ("Shut", "Shot", "", "Shut")]
+    found = figures(rows)
+    assert found["erase"]["model"]["r: text left"]["value"] == 0.5
+    edited = found["edit"]["model"]
+    assert edited["r: words right"]["value"] == 0.5 and edited["r: similarity"]["value"] == pytest.approx(0.6875)
+    assert edited["psnr"] == {"value": 20.0, "low": 20.0, "high": 20.0} and edited["count"]["value"] == 4
+
+
+def test_baselines_stay_in_the_box(look):
+    images, _ = WordPairRenderer(look, 4, strength=0.0)(1)
+    picture, box = images["old"], (60, 10, 200, 54)
+    drawn = [inpainted(picture, box, "telea"), inpainted(picture, box, "navier-stokes")]
+    drawn.append(pasted(picture, box, "Word", "Other", look.source))
+    for each in drawn:
+        differs = np.any(np.asarray(each) != np.asarray(picture), axis=2)
+        differs[10:54, 60:200] = False
+        assert not differs.any()
+    assert np.any(np.asarray(drawn[0]) != np.asarray(drawn[2]))
+
+
+@pytest.mark.slow
+def test_the_measurement_runs_once(folder, look, tmp_path, capsys, monkeypatch):
+    """Real readers, two pairs; finished rows are kept. There are no fonts for tests alone."""
+    render = rendering.data_tools
+    monkeypatch.setattr(rendering, "data_tools", lambda words: render([{"test": "train"}.get(w, w) for w in words]))
+    words = ["--source", str(look.source), "--model", str(folder), "--out", str(tmp_path / "out"), "--count", "2"]
+    assert measure_drawing(words) == 0
+    said = capsys.readouterr().out
+    rows = (tmp_path / "out" / "rows.jsonl").read_text()
+    assert "erase, 2 crops" in said and "nearest font" in said and len(rows.splitlines()) == 2 * (5 + 5 + 4)
+    assert measure_drawing(words) == 0 and (tmp_path / "out" / "rows.jsonl").read_text() == rows
