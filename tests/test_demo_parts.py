@@ -1,6 +1,7 @@
 """The parts of the demo, without a browser."""
 
 import asyncio
+import base64
 import json
 import re
 import threading
@@ -23,6 +24,7 @@ from demo.paragraphs import flow  # noqa: E402
 from demo.pictures import Example, examples  # noqa: E402
 from demo.session import SHOWN_SIDE, Session, Turn, asked, open_page, sentence  # noqa: E402
 from varytoy.data.documents import DocumentError  # noqa: E402
+from varytoy.inference.drawing import NOTE  # noqa: E402
 from varytoy.tasks import TASKS, Answer, Region, get_task  # noqa: E402
 
 ATTACK = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
@@ -313,3 +315,32 @@ def test_own_examples(tmp_path):
     (tmp_path / "examples.json").write_text(json.dumps([row]))
     (found,) = examples(tmp_path, tmp_path)
     assert (found.title, found.path, found.task, found.prompt) == ("Mine", str(tmp_path / "a.png"), "detect", "")
+
+
+def test_a_changed_picture_is_shown_before_and_after(tmp_path):
+    """And it is saved with a note; drawing needs a place."""
+    photograph().save(tmp_path / "photo.png")
+
+    class Drawing(Stub):
+        def ask(self, image, task="ocr", argument="", place=None, **options):
+            changed = image.convert("RGB")
+            changed.paste((9, 9, 9), tuple(map(round, place)))
+            return Answer(argument, [Region(place)], image=changed)
+
+    demo, session = Demo(Drawing(), []), Session()
+    session.open(str(tmp_path / "photo.png"))
+
+    async def changes(drawn: str) -> list[dict]:
+        return [change async for change in demo.on_run(session, "edit", "New", drawn)]
+
+    failed = asyncio.run(changes(""))
+    assert "Draw a rectangle around the place on the picture first." in failed[-1][demo.status]
+    done = asyncio.run(changes("100,100,300,200"))[-1]
+    assert done[demo.answer].count("data:image/jpeg;base64,") == 2 and 'type="range"' in done[demo.answer]
+    saved = re.search(r'download="photo-changed.png" href="data:[^,]*,([^"]*)"', done[demo.status])
+    assert NOTE.encode() in base64.b64decode(saved[1]) and not session.turns
+
+
+def test_an_answer_with_a_place_is_shown_as_text():
+    found = Answer("4.10", [Region((1, 2, 30, 40), "4.10")])
+    assert "<table>" not in view.answer(found, "vqa") and "4.10" in view.answer(found, "vqa")
