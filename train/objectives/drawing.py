@@ -4,7 +4,7 @@ The decoder gets the sample's image, the box as mask, the wanted text as glyphs 
 the answer; ``target_images`` are the picture to draw and, if that has a text, the same without it.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from train.objectives import base
 from varytoy.data.sample import Sample, SampleError
 from varytoy.models.config import VaryConfig
+from varytoy.models.diffusion_decoder import DiffusionDecoder
 from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig
 from varytoy.processing.glyphs import draw_glyphs
 from varytoy.tasks import TASKS
@@ -44,13 +45,19 @@ class Drawing(base.Objective):
         latents: int = 16
         glyphs: bool = True
         """Whether it sees the wanted letters."""
+        diffusion: str = ""
+        """Folder of a Stable Diffusion checkpoint in diffusers' layout, which is trained to draw in place of the small
+        U-Net."""
 
     def setup(self, model, frozen):
         return self.decoder(model.config.text_config.hidden_size)
 
-    def decoder(self, state_size: int) -> TextUNet:
-        """One with random weights. ``state_size``: width of the language model."""
-        shape = {name: value for name, value in asdict(self.settings).items() if name != "weight"}
+    def decoder(self, state_size: int) -> TextUNet | DiffusionDecoder:
+        """One to be trained. ``state_size``: width of the language model."""
+        settings = self.settings
+        if settings.diffusion:
+            return DiffusionDecoder.from_folder(Path(settings.diffusion), state_size, glyphs=settings.glyphs)
+        shape = {name: getattr(settings, name) for name in ("channels", "blocks", "latents", "glyphs")}
         return TextUNet(TextUNetConfig(state_size=state_size, **shape))
 
     def targets(self, items, batch, processor):
@@ -71,7 +78,10 @@ class Drawing(base.Objective):
         longest = int(targets["lengths"].max())
         states = state.hidden[targets["rows"], :longest]
         known = torch.arange(longest, device=states.device) < targets["lengths"][:, None]
-        drawn = head(targets["picture"], targets["mask"], targets["glyphs"], states, known)
+        seen = (targets["picture"], targets["mask"], targets["glyphs"])
+        if isinstance(head, DiffusionDecoder):
+            return {"drawing": head.loss(*seen, targets["target"], states, known)}
+        drawn = head(*seen, states, known)
         return {"drawing": drawing_loss(drawn, targets["target"], targets["clean"], targets["mask"])}
 
 
@@ -87,6 +97,8 @@ def export_decoder(run: Path, out: Path) -> int:
     weights = run / "training_heads.safetensors"
     if settings is None or not weights.is_file():
         raise RecipeError(f"{run} has no image decoder: its recipe lacks the objective 'drawing', or it has not ended")
+    if settings.diffusion:
+        raise RecipeError(f"{run} trained a diffusion model, which is not exported yet: its weights are in {weights}")
     decoder = Drawing(settings).decoder(VaryConfig.from_pretrained(run).text_config.hidden_size)
     state = load_file(weights)
     start = f"heads.{Drawing.name}."

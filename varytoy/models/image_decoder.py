@@ -21,13 +21,13 @@ class Drawn(NamedTuple):
 
     Attributes:
         picture: [B, 3, H, W], 0 to 1; outside the mask it is the given picture, bit by bit.
-        background: [B, 3, H, W], the picture without the text.
-        coverage: [B, 1, H, W], logits of where the new letters are.
+        background: [B, 3, H, W], the picture without the text; None from a decoder that does not tell.
+        coverage: [B, 1, H, W], logits of where the new letters are; None likewise.
     """
 
     picture: Tensor
-    background: Tensor
-    coverage: Tensor
+    background: Tensor | None = None
+    coverage: Tensor | None = None
 
 
 class ImageDecoder(Protocol):
