@@ -16,6 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from test_documents import make_pdf
 
 from varytoy import cli
+from varytoy.data.answer import Answer
+from varytoy.inference.read import _of_answer
 
 LOCKED = zlib.decompress(
     base64.b85decode(
@@ -182,3 +184,8 @@ def test_an_interruption_is_one_line(folder, tmp_path):
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130 and err.decode().splitlines()[-1:] == ["varytoy: interrupted"]
     assert b"Traceback" not in err
+
+
+def test_what_was_left_out_of_an_answer_is_said():
+    said = list(_of_answer(Answer("x", dropped={"malformed": 2, "out_of_range": 1})))
+    assert said == ["parts of the answer are no lines with boxes and were left out: 2 malformed, 1 out of range"]

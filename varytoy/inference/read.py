@@ -237,6 +237,9 @@ def _of_answer(answer: Answer) -> Iterator[str]:
     if answer.skipped:
         what = "have letters too small to read, are a picture's texture, or were read with too little confidence"
         yield f"{answer.skipped} blocks or lines {what}; they were left out"
+    if answer.dropped:
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in answer.dropped.items())
+        yield f"parts of the answer are no lines with boxes and were left out: {reasons}"
     if answer.loops:
         yield f"the model repeated itself {answer.loops} times; the repetitions were left out, and it went on"
     if answer.number_gap is not None and not answer.reliable:
