@@ -61,6 +61,9 @@ class DataSettings:
     as_text: bool = False
     """Put each picture's text (``annotations``: ``plain_text`` or ``lines``) in its place: for a decoder that answers
     from what a reader has read. Samples whose picture has no text are left out."""
+    text_piece: Annotated[int, Ge(0)] = 0
+    """With ``as_text``: of longer texts a piece of so many characters, in whole rows. Answers that stand elsewhere in
+    the text become "Unanswerable"; samples whose answer does not stand in the text are left out. 0 for whole texts."""
 
     def takes(self, sample: Sample) -> bool:
         """Whether a sample is of the wanted tasks and lengths."""
@@ -104,6 +107,8 @@ def check_sources(sources: Sequence[DataSettings], where: str = "") -> None:
     for source in sources:
         if source.weight and (source.share != 1 or source.replay):
             raise SettingsError(f"{start}{source.path}: give one of weight, share and replay")
+        if source.text_piece and not source.as_text:
+            raise SettingsError(f"{start}{source.path}: text_piece cuts texts in place of pictures: add as_text: true")
         if source.as_text and source.turns > 1 and not source.isolated:
             raise SettingsError(f"{start}{source.path}: as_text with turns shares the text alone: add isolated: true")
         for task, wordings in source.prompts.items():

@@ -29,7 +29,7 @@ ALLOWED = {
     "formats": "extras",
     "tasks": "data formats",
     "outputs": "data formats",
-    "models": "_torchvision",
+    "models": "extras _torchvision",
     "processing": "errors data layout tasks models",
     "devices": "errors extras options _torchvision",
     "registration": "_torchvision models processing",

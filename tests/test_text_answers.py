@@ -1,12 +1,16 @@
 """Questions about a page, answered from its text by a checkpoint's part for them."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 from conftest import FakeEngine, photograph
 from test_reader import page
 
+from train.data.dataset import in_pieces
 from varytoy.data.answer import Answer
+from varytoy.data.sample import Annotations, Sample
+from varytoy.data.spots import UNANSWERABLE, pieces_of, stands_in
 from varytoy.inference.parts import Parts
 from varytoy.inference.reader import Reader
 from varytoy.inference.routing import task_of
@@ -78,3 +82,40 @@ def test_a_question_mark_asks_about_text(asked):
     reader, *_ = asked([], lambda said: Answer("4.10"))
     assert task_of(reader, "What is the total?", page(10)) == ("vqa", "What is the total?")
     assert task_of(reader, "the total", page(10))[0] == "ocr"
+
+
+def test_texts_are_cut_into_pieces_of_whole_rows():
+    text = "\n".join(f"row {number}" for number in range(6))  # of 5 characters each
+    assert pieces_of(text, 17) == ["row 0\nrow 1\nrow 2", "row 3\nrow 4\nrow 5"]
+    assert pieces_of(text, 17, shared=1) == ["row 0\nrow 1\nrow 2", "row 2\nrow 3\nrow 4", "row 4\nrow 5"]
+    assert pieces_of("long row", 3) == ["long row"] and pieces_of("", 9) == []
+    assert stands_in("row 1", text) and stands_in("ROW 1 row", text) and not stands_in("ow 1", text)
+    assert stands_in("4.10 5.00", "Total | 4.10 | 5.00") and not stands_in("", text)
+
+
+def test_training_texts_are_pieces_too():
+    """All questions about a page get one piece; what stands elsewhere is unanswerable, what stands nowhere left out."""
+    text = "\n".join(f"key{number} | value{number}" for number in range(12))
+    answers = [f"value{number}" for number in range(12)] + ["12", UNANSWERABLE]
+    samples = [
+        Sample([{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": answer}], ["x.png"],
+               annotations=Annotations(plain_text=text))
+        for answer in answers
+    ]  # fmt: skip
+    found = in_pieces(samples, 60, 3)
+    [piece] = {sample.annotations.text for sample in found}
+    assert len(found) == 13 and piece in text and len(piece) <= 60
+    assert [sample.answer for sample in found[:12]] == [
+        answer if answer in piece.split() else UNANSWERABLE for answer in answers[:12]
+    ]
+    assert 2 <= sum(sample.answer != UNANSWERABLE for sample in found) <= 6 and found[12].answer == UNANSWERABLE
+    short = [replace(samples[12], annotations=Annotations(plain_text="a | b"))]
+    assert in_pieces(short, 60, 3) == short
+
+
+def test_that_there_is_none_is_the_last_choice(asked):
+    lines = [" ".join(f"word{number}{place}" for place in range(20)) for number in range(9)] + ["key 71"]
+    reader, *_ = asked(
+        lines, lambda said: Answer("70", confidence=0.2) if "key 71" in said else Answer(UNANSWERABLE, confidence=0.9)
+    )
+    assert reader.vqa(page(10), "What is the key?").text == "70"

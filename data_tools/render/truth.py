@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-UNANSWERABLE = "Unanswerable"
-"""The answer to a question about something that the page does not show."""
+from varytoy.data.spots import UNANSWERABLE
+
 _NUMBER = re.compile(r"\s*(?:[$\u20ac\u00a3]|RM|USD|EUR)?\s*([-\u2212]?\d[\d,]*(?:\.\d+)?|[-\u2212]?\.\d+)\s*%?\s*")
 _TRIES = 20
 

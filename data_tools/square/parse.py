@@ -3,7 +3,7 @@
 import json
 import re
 
-from data_tools.render.truth import UNANSWERABLE
+from varytoy.data.spots import UNANSWERABLE
 
 LONGEST_QUESTION, LONGEST_ANSWER = 300, 120
 """Characters."""

@@ -7,7 +7,7 @@ A stage that finds a fault drops the question with a reason. Questions whose ans
 import re
 from collections.abc import Iterator, Sequence
 
-from data_tools.render.truth import UNANSWERABLE, Truth
+from data_tools.render.truth import Truth
 from data_tools.render.truth import questions as from_templates
 from data_tools.square import parse
 from data_tools.square.agree import Agreement, compare, stands_in
@@ -15,6 +15,7 @@ from data_tools.square.items import Item, Page
 from data_tools.square.prompts import WORDINGS
 from data_tools.square.replies import Ask, Replies
 from data_tools.writer import generator
+from varytoy.data.spots import UNANSWERABLE
 
 EVALUATION = ("meaningful", "answerable", "correct")
 FILTERS = ("answered", *EVALUATION, "wordings", "contexts")

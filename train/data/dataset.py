@@ -18,7 +18,7 @@ from train.objectives.objects import is_complete
 from varytoy.data.boxes import Box, on_grid, text_on_grid
 from varytoy.data.sample import IMAGE_PLACEHOLDER, Annotations, Sample, SampleError, image_size
 from varytoy.data.samples import read_samples
-from varytoy.data.spots import format_spots, parse_spots
+from varytoy.data.spots import UNANSWERABLE, format_spots, parse_spots, pieces_of, stands_in
 from varytoy.processing.plan import ImagePlan
 from varytoy.tasks import TASKS
 
@@ -63,6 +63,8 @@ class SampleDataset(Dataset):
                 samples = [_in_dialect(sample, source.dialect) for sample in samples]
             if source.mirror:
                 samples = with_mirrored(samples)
+            if source.text_piece:
+                samples = in_pieces(samples, source.text_piece, seed)
             if source.turns > 1:
                 rng = random.Random(f"turns:{seed}:{number}")
                 samples = merge_turns(samples, source.turns, rng, source.isolated)
@@ -163,6 +165,23 @@ def as_text(sample: Sample) -> Sample:
     question = first["content"].replace(IMAGE_PLACEHOLDER, "").strip()
     message = {**first, "content": f"{sample.annotations.text}\n\n{question}"}
     return replace(sample, images=[], messages=[message, *rest])
+
+
+def in_pieces(samples: Sequence[Sample], longest: int, seed: int) -> list[Sample]:
+    """See ``DataSettings.text_piece``; all samples about an image get the same piece."""
+    found = []
+    for sample in samples:
+        text = sample.annotations.text
+        if len(text) > longest:
+            if not stands_in(sample.answer, text) and sample.answer != UNANSWERABLE:
+                continue
+            piece = random.Random(f"piece:{seed}:{sample.images}").choice(pieces_of(text, longest))
+            about = replace(sample.annotations, plain_text=piece, lines=[], line_boxes=[])
+            *before, last = sample.messages
+            answer = sample.answer if stands_in(sample.answer, piece) else UNANSWERABLE
+            sample = replace(sample, annotations=about, messages=[*before, {**last, "content": answer}])
+        found.append(sample)
+    return found
 
 
 @dataclass

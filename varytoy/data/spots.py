@@ -20,6 +20,8 @@ _TOKENS = re.compile(r"<x_(\d{1,5})><y_(\d{1,5})><x_(\d{1,5})><y_(\d{1,5})></bbo
 OPEN, CLOSE = "<bbox>", "</bbox>"
 CELL = " | "
 """Between texts beside each other."""
+UNANSWERABLE = "Unanswerable"
+"""The answer to a question that a text does not answer."""
 
 
 @dataclass
@@ -70,6 +72,27 @@ def locations(bins: int) -> list[int]:
     """The places from 0 to 999 of location tokens for a model that tells so many bins: the middle of each bin, on the
     scale of ``BINS``, as ``data.bins`` writes the sides of boxes."""
     return sorted({min(on_grid([side] * 4, bins)[0], BINS - 1) for side in range(SCALE)})
+
+
+def stands_in(answer: str, text: str) -> bool:
+    """Whether an answer stands in a text in rows, as whole words, without regard to case."""
+    words, wanted = text.replace(CELL, " ").casefold().split(), answer.casefold().split()
+    starts = range(len(words) - len(wanted) + 1)
+    return bool(wanted) and any(words[at : at + len(wanted)] == wanted for at in starts)
+
+
+def pieces_of(text: str, longest: int, shared: int = 0) -> list[str]:
+    """A text in rows in pieces of whole rows, of ``longest`` characters if a row is not longer. ``shared``: rows that
+    two pieces have in common."""
+    rows, pieces, start = text.split("\n") if text else [], [], 0
+    while start < len(rows):
+        end, length = start + 1, len(rows[start])
+        while end < len(rows) and length + 1 + len(rows[end]) <= longest:
+            length += 1 + len(rows[end])
+            end += 1
+        pieces.append("\n".join(rows[start:end]))
+        start = max(end - shared, start + 1) if end < len(rows) else end
+    return pieces
 
 
 def _in_tokens(line: Box, bins: int) -> str:

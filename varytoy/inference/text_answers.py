@@ -2,19 +2,17 @@
 what was read in place of the image."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from varytoy.data.answer import Answer, Region
-from varytoy.data.boxes import Box
 from varytoy.data.documents import Page
-from varytoy.data.spots import CELL, parse_spots, text_in_rows
+from varytoy.data.spots import UNANSWERABLE, parse_spots, pieces_of, stands_in, text_in_rows
 from varytoy.inference.asking import Options
 from varytoy.inference.engine import Engine, Request
 from varytoy.tasks import get_task
-from varytoy.tasks.metrics import normalise
 
-_LONGEST, _SHARED = 600, 3
+LONGEST, _SHARED = 600, 3
 """Characters of the text that the model gets at once, as in its training, and rows of it that follow each other in two
 pieces of a longer one."""
 _KEPT = 4
@@ -43,13 +41,14 @@ class Readings:
 def answer_from_text(engine: Engine, reading: Answer, options: Options) -> Answer | None:
     """The answer to the question of ``options``, with the line in which it stands, if it does, as its region; None for
     a page without text. Earlier turns are not looked at. Of a text longer than the model takes, each piece is asked:
-    an answer that stands in its piece goes before others, and then the one with the highest confidence.
+    an answer that stands in its piece goes before others, one that there is none goes last, and then the one with the
+    highest confidence goes first.
 
     Args:
         engine: of the part for questions.
         reading: the lines of the page with their places.
     """
-    pieces = list(_pieces(parse_spots(reading.text).lines))
+    pieces = pieces_of(text_in_rows(parse_spots(reading.text).lines), LONGEST, _SHARED)
     if not pieces and not options.cancelled:
         return None
     question = get_task("vqa").prompt(options.argument)
@@ -60,35 +59,15 @@ def answer_from_text(engine: Engine, reading: Answer, options: Options) -> Answe
     found = engine.generate(requests, live, options.cancel) if requests and not options.cancelled else []
     if not found:
         return Answer("", stop_reason="cancelled", size=reading.size)
-    stands = [_in(answer.text, piece) for answer, piece in zip(found, pieces, strict=False)]
-    best = max(range(len(found)), key=lambda number: (stands[number], found[number].confidence or 0))
+    stands = [stands_in(answer.text, piece) for answer, piece in zip(found, pieces, strict=False)]
+    none = [answer.text.strip().casefold() == UNANSWERABLE.casefold() for answer in found]
+    best = max(range(len(found)), key=lambda at: (not none[at], stands[at], found[at].confidence or 0))
     answer = replace(found[best], text=found[best].text.strip(), size=reading.size, turned=reading.turned, words=[])
     answer.tokens += reading.tokens
     answer.prompt_tokens += reading.prompt_tokens
-    line = next((line for line in reading.lines if _in(answer.text, line.text)), None) if stands[best] else None
+    line = next((line for line in reading.lines if stands_in(answer.text, line.text)), None) if stands[best] else None
     answer.context = pieces[best]
     answer.regions = [] if line is None else [Region(line.box, answer.text, "", line.polygon, answer.confidence)]
     if options.show:
         options.show(answer.text)
     return answer
-
-
-def _pieces(lines: Sequence[Box]) -> Iterator[str]:
-    """The text in pieces of whole rows, of ``_LONGEST`` characters if a row is not longer."""
-    rows = text_in_rows(lines).split("\n") if lines else []
-    start = 0
-    while start < len(rows):
-        end, length = start + 1, len(rows[start])
-        while end < len(rows) and length + 1 + len(rows[end]) <= _LONGEST:
-            length += 1 + len(rows[end])
-            end += 1
-        yield "\n".join(rows[start:end])
-        start = max(end - _SHARED, start + 1) if end < len(rows) else end
-
-
-def _in(answer: str, text: str) -> bool:
-    """Whether an answer stands in a text, without regard to case; as whole words."""
-    words = normalise(text.replace(CELL, " ")).lower().split()
-    wanted = normalise(answer).lower().split()
-    ends = range(len(words) - len(wanted) + 1)
-    return bool(wanted) and any(words[at : at + len(wanted)] == wanted for at in ends)

@@ -6,13 +6,14 @@ import random
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from data_tools.render.truth import KINDS, UNANSWERABLE, Question, Truth, as_number, questions
+from data_tools.render.truth import KINDS, Question, Truth, as_number, questions
 from data_tools.square.agree import compare
 from data_tools.square.backends.base import Backend, BackendError
 from data_tools.square.items import Page
 from data_tools.square.replies import Ask, Reply
 from data_tools.square.stages import EVALUATION
 from data_tools.writer import generator
+from varytoy.data.spots import UNANSWERABLE
 
 MEANINGLESS = (
     "What is the text of the text?",
