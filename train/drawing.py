@@ -26,6 +26,7 @@ from train.rendering import render
 from varytoy.data.sample import Sample
 from varytoy.data.samples import read_samples
 from varytoy.data.tesseract import read_word
+from varytoy.evaluation.metric import Mean, interval
 from varytoy.evaluation.metrics.pictures import likeness
 from varytoy.evaluation.provenance import provenance
 from varytoy.extras import require
@@ -47,7 +48,7 @@ _REMAINS = 0.5
 """Similarity of what is read to the old text from which that counts as left over."""
 _FONTS = 24
 """Fonts among which the nearest is looked for."""
-_RESAMPLES = 2000
+_MEAN = Mean("mean", lambda prediction, case: 0.0)
 
 
 def measure(
@@ -235,10 +236,9 @@ def _similar(text: str, true: str) -> float:
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (_RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return {"value": round(float(values.mean()), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    rows = np.stack([values, np.ones_like(values)], 1)
+    low, high = interval(_MEAN, rows, range(len(rows)))
+    return {"value": round(float(values.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def table(values: Mapping[str, Mapping[str, Mapping]]) -> str:

@@ -7,7 +7,6 @@ the answer; ``target_images`` are the picture to draw and, if that has a text, t
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -18,7 +17,7 @@ from train.objectives import base
 from varytoy.data.sample import Sample, SampleError
 from varytoy.models.config import VaryConfig
 from varytoy.models.diffusion_decoder import DiffusionDecoder
-from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig
+from varytoy.models.image_decoder import Drawn, TextUNet, TextUNetConfig, mask_of, pixels_of
 from varytoy.processing.glyphs import draw_glyphs
 from varytoy.tasks import TASKS
 
@@ -115,25 +114,17 @@ def pictures_of(sample: Sample, image: Image.Image) -> dict[str, Tensor]:
     if any(target.size != image.size for target in targets):
         raise SampleError(f"{sample.name}: image and target_images must have one size")
     box = sample.boxes[0].to_pixels(*image.size)
-    x1, y1, x2, y2 = map(round, box)
-    mask = torch.zeros(1, image.height, image.width)
-    mask[:, y1:y2, x1:x2] = 1
+    mask = mask_of(box, image.size)
     glyphs, text = torch.zeros_like(mask), sample.annotations.wanted_text
     if text:
-        glyphs = _tensor(draw_glyphs(text, box, image.size))
+        glyphs = pixels_of(draw_glyphs(text, box, image.size))
     return {
-        "picture": _tensor(image),
-        "target": _tensor(targets[0]),
-        "clean": _tensor(targets[-1]),
+        "picture": pixels_of(image),
+        "target": pixels_of(targets[0]),
+        "clean": pixels_of(targets[-1]),
         "mask": mask,
         "glyphs": glyphs,
     }
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """[C, H, W], 0 to 1."""
-    pixels = np.array(image, dtype=np.float32) / 255
-    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
 
 
 def drawing_loss(drawn: Drawn, target: Tensor, clean: Tensor, mask: Tensor) -> Tensor:

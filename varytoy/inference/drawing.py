@@ -25,7 +25,7 @@ from varytoy.inference.asking import Options
 from varytoy.inference.engine import Engine, ModelEngine, Request
 from varytoy.inference.shared import LockedEngine, SharedEngine
 from varytoy.layout.frames import find_place
-from varytoy.models.image_decoder import TextUNet
+from varytoy.models.image_decoder import TextUNet, mask_of, pixels_of
 from varytoy.processing.glyphs import LEAST, draw_glyphs
 from varytoy.tasks import get_task
 
@@ -117,13 +117,10 @@ class Drawer:
         if text:
             glyphs = draw_glyphs(text, window.box, window.size, LEAST * max(window.scale, 1.0))
         cut = _cut(image, window)
-        x1, y1, x2, y2 = map(round, window.box)
-        mask = torch.zeros(1, 1, window.size[1], window.size[0])
-        mask[..., y1:y2, x1:x2] = 1
         with torch.inference_mode():
             states = self._states(cut, prompt)
-            inputs = [each.to(states.device) for each in (_tensor(cut), mask, _tensor(glyphs))]
-            drawn = self.decoder(*inputs, states).picture[0]
+            inputs = (pixels_of(cut), mask_of(window.box, window.size), pixels_of(glyphs))
+            drawn = self.decoder(*(each[None].to(states.device) for each in inputs), states).picture[0]
         return _laid(image, cut, drawn.permute(1, 2, 0).cpu().numpy(), window, box)
 
     def _states(self, cut: Image.Image, prompt: str) -> Tensor:
@@ -223,9 +220,3 @@ def _soft(size: Sequence[int]) -> np.ndarray:
     """[height, width], 1 inside and falling to 0 at the edges."""
     across, down = (np.minimum(np.arange(side) + 0.5, side - 0.5 - np.arange(side)) / _SOFT for side in size)
     return np.minimum(np.clip(across, 0, 1)[None, :], np.clip(down, 0, 1)[:, None]).astype(np.float32)
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """[1, C, H, W], 0 to 1."""
-    pixels = np.array(image, dtype=np.float32) / 255
-    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)[None]

@@ -3,10 +3,13 @@
 Shapes: B batch, H W pixels, T tokens, D width of the language model.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
@@ -204,6 +207,20 @@ class CrossAttention(nn.Module):
         key, value = self.key_value(rows).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return self.out(attended).transpose(1, 2).unflatten(2, (height, width))
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """An image, "RGB" or "L", as [C, H, W], 0 to 1."""
+    pixels = np.array(image, dtype=np.float32) / 255
+    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+
+
+def mask_of(box: Sequence[float], size: tuple[int, int]) -> Tensor:
+    """[1, H, W], 1 inside a box (x1, y1, x2, y2 in pixels) of an image of ``size`` (width, height), else 0."""
+    x1, y1, x2, y2 = map(round, box)
+    mask = torch.zeros(1, size[1], size[0])
+    mask[:, y1:y2, x1:x2] = 1
+    return mask
 
 
 def places(count: int, width: int) -> Tensor:
