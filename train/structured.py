@@ -2,7 +2,7 @@
 that training never showed: lines with boxes, parts of pages, markdown, tables, formulas; with Tesseract beside it where
 it can compete."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,16 @@ ABILITIES = {
 
 
 def measure(
-    source: Path, out: Path, model: str = "nano", seed: int = 20, limit: int | None = None, words: Sequence[str] = ()
+    source: Path,
+    out: Path,
+    model: str = "nano",
+    seed: int = 20,
+    limit: int | None = None,
+    words: Sequence[str] = (),
+    abilities: Mapping[str, Ability] = ABILITIES,
+    name: str = "structured",
+    what: str = WHAT,
+    program: str = "python -m train",
 ) -> int:
     """Render and evaluate; what is finished in ``out`` is kept.
 
@@ -50,13 +59,14 @@ def measure(
         source: folder filled by ``data_tools fetch``.
         limit: pages of each ability.
         words: of the command line, to publish the figures.
+        name, what, program: of the published file, its description and what made it.
 
     Returns:
         The exit code.
     """
     values: dict[str, dict[str, dict]] = {}
-    for name, ability in ABILITIES.items():
-        folder = out / name.replace(" ", "-")
+    for title, ability in abilities.items():
+        folder = out / title.replace(" ", "-")
         samples = folder / "samples"
         count = min(ability.count, limit or ability.count)
         if code := render(ability.render, samples, count, seed, "test", source):
@@ -66,17 +76,17 @@ def measure(
             code = evaluate("samples", samples, engine, model, run)
             if code:
                 return code
-            values.setdefault(name, {})[engine] = figures(run, ability.metric)
-    print(table(values))
+            values.setdefault(title, {})[engine] = figures(run, ability.metric)
+    print(table(values, abilities))
     if words:
-        print(f"written to {save('structured', values, WHAT, seed, provenance('python -m train', words))}")
+        print(f"written to {save(name, values, what, seed, provenance(program, words))}")
     return 0
 
 
-def table(values: dict[str, dict[str, dict]]) -> str:
+def table(values: dict[str, dict[str, dict]], abilities: Mapping[str, Ability] = ABILITIES) -> str:
     """In markdown."""
     lines = [["", "metric", "pages", *BOTH], ["---"] * (3 + len(BOTH))]
     for name, row in values.items():
         cells = [interval(row[key]) if key in row else "" for key in BOTH]
-        lines.append([name, ABILITIES[name].metric.split(": ")[1], str(row["varytoy"]["cases"]), *cells])
+        lines.append([name, abilities[name].metric.split(": ")[1], str(row["varytoy"]["cases"]), *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
