@@ -15,7 +15,7 @@ def test_an_answer_is_found_in_the_text():
     ids = [*text, *question, 13, 14, end, 8, 99, 15, 16, end, 8, 12, end]
     labels = [IGNORED] * 8 + [13, 14, end, IGNORED, 99, 15, 16, end, IGNORED, 12, end]
     sources = torch.full((len(ids),), IGNORED)
-    _fill_sources(sources, ids, labels)
+    _fill_sources(sources, ids, labels, shared=8)
     # 13 14 stands at 2; 15 16 at 4, where it begins with another token; one token alone is not looked for
     assert {place: int(source) for place, source in enumerate(sources) if source != IGNORED} == {
         7: 2,
@@ -24,6 +24,9 @@ def test_an_answer_is_found_in_the_text():
         12: 4,
         13: 5,
     }
+    sources.fill_(IGNORED)
+    _fill_sources(sources, ids, labels, shared=4)  # the other answers stand in what only one part of the row sees
+    assert [place for place, source in enumerate(sources) if source != IGNORED] == [7, 8]
 
 
 def test_heads_learn_where_the_answer_stands(tmp_path):

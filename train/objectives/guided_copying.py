@@ -76,7 +76,8 @@ class GuidedCopying(base.Objective):
             segments = torch.zeros_like(ids)
         sources = torch.full_like(ids, IGNORED)
         for row in range(len(ids)):
-            _fill_sources(sources[row], ids[row].tolist(), labels[row].tolist())
+            shared = int((segments[row] == 0).long().cumprod(0).sum())  # what all parts of a packed row see
+            _fill_sources(sources[row], ids[row].tolist(), labels[row].tolist(), shared)
         if not bool((sources >= 0).any()):
             return {}
         places = torch.arange(ids.shape[1]).expand_as(ids)
@@ -92,13 +93,13 @@ class GuidedCopying(base.Objective):
         return {f"copying_{name}": guide.loss() for name, guide in self.guides.items()}
 
 
-def _fill_sources(sources: Tensor, ids: list[int], labels: list[int]) -> None:
-    """The targets of one row [T]. An answer is looked for, token by token, before its row's first answer; its last
-    token, which ends the turn, is none of the text's."""
+def _fill_sources(sources: Tensor, ids: list[int], labels: list[int], shared: int) -> None:
+    """The targets of one row [T]. An answer is looked for, token by token, in the row's first ``shared`` tokens, before
+    its first answer; its last token, which ends the turn, is none of the text's."""
     starts = [at for at, label in enumerate(labels) if label != IGNORED and (at == 0 or labels[at - 1] == IGNORED)]
     if not starts:
         return
-    text = ids[: starts[0]]
+    text = ids[: min(starts[0], shared)]
     for start in starts:
         end = next((at for at in range(start, len(labels)) if labels[at] == IGNORED), len(labels))
         found = _find(ids[start : end - 1], text) if end - 1 - start >= _LEAST else None
