@@ -13,7 +13,7 @@ from varytoy.processing.processor import IGNORED
 def test_an_answer_is_found_in_the_text():
     text, question, end = [11, 12, 13, 14, 15, 16], [7, 8], 2
     ids = [*text, *question, 13, 14, end, 8, 99, 15, 16, end, 8, 12, end]
-    labels = [IGNORED] * 8 + [13, 14, end, IGNORED, 99, 15, 16, end, IGNORED, 12, end]
+    labels = torch.tensor([IGNORED] * 8 + [13, 14, end, IGNORED, 99, 15, 16, end, IGNORED, 12, end])
     sources = torch.full((len(ids),), IGNORED)
     _fill_sources(sources, ids, labels, shared=8)
     # 13 14 stands at 2; 15 16 at 4, where it begins with another token; one token alone is not looked for

@@ -301,8 +301,10 @@ def _export(options) -> None:
     from train.model import export
     from train.objectives.drawing import export_decoder
 
-    size = export_decoder(Path(options.source), options.out) if options.drawing else None
-    size = export(options.source, options.out, options.within) if size is None else size
+    if options.drawing:
+        size = export_decoder(Path(options.source), options.out)
+    else:
+        size = export(options.source, options.out, options.within)
     print(f"{size / 2**20:.1f} MiB in {options.out}")
 
 

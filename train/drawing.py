@@ -33,6 +33,7 @@ from varytoy.extras import require
 from varytoy.inference.drawing import Drawer
 from varytoy.inference.read import complain
 from varytoy.inference.reader import Reader
+from varytoy.models.image_decoder import mask_of
 from varytoy.options import positive
 from varytoy.tasks.metrics import normalise, normalised_edit_distance
 
@@ -130,9 +131,9 @@ def _draw(sample: Sample, method: str, drawer: Drawer, other: str, source: Path)
 
 def _row(sample: Sample, method: str, picture: Image.Image, read: Mapping[str, Callable]) -> dict:
     target = sample.open_target_images()[0]
-    x1, y1, x2, y2 = (round(side) for side in sample.boxes[0].to_pixels(*picture.size))
-    mask = np.zeros((picture.height, picture.width), bool)
-    mask[y1:y2, x1:x2] = True
+    box = sample.boxes[0].to_pixels(*picture.size)
+    x1, y1, x2, y2 = (round(side) for side in box)
+    mask = mask_of(box, picture.size)[0].numpy() > 0
     around = (x1 - _AROUND, y1 - _AROUND, x2 + _AROUND, y2 + _AROUND)
     place = picture.crop(
         (max(around[0], 0), max(around[1], 0), min(around[2], picture.width), min(around[3], picture.height))
@@ -166,9 +167,7 @@ def inpainted(picture: Image.Image, box: Sequence[float], method: str) -> Image.
     """OpenCV's inpainting of a box, ``telea`` or ``navier-stokes``."""
     import cv2
 
-    mask = np.zeros((picture.height, picture.width), np.uint8)
-    x1, y1, x2, y2 = (round(side) for side in box)
-    mask[y1:y2, x1:x2] = 255
+    mask = mask_of(box, picture.size)[0].numpy().astype(np.uint8)
     kind = cv2.INPAINT_TELEA if method == "telea" else cv2.INPAINT_NS
     return Image.fromarray(cv2.inpaint(np.asarray(picture), mask, 3, kind))
 
@@ -189,7 +188,7 @@ def pasted(picture: Image.Image, box: Sequence[float], old: str, new: str, sourc
 
 
 def _lettered(text: str, font, box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """[H, W], 0 to 1: a text that fills a box, scaled to unit energy for comparisons by their product."""
+    """[H, W], 0 to 1: a text that fills a box."""
     x1, y1, x2, y2 = box
     letters = ImageFont.truetype(font.path, 0.7 * (y2 - y1), index=number_of(font))
     wide = letters.getlength(text)

@@ -93,7 +93,7 @@ class SceneTextRenderer:
         board = rng.random() < 0.4
         region = np.asarray(image.crop(zone).convert("L").resize((16, 16)), np.float32)
         behind = tuple(rng.randint(0, 255) for _ in range(3)) if board else (round(float(region.mean())),) * 3
-        ink = _contrasting(rng, behind)
+        ink = contrasting(rng, luma(behind))
         lines = [set_lines([(Word(word), style) for word in text.split()], 1e6)[0] for text in texts]
         strips = [strip for line in lines for strip in line_strips([line], theme)]
         wide = max(line[-1][1] + len(line[-1][0]) * style.size for line in lines)
@@ -140,7 +140,7 @@ class SceneTextRenderer:
             image.paste(board, area, plate.filter(ImageFilter.GaussianBlur(0.7)))
         elif rng.random() < 0.4 or np.asarray(image.crop(zone).convert("L"), np.float32).std() > _BUSY:
             halo = letters.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(1))
-            image.paste(_contrasting(rng, ink), area, halo)
+            image.paste(contrasting(rng, luma(ink)), area, halo)
         image.paste(ink, area, letters)
         there = _homography(flat, quad)
         corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(float)
@@ -149,15 +149,15 @@ class SceneTextRenderer:
         return np.concatenate([corners.min(1), corners.max(1)], 1)
 
 
-def _contrasting(rng: random.Random, behind: tuple) -> tuple[int, int, int]:
-    """A random colour that is much lighter or darker."""
+def contrasting(rng: random.Random, behind: float, least: float = _LEAST_CONTRAST) -> tuple[int, int, int]:
+    """A random colour that is lighter or darker than a brightness by at least so much, of 255."""
     while True:
         ink = tuple(rng.randint(0, 255) for _ in range(3))
-        if abs(_luma(ink) - _luma(behind)) >= _LEAST_CONTRAST:
+        if abs(luma(ink) - behind) >= least:
             return ink
 
 
-def _luma(colour: tuple) -> float:
+def luma(colour: tuple) -> float:
     return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 

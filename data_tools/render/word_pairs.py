@@ -18,6 +18,7 @@ from data_tools.render.glyphs import face
 from data_tools.render.kind import Kind, register
 from data_tools.render.looks import Look, named
 from data_tools.render.pictures import library, load_background, origins
+from data_tools.render.scene_text import contrasting, luma
 from data_tools.render.sheet import thousandths
 from data_tools.render.themes import number_of
 from data_tools.writer import Pictures, generator, of_split, question_row
@@ -151,7 +152,7 @@ class WordPairRenderer:
 
     def _style(self, rng: random.Random, font, clean: Image.Image) -> _Style:
         behind = np.asarray(clean.convert("L"), float)[16:48, 32:224].mean()
-        colour = _contrasting(rng, behind)
+        colour = contrasting(rng, behind, _LEAST_CONTRAST)
         outlined, shadowed = rng.random() < 0.2, rng.random() < 0.25
         return _Style(
             font.path,
@@ -159,7 +160,7 @@ class WordPairRenderer:
             colour,
             rng.uniform(0.75, 1.0),
             rng.uniform(0.04, 0.12) if outlined else 0.0,
-            _contrasting(rng, _luma(colour)),
+            contrasting(rng, luma(colour), _LEAST_CONTRAST),
             (rng.uniform(-0.15, 0.15), rng.uniform(0.03, 0.15)) if shadowed else (0.0, 0.0),
             rng.uniform(0.3, 0.8) if shadowed else 0.0,
             rng.uniform(0, 0.15) if rng.random() < 0.15 else 0.0,
@@ -259,18 +260,6 @@ def _number(rng: random.Random) -> str:
             f"{rng.randint(1, 100)}%",
         )
     ).replace("£", "$")
-
-
-def _contrasting(rng: random.Random, behind: float) -> tuple[int, int, int]:
-    """A random colour that is much lighter or darker."""
-    while True:
-        colour = tuple(rng.randint(0, 255) for _ in range(3))
-        if abs(_luma(colour) - behind) >= _LEAST_CONTRAST:
-            return colour
-
-
-def _luma(colour: tuple[int, int, int]) -> float:
-    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
 @register

@@ -68,13 +68,16 @@ class Guide:
         self.targets = None
         return torch.stack(self.losses).mean()
 
+    def unseen(self, chosen: Tensor, length: int) -> Tensor:
+        """Of ``length`` positions those that the chosen ones [N] do not see: [N, length], or [B, N, length]."""
+        return torch.arange(length, device=chosen.device) > chosen[:, None]
+
     def add(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """query, key [B, heads, T, d], with rotary embeddings applied."""
         chosen, targets = self.targets
         head = self.settings.head
         scores = (query[:, head, chosen] @ key[:, head * key.shape[1] // query.shape[1]].mT).float() * scaling
-        future = torch.arange(key.shape[2], device=chosen.device) > chosen[:, None]
-        scores = scores.masked_fill(future, float("-inf"))
+        scores = scores.masked_fill(self.unseen(chosen, key.shape[2]), float("-inf"))
         self.losses.append(F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED))
 
 

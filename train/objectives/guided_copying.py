@@ -10,7 +10,6 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from torch.nn import functional as F
 
 from train.objectives import base
 from train.objectives.guided_attention import Guide, GuidedAttention
@@ -26,17 +25,10 @@ class _GuideInSegments(Guide):
     segments: Tensor | None = None
     """[B, T] (train.data.packing)."""
 
-    def add(self, query: Tensor, key: Tensor, scaling: float) -> None:
-        assert self.targets is not None and self.segments is not None
-        chosen, targets = self.targets
-        head = self.settings.head
-        scores = (query[:, head, chosen] @ key[:, head * key.shape[1] // query.shape[1]].mT).float() * scaling
+    def unseen(self, chosen: Tensor, length: int) -> Tensor:
+        assert self.segments is not None
         own = self.segments[:, None, :] == self.segments[:, chosen, None]
-        seen = (own | (self.segments[:, None, :] == 0)) & (
-            torch.arange(key.shape[2], device=chosen.device) <= chosen[:, None]
-        )
-        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-        self.losses.append(F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED))
+        return super().unseen(chosen, length) | ~(own | (self.segments[:, None, :] == 0))
 
 
 @base.register
@@ -77,7 +69,7 @@ class GuidedCopying(base.Objective):
         sources = torch.full_like(ids, IGNORED)
         for row in range(len(ids)):
             shared = int((segments[row] == 0).long().cumprod(0).sum())  # what all parts of a packed row see
-            _fill_sources(sources[row], ids[row].tolist(), labels[row].tolist(), shared)
+            _fill_sources(sources[row], ids[row].tolist(), labels[row], shared)
         if not bool((sources >= 0).any()):
             return {}
         places = torch.arange(ids.shape[1]).expand_as(ids)
@@ -93,15 +85,15 @@ class GuidedCopying(base.Objective):
         return {f"copying_{name}": guide.loss() for name, guide in self.guides.items()}
 
 
-def _fill_sources(sources: Tensor, ids: list[int], labels: list[int], shared: int) -> None:
+def _fill_sources(sources: Tensor, ids: list[int], labels: Tensor, shared: int) -> None:
     """The targets of one row [T]. An answer is looked for, token by token, in the row's first ``shared`` tokens, before
     its first answer; its last token, which ends the turn, is none of the text's."""
-    starts = [at for at, label in enumerate(labels) if label != IGNORED and (at == 0 or labels[at - 1] == IGNORED)]
+    starts = base.answer_starts(labels)
     if not starts:
         return
     text = ids[: min(starts[0], shared)]
     for start in starts:
-        end = next((at for at in range(start, len(labels)) if labels[at] == IGNORED), len(labels))
+        end = next((at for at in range(start, len(ids)) if labels[at] == IGNORED), len(ids))
         found = _find(ids[start : end - 1], text) if end - 1 - start >= _LEAST else None
         if found is None:
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from varytoy.data.answer import Answer
-from varytoy.data.boxes import Coordinates
+from varytoy.data.boxes import Coordinates, around
 from varytoy.data.documents import open_pages
 from varytoy.layout.frames import find_place, parse_place
 
@@ -69,9 +69,7 @@ def find_words(answer: Answer, wanted: str) -> Coordinates:
         texts = [part.text.casefold() for part in parts]
         for start in range(len(parts) - len(words) + 1):
             if texts[start : start + len(words)] == words:
-                boxes = [part.box for part in parts[start : start + len(words)]]
-                sides = list(zip(*boxes, strict=True))
-                found.append((min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])))
+                found.append(around([part.box for part in parts[start : start + len(words)]]))
     if len(found) != 1:
         where = "; ".join(",".join(f"{side:.0f}" for side in box) for box in found[:5])
         problem = f"stands in {len(found)} places ({where})" if found else "was not read in this picture"
